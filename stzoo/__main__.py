@@ -1,0 +1,5 @@
+"""`python -m stzoo`."""
+
+from stzoo.cli import main
+
+raise SystemExit(main())

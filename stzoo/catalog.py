@@ -1,0 +1,181 @@
+"""weights_manifest.json -> `Entry`. Imports neither torch nor NumPy, so listing models costs nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+from stzoo.errors import ManifestError, SpecError, UnknownModelError
+from stzoo.spec import ModelSpec, bounded, from_mapping, required
+
+SCHEMA = 1
+MAX_FILE = 25_000_000  # bytes a packaged checkpoint may have
+
+_PACKAGE = Path(__file__).parent
+CHECKPOINTS = _PACKAGE / "checkpoints"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsFile:
+    """A pinned file: its sha256 is what identifies it, wherever it comes from."""
+
+    file: str
+    size: int = required(1, 1 << 40)
+    sha256: str
+    sources: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w.-]+\.safetensors", self.file) or self.file.startswith("."):
+            raise SpecError(f"weights.file is {self.file!r}; it must be a plain name ending in .safetensors")
+        if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
+            raise SpecError(f"weights.sha256 is {self.sha256!r}; it must be 64 hexadecimal digits")
+        for source in self.sources:
+            if source != "package" and not re.fullmatch(r"hf://[\w.-]+/[\w.-]+@[0-9a-f]{40}", source):
+                raise SpecError(f"weights.sources holds {source!r}; it may be package or hf://org/repo@<40 hex>")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metrics:
+    """Figures of the packaged file on a whole test protocol, and the command that printed them."""
+
+    protocol: str
+    mse: float
+    mae: float
+    ssim: float
+    psnr: float
+    persistence_mse: float
+    command: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Golden:
+    """Mean and standard deviation of a forecast from seeded noise: a loader that changes numbers is found out."""
+
+    input_seed: int = bounded(0, 0, 2**31)
+    output_mean: float
+    output_std: float
+    tolerance: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """Where the weights come from."""
+
+    recipe: str
+    sequences_seen: int = required(0, 1 << 40)
+    hardware: str
+    hours: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One row of the catalogue. `print(entry)` shows a readable card."""
+
+    name: str
+    summary: str
+    dataset: str
+    spec: ModelSpec
+    weights: WeightsFile | None
+    metrics: tuple[Metrics, ...] = ()
+    golden: Golden | None = None
+    training: Training | None = None
+    kind: Literal["forecaster", "codec"] = "forecaster"
+    license: str
+    data_terms: str
+    citation: str = field(repr=False)
+
+    def __str__(self) -> str:
+        s = self.spec
+        lines = [
+            f"{self.name}: {self.summary}",
+            f"  architecture  {s.arch} ({', '.join(f'{k} {v}' for k, v in s.params.items()) or 'defaults'})",
+            f"  frames        {s.frames_in} in, {s.frames_out} out, {s.channels}x{s.height}x{s.width}, "
+            f"values in {s.value_range}",
+        ]
+        if self.weights is None:
+            lines.append(f"  weights       none yet; train them: stzoo train {self.name}")
+        else:
+            w = self.weights
+            lines.append(f"  weights       {w.file}, {w.size / 1e6:.1f} MB, sha256 {w.sha256[:12]}...")
+        for m in self.metrics:
+            lines.append(
+                f"  {m.protocol:<13} MSE {m.mse:.2f} (persistence {m.persistence_mse:.2f}), "
+                f"MAE {m.mae:.2f}, SSIM {m.ssim:.4f}, PSNR {m.psnr:.2f}"
+            )
+            lines.append(f"                {m.command}")
+        if self.training is not None:
+            t = self.training
+            lines.append(f"  training      {t.sequences_seen:,} sequences in {t.hours:g} h on {t.hardware}; {t.recipe}")
+        lines += [f"  license       {self.license}; data: {self.data_terms}", f"  citation      {self.citation}"]
+        return "\n".join(lines)
+
+
+def list_models(
+    pattern: str = "*", *, arch: str | None = None, dataset: str | None = None, pretrained: bool | None = None
+) -> list[str]:
+    """Names in the catalogue, sorted, that match a shell wildcard and every filter given."""
+    return sorted(
+        name
+        for name, entry in entries().items()
+        if fnmatchcase(name, pattern)
+        and arch in (None, entry.spec.arch)
+        and dataset in (None, entry.dataset)
+        and pretrained in (None, entry.weights is not None)
+    )
+
+
+def info(name: str) -> Entry:
+    """The catalogue entry `name`. Raises `UnknownModelError` with the close matches."""
+    known = entries()
+    if name not in known:
+        close = get_close_matches(name, known, n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(sorted(known))}"
+        raise UnknownModelError(f"no model {name!r} in the catalogue; {hint}")
+    return known[name]
+
+
+@cache
+def entries() -> Mapping[str, Entry]:
+    """The manifest that travels with the package: inside it when installed, beside it in a checkout."""
+    candidates = [_PACKAGE / "weights_manifest.json", _PACKAGE.parent / "weights_manifest.json"]
+    path = next((p for p in candidates if p.is_file()), None)
+    if path is None:
+        raise ManifestError(f"weights_manifest.json is missing from {_PACKAGE}; reinstall stzoo")
+    return MappingProxyType(parse_manifest(path.read_bytes()))
+
+
+def parse_manifest(content: bytes) -> dict[str, Entry]:
+    """Every entry of a manifest, checked key by key. Raises `ManifestError` naming the first that is wrong."""
+    try:
+        manifest = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ManifestError(f"the manifest is not JSON: {error}") from error
+    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
+        raise ManifestError(f"the manifest's schema must be {SCHEMA}")
+    if set(manifest) != {"schema", "models"} or not isinstance(manifest["models"], dict):
+        raise ManifestError("the manifest must hold exactly 'schema' and a mapping 'models'")
+    return {name: _entry(name, values) for name, values in manifest["models"].items()}
+
+
+def _entry(name: str, values: Any) -> Entry:
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
+        raise ManifestError(f"{name!r} is no name for a model: use lower-case words joined by hyphens")
+    try:
+        entry = from_mapping(Entry, {**values, "name": name} if isinstance(values, Mapping) else values, name)
+    except SpecError as error:
+        raise ManifestError(str(error)) from error
+    if entry.weights is not None:
+        absent = [what for what in ("metrics", "golden", "training") if not getattr(entry, what)]
+        if absent:
+            raise ManifestError(f"{name} has weights but no {', no '.join(absent)}")
+        if "package" in entry.weights.sources and entry.weights.size > MAX_FILE:
+            raise ManifestError(f"{name}: {entry.weights.file} is larger than {MAX_FILE} bytes")
+    return entry

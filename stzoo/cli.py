@@ -1,0 +1,212 @@
+"""The `stzoo` command. Bad input ends in one clear line and exit code 2."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from stzoo import __version__, catalog
+from stzoo.errors import SpecError, StzooError
+
+Arguments = argparse.Namespace
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except StzooError as error:
+        print(f"stzoo: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader of our output went away
+        sys.stderr.close()
+    except KeyboardInterrupt:
+        print("stzoo: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="stzoo", description="Forecast the next frames with pretrained models.")
+    parser.add_argument("--version", action="version", version=f"stzoo {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Any, help: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help, description=help)
+        sub.set_defaults(run=run)
+        return sub
+
+    sub = command("list", _list, "list the models of the catalogue")
+    sub.add_argument("pattern", nargs="?", default="*", help="a shell wildcard, such as 'tau-*'")
+    sub.add_argument("--arch")
+    sub.add_argument("--dataset")
+    sub.add_argument("--pretrained", action="store_true", help="only those with trained weights")
+    sub.add_argument("--json", action="store_true")
+
+    sub = command("info", _info, "show the card of one model")
+    sub.add_argument("name")
+    sub.add_argument("--json", action="store_true")
+
+    for name, run, help in (
+        ("predict", _forecast, "forecast one block of frames from an animation or a folder of images"),
+        ("rollout", _forecast, "forecast any number of frames, autoregressively"),
+    ):
+        sub = command(name, run, help)
+        sub.add_argument("input", type=Path, help="a GIF, PNG or WebP animation, or a folder of images")
+        sub.add_argument(
+            "--model", required=True, help="a catalogue name, a folder, a .safetensors file or hf://user/repo"
+        )
+        sub.add_argument("-o", "--out", type=Path, required=True, help="an animation (.gif, .png, .webp), or a folder")
+        if name == "rollout":
+            sub.add_argument("--steps", type=int, required=True)
+        else:
+            sub.set_defaults(steps=None)
+
+    sub = command("evaluate", _evaluate, "measure a model on its test protocol, beside persistence")
+    sub.add_argument("source", help="a catalogue name, a folder, a .safetensors file or hf://user/repo")
+    _data_options(sub)
+    sub.add_argument("--limit", type=int, help="only the first so many sequences; the report says so")
+    sub.add_argument(
+        "--definition", default="stzoo", choices=["stzoo", "simvp-2022"], help="how the metrics are defined"
+    )
+    sub.add_argument("--csv", action="store_true", help="one row a step")
+    sub.add_argument("--json", action="store_true")
+
+    sub = command("train", _train, "train a model of the catalogue by its recipe, or go on where a run stopped")
+    sub.add_argument("name")
+    _data_options(sub)
+    sub.add_argument("--out", type=Path, required=True, help="the run folder")
+    sub.add_argument("--recipe", help="a TOML file in place of the entry's own recipe")
+    budget = sub.add_mutually_exclusive_group()
+    budget.add_argument("--steps", type=int)
+    budget.add_argument("--minutes", type=float, help="converted to steps by the pace measured here, once")
+    sub.add_argument("--device", help="cpu or cuda; the GPU where there is one")
+
+    sub = command(
+        "benchmark", _benchmark, "import time, time to the first forecast, latency and memory on this machine"
+    )
+    sub.add_argument("name", nargs="?", default="tau-mmnist")
+    sub.add_argument("--json", action="store_true")
+
+    sub = command("demo", _demo, "forecast drawn digits: no dataset, no network; writes a GIF and a PNG strip")
+    sub.add_argument("--out", type=Path, default=Path())
+    sub.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+def _data_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--mnist", type=Path, required=True, metavar="DIR", help="folder of the MNIST IDX files")
+    parser.add_argument("--download", metavar="URL", help="https base to fetch the IDX files from where DIR lacks them")
+
+
+def _list(arguments: Arguments) -> None:
+    names = catalog.list_models(
+        arguments.pattern, arch=arguments.arch, dataset=arguments.dataset, pretrained=arguments.pretrained or None
+    )
+    rows = [catalog.info(name) for name in names]
+    if arguments.json:
+        print(
+            json.dumps(
+                [
+                    {"name": e.name, "arch": e.spec.arch, "dataset": e.dataset, "pretrained": e.weights is not None}
+                    for e in rows
+                ]
+            )
+        )
+        return
+    width = max((len(n) for n in names), default=0)
+    for e in rows:
+        print(f"{e.name:<{width}}  {'weights' if e.weights else '-':<8} {e.summary}")
+
+
+def _info(arguments: Arguments) -> None:
+    entry = catalog.info(arguments.name)
+    if not arguments.json:
+        print(entry)
+        return
+    fields = {f.name: getattr(entry, f.name) for f in dataclasses.fields(entry) if f.name != "spec"}
+    plain = {k: dataclasses.asdict(v) if dataclasses.is_dataclass(v) else v for k, v in fields.items()}  # type: ignore[arg-type]
+    plain |= {"spec": entry.spec.to_dict(), "metrics": [dataclasses.asdict(m) for m in entry.metrics]}
+    print(json.dumps(plain, indent=2))
+
+
+def _forecast(arguments: Arguments) -> None:
+    from stzoo.forecaster import load
+    from stzoo.frames.images import check_writable, write_images
+
+    check_writable(arguments.out)
+    model = load(arguments.model)
+    images = model.rollout(arguments.input, arguments.steps or model.spec.frames_out)
+    write_images(arguments.out, images)
+    print(f"{len(images)} frames -> {arguments.out}")
+
+
+def _evaluate(arguments: Arguments) -> None:
+    from stzoo.data import mmnist
+    from stzoo.evaluate import evaluate
+    from stzoo.forecaster import load
+
+    model = load(arguments.source)
+    _fill(arguments)
+    clips = mmnist.testing_set(arguments.mnist)
+    protocol = "mmnist-10-10"
+    if arguments.limit is not None:
+        if not 1 <= arguments.limit <= len(clips):
+            raise SpecError(f"--limit is {arguments.limit}; it may be 1 to {len(clips)}")
+        clips = dataclasses.replace(clips, count=arguments.limit)
+        protocol += f", first {arguments.limit} sequences only"
+    report = evaluate(model, clips, name=arguments.source, protocol=protocol, definition=arguments.definition)
+    print(report.to_json() if arguments.json else report.to_csv() if arguments.csv else report)
+
+
+def _train(arguments: Arguments) -> None:
+    from stzoo.data import mmnist
+    from stzoo.train import read_recipe, train
+
+    spec = catalog.info(arguments.name).spec
+    recipe = read_recipe(arguments.recipe or arguments.name)
+    _fill(arguments)
+    for option in ("steps", "minutes"):
+        value = getattr(arguments, option)
+        if value is not None and value <= 0:
+            raise SpecError(f"--{option} is {value}; it must be positive")
+    best = train(
+        spec,
+        recipe,
+        mmnist.training_set(arguments.mnist, spec.frames_in, spec.frames_out),
+        mmnist.validation_set(arguments.mnist, spec.frames_in, spec.frames_out),
+        arguments.out,
+        steps=arguments.steps,
+        minutes=arguments.minutes,
+        device=arguments.device,
+    )
+    print(f"best weights: {best}\nmeasure them: stzoo evaluate {best} --mnist {arguments.mnist}")
+
+
+def _fill(arguments: Arguments) -> None:
+    if arguments.download:
+        from stzoo.data.mmnist import download
+
+        download(arguments.mnist, arguments.download)
+
+
+def _benchmark(arguments: Arguments) -> None:
+    from stzoo.benchmark import benchmark
+
+    result = benchmark(arguments.name)
+    print(json.dumps(dataclasses.asdict(result)) if arguments.json else result)
+
+
+def _demo(arguments: Arguments) -> None:
+    from stzoo.demo import demo
+
+    result = demo(arguments.out, arguments.seed)
+    print(f"MSE {result.mse:.1f}, persistence {result.persistence_mse:.1f} (summed over a frame, mean of 10 frames)")
+    print(f"{result.gif}: truth | forecast, 10 past and 40 future frames")
+    print(f"{result.strip}: past | truth | forecast | error")

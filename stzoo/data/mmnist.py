@@ -1,0 +1,200 @@
+"""Moving MNIST (Srivastava et al., ICML 2015): two digits drift in a 64x64 frame and bounce off its walls.
+
+A sequence is a function of (seed, number) alone. Directions come from a table, positions are integrated in fixed
+point from raw PCG64 integers, so the same bits come out on every machine and device; nothing depends on libm.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stzoo.data import Clip
+from stzoo.errors import DataError
+
+CANVAS, DIGIT = 64, 28
+FREE = CANVAS - DIGIT  # a digit's corner moves in [0, FREE]
+STEP = 0.1 * FREE  # pixels a frame, along a unit direction
+DIGITS = 2
+
+_FRACTION = 16  # fractional bits of a position
+_ANGLES = 1 << 16
+_DRAWS = 4 * DIGITS  # raw integers a sequence consumes: digit, x, y and angle of each
+
+TEST_SEED, TEST_COUNT = 2023, 10_000
+TEST_SHA256 = "95440df31830d3cd149d6a6797153a02608740a165f3b729db9125db450a82be"
+HELD_OUT = 10_000  # of the 60,000 training digits, the last ones validate and are never trained on
+TRAIN_SEED, VALIDATION_SEED, VALIDATION_COUNT = 1, 2, 10_000
+
+IDX_FILES = {
+    "train": ("train-images-idx3-ubyte.gz", "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"),
+    "test": ("t10k-images-idx3-ubyte.gz", "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"),
+}
+
+
+@dataclass(frozen=True)
+class MovingDigits:
+    """Sequences of `DIGITS` moving digits, cut into past and future.
+
+    Attributes:
+        digits: (N, 28, 28) uint8 tensor, white on black.
+        seed: names the endless list of sequences.
+        count: how many of them there are.
+        frames_in, frames_out: lengths of past and future.
+
+    Sequences are drawn on the device that `digits` lie on.
+    """
+
+    digits: Tensor
+    seed: int
+    count: int
+    frames_in: int = 10
+    frames_out: int = 10
+
+    def __len__(self) -> int:
+        return self.count
+
+    def clips(self, start: int, stop: int) -> Clip:
+        """Clips start..stop-1: past (n, frames_in, 1, 64, 64) and future (n, frames_out, 1, 64, 64), uint8."""
+        if not 0 <= start <= stop <= self.count:
+            raise IndexError(f"clips {start} to {stop} of {self.count}")
+        frames = self.sequences(start, stop)[:, :, None]
+        return Clip(frames[:, : self.frames_in], frames[:, self.frames_in :])
+
+    def sequences(self, start: int, stop: int) -> Tensor:
+        """(stop - start, frames_in + frames_out, 64, 64) uint8."""
+        which, corners = (torch.from_numpy(a).to(self.digits.device) for a in self.trajectories(start, stop))
+        return draw(self.digits, which, corners)
+
+    def trajectories(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """Which digits (n, 2), and their top-left corners (n, 2, T, 2) as (y, x) in whole pixels."""
+        bits = np.random.PCG64(self.seed)
+        bits.advance(start * _DRAWS)
+        raw = bits.random_raw((stop - start) * _DRAWS).reshape(-1, DIGITS, 4) >> np.uint64(32)
+
+        def uniform(column: int, below: int) -> np.ndarray:
+            return ((raw[..., column] * np.uint64(below)) >> np.uint64(32)).astype(np.int64)
+
+        which = uniform(0, len(self.digits))
+        top = FREE << _FRACTION
+        position = np.stack([uniform(1, top + 1), uniform(2, top + 1)], axis=-1)
+        velocity = _VELOCITIES[uniform(3, _ANGLES)]
+        corners = np.empty((*which.shape, self.frames_in + self.frames_out, 2), np.int64)
+        for t in range(corners.shape[2]):
+            position = position + velocity
+            velocity = np.where((position <= 0) | (position >= top), -velocity, velocity)
+            position = position.clip(0, top)
+            corners[:, :, t] = position >> _FRACTION
+        return which, corners
+
+
+def draw(digits: Tensor, which: Tensor, corners: Tensor) -> Tensor:
+    """Digits (N, 28, 28), choices (n, 2), corners (n, 2, T, 2) -> frames (n, T, 64, 64), by maximum.
+
+    A digit is laid in the middle of a larger sheet; a frame is the 64x64 window of that sheet which puts it in place.
+    All windows are one strided view, so a single indexing reads every frame.
+    """
+    n, _, t, _ = corners.shape
+    side = CANVAS + FREE
+    row = torch.arange(n, device=digits.device)[:, None]
+    frames = torch.zeros(n, t, CANVAS, CANVAS, dtype=digits.dtype, device=digits.device)
+    for k in range(DIGITS):
+        sheet = torch.zeros(n, side, side, dtype=digits.dtype, device=digits.device)
+        sheet[:, FREE:CANVAS, FREE:CANVAS] = digits[which[:, k]]
+        windows = sheet.as_strided((n, FREE + 1, FREE + 1, CANVAS, CANVAS), (side * side, side, 1, side, 1))
+        y, x = (FREE - corners[:, k]).unbind(-1)
+        frames = torch.maximum(frames, windows[row, y, x])
+    return frames
+
+
+def _velocity_table() -> np.ndarray:
+    """(65536, 2) fixed-point (dy, dx) of `STEP` pixels in each direction."""
+    angle = np.arange(_ANGLES) * (2 * np.pi / _ANGLES)
+    return np.rint(np.stack([np.sin(angle), np.cos(angle)], axis=-1) * STEP * (1 << _FRACTION)).astype(np.int64)
+
+
+_VELOCITIES = _velocity_table()
+
+
+def training_set(folder: Path, frames_in: int, frames_out: int) -> MovingDigits:
+    """Endless sequences of the first 50,000 training digits."""
+    digits = read_digits(folder, "train")[:-HELD_OUT]
+    return MovingDigits(digits, TRAIN_SEED, 1 << 40, frames_in, frames_out)
+
+
+def validation_set(folder: Path, frames_in: int, frames_out: int) -> MovingDigits:
+    """10,000 sequences of the 10,000 training digits that `training_set` never shows."""
+    digits = read_digits(folder, "train")[-HELD_OUT:]
+    return MovingDigits(digits, VALIDATION_SEED, VALIDATION_COUNT, frames_in, frames_out)
+
+
+def testing_set(folder: Path, frames_in: int = 10, frames_out: int = 10) -> MovingDigits:
+    """The protocol `mmnist-10-10`: 10,000 sequences of the test digits; all of them hash to `TEST_SHA256`."""
+    return MovingDigits(read_digits(folder, "test"), TEST_SEED, TEST_COUNT, frames_in, frames_out)
+
+
+def read_digits(folder: Path, split: str) -> Tensor:
+    """(N, 28, 28) uint8 from an IDX file in `folder`, gzipped or not.
+
+    Raises:
+        DataError: the file is absent, damaged, or no IDX file of 28x28 images.
+    """
+    name = IDX_FILES[split][0]
+    candidates = [folder / name, folder / name.removesuffix(".gz")]
+    path = next((p for p in candidates if p.is_file()), None)
+    if path is None:
+        raise DataError(f"{folder} holds no {name}; give the folder of the MNIST IDX files, or --download to fill it")
+    try:
+        raw = path.read_bytes()
+        return parse_idx(gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw)
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def parse_idx(raw: bytes) -> Tensor:
+    """The images of an IDX file (magic 0x803). Raises ValueError where header and length disagree."""
+    if len(raw) < 16:
+        raise ValueError("shorter than an IDX header")
+    magic, count, height, width = struct.unpack(">4i", raw[:16])
+    if (magic, height, width) != (0x803, DIGIT, DIGIT):
+        raise ValueError(f"expected an IDX file of {DIGIT}x{DIGIT} images, found magic {magic:#x}, {height}x{width}")
+    if len(raw) - 16 != count * height * width or count < 1:
+        raise ValueError(f"expected {count} images, found {(len(raw) - 16) / (height * width):.1f}")
+    return torch.frombuffer(bytearray(raw[16:]), dtype=torch.uint8).view(count, height, width)
+
+
+def download(folder: Path, base: str) -> None:
+    """Fetch the two IDX files from ``base/NAME`` over https into `folder`; what has the right sha256 stays as it is.
+
+    Raises:
+        DataError: `base` is not https, a request fails, or a file has another sha256 (nothing is left behind).
+    """
+    import requests
+
+    if not base.startswith("https://"):
+        raise DataError(f"{base} is not an https address")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, sha256 in IDX_FILES.values():
+        path = folder / name
+        if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256:
+            continue
+        try:
+            response = requests.get(f"{base.rstrip('/')}/{name}", timeout=60)
+            response.raise_for_status()
+        except requests.RequestException as error:
+            raise DataError(f"cannot fetch {name} from {base}: {error}") from error
+        found = hashlib.sha256(response.content).hexdigest()
+        if found != sha256:
+            raise DataError(f"{base}/{name} has sha256 {found}, expected {sha256}; not kept")
+        partial = path.with_suffix(".part")
+        partial.write_bytes(response.content)
+        os.replace(partial, path)

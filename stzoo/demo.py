@@ -1,0 +1,49 @@
+"""`stzoo demo`: a forecast without dataset or network, drawn as a GIF and a PNG strip."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from stzoo import viz
+from stzoo.data.digits import drawn_digits
+from stzoo.data.mmnist import MovingDigits
+from stzoo.forecaster import load
+
+MODEL, STEPS = "tau-mmnist", 40
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """Squared error summed over a frame, mean over the first block of forecast frames, and what was written."""
+
+    mse: float
+    persistence_mse: float
+    gif: Path
+    strip: Path
+
+
+def demo(out: Path, seed: int = 0) -> DemoResult:
+    """Forecast a sequence of drawn digits: 10 frames beside the truth, 40 frames rolled out.
+
+    Writes ``stzoo-demo.gif`` (truth | forecast, 10 past and 40 future frames) and ``stzoo-demo.png`` (past, truth,
+    forecast and absolute error of the first 10) into the folder `out`.
+    """
+    model = load(MODEL)
+    clip = MovingDigits(drawn_digits(), seed, 1, model.spec.frames_in, STEPS).clips(0, 1)
+    past, truth = (x[0, :, 0].numpy() for x in (clip.past, clip.future))
+    block = model.spec.frames_out
+    forecast, longer = model.predict(past), model.rollout(past, STEPS)
+
+    out.mkdir(parents=True, exist_ok=True)
+    gif, strip = out / "stzoo-demo.gif", out / "stzoo-demo.png"
+    p, t, f, r = (x.astype(np.float32) / 255 for x in (past, truth, forecast, longer))
+    viz.animation(gif, {"truth": np.concatenate([p, t]), f"{MODEL}": np.concatenate([p, r])})
+    viz.strip({"past": p, "truth": t[:block], "forecast": f, "error": np.abs(f - t[:block])}).save(strip)
+    return DemoResult(_mse(f, t[:block]), _mse(p[-1:], t[:block]), gif, strip)
+
+
+def _mse(forecast: np.ndarray, truth: np.ndarray) -> float:
+    return float(np.square(forecast - truth).sum((1, 2)).mean())

@@ -1,0 +1,137 @@
+"""A forecaster on a test protocol -> `Report`: every metric, per step and over all, with persistence beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from stzoo.data import ClipSource
+from stzoo.forecaster import Forecaster
+from stzoo.frames.values import denormalise, normalise, to_units
+from stzoo.metrics import DEFINITIONS, Metric
+from stzoo.unroll import unroll
+
+Curves = dict[str, np.ndarray]  # metric -> one value a step
+
+
+@dataclass(frozen=True)
+class Report:
+    """Figures of one model on one protocol.
+
+    Attributes:
+        model, protocol, definition: which weights, which clips, which definition of the metrics.
+        clips: how many sequences.
+        steps: metric -> value at each step ahead; total: metric -> mean over steps.
+        persistence_steps, persistence_total: the same for repeating the last past frame.
+    """
+
+    model: str
+    protocol: str
+    definition: str
+    clips: int
+    steps: dict[str, list[float]]
+    total: dict[str, float]
+    persistence_steps: dict[str, list[float]]
+    persistence_total: dict[str, float]
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=2)
+
+    def to_csv(self) -> str:
+        """One row a step, persistence in columns of its own."""
+        names = list(self.steps)
+        rows = [",".join(["step", *names, *(f"persistence_{n}" for n in names)])]
+        for t in range(len(self.steps[names[0]])):
+            values = [self.steps[n][t] for n in names] + [self.persistence_steps[n][t] for n in names]
+            rows.append(",".join([str(t + 1), *(f"{v:.6g}" for v in values)]))
+        return "\n".join(rows) + "\n"
+
+    def __str__(self) -> str:
+        names = list(self.steps)
+        header = "step   " + "".join(f"{n:>10}" for n in names) + "".join(f"{'persist. ' + n:>16}" for n in names)
+
+        def row(label: str, model: dict[str, float], persistence: dict[str, float]) -> str:
+            return (
+                f"{label:<7}"
+                + "".join(f"{model[n]:10.4f}" for n in names)
+                + "".join(f"{persistence[n]:16.4f}" for n in names)
+            )
+
+        lines = [
+            f"{self.model} on {self.protocol}: {self.clips:,} sequences, metrics as defined by {self.definition}",
+            header,
+        ]
+        for t in range(len(self.steps[names[0]])):
+            lines.append(
+                row(
+                    str(t + 1),
+                    {n: v[t] for n, v in self.steps.items()},
+                    {n: v[t] for n, v in self.persistence_steps.items()},
+                )
+            )
+        return "\n".join([*lines, row("mean", self.total, self.persistence_total)])
+
+
+def evaluate(
+    forecaster: Forecaster,
+    clips: ClipSource,
+    *,
+    name: str,
+    protocol: str,
+    definition: str = "stzoo",
+    batch: int = 16,
+    progress: bool = True,
+) -> Report:
+    """Forecast every clip and measure it.
+
+    Forecasting runs in this thread, the metrics of earlier batches in others: they are NumPy on large arrays, which
+    lets go of the interpreter, so every core is used. A few batches are held at a time.
+
+    Args:
+        name, protocol: written into the report.
+        definition: a key of `stzoo.metrics.DEFINITIONS`.
+    """
+    metrics = DEFINITIONS[definition]
+    sums: list[tuple[Curves, Curves]] = []
+    workers = os.cpu_count() or 1
+    pending: deque[Future[tuple[Curves, Curves]]] = deque()
+    with ThreadPoolExecutor(workers) as pool, tqdm(total=len(clips), unit="seq", disable=not progress) as bar:
+        for past, future, forecast in _forecasts(forecaster, clips, batch):
+            pending.append(pool.submit(_measure, metrics, past, future, forecast))
+            if len(pending) > 2 * workers:
+                sums.append(pending.popleft().result())
+            bar.update(len(past))
+        sums += [job.result() for job in pending]
+    model, persistence = ({m: np.sum([s[i][m] for s in sums], axis=0) / len(clips) for m in metrics} for i in (0, 1))
+    return Report(
+        name, protocol, definition, len(clips),
+        {m: v.tolist() for m, v in model.items()}, {m: float(v.mean()) for m, v in model.items()},
+        {m: v.tolist() for m, v in persistence.items()}, {m: float(v.mean()) for m, v in persistence.items()},
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def _forecasts(forecaster: Forecaster, clips: ClipSource, batch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Past, future and forecast of each batch, (B, T, C, H, W) float32 in the spec's units, on the CPU."""
+    spec, device = forecaster.spec, next(forecaster.module.parameters()).device
+    for start in range(0, len(clips), batch):
+        clip = clips.clips(start, min(start + batch, len(clips)))
+        past, future = to_units(clip.past, spec), to_units(clip.future, spec)
+        window = normalise(past.to(device), spec)
+        frames = list(unroll(forecaster.module, spec, window, future.shape[1]))
+        yield past.cpu(), future.cpu(), denormalise(torch.stack(frames, 1), spec).cpu()
+
+
+def _measure(metrics: Mapping[str, Metric], past: Tensor, future: Tensor, forecast: Tensor) -> tuple[Curves, Curves]:
+    """Sums over the batch, for the forecast and for persistence."""
+    truth, last = future.numpy(), past[:, -1:].expand_as(future).numpy()
+    return tuple({m: f(x, truth).sum(0) for m, f in metrics.items()} for x in (forecast.numpy(), last))  # type: ignore[return-value]

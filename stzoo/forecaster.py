@@ -1,0 +1,158 @@
+"""`Forecaster`: frames in, the next frames out, as the caller's own kind."""
+
+from __future__ import annotations
+
+import operator
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from stzoo import catalog, hub
+from stzoo import frames as frames_room
+from stzoo.errors import FramesError
+from stzoo.frames.values import denormalise, normalise
+from stzoo.models import stride_of
+from stzoo.spec import ModelSpec
+from stzoo.unroll import unroll
+from stzoo.weights import LoadReport, load_module, random_module, save_folder
+
+
+class Forecaster:
+    """A module with its spec, ready to predict. Made by `stzoo.load` and `stzoo.create`.
+
+    Attributes:
+        spec: what the model is.
+        module: the plain `torch.nn.Module`, in eval mode.
+        report: where its weights came from.
+    """
+
+    def __init__(self, spec: ModelSpec, module: nn.Module, report: LoadReport):
+        self.spec, self.module, self.report = spec, module.eval(), report
+        self._run: nn.Module = module
+
+    def predict(self, frames: Any, *, layout: str | None = None) -> Any:
+        """The next `spec.frames_out` frames: ``rollout(frames, spec.frames_out)``."""
+        return self.rollout(frames, self.spec.frames_out, layout=layout)
+
+    def rollout(self, frames: Any, steps: int, *, layout: str | None = None) -> Any:
+        """The next `steps` frames, the model feeding on its own unrounded forecasts beyond its block.
+
+        Args:
+            frames: at least `spec.frames_in` past frames; of more, the last ones are used. A NumPy array or torch
+                tensor (T, H, W), (T, C, H, W), (B, T, C, H, W) or (T, H, W, C); a list of PIL images; or the path of
+                an animated GIF, PNG or WebP or of a folder of images. uint8 and the other integers are scaled by
+                their dtype, floats must lie in `spec.value_range`.
+            steps: how many frames to return, at least 1.
+            layout: names the axes where the shape alone is ambiguous, such as "THWC" or "BTHW".
+
+        Returns:
+            Future frames of the same kind, dtype, range, axes and device; for a path, a list of PIL images.
+
+        Raises:
+            FramesError: shape, dtype, range, too few frames, a missing value, or a size the model cannot take.
+        """
+        steps = _checked_steps(steps)
+        source = self._read(frames, layout)
+        return source.collect(list(self._frames(source, steps)))
+
+    def stream(self, frames: Any, steps: int | None = None, *, layout: str | None = None) -> Iterator[Any]:
+        """Like `rollout`, one frame at a time, without end where `steps` is None. Memory does not grow."""
+        steps = None if steps is None else _checked_steps(steps)
+        return self._frames(self._read(frames, layout), steps)
+
+    def to(self, device: str | torch.device) -> Forecaster:
+        """Move the module; frames follow it and forecasts return to where the caller's frames are."""
+        self.module.to(device)
+        return self
+
+    def compile(self) -> Forecaster:
+        """Run through `torch.compile` from now on: slow at the first forecast, faster at the next ones."""
+        self._run = torch.compile(self.module)  # type: ignore[assignment]
+        return self
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write `config.json` and `model.safetensors`, which `stzoo.load(folder)` reads back bit for bit."""
+        save_folder(Path(folder), self.spec, self.module.state_dict())
+
+    @classmethod
+    def from_pretrained(cls, source: str | os.PathLike[str], *, revision: str | None = None) -> Forecaster:
+        """The same as `stzoo.load(source, revision=revision)`."""
+        return load(source, revision=revision)
+
+    def __repr__(self) -> str:
+        s = self.spec
+        shape = f"{s.frames_in} frames of {s.channels}x{s.height}x{s.width} -> {s.frames_out}"
+        return f"Forecaster({s.arch}, {shape}, {self.report})"
+
+    def _read(self, frames: Any, layout: str | None) -> frames_room.Source:
+        return frames_room.read(frames, self.spec, stride_of(self.module), layout)
+
+    @torch.no_grad()
+    def _frames(self, source: frames_room.Source, steps: int | None) -> Iterator[Any]:
+        device = next(self.module.parameters()).device
+        past = normalise(source.past.to(device), self.spec)
+        for frame in unroll(self._run, self.spec, past, steps):
+            yield source.frame(denormalise(frame, self.spec))
+
+
+def load(
+    source: str | os.PathLike[str],
+    *,
+    pretrained: bool = True,
+    revision: str | None = None,
+    device: str | torch.device | None = None,
+    offline: bool | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> Forecaster:
+    """A forecaster with its trained weights.
+
+    Args:
+        source: a catalogue name ("tau-mmnist"), a folder that `save_pretrained` wrote, a `.safetensors` file that
+            carries its spec, or "hf://user/repo@revision".
+        pretrained: False builds a catalogue entry with random weights, as `create` does.
+        revision: of an hf source that names none.
+        device: where the module lies; the CPU by default.
+        offline: True never opens a socket; None follows STZOO_OFFLINE and HF_HUB_OFFLINE.
+        cache_dir: of huggingface_hub; its own default where None.
+        progress: a bar while something is downloaded.
+
+    Raises:
+        UnknownModelError: no such entry. NotPublishedError: the entry has no weights yet.
+        IntegrityError: the file is not the pinned one. MismatchError: its tensors are not the module's.
+        DownloadError, OfflineError: a remote source cannot be read.
+    """
+    if not pretrained:
+        return create(os.fspath(source)).to(device or "cpu")
+    found = hub.resolve(source, revision=revision, offline=offline, cache_dir=cache_dir, progress=progress)
+    module, report = load_module(found.spec, found.path, found.sha256)
+    return Forecaster(found.spec, module, report).to(device or "cpu")
+
+
+def create(name_or_spec: str | ModelSpec, **overrides: Any) -> Forecaster:
+    """A forecaster with random weights, which its repr says.
+
+    Args:
+        name_or_spec: a catalogue name, or a spec.
+        overrides: fields of the spec, or keys of its `params`, to change: ``create("tau-mmnist", n_t=4, height=128)``.
+
+    Raises:
+        UnknownModelError: no such entry. SpecError: the key that is wrong, what it was, what it may be.
+    """
+    spec = name_or_spec if isinstance(name_or_spec, ModelSpec) else catalog.info(name_or_spec).spec
+    spec = spec.replace(**overrides) if overrides else spec
+    return Forecaster(spec, *random_module(spec))
+
+
+def _checked_steps(steps: Any) -> int:
+    try:
+        count = operator.index(steps)
+    except TypeError:
+        count = 0
+    if count < 1 or isinstance(steps, bool):
+        raise FramesError(f"steps is {steps!r}; it must be a whole number of frames, at least 1")
+    return count

@@ -1,0 +1,96 @@
+"""A caller's frames, of whatever kind, -> one checked tensor, and forecasts back to the same kind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from stzoo.errors import FramesError
+from stzoo.frames.images import images_to_tensor, read_images, tensor_to_image
+from stzoo.frames.layout import find_layout, from_bchw, to_btchw
+from stzoo.frames.values import fill_missing, from_units, to_units
+from stzoo.spec import ModelSpec
+
+_NUMPY_DTYPES = ("uint8", "uint16", "int8", "int16", "float16", "float32", "float64")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What was read, and the way back.
+
+    Attributes:
+        past: (B, T, C, H, W) float32 in the spec's units, checked, the last `frames_in` frames.
+        frame: one future frame (B, C, H, W) in the spec's units -> the caller's kind, dtype and axes.
+        collect: a list of such frames -> what the caller calls a sequence.
+    """
+
+    past: Tensor
+    frame: Callable[[Tensor], Any]
+    collect: Callable[[list[Any]], Any]
+
+
+def read(frames: Any, spec: ModelSpec, stride: int, layout: str | None = None) -> Source:
+    """Read NumPy arrays, torch tensors, lists of PIL images, and paths of animations and folders of images.
+
+    Raises:
+        FramesError: kind, shape, dtype, range or a missing value; the message says what was expected.
+    """
+    if isinstance(frames, (str, os.PathLike)):
+        frames = read_images(Path(frames))
+    if isinstance(frames, Tensor):
+        return _read_tensor(frames, spec, stride, layout)
+    if isinstance(frames, np.ndarray):
+        return _read_array(frames, spec, stride, layout)
+    if isinstance(frames, (list, tuple)) and frames and all(isinstance(f, Image.Image) for f in frames):
+        return _read_images(list(frames), spec, stride)
+    what = f"a {type(frames).__name__}"
+    if isinstance(frames, (list, tuple)):
+        what += f" of {type(frames[0]).__name__}" if frames else " without elements"
+    raise FramesError(f"expected a NumPy array, a torch tensor, a list of PIL images or a path, given {what}")
+
+
+def _read_tensor(frames: Tensor, spec: ModelSpec, stride: int, layout: str | None) -> Source:
+    if not frames.dtype.is_floating_point and str(frames.dtype).removeprefix("torch.") not in _NUMPY_DTYPES:
+        raise _unscaled(str(frames.dtype))
+    layout = find_layout(tuple(frames.shape), spec, stride, layout)
+    past = to_btchw(frames.detach(), layout)[:, -spec.frames_in :]
+    device, dtype = frames.device, frames.dtype
+    return Source(
+        fill_missing(to_units(past, spec), spec),
+        lambda frame: from_bchw(from_units(frame, spec, dtype), layout).to(device),
+        lambda collected: torch.stack(collected, layout.index("T")),
+    )
+
+
+def _read_array(frames: np.ndarray, spec: ModelSpec, stride: int, layout: str | None) -> Source:
+    if frames.dtype.name not in _NUMPY_DTYPES:
+        raise _unscaled(frames.dtype.name)
+    layout = find_layout(frames.shape, spec, stride, layout)
+    time = layout.index("T")
+    last = frames[(slice(None),) * time + (slice(-spec.frames_in, None),)]
+    source = _read_tensor(torch.from_numpy(last.astype(last.dtype.newbyteorder("="))), spec, stride, layout)
+    return Source(
+        source.past,
+        lambda frame: source.frame(frame).numpy().astype(frames.dtype, copy=False),
+        lambda collected: np.stack(collected, time),
+    )
+
+
+def _read_images(images: list[Image.Image], spec: ModelSpec, stride: int) -> Source:
+    source = _read_tensor(images_to_tensor(images[-spec.frames_in :], spec), spec, stride, "TCHW")
+    return Source(source.past, lambda frame: tensor_to_image(source.frame(frame)), list)
+
+
+def _unscaled(dtype: str) -> FramesError:
+    return FramesError(
+        f"expected {', '.join(_NUMPY_DTYPES)}, given {dtype}, which has no agreed scale; "
+        "convert to uint8 (0 to 255) or to floats in the model's range"
+    )

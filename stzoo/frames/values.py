@@ -1,0 +1,77 @@
+"""Values of frames: a caller's dtype <-> the spec's units <-> what the module sees. Shapes are (..., C, H, W)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from stzoo.errors import FramesError
+from stzoo.spec import ModelSpec
+
+
+def to_units(frames: Tensor, spec: ModelSpec) -> Tensor:
+    """float32 in the spec's units. Integers are scaled from [0, largest of their dtype] to the spec's range.
+
+    Without a range, integers are plain numbers in the spec's physical units.
+    """
+    units = frames.to(torch.float32)
+    if frames.dtype.is_floating_point or spec.value_range is None:
+        return units
+    low, high = spec.value_range
+    return units * ((high - low) / torch.iinfo(frames.dtype).max) + low
+
+
+def from_units(frames: Tensor, spec: ModelSpec, dtype: torch.dtype) -> Tensor:
+    """The inverse of `to_units`: clipped to the spec's range, rounded for integers, in `dtype`."""
+    if spec.value_range is not None:
+        frames = frames.clamp(*spec.value_range)
+    if dtype.is_floating_point:
+        return frames.to(dtype)
+    limits = torch.iinfo(dtype)
+    if spec.value_range is not None:
+        low, high = spec.value_range
+        frames = (frames - low) * (limits.max / (high - low))
+    return frames.round().clamp(limits.min, limits.max).to(dtype)
+
+
+def normalise(units: Tensor, spec: ModelSpec) -> Tensor:
+    """(units - mean) / std, by channel."""
+    if spec.mean == (0.0,) and spec.std == (1.0,):
+        return units
+    return (units - _by_channel(spec.mean, units)) / _by_channel(spec.std, units)
+
+
+def denormalise(values: Tensor, spec: ModelSpec) -> Tensor:
+    """values * std + mean, by channel."""
+    if spec.mean == (0.0,) and spec.std == (1.0,):
+        return values
+    return values * _by_channel(spec.std, values) + _by_channel(spec.mean, values)
+
+
+def _by_channel(numbers: tuple[float, ...], like: Tensor) -> Tensor:
+    return torch.tensor(numbers, dtype=like.dtype, device=like.device)[:, None, None]
+
+
+def fill_missing(units: Tensor, spec: ModelSpec) -> Tensor:
+    """(B, T, C, H, W) with NaN replaced by the spec's fill value, after a check of what remains.
+
+    Raises:
+        FramesError: a NaN where the spec has no fill value, an infinity, or a value outside the spec's range.
+    """
+    if spec.fill is not None:
+        units = torch.where(units.isnan(), spec.fill, units)
+    finite = units.isfinite()
+    if not finite.all():
+        clip, frame = (~finite).flatten(2).any(-1).nonzero()[0].tolist()
+        what = "NaN" if units[clip, frame].isnan().any() else "an infinite value"
+        raise FramesError(
+            f"frame {frame} of clip {clip} holds {what}; this model names no fill value for missing data, "
+            "so replace it before forecasting"
+        )
+    if spec.value_range is not None:
+        low, high = spec.value_range
+        least, most = units.min().item(), units.max().item()
+        if least < low or most > high:
+            hint = "; divide by 255, or pass uint8" if (low, high) == (0.0, 1.0) and 1.0 < most <= 255.0 else ""
+            raise FramesError(f"expected values in [{low:g}, {high:g}], given [{least:g}, {most:g}]{hint}")
+    return units

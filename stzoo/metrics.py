@@ -1,0 +1,71 @@
+"""Named definitions of MSE, MAE, SSIM and PSNR. A figure means something only beside the name of its definition.
+
+All take (N, T, C, H, W) arrays of values meant to lie in [0, 1] and return (N, T): one value a frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import numpy as np
+from skimage.metrics import structural_similarity
+
+Metric = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+PSNR_CAP = 100.0  # dB; of identical frames
+_WINDOW = 7  # scikit-image's default uniform window
+
+
+def mse(forecast: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Squared error summed over C, H and W; unclipped."""
+    return np.square(forecast - truth, dtype=np.float64).sum((2, 3, 4))
+
+
+def mae(forecast: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Absolute error summed over C, H and W; unclipped."""
+    return np.abs(forecast - truth).sum((2, 3, 4), dtype=np.float64)
+
+
+def psnr(forecast: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """-10 log10 of the squared error per pixel, in dB; forecast clipped to [0, 1]; at most `PSNR_CAP`."""
+    error = np.square(forecast.clip(0, 1) - truth, dtype=np.float64).mean((2, 3, 4))
+    return -10.0 * np.log10(np.maximum(error, 10.0 ** (-PSNR_CAP / 10.0)))
+
+
+def psnr_wrapped(forecast: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """PSNR as the code of 2022 computed it: differences and squares of uint8 wrap modulo 256. Too high by decibels."""
+    a, b = ((x.clip(0, 1) * 255).astype(np.uint8) for x in (forecast, truth))
+    difference = a - b
+    error = (difference * difference).mean((2, 3, 4), dtype=np.float64) / 255.0**2
+    return -10.0 * np.log10(np.maximum(error, 10.0 ** (-PSNR_CAP / 10.0)))
+
+
+def ssim(forecast: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Structural similarity, 7x7 uniform window, data range 1, mean over channels; forecast clipped to [0, 1]."""
+    return _ssim(forecast, truth, 1.0)
+
+
+def ssim_range_2(forecast: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """SSIM as published tables have it: old scikit-image took 2 for the range of floats. Higher than `ssim`."""
+    return _ssim(forecast, truth, 2.0)
+
+
+def _ssim(forecast: np.ndarray, truth: np.ndarray, data_range: float) -> np.ndarray:
+    """One call of scikit-image on all frames stacked into a tall image.
+
+    Only windows that lie wholly inside a frame count, as in scikit-image itself, so neighbours never mix.
+    """
+    n, t, c, h, w = truth.shape
+    tall = [x.astype(np.float64).reshape(n * t * c * h, w) for x in (forecast.clip(0, 1), truth)]
+    _, full = structural_similarity(*tall, win_size=_WINDOW, data_range=data_range, full=True)
+    edge = _WINDOW // 2
+    return full.reshape(n, t, c, h, w)[..., edge : h - edge, edge : w - edge].mean((2, 3, 4))
+
+
+DEFINITIONS: Mapping[str, Mapping[str, Metric]] = MappingProxyType(
+    {
+        "stzoo": MappingProxyType({"mse": mse, "mae": mae, "ssim": ssim, "psnr": psnr}),
+        "simvp-2022": MappingProxyType({"mse": mse, "mae": mae, "ssim": ssim_range_2, "psnr": psnr_wrapped}),
+    }
+)

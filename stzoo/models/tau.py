@@ -1,0 +1,131 @@
+"""TAU: Temporal Attention Unit (Tan et al., CVPR 2023).
+
+All past frames are translated at once: time lies in the channels, and a stack of attention blocks mixes space (large
+depthwise kernels, the *statical* attention) and time (squeeze-excite over channels, the *dynamical* attention).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from stzoo.models.encoder_decoder import DropPath, EncodeTranslateDecode, block_widths, check_even
+from stzoo.spec import ModelSpec, bounded
+
+
+@dataclass(frozen=True)
+class TauConfig:
+    """The paper's names: hid_s and n_s are the encoder's width and depth, hid_t and n_t the translator's.
+
+    `patch` folds p x p pixels into channels before the encoder (1 = the paper). `statical` and `dynamical` switch the
+    two attentions of Table 6. `layer_scale` is what the residual scales start from. `project` puts a 1x1 convolution
+    before and after the translator, so that the first block works at hid_t too (False = the paper).
+    """
+
+    hid_s: int = bounded(64, 2, 1024)
+    hid_t: int = bounded(512, 2, 8192)
+    n_s: int = bounded(4, 1, 12)
+    n_t: int = bounded(8, 2, 64)
+    mlp_ratio: int = bounded(8, 1, 16)
+    patch: int = bounded(1, 1, 16)
+    drop_path: float = bounded(0.0, 0.0, 0.9)
+    layer_scale: float = bounded(1e-2, 0.0, 1.0)
+    project: bool = False
+    statical: bool = True
+    dynamical: bool = True
+
+    def __post_init__(self) -> None:
+        check_even(self.hid_s)
+
+
+class Gate(nn.Module):
+    """The attention itself: dynamical(u) * statical(u) * u (equations 2 to 4). (B, C, H, W) -> (B, C, H, W).
+
+    Statical: depthwise 5x5, depthwise 7x7 with dilation 3 (together a 23x23 receptive field), 1x1.
+    Dynamical: squeeze-excite, 16 channels wide in between.
+    """
+
+    def __init__(self, dim: int, statical: bool, dynamical: bool):
+        super().__init__()
+        self.statical = (
+            nn.Sequential(
+                nn.Conv2d(dim, dim, 5, padding=2, groups=dim),
+                nn.Conv2d(dim, dim, 7, padding=9, dilation=3, groups=dim),
+                nn.Conv2d(dim, dim, 1),
+            )
+            if statical
+            else None
+        )
+        squeezed = dim // max(dim // 16, 4)
+        self.dynamical = (
+            nn.Sequential(
+                nn.Linear(dim, squeezed, bias=False), nn.ReLU(), nn.Linear(squeezed, dim, bias=False), nn.Sigmoid()
+            )
+            if dynamical
+            else None
+        )
+
+    def forward(self, u: Tensor) -> Tensor:
+        out = u
+        if self.statical is not None:
+            out = self.statical(u) * out
+        if self.dynamical is not None:
+            out = self.dynamical(u.mean((2, 3)))[:, :, None, None] * out
+        return out
+
+
+class TauBlock(nn.Module):
+    """x + s1 * Attn(BN(x)), then x + s2 * MLP(BN(x)); a 1x1 at the end where the width changes."""
+
+    def __init__(self, dim: int, dim_out: int, config: TauConfig, drop_path: float):
+        super().__init__()
+        hidden = dim * config.mlp_ratio
+        self.norm1 = nn.BatchNorm2d(dim)
+        self.proj1 = nn.Conv2d(dim, dim, 1)
+        self.gate = Gate(dim, config.statical, config.dynamical)
+        self.proj2 = nn.Conv2d(dim, dim, 1)
+        self.norm2 = nn.BatchNorm2d(dim)
+        self.mlp = nn.Sequential(
+            nn.Conv2d(dim, hidden, 1),
+            nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden),
+            nn.GELU(),
+            nn.Conv2d(hidden, dim, 1),
+        )
+        self.act = nn.GELU()
+        self.scale1 = nn.Parameter(torch.full((dim, 1, 1), config.layer_scale))
+        self.scale2 = nn.Parameter(torch.full((dim, 1, 1), config.layer_scale))
+        self.drop_path = DropPath(drop_path)
+        self.reduction = nn.Conv2d(dim, dim_out, 1) if dim_out != dim else nn.Identity()
+
+    def attention(self, x: Tensor) -> Tensor:
+        return self.proj2(self.gate(self.act(self.proj1(x)))) + x
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path(self.scale1 * self.attention(self.norm1(x)))
+        x = x + self.drop_path(self.scale2 * self.mlp(self.norm2(x)))
+        return self.reduction(x)
+
+
+class Tau(EncodeTranslateDecode):
+    """(B, T, C, H, W) normalised past -> (B, T, C, H, W) normalised future; H and W multiples of `stride`."""
+
+    def __init__(self, spec: ModelSpec, config: TauConfig):
+        outer = spec.frames_in * config.hid_s
+        widths = block_widths(config.hid_t if config.project else outer, config.hid_t, config.n_t)
+        rates = [config.drop_path * i / (config.n_t - 1) for i in range(config.n_t)]
+        layers: list[nn.Module] = [TauBlock(a, b, config, r) for (a, b), r in zip(widths, rates, strict=True)]
+        if config.project:
+            layers = [nn.Conv2d(outer, config.hid_t, 1), *layers, nn.Conv2d(config.hid_t, outer, 1)]
+        super().__init__(spec.channels, config.hid_s, config.n_s, config.patch, nn.Sequential(*layers))
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Normal weights of variance 2 / fan-out in the translator's convolutions, zero biases (as published)."""
+        for m in self.translator.modules():
+            if isinstance(m, nn.Conv2d):
+                fan_out = m.kernel_size[0] * m.kernel_size[1] * m.out_channels // m.groups
+                nn.init.normal_(m.weight, 0.0, (2.0 / fan_out) ** 0.5)
+                if m.bias is not None:
+                    nn.init.zeros_(m.bias)
+            elif isinstance(m, nn.Linear):
+                nn.init.trunc_normal_(m.weight, std=0.02)

@@ -1,0 +1,153 @@
+"""`ModelSpec`: everything needed to rebuild a forecaster, except its weights.
+
+The same JSON is a manifest entry's `spec`, a folder's `config.json`, and the metadata inside a safetensors file.
+This module imports neither torch nor NumPy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any, TypeVar
+
+from stzoo.errors import SpecError
+
+T = TypeVar("T")
+
+
+def bounded(default: Any, low: float, high: float) -> Any:
+    """A dataclass field that `from_mapping` checks to lie in [low, high]."""
+    return field(default=default, metadata={"low": low, "high": high})
+
+
+def required(low: float, high: float) -> Any:
+    """Like `bounded`, without a default."""
+    return field(metadata={"low": low, "high": high})
+
+
+def from_mapping(cls: type[T], values: Any, where: str) -> T:
+    """Build the frozen dataclass `cls` from JSON values, strictly.
+
+    Raises:
+        SpecError: `values` is no mapping, or a key is unknown or missing, of the wrong type, or out of bounds.
+    """
+    if not isinstance(values, Mapping):
+        raise SpecError(f"{where} must be a mapping, not {type(values).__name__}")
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for key in values:
+        if key not in fields:
+            close = get_close_matches(str(key), fields, n=3)
+            hint = f"; did you mean {' or '.join(close)}?" if close else f"; known keys: {', '.join(fields)}"
+            raise SpecError(f"{where}.{key} is not a known key{hint}")
+    hints = typing.get_type_hints(cls)
+    checked = {}
+    for name, f in fields.items():
+        if name in values:
+            checked[name] = _checked(hints[name], values[name], f.metadata, f"{where}.{name}")
+        elif f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
+            raise SpecError(f"{where}.{name} is missing")
+    return cls(**checked)
+
+
+def _checked(hint: Any, value: Any, bounds: Mapping[str, float], where: str) -> Any:
+    """`value` as the type `hint`, or a SpecError. Knows what JSON and TOML can hold and our dataclasses use."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        if value not in args or isinstance(value, bool) is not isinstance(args[0], bool):
+            raise SpecError(f"{where} is {value!r}; it may be {' or '.join(map(repr, args))}")
+        return value
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        (inner,) = [a for a in args if a is not type(None)]
+        return _checked(inner, value, bounds, where)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise SpecError(f"{where} is {value!r}; it must be a list")
+        kinds = [args[0]] * len(value) if args[-1] is Ellipsis else list(args)
+        if len(kinds) != len(value):
+            raise SpecError(f"{where} has {len(value)} values; it must have {len(kinds)}")
+        return tuple(_checked(k, v, bounds, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
+    if origin is not None and issubclass(origin, Mapping):
+        if not isinstance(value, Mapping):
+            raise SpecError(f"{where} is {value!r}; it must be a mapping")
+        return value
+    if dataclasses.is_dataclass(hint):
+        return value if isinstance(value, hint) else from_mapping(hint, value, where)  # type: ignore[arg-type]
+    if hint is float and type(value) is int:
+        value = float(value)
+    if type(value) is not hint:
+        raise SpecError(f"{where} is {value!r}; it must be of type {hint.__name__}")
+    if hint is float and not math.isfinite(value):
+        raise SpecError(f"{where} is {value!r}; it must be finite")
+    if hint in (int, float) and not bounds.get("low", -math.inf) <= value <= bounds.get("high", math.inf):
+        raise SpecError(f"{where} is {value!r}; it must lie in [{bounds.get('low')}, {bounds.get('high')}]")
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """What a forecaster is.
+
+    A frame is first put in the spec's units (integers are scaled from their dtype's range to `value_range`), then
+    normalised as ``(frame - mean) / std``. `params` belong to the architecture; they are checked against its own
+    frozen `Config` when a module is built.
+
+    Attributes:
+        arch: name of the architecture, a key of `stzoo.models.ARCHITECTURES`.
+        frames_in: past frames the module reads.
+        frames_out: frames `predict` returns.
+        channels, height, width: of one frame, as trained; convolutional architectures take other sizes as well.
+        value_range: (low, high) that frames must lie in and forecasts are clipped to; None for physical units.
+        mean, std: one value, or one per channel, in the spec's units.
+        fill: what a missing value (NaN) is replaced by, in the spec's units; None refuses missing values.
+        params: the architecture's own settings.
+    """
+
+    arch: str
+    frames_in: int = required(1, 1024)
+    frames_out: int = required(1, 1024)
+    channels: int = required(1, 4096)
+    height: int = required(1, 16384)
+    width: int = required(1, 16384)
+    value_range: tuple[float, float] | None = (0.0, 1.0)
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    fill: float | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (1, self.channels):
+                raise SpecError(f"spec.{name} has {len(values)} values; it must have 1 or {self.channels}")
+        if any(s <= 0 for s in self.std):
+            raise SpecError(f"spec.std is {self.std}; every value must be positive")
+        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
+            raise SpecError(f"spec.value_range is {self.value_range}; low must be below high")
+        object.__setattr__(self, "params", types.MappingProxyType(dict(self.params)))
+
+    @classmethod
+    def from_dict(cls, values: Any, where: str = "spec") -> ModelSpec:
+        """The spec a JSON object describes. Raises `SpecError` naming the key that is wrong."""
+        return from_mapping(cls, values, where)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; `from_dict(to_dict())` is equal."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return json.loads(json.dumps(values | {"params": dict(self.params)}))
+
+    def replace(self, **overrides: Any) -> ModelSpec:
+        """A copy with some fields changed; keys that are no field of the spec go to `params`."""
+        own = {f.name for f in dataclasses.fields(self)}
+        values = self.to_dict() | {k: v for k, v in overrides.items() if k in own}
+        values["params"] = dict(values["params"]) | {k: v for k, v in overrides.items() if k not in own}
+        return ModelSpec.from_dict(values)
+
+    def __hash__(self) -> int:
+        return hash(json.dumps(self.to_dict(), sort_keys=True))

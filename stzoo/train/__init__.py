@@ -1,0 +1,6 @@
+"""Training: recipes, losses, the loop. The only room that knows optimisers; nothing outside imports it."""
+
+from stzoo.train.loop import train
+from stzoo.train.recipe import Recipe, read_recipe
+
+__all__ = ["Recipe", "read_recipe", "train"]

@@ -1,0 +1,212 @@
+"""The training loop: a fixed number of steps, validation on held-out clips, exact resume."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from stzoo import viz
+from stzoo.data import ClipSource
+from stzoo.errors import TrainingError
+from stzoo.frames.values import denormalise, normalise, to_units
+from stzoo.models import build
+from stzoo.spec import ModelSpec
+from stzoo.train.checkpointing import RunFolder
+from stzoo.train.fused_tau import FusedTau, why_not
+from stzoo.train.objectives import forecast_loss
+from stzoo.train.optim import averaged, optimizers
+from stzoo.train.recipe import Recipe
+from stzoo.train.schedules import SCHEDULES
+from stzoo.unroll import unroll
+from stzoo.weights import save_folder
+
+CHECK_EVERY = 20  # steps between looks at the loss: logged, and held against divergence
+DIVERGED = 20.0  # times its running mean
+
+
+def train(
+    spec: ModelSpec,
+    recipe: Recipe,
+    training: ClipSource,
+    validation: ClipSource,
+    out: Path,
+    *,
+    steps: int | None = None,
+    minutes: float | None = None,
+    device: str | None = None,
+    progress: bool = True,
+) -> Path:
+    """Train `spec` by `recipe`; run again with the same arguments, it continues from the last checkpoint.
+
+    The number of steps is fixed when the run begins, from `steps`, or from `minutes` (the recipe's own by default)
+    and the pace measured on this machine, and kept in the run folder: a resumed run has the same schedule. Clip i of
+    `training` belongs to step i // batch, so no state of the data needs saving.
+
+    Args:
+        out: the run folder, made where absent.
+        device: "cpu" or "cuda"; the GPU where there is one.
+
+    Returns:
+        The folder of the weights with the best validation error, which `stzoo.load` reads.
+
+    Raises:
+        TrainingError: the loss diverged (the last good checkpoint stays), or `out` holds another run.
+    """
+    torch.set_flush_denormal(True)
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    folder = RunFolder(out)
+
+    def choose_steps() -> int:
+        if steps is not None:
+            return steps
+        throwaway = _Run(spec, recipe, training, place)
+        return _steps_in(minutes if minutes is not None else recipe.minutes, throwaway)
+
+    total = folder.plan(spec, recipe, choose_steps)
+    run = _Run(spec, recipe, training, place)
+    restored = folder.restore(run.device)
+    if restored:
+        run.restore(restored)
+    if run.step < total:
+        _loop(run, folder, validation, total, progress)
+    return folder.best
+
+
+class _Run:
+    """Everything that changes while training, and what one step does to it."""
+
+    def __init__(self, spec: ModelSpec, recipe: Recipe, training: ClipSource, device: torch.device):
+        self.spec, self.recipe, self.training, self.device = spec, recipe, training, device
+        torch.manual_seed(recipe.seed)
+        layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        self.module = build(spec).to(device).to(memory_format=layout)  # type: ignore[call-overload]
+        self.ema = averaged(self.module, recipe.ema)
+        self.fast = _fast(self.module, spec, recipe)
+        self.optimizers = optimizers(self.module, recipe)
+        self.step, self.best, self.running_loss = 0, math.inf, math.inf
+
+    def advance(self, total: int) -> Tensor:
+        """One step: the loss, still on the device."""
+        recipe, batch = self.recipe, self.recipe.batch
+        clip = self.training.clips(self.step * batch, (self.step + 1) * batch)
+        past, future = (normalise(to_units(x.to(self.device), self.spec), self.spec) for x in (clip.past, clip.future))
+        factor = SCHEDULES[recipe.schedule](self.step, total, recipe.warmup)
+        self.module.train()
+        loss = forecast_loss(self.fast, self.spec, recipe, past, future)
+        loss.backward()
+        if recipe.clip:
+            nn.utils.clip_grad_norm_(self.module.parameters(), recipe.clip)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * factor
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.ema.update_parameters(self.module)
+        self.step += 1
+        return loss.detach()
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "best": self.best,
+            "running_loss": self.running_loss,
+            "module": self.module.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizers": [o.state_dict() for o in self.optimizers],
+            "rng": torch.get_rng_state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.step, self.best, self.running_loss = state["step"], state["best"], state["running_loss"]
+        self.module.load_state_dict(state["module"])
+        self.ema.load_state_dict(state["ema"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        torch.set_rng_state(state["rng"].cpu())
+
+
+def _fast(module: nn.Module, spec: ModelSpec, recipe: Recipe) -> nn.Module:
+    """The module, or what computes the same with the same parameters in less time."""
+    if recipe.fused and recipe.precision == "bfloat16" and why_not(module, spec) is None:
+        return FusedTau(module)  # type: ignore[arg-type]
+    return torch.compile(module) if recipe.compile else module  # type: ignore[return-value]
+
+
+def _steps_in(minutes: float, throwaway: _Run) -> int:
+    """How many steps fit into `minutes` at the pace measured here, a tenth of the time left over for validation."""
+    for _ in range(3):  # these compile, and warm up
+        throwaway.advance(1_000_000)
+    start, taken = time.perf_counter(), 0
+    while taken < 2 or time.perf_counter() - start < min(20.0, minutes * 6):
+        throwaway.advance(1_000_000)
+        taken += 1
+    return max(1, int(minutes * 60 * 0.9 * taken / (time.perf_counter() - start)))
+
+
+def _loop(run: _Run, folder: RunFolder, validation: ClipSource, total: int, progress: bool) -> None:
+    recipe = run.recipe
+    saved_at = time.monotonic()
+    bar = tqdm(total=total * recipe.batch, initial=run.step * recipe.batch, unit="seq", disable=not progress)
+    with bar:
+        while run.step < total:
+            loss = run.advance(total)
+            bar.update(recipe.batch)
+            checked = run.step % CHECK_EVERY == 0 or run.step == total
+            if checked:
+                record: dict[str, Any] = {"step": run.step, "loss": _checked(run, loss.item())}
+                bar.set_postfix(loss=f"{record['loss']:.4g}", refresh=False)
+            validated = run.step % recipe.validate_every == 0 or run.step == total
+            if validated:
+                error = _validate(run, folder, validation)
+                record = {"step": run.step, "loss": loss.item(), "validation_mse": error}
+                if error < run.best:
+                    run.best = error
+                    save_folder(folder.best, run.spec, run.ema.module.state_dict())
+                bar.write(f"step {run.step} of {total}: validation MSE {error:.2f}, best {run.best:.2f}")
+            if checked or validated:
+                folder.log(record | {"seconds": round(time.time(), 1), "sequences": run.step * recipe.batch})
+            due = checked and time.monotonic() - saved_at >= recipe.checkpoint_minutes * 60
+            if due or validated:
+                folder.save(run.state())
+                saved_at = time.monotonic()
+
+
+def _checked(run: _Run, loss: float) -> float:
+    """The loss, if it still makes sense beside its running mean. Raises `TrainingError` when it does not."""
+    if not math.isfinite(loss) or loss > DIVERGED * run.running_loss:
+        raise TrainingError(
+            f"the loss diverged to {loss:.4g} at step {run.step}; lower the learning rate. "
+            "The last good checkpoint and the best weights are kept"
+        )
+    run.running_loss = loss if math.isinf(run.running_loss) else 0.9 * run.running_loss + 0.1 * loss
+    return loss
+
+
+@torch.no_grad()
+def _validate(run: _Run, folder: RunFolder, validation: ClipSource) -> float:
+    """Squared error of the averaged weights, summed over a frame, mean over frames; writes a sample picture."""
+    spec, module, total, count = run.spec, run.ema.module.eval(), 0.0, 0
+    for past, future in _batches(run, validation):
+        with torch.autocast(run.device.type, torch.bfloat16, enabled=run.recipe.precision == "bfloat16"):
+            forecast = torch.stack(list(unroll(module, spec, normalise(past, spec), future.shape[1])), 1).float()
+        error = (denormalise(forecast, spec) - future).square().sum((2, 3, 4)).mean(1)
+        total, count = total + error.sum().item(), count + len(error)
+        if count == len(error):
+            shown = [x[0, :, 0].cpu().numpy() for x in (past, future, denormalise(forecast, spec))]
+            rows = dict(zip(("past", "truth", "forecast"), shown, strict=True))
+            viz.strip(rows).save(folder.path / "samples" / f"{run.step:07d}.png")
+    return total / count
+
+
+def _batches(run: _Run, validation: ClipSource) -> Iterator[tuple[Tensor, Tensor]]:
+    end = min(run.recipe.validation_clips, len(validation))
+    for start in range(0, end, run.recipe.batch):
+        clip = validation.clips(start, min(start + run.recipe.batch, end))
+        yield to_units(clip.past.to(run.device), run.spec), to_units(clip.future.to(run.device), run.spec)

@@ -1,0 +1,79 @@
+"""A recipe: every value that matters to a training run, read from a small TOML file."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import asdict, dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from stzoo.errors import SpecError
+from stzoo.spec import bounded, from_mapping, required
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How one catalogue entry is trained.
+
+    Attributes:
+        dataset: where clips come from.
+        minutes: default time budget, on the hardware named in the recipe's comment.
+        batch: clips a step.
+        optimizer: "adamw", or "muon" for the convolutions that mix channels, with AdamW for all else.
+        lr: peak rate of AdamW.
+        muon_lr: peak rate of Muon; its updates are scaled to compare with AdamW's.
+        schedule: "cosine" or "one-cycle"; warmup: share of the steps that the rate rises.
+        clip: largest norm of the gradient; 0 leaves it alone.
+        ema: decay of the averaged weights, which are what is validated and saved.
+        precision: "bfloat16" is autocast, parameters stay float32.
+        channels_last, compile: how the plain module is laid out and run.
+        fused: use the CPU kernels of `stzoo.train.fused_tau` where they apply; elsewhere the plain module.
+        reduction, ddr_weight, ddr_temperature: the loss, see `stzoo.train.losses`.
+        validate_every: steps between validations, each on validation_clips held-out clips.
+        checkpoint_minutes: at most this long between two checkpoints.
+        seed: of the initial weights.
+    """
+
+    dataset: Literal["mmnist"]
+    minutes: float = required(0.01, 1e6)
+    batch: int = bounded(16, 1, 4096)
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    lr: float = bounded(1e-3, 0.0, 10.0)
+    muon_lr: float = bounded(0.02, 0.0, 10.0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = bounded(0.05, 0.0, 10.0)
+    schedule: Literal["cosine", "one-cycle"] = "cosine"
+    warmup: float = bounded(0.05, 0.0, 0.9)
+    clip: float = bounded(1.0, 0.0, 1e6)
+    ema: float = bounded(0.999, 0.0, 0.999999)
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    channels_last: bool = True
+    compile: bool = False
+    fused: bool = False
+    reduction: Literal["mean", "sum"] = "mean"
+    ddr_weight: float = bounded(0.1, 0.0, 1e3)
+    ddr_temperature: float = bounded(0.1, 1e-3, 1e3)
+    validate_every: int = bounded(500, 1, 1_000_000)
+    validation_clips: int = bounded(1000, 1, 10_000)
+    checkpoint_minutes: float = bounded(2.0, 0.0, 60.0)
+    seed: int = bounded(0, 0, 2**31)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def read_recipe(name: str) -> Recipe:
+    """The recipe of a catalogue entry, or of a TOML file.
+
+    Raises:
+        SpecError: there is none, it is no TOML, or a value is wrong; the message names it.
+    """
+    packaged = resources.files("stzoo.train") / "recipes" / f"{name}.toml"
+    file = Path(name) if name.endswith(".toml") else packaged
+    if not file.is_file():
+        raise SpecError(f"no recipe {name}")
+    try:
+        return from_mapping(Recipe, tomllib.loads(file.read_text("utf-8")), f"recipe {name}")
+    except tomllib.TOMLDecodeError as error:
+        raise SpecError(f"recipe {name}: {error}") from error

@@ -1,0 +1,53 @@
+"""Pictures of forecasts: strips, animations. Frames here are NumPy arrays (T, H, W) of values in [0, 1]."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+_GAP, _LABEL = 2, 84  # pixels between tiles; width of the column of row labels
+
+
+def _gray(frames: np.ndarray) -> np.ndarray:
+    return np.rint(np.clip(frames, 0.0, 1.0) * 255).astype(np.uint8)
+
+
+def strip(rows: dict[str, np.ndarray], scale: int = 1) -> Image.Image:
+    """One labelled row of frames per entry; rows may differ in length, frames not in size.
+
+    Args:
+        rows: label -> (T, H, W) in [0, 1]; NaN frames leave their place empty.
+        scale: each pixel becomes scale x scale.
+    """
+    height, width = (next(iter(rows.values())).shape[1] * scale, next(iter(rows.values())).shape[2] * scale)
+    columns = max(len(r) for r in rows.values())
+    size = (_LABEL + columns * (width + _GAP) + _GAP, len(rows) * (height + _GAP) + _GAP)
+    sheet = Image.new("L", size, 96)
+    text, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    for i, (label, frames) in enumerate(rows.items()):
+        y = _GAP + i * (height + _GAP)
+        text.text((6, y + height // 2), label, fill=255, font=font, anchor="lm")
+        for j, frame in enumerate(frames):
+            if not np.isnan(frame).any():
+                tile = Image.fromarray(_gray(frame)).resize((width, height), Image.Resampling.NEAREST)
+                sheet.paste(tile, (_LABEL + _GAP + j * (width + _GAP), y))
+    return sheet
+
+
+def animation(path: Path, panels: dict[str, np.ndarray], scale: int = 3, seconds: float = 0.12) -> None:
+    """A looping GIF with labelled panels side by side; all (T, H, W) in [0, 1] and equally long."""
+    font, title = ImageFont.load_default(13), 20
+    count, h, w = next(iter(panels.values())).shape
+    images = []
+    for t in range(count):
+        sheet = Image.new("L", (len(panels) * (w * scale + _GAP) + _GAP, h * scale + title + _GAP), 96)
+        text = ImageDraw.Draw(sheet)
+        for i, (label, frames) in enumerate(panels.items()):
+            x = _GAP + i * (w * scale + _GAP)
+            text.text((x + 2, title // 2), label, fill=255, font=font, anchor="lm")
+            tile = Image.fromarray(_gray(frames[t])).resize((w * scale, h * scale), Image.Resampling.NEAREST)
+            sheet.paste(tile, (x, title))
+        images.append(sheet)
+    images[0].save(path, save_all=True, append_images=images[1:], duration=round(seconds * 1000), loop=0)

@@ -1,0 +1,139 @@
+"""safetensors <-> module. A file carries its spec, a module is filled strictly, and what happened is reported."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from stzoo.errors import MismatchError, SpecError, WeightsError
+from stzoo.models import build
+from stzoo.spec import ModelSpec
+
+SPEC_KEY = "stzoo_spec"
+WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What was loaded from where. `sha256` is None for random weights."""
+
+    source: str
+    sha256: str | None
+    tensors: int
+    parameters: int
+    stored_as: str
+
+    def __str__(self) -> str:
+        return f"{self.source}: {self.tensors} tensors, {self.parameters:,} parameters, stored as {self.stored_as}"
+
+
+def read_spec(path: Path) -> ModelSpec:
+    """The spec inside a safetensors file. Raises `WeightsError` where the file or its metadata is no good."""
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} cannot be read as safetensors: {error}") from error
+    if SPEC_KEY not in metadata:
+        raise WeightsError(
+            f"{path} names no model: its metadata has no {SPEC_KEY!r}; load the folder with its config.json"
+        )
+    try:
+        return ModelSpec.from_dict(json.loads(metadata[SPEC_KEY]))
+    except json.JSONDecodeError as error:
+        raise SpecError(f"{path}: {SPEC_KEY!r} is not JSON: {error}") from error
+
+
+def load_module(spec: ModelSpec, path: Path, sha256: str) -> tuple[nn.Module, LoadReport]:
+    """The module of `spec`, built without allocating and filled from `path`, on the CPU and in eval mode.
+
+    Floating-point tensors become what the module declares (float32), whatever they were stored as.
+
+    Raises:
+        MismatchError: tensors are missing, unexpected or misshapen.
+        WeightsError: the file cannot be read.
+    """
+    module = build(spec, "meta")
+    wanted = module.state_dict()
+    try:
+        with safe_open(path, "pt") as file:
+            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} cannot be read as safetensors: {error}") from error
+    _check(path, wanted, found)
+    stored = sorted({str(t.dtype).removeprefix("torch.") for t in found.values() if t.is_floating_point()})
+    module.load_state_dict({name: t.to(wanted[name].dtype) for name, t in found.items()}, strict=True, assign=True)
+    parameters = sum(p.numel() for p in module.parameters())
+    return module.eval(), LoadReport(str(path), sha256, len(found), parameters, " and ".join(stored))
+
+
+def _check(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    missing, unexpected = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+    misshapen = [
+        f"{name} {tuple(found[name].shape)} for {tuple(wanted[name].shape)}"
+        for name in sorted(wanted.keys() & found.keys())
+        if found[name].shape != wanted[name].shape
+    ]
+    problems = [
+        f"{len(names)} {what}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
+        for what, names in (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
+        if names
+    ]
+    if problems:
+        raise MismatchError(f"{path} does not fit its spec; " + "; ".join(problems))
+
+
+def half_precision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """float16 for publishing; BatchNorm statistics stay float32. Raises `WeightsError` where float16 overflows."""
+    out = {}
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not name.endswith(("running_mean", "running_var")):
+            tensor = tensor.half()
+            if not tensor.isfinite().all():
+                raise WeightsError(f"{name} does not fit into float16")
+        out[name] = tensor
+    return out
+
+
+def save_weights(path: Path, spec: ModelSpec, state: Mapping[str, Tensor]) -> None:
+    """Write tensors and spec to one safetensors file; `path` appears whole or not at all."""
+    tensors = {name: t.detach().cpu().contiguous() for name, t in state.items()}
+    write_atomically(path, save(tensors, {SPEC_KEY: json.dumps(spec.to_dict()), "format": "pt"}))
+
+
+def save_folder(folder: Path, spec: ModelSpec, state: Mapping[str, Tensor]) -> None:
+    """``config.json`` and ``model.safetensors``: what `stzoo.load(folder)` reads."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_weights(folder / WEIGHTS_FILE, spec, state)
+    write_atomically(folder / CONFIG_FILE, (json.dumps(spec.to_dict(), indent=2) + "\n").encode())
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write beside `path`, flush to disk, then rename over it."""
+    descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(partial, 0o644)
+        os.replace(partial, path)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
+
+
+def random_module(spec: ModelSpec) -> tuple[nn.Module, LoadReport]:
+    """A freshly initialised module, in eval mode, whose report says that its weights are random."""
+    module = build(spec).eval()
+    parameters = sum(p.numel() for p in module.parameters())
+    report = LoadReport("random weights", None, len(module.state_dict()), parameters, "nothing")
+    return module, report
