@@ -154,7 +154,7 @@ def _evaluate(arguments: Arguments) -> None:
 
     model = load(arguments.source)
     _fill(arguments)
-    clips = mmnist.testing_set(arguments.mnist)
+    clips = mmnist.protocol_set(arguments.mnist)
     protocol = "mmnist-10-10"
     if arguments.limit is not None:
         if not 1 <= arguments.limit <= len(clips):

@@ -137,7 +137,7 @@ def validation_set(folder: Path, frames_in: int, frames_out: int) -> MovingDigit
     return MovingDigits(digits, VALIDATION_SEED, VALIDATION_COUNT, frames_in, frames_out)
 
 
-def testing_set(folder: Path, frames_in: int = 10, frames_out: int = 10) -> MovingDigits:
+def protocol_set(folder: Path, frames_in: int = 10, frames_out: int = 10) -> MovingDigits:
     """The protocol `mmnist-10-10`: 10,000 sequences of the test digits; all of them hash to `TEST_SHA256`."""
     return MovingDigits(read_digits(folder, "test"), TEST_SEED, TEST_COUNT, frames_in, frames_out)
 

@@ -80,7 +80,7 @@ def _read_array(frames: np.ndarray, spec: ModelSpec, stride: int, layout: str | 
     return Source(
         source.past,
         lambda frame: source.frame(frame).numpy().astype(frames.dtype, copy=False),
-        lambda collected: np.stack(collected, time),
+        lambda collected: np.stack(collected, time).astype(frames.dtype, copy=False),  # stacking loses a byte order
     )
 
 

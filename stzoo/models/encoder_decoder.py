@@ -18,7 +18,7 @@ def strides(layers: int) -> list[int]:
 
 
 def block_widths(outer: int, inner: int, blocks: int) -> list[tuple[int, int]]:
-    """(width, width out) of each block: the first works at `outer`, the rest at `inner`, the last returns to `outer`."""
+    """(width, width out) of each block: `outer` at both ends, `inner` between."""
     return list(pairwise([outer] + [inner] * (blocks - 1) + [outer]))
 
 

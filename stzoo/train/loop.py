@@ -74,8 +74,10 @@ def train(
     restored = folder.restore(run.device)
     if restored:
         run.restore(restored)
-    if run.step < total:
+    try:
         _loop(run, folder, validation, total, progress)
+    finally:
+        torch.set_flush_denormal(False)
     return folder.best
 
 

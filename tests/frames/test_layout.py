@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+import torch
+
+from stzoo.errors import FramesError
+from stzoo.forecaster import create
+from stzoo.frames.layout import LAYOUTS, find_layout, from_bchw, to_btchw
+from stzoo.spec import ModelSpec
+
+GRAY = ModelSpec(arch="tau", frames_in=4, frames_out=4, channels=1, height=16, width=16)
+COLOUR = ModelSpec(arch="tau", frames_in=4, frames_out=4, channels=3, height=16, width=16)
+
+
+@pytest.mark.parametrize(
+    ("spec", "shape", "layout"),
+    [
+        (GRAY, (5, 16, 24), "THW"),
+        (GRAY, (5, 1, 16, 24), "TCHW"),
+        (GRAY, (5, 16, 24, 1), "THWC"),
+        (GRAY, (2, 5, 1, 16, 24), "BTCHW"),
+        (GRAY, (2, 5, 16, 24, 1), "BTHWC"),
+        (COLOUR, (5, 3, 16, 24), "TCHW"),
+        (COLOUR, (5, 16, 24, 3), "THWC"),
+    ],
+)
+def test_shapes_are_read_the_one_way_that_fits(spec: ModelSpec, shape: tuple[int, ...], layout: str) -> None:
+    assert find_layout(shape, spec, 4, None) == layout
+
+
+@pytest.mark.parametrize(
+    ("spec", "shape", "layout", "message"),
+    [
+        (GRAY, (16, 16), None, r"expected \(T>=4, 16, 16\) or .* given \(16, 16\)"),
+        (GRAY, (5, 3, 16, 16), None, r"expected .* given \(5, 3, 16, 16\)"),
+        (GRAY, (3, 16, 16), None, "at least 4 past frames, given 3"),
+        (GRAY, (5, 16, 17), None, "multiples of 4, given 16x17 .* nearest size that works is 16x16"),
+        (GRAY, (5, 3, 16), None, "nearest size that works is 4x16"),
+        (COLOUR, (5, 16, 16), None, "expected"),
+        (GRAY, (0, 5, 1, 16, 16), None, "expected"),
+        (GRAY, (5, 16, 16), "TCHW", "has 4 axes"),
+        (GRAY, (5, 16, 16), "HWT", "it may be THW"),
+    ],
+)
+def test_what_does_not_fit_is_explained(
+    spec: ModelSpec, shape: tuple[int, ...], layout: str | None, message: str
+) -> None:
+    with pytest.raises(FramesError, match=message):
+        find_layout(shape, spec, 4, layout)
+
+
+def test_two_readings_are_refused_with_both_named() -> None:
+    with pytest.raises(FramesError, match=r"TCHW or as THWC; say which: layout='TCHW' or layout='THWC'"):
+        find_layout((5, 3, 16, 3), COLOUR, 1, None)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_comes_back_as_it_went(layout: str) -> None:
+    """A model whose forecast is its past tells whether any axis was mixed up."""
+    channels = 3 if "C" in layout else 1
+    spec = ModelSpec(arch="tau", frames_in=4, frames_out=4, channels=channels, height=8, width=12)
+    sizes = {"B": 2, "T": 4, "C": channels, "H": 8, "W": 12}
+    x = torch.rand([sizes[a] for a in layout])
+    past = to_btchw(x, find_layout(tuple(x.shape), spec, 4, layout))
+    assert past.shape == (sizes["B"] if "B" in layout else 1, 4, channels, 8, 12)
+    back = torch.stack([from_bchw(f, layout) for f in past.unbind(1)], layout.index("T"))
+    assert torch.equal(back, x)
+
+
+def test_a_channels_last_video_comes_back_channels_last() -> None:
+    model = create(COLOUR.replace(params={"hid_s": 4, "hid_t": 8, "n_s": 2, "n_t": 2, "mlp_ratio": 2}))
+    video = np.random.default_rng(0).random((4, 16, 16, 3), dtype=np.float32)
+    answer = model.predict(video)
+    assert answer.shape == (4, 16, 16, 3)
+    np.testing.assert_array_equal(answer, model.predict(video.transpose(0, 3, 1, 2)).transpose(0, 2, 3, 1))

@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stzoo.errors import FramesError
+from stzoo.forecaster import Forecaster
+from stzoo.frames.values import denormalise, from_units, normalise, to_units
+from stzoo.spec import ModelSpec
+
+UNIT = ModelSpec(arch="tau", frames_in=1, frames_out=1, channels=2, height=4, width=4)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.uint16])
+@pytest.mark.parametrize("value_range", [(0.0, 1.0), (-1.0, 1.0)])
+def test_integers_survive_there_and_back(dtype: torch.dtype, value_range: tuple[float, float]) -> None:
+    spec = UNIT.replace(value_range=value_range)
+    top = torch.iinfo(dtype).max
+    x = torch.arange(0, top + 1, max(1, top // 777)).to(dtype)
+    units = to_units(x, spec)
+    assert units.min() == value_range[0]
+    assert units.max() <= value_range[1]
+    assert torch.equal(from_units(units, spec, dtype), x)
+
+
+def test_integers_without_a_range_are_physical_numbers() -> None:
+    spec = UNIT.replace(value_range=None)
+    assert to_units(torch.tensor([280], dtype=torch.int16), spec).item() == 280.0
+    assert from_units(torch.tensor([280.4, 1e9]), spec, torch.int16).tolist() == [280, 32767]
+
+
+@given(st.floats(-1e3, 1e3, width=32), st.floats(0.125, 1e3, width=32), st.floats(-100, 100, width=32))
+def test_normalisation_is_undone(mean: float, std: float, value: float) -> None:
+    spec = UNIT.replace(value_range=None, mean=[mean, 0.0], std=[std, 1.0])
+    x = torch.full((1, 2, 4, 4), value)
+    there = normalise(x, spec)
+    assert there[0, 0, 0, 0].item() == pytest.approx((value - mean) / std, rel=1e-4, abs=1e-4)
+    torch.testing.assert_close(denormalise(there, spec), x, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (np.nan, "frame 2 of clip 0 holds NaN"),
+        (np.inf, "frame 2 of clip 0 holds an infinite value"),
+        (1.5, r"expected values in \[0, 1\], given \[0, 1.5\]; divide by 255"),
+        (-0.5, r"given \[-0.5, 0\]"),
+    ],
+)
+def test_values_that_do_not_belong_are_refused(forecaster: Forecaster, bad: float, message: str) -> None:
+    past = np.zeros((4, 16, 16), np.float32)
+    past[2, 5, 5] = bad
+    with pytest.raises(FramesError, match=message):
+        forecaster.predict(past)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint32, bool, complex, "U1"])
+def test_dtypes_without_a_scale_are_refused(forecaster: Forecaster, dtype: object) -> None:
+    with pytest.raises(FramesError, match="no agreed scale"):
+        forecaster.predict(np.zeros((4, 16, 16)).astype(dtype))
+
+
+@pytest.mark.parametrize("given_", [3, None, [], [[1, 2]], {"a": 1}, object()])
+def test_other_kinds_are_refused(forecaster: Forecaster, given_: object) -> None:
+    with pytest.raises(FramesError, match="expected a NumPy array, a torch tensor, a list of PIL images or a path"):
+        forecaster.predict(given_)

@@ -1,0 +1,154 @@
+"""TAU against published counts, and against its equations written out in float64."""
+
+import logging
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from stzoo.models import build
+from stzoo.models.tau import TauBlock, TauConfig
+from stzoo.spec import ModelSpec
+
+
+def spec_of(arch: str, frames: int, channels: int, size: int, **params: object) -> ModelSpec:
+    return ModelSpec(
+        arch=arch, frames_in=frames, frames_out=frames, channels=channels, height=size, width=size, params=params
+    )
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+PUBLISHED = [
+    (spec_of("tau", 10, 1, 64), 44_656_001, 15.95),
+    (spec_of("tau", 10, 1, 128, n_s=2, hid_t=256, n_t=6), 14_955_201, 73.8),
+    (spec_of("tau", 4, 2, 32, hid_s=32, hid_t=256, n_s=2), 9_545_442, 2.49),
+]
+
+
+@pytest.mark.parametrize(("spec", "count", "gmac"), PUBLISHED, ids=["mmnist", "kth", "taxibj"])
+def test_parameters_are_the_published_ones(spec: ModelSpec, count: int, gmac: float) -> None:
+    assert parameters(build(spec, "meta")) == count
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("spec", "gmac"),
+    [(spec, gmac) for spec, _, gmac in PUBLISHED]
+    + [(spec_of("tau", 10, 1, 64, statical=False), 15.30), (spec_of("tau", 10, 1, 64, dynamical=False), 15.96)],
+    ids=["mmnist", "kth", "taxibj", "no statical", "no dynamical"],
+)
+def test_multiply_accumulates_are_the_published_ones(spec: ModelSpec, gmac: float) -> None:
+    from fvcore.nn import FlopCountAnalysis
+
+    logging.getLogger("fvcore").setLevel(logging.ERROR)
+    past = torch.zeros(1, spec.frames_in, spec.channels, spec.height, spec.width)
+    counted = FlopCountAnalysis(build(spec).eval(), past).unsupported_ops_warnings(False).total() / 1e9
+    assert counted == pytest.approx(gmac, rel=0.01)
+
+
+def test_attentions_switch_separately() -> None:
+    base = {"hid_s": 4, "hid_t": 32, "n_s": 2, "n_t": 3}
+    full = parameters(build(spec_of("tau", 4, 1, 16, **base)))
+    widths = [16, 32, 32]
+    squeeze = [2 * c * (c // max(c // 16, 4)) for c in widths]
+    large = [c * (25 + 1) + c * (49 + 1) + c * (c + 1) for c in widths]
+    assert full - parameters(build(spec_of("tau", 4, 1, 16, **base, dynamical=False))) == sum(squeeze)
+    assert full - parameters(build(spec_of("tau", 4, 1, 16, **base, statical=False))) == sum(large)
+
+
+def gelu(x: np.ndarray) -> np.ndarray:
+    return x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
+
+
+def pointwise(x: np.ndarray, conv: nn.Conv2d) -> np.ndarray:
+    weight, bias = conv.weight.detach().numpy()[:, :, 0, 0], conv.bias.detach().numpy()
+    return np.einsum("oc,chw->ohw", weight, x) + bias[:, None, None]
+
+
+def depthwise(x: np.ndarray, conv: nn.Conv2d) -> np.ndarray:
+    """One multiplication at a time, zero outside the plane."""
+    weight, bias = conv.weight.detach().numpy()[:, 0], conv.bias.detach().numpy()
+    (c, h, w), k, d = x.shape, weight.shape[1], conv.dilation[0]
+    out = np.tile(bias[:, None, None], (1, h, w)).astype(np.float64)
+    for y in range(h):
+        for z in range(w):
+            for i in range(k):
+                for j in range(k):
+                    yy, zz = y + (i - k // 2) * d, z + (j - k // 2) * d
+                    if 0 <= yy < h and 0 <= zz < w:
+                        out[:, y, z] += weight[:, i, j] * x[:, yy, zz]
+    return out
+
+
+def batch_norm(x: np.ndarray, norm: nn.BatchNorm2d) -> np.ndarray:
+    mean, var, weight, bias = (
+        t.detach().numpy()[:, None, None] for t in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+    )
+    return (x - mean) / np.sqrt(var + norm.eps) * weight + bias
+
+
+def reference_block(block: TauBlock, x: np.ndarray) -> np.ndarray:
+    """The paper's equations for one sample (C, H, W) in float64."""
+    normed = batch_norm(x, block.norm1)
+    u = gelu(pointwise(normed, block.proj1))
+    statical = pointwise(
+        depthwise(depthwise(u, block.gate.statical[0]), block.gate.statical[1]), block.gate.statical[2]
+    )
+    squeeze, excite = (block.gate.dynamical[i].weight.detach().numpy() for i in (0, 2))
+    dynamical = 1 / (1 + np.exp(-(excite @ np.maximum(squeeze @ u.mean((1, 2)), 0))))
+    attended = pointwise(dynamical[:, None, None] * statical * u, block.proj2) + normed
+    x = x + block.scale1.detach().numpy() * attended
+    hidden = pointwise(batch_norm(x, block.norm2), block.mlp[0])
+    x = x + block.scale2.detach().numpy() * pointwise(gelu(depthwise(hidden, block.mlp[1])), block.mlp[3])
+    return pointwise(x, block.reduction)
+
+
+def test_block_is_the_papers_equation() -> None:
+    torch.manual_seed(0)
+    block = TauBlock(16, 24, TauConfig(hid_s=4, hid_t=16, mlp_ratio=2), 0.0).double().eval()
+    with torch.no_grad():
+        for p in [*block.parameters(), block.norm1.running_mean, block.norm2.running_mean]:
+            p.copy_(torch.randn_like(p) * 0.5)
+        block.norm1.running_var.uniform_(0.5, 2)
+        block.norm2.running_var.uniform_(0.5, 2)
+    x = torch.randn(2, 16, 11, 9, dtype=torch.float64)
+    expected = np.stack([reference_block(block, sample.numpy()) for sample in x])
+    np.testing.assert_allclose(block(x).detach().numpy(), expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("arch", ["tau", "conv"])
+@pytest.mark.parametrize("patch", [1, 2])
+def test_emits_as_many_frames_as_it_takes_at_any_size_of_its_stride(arch: str, patch: int) -> None:
+    module = build(spec_of(arch, 3, 2, 32, hid_s=4, hid_t=8, n_s=2, n_t=2, patch=patch))
+    assert module.stride == 2 * patch
+    for size in ((32, 32), (8, 40)):
+        assert module(torch.zeros(2, 3, 2, *size)).shape == (2, 3, 2, *size)
+
+
+def test_clips_of_a_batch_do_not_touch_each_other() -> None:
+    torch.manual_seed(0)
+    module = build(spec_of("tau", 3, 1, 16, hid_s=4, hid_t=8, n_s=2, n_t=2)).eval()
+    x = torch.rand(2, 3, 1, 16, 16)
+    torch.testing.assert_close(module(x)[1:], module(x[1:]), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("project", [False, True])
+def test_every_parameter_gets_a_gradient(project: bool) -> None:
+    torch.manual_seed(0)
+    module = build(spec_of("tau", 3, 1, 16, hid_s=4, hid_t=8, n_s=4, n_t=3, project=project))
+    module(torch.rand(2, 3, 1, 16, 16)).square().mean().backward()
+    assert [n for n, p in module.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+
+
+def test_drop_path_only_acts_in_training() -> None:
+    torch.manual_seed(0)
+    module = build(spec_of("tau", 3, 1, 16, hid_s=4, hid_t=8, n_s=2, n_t=3, drop_path=0.5, layer_scale=1.0)).eval()
+    x = torch.rand(2, 3, 1, 16, 16)
+    assert torch.equal(module(x), module(x))
+    module.train()
+    assert not torch.equal(module(x), module(x))

@@ -1,0 +1,74 @@
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from stzoo.data import Clip
+from stzoo.evaluate import evaluate
+from stzoo.forecaster import Forecaster
+from stzoo.spec import ModelSpec
+from stzoo.weights import LoadReport
+
+
+class Repeat(nn.Module):
+    """Persistence as a model."""
+
+    stride = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(()))
+
+    def forward(self, past: Tensor) -> Tensor:
+        return past[:, -1:].expand_as(past)
+
+
+class Ramp:
+    """Clip i brightens by (i + 1) / 100 a frame, from black; the metrics are known by arithmetic."""
+
+    def __len__(self) -> int:
+        return 5
+
+    def clips(self, start: int, stop: int) -> Clip:
+        slope = torch.arange(start + 1, stop + 1) / 100
+        frames = (slope[:, None] * torch.arange(6))[:, :, None, None, None].expand(-1, -1, 1, 8, 8)
+        return Clip(frames[:, :2], frames[:, 2:])
+
+
+@pytest.fixture
+def persistence() -> Forecaster:
+    spec = ModelSpec(arch="tau", frames_in=2, frames_out=2, channels=1, height=8, width=8)
+    return Forecaster(spec, Repeat(), LoadReport("", None, 0, 0, ""))
+
+
+@pytest.mark.parametrize("batch", [1, 2, 16])
+def test_figures_are_means_over_clips_and_steps(persistence: Forecaster, batch: int) -> None:
+    report = evaluate(persistence, Ramp(), name="n", protocol="p", batch=batch, progress=False)
+    slopes = np.arange(1, 6) / 100
+    expected = [64 * np.mean((slopes * step) ** 2) for step in (1, 2, 3, 4)]
+    assert report.clips == 5
+    assert report.steps["mse"] == pytest.approx(expected, rel=1e-5)
+    assert report.total["mse"] == pytest.approx(np.mean(expected), rel=1e-5)
+    assert report.steps == report.persistence_steps
+    assert report.total == report.persistence_total
+
+
+def test_a_report_is_text_json_and_csv(persistence: Forecaster) -> None:
+    report = evaluate(persistence, Ramp(), name="n", protocol="p", progress=False)
+    assert json.loads(report.to_json())["total"] == report.total
+    rows = list(csv.DictReader(io.StringIO(report.to_csv())))
+    assert [float(r["persistence_mse"]) for r in rows] == pytest.approx(report.persistence_steps["mse"], rel=1e-5)
+    assert "n on p: 5 sequences, metrics as defined by stzoo" in str(report)
+    assert len(str(report).splitlines()) == 2 + 4 + 1
+
+
+def test_the_definition_is_the_one_asked_for(persistence: Forecaster) -> None:
+    ours = evaluate(persistence, Ramp(), name="n", protocol="p", progress=False)
+    theirs = evaluate(persistence, Ramp(), name="n", protocol="p", definition="simvp-2022", progress=False)
+    assert theirs.definition == "simvp-2022"
+    assert theirs.total["mse"] == ours.total["mse"]
+    assert theirs.total["psnr"] != ours.total["psnr"]

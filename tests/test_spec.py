@@ -1,0 +1,88 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stzoo.errors import SpecError
+from stzoo.models import ARCHITECTURES, build
+from stzoo.spec import ModelSpec
+
+GOOD = {"arch": "tau", "frames_in": 4, "frames_out": 2, "channels": 3, "height": 16, "width": 32}
+
+
+def test_round_trip_is_equal_and_hashable() -> None:
+    spec = ModelSpec.from_dict(GOOD | {"mean": [1, 2, 3], "std": [1.5], "params": {"hid_s": 8}})
+    assert ModelSpec.from_dict(spec.to_dict()) == spec
+    assert len({spec, ModelSpec.from_dict(spec.to_dict())}) == 1
+
+
+def test_is_frozen_all_the_way_down() -> None:
+    spec = ModelSpec.from_dict(GOOD | {"params": {"hid_s": 8}})
+    with pytest.raises(AttributeError):
+        spec.channels = 1  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        spec.params["hid_s"] = 4  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"chanels": 1}, "did you mean channels"),
+        ({"frames_in": 0}, "spec.frames_in is 0"),
+        ({"frames_in": 10**12}, "spec.frames_in"),
+        ({"frames_in": True}, "of type int"),
+        ({"frames_in": 4.0}, "of type int"),
+        ({"std": [0.0]}, "must be positive"),
+        ({"std": [float("nan")]}, "must be finite"),
+        ({"mean": [0.0, 0.0]}, "1 or 3"),
+        ({"value_range": [1.0, 0.0]}, "low must be below high"),
+        ({"value_range": [1.0]}, "must have 2"),
+        ({"params": 3}, "must be a mapping"),
+    ],
+)
+def test_what_is_wrong_is_named(change: dict[str, object], named: str) -> None:
+    with pytest.raises(SpecError, match=named):
+        ModelSpec.from_dict(GOOD | change)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"arch": "tao"}, "may be tau"),
+        ({"params": {"hid_z": 8}}, r"spec.params.hid_z .* did you mean hid_"),
+        ({"params": {"hid_s": -8}}, "spec.params.hid_s"),
+        ({"params": {"hid_s": 7}}, "must be even"),
+        ({"params": {"statical": 1}}, "of type bool"),
+        ({"height": 18}, "multiples of 4"),
+    ],
+)
+def test_params_are_checked_by_their_architecture(change: dict[str, object], named: str) -> None:
+    with pytest.raises(SpecError, match=named):
+        build(ModelSpec.from_dict(GOOD | change), "meta")
+
+
+def test_replace_reaches_fields_and_params() -> None:
+    spec = ModelSpec.from_dict(GOOD | {"params": {"hid_s": 8}}).replace(height=64, hid_t=16)
+    assert (spec.height, dict(spec.params)) == (64, {"hid_s": 8, "hid_t": 16})
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([*GOOD, "mean", "std", "value_range", "fill", "params", "x"]),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+            max_leaves=6,
+        ),
+    )
+)
+def test_any_json_is_a_spec_or_a_spec_error(values: dict[str, object]) -> None:
+    try:
+        spec = ModelSpec.from_dict(GOOD | values)
+    except SpecError:
+        return
+    assert ModelSpec.from_dict(spec.to_dict()) == spec
+
+
+def test_every_architecture_has_a_frozen_config() -> None:
+    for architecture in ARCHITECTURES.values():
+        assert architecture.config.__dataclass_params__.frozen

@@ -1,0 +1,32 @@
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageSequence
+
+from stzoo import viz
+
+
+def test_a_strip_shows_every_frame_in_its_place() -> None:
+    rows = {"past": np.zeros((2, 8, 8)), "truth": np.ones((3, 8, 8))}
+    sheet = np.asarray(viz.strip(rows))
+    whole = np.asarray(viz.strip({"past": np.ones((2, 8, 8)), "truth": np.ones((3, 8, 8))}))
+    assert (whole == 255).sum() - (sheet == 255).sum() == 2 * 64
+    assert sheet.shape == whole.shape
+
+
+def test_missing_frames_leave_their_place_empty() -> None:
+    frames = np.ones((2, 8, 8))
+    frames[0] = np.nan
+    full = np.asarray(viz.strip({"a": np.ones((2, 8, 8))}))
+    assert (full == 255).sum() - (np.asarray(viz.strip({"a": frames})) == 255).sum() == 64
+
+
+def test_an_animation_has_every_frame(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 1, 5)[:, None, None] * np.ones((5, 8, 8))
+    viz.animation(tmp_path / "a.gif", {"one": ramp, "two": ramp[::-1]}, scale=2)
+    with Image.open(tmp_path / "a.gif") as file:
+        frames = [np.asarray(f.convert("L")) for f in ImageSequence.Iterator(file)]
+    assert len(frames) == 5
+    left, right = frames[0][-5, 5], frames[0][-5, 25]
+    assert left < 5
+    assert right > 250

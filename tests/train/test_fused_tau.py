@@ -1,0 +1,68 @@
+"""The fused kernels compute the plain module's function and gradients, to what bfloat16 can tell."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from stzoo.models import build
+from stzoo.spec import ModelSpec
+from stzoo.train.fused_tau import FusedTau, why_not
+
+WIDE = {"hid_s": 32, "hid_t": 64, "n_s": 2, "n_t": 3, "mlp_ratio": 2, "patch": 2, "layer_scale": 0.5}
+SPEC = ModelSpec(arch="tau", frames_in=3, frames_out=3, channels=2, height=64, width=64, params=WIDE)
+
+
+@pytest.mark.parametrize("params", [{"project": True}, {"project": False}, {"patch": 1, "n_s": 4}])
+def test_forward_gradients_and_statistics_are_the_plain_ones(params: dict[str, object]) -> None:
+    spec = SPEC.replace(**params)
+    torch.manual_seed(0)
+    plain = build(spec)
+    if why_not(plain, spec):
+        pytest.skip(why_not(plain, spec))
+    past, future = torch.rand(2, 3, 2, 64, 64), torch.rand(2, 3, 2, 64, 64)
+    start = {n: t.clone() for n, t in plain.state_dict().items()}
+
+    def run(module: nn.Module, autocast: bool) -> dict[str, torch.Tensor]:
+        plain.load_state_dict(start)
+        plain.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            out = module(past)
+        (out.float() - future).square().mean().backward()
+        found = {n: p.grad.clone() for n, p in plain.named_parameters()}
+        return found | {n: b.float() for n, b in plain.named_buffers()} | {"output": out.detach().float()}
+
+    exact, fused, rounded = run(plain, False), run(FusedTau(plain), True), run(plain, True)
+    for name, value in exact.items():
+        ours, autocast = ((other[name] - value).norm() / (value.norm() + 1e-12) for other in (fused, rounded))
+        assert ours < 0.05, (name, ours)
+        assert ours < 2 * autocast + 0.005, (name, ours, autocast)
+
+
+def test_a_wrong_gradient_would_be_seen() -> None:
+    """The tolerance above is tight enough to notice a block whose scales are ignored."""
+    torch.manual_seed(0)
+    plain, other = build(SPEC), build(SPEC)
+    other.load_state_dict(plain.state_dict())
+    with torch.no_grad():
+        for block in other.translator:
+            block.scale1.zero_()
+    past = torch.rand(1, 3, 2, 64, 64)
+    a, b = plain(past), other(past)
+    assert (a - b).norm() / a.norm() > 0.05
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"arch": "conv", "params": {"hid_s": 32}}, "only tau"),
+        ({"height": 32}, "16x16"),
+        ({"params": WIDE | {"hid_s": 16}}, "multiples of 32"),
+        ({"params": WIDE | {"dynamical": False}}, "both attentions"),
+        ({"params": WIDE | {"drop_path": 0.1}}, "drop path off"),
+    ],
+)
+def test_where_the_kernels_do_not_apply_it_says_why(change: dict[str, object], reason: str) -> None:
+    spec = dataclasses.replace(SPEC, **change)
+    assert reason in str(why_not(build(spec), spec))

@@ -1,0 +1,160 @@
+"""Training: it learns, it stops when it diverges, and a killed run ends in the same weights as an undisturbed one."""
+
+import dataclasses
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import stzoo
+from stzoo.data.digits import drawn_digits
+from stzoo.data.mmnist import MovingDigits
+from stzoo.errors import TrainingError
+from stzoo.spec import ModelSpec
+from stzoo.train import Recipe, train
+
+SPEC = ModelSpec(
+    arch="tau", frames_in=3, frames_out=3, channels=1, height=64, width=64,
+    params={"hid_s": 4, "hid_t": 16, "n_s": 2, "n_t": 2, "mlp_ratio": 2, "patch": 4, "drop_path": 0.1},
+)  # fmt: skip
+RECIPE = Recipe(
+    dataset="mmnist", minutes=1, batch=4, lr=5e-3, validate_every=20, validation_clips=8, checkpoint_minutes=0.0
+)
+
+
+def clips(seed: int, count: int = 1 << 30) -> MovingDigits:
+    return MovingDigits(drawn_digits(), seed, count, 3, 3)
+
+
+def run(out: Path, steps: int = 40, spec: ModelSpec = SPEC, recipe: Recipe = RECIPE) -> Path:
+    return train(spec, recipe, clips(1), clips(2, 100), out, steps=steps, device="cpu", progress=False)
+
+
+def log(out: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def test_it_learns_and_leaves_a_loadable_model_and_pictures(tmp_path: Path) -> None:
+    best = run(tmp_path, 60)
+    errors = [r["validation_mse"] for r in log(tmp_path) if "validation_mse" in r]
+    assert len(errors) == 3
+    assert errors[-1] < errors[0] * 0.8
+    assert [r["step"] for r in log(tmp_path)] == [20, 40, 60]
+    assert len(list((tmp_path / "samples").glob("*.png"))) == 3
+    clip = clips(3).clips(0, 1)
+    assert stzoo.load(best).predict(clip.past).shape == clip.future.shape
+
+
+def test_the_saved_weights_are_the_best_validated(tmp_path: Path) -> None:
+    best = run(tmp_path, 60)
+    model = stzoo.load(best)
+    clip = clips(2, 100).clips(0, 8)
+    with torch.no_grad():
+        forecast = model.module(clip.past / 255)
+    error = (forecast - clip.future / 255).square().sum((2, 3, 4)).mean().item()
+    assert error == pytest.approx(min(r["validation_mse"] for r in log(tmp_path) if "validation_mse" in r), rel=0.02)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_stopping_and_going_on_is_bit_equal(tmp_path: Path, optimizer: str) -> None:
+    recipe = dataclasses.replace(RECIPE, optimizer=optimizer)
+    spec = SPEC.replace(hid_t=32)  # wide enough that Muon has something to do
+    whole = load_file(run(tmp_path / "whole", 40, spec, recipe) / "model.safetensors")
+
+    class Stop(Exception):
+        pass
+
+    class Stopping(MovingDigits):
+        def clips(self, start: int, stop: int):
+            if start == 27 * 4:
+                raise Stop
+            return super().clips(start, stop)
+
+    broken = Stopping(drawn_digits(), 1, 1 << 30, 3, 3)
+    with pytest.raises(Stop):
+        train(spec, recipe, broken, clips(2, 100), tmp_path / "cut", steps=40, device="cpu", progress=False)
+    cut = load_file(run(tmp_path / "cut", 40, spec, recipe) / "model.safetensors")
+    assert all(torch.equal(whole[n], cut[n]) for n in whole)
+    assert [r["step"] for r in log(tmp_path / "cut")] == [20, 40]
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {tests!r})
+from test_loop import run
+from pathlib import Path
+import torch; torch.set_num_threads(1)
+run(Path(sys.argv[1]), 60)
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_reaches_the_same_weights(tmp_path: Path) -> None:
+    script = SCRIPT.format(tests=str(Path(__file__).parent))
+
+    def start(out: Path) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-c", script, str(out)], stderr=subprocess.PIPE)
+
+    undisturbed = start(tmp_path / "whole")
+    assert undisturbed.wait() == 0, undisturbed.stderr.read() if undisturbed.stderr else ""
+    moments = random.Random(0)
+    kills = 0
+    while True:
+        process = start(tmp_path / "killed")
+        began = time.monotonic()
+        while not (tmp_path / "killed").exists() and process.poll() is None:
+            time.sleep(0.05)
+            assert time.monotonic() - began < 120
+        try:
+            # ever longer, so that the run gets further each time and in the end finishes
+            process.wait(moments.uniform(0.0, 1.0 + kills))
+            break
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            kills += 1
+    assert process.returncode == 0
+    assert kills >= 2
+    whole, killed = (load_file(tmp_path / d / "best" / "model.safetensors") for d in ("whole", "killed"))
+    assert all(torch.equal(whole[n], killed[n]) for n in whole)
+    seconds = [{k: v for k, v in r.items() if k != "seconds"} for r in log(tmp_path / "whole")]
+    assert [{k: v for k, v in r.items() if k != "seconds"} for r in log(tmp_path / "killed")] == seconds
+
+
+def test_a_diverging_loss_stops_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
+    class Poisoned(MovingDigits):
+        def clips(self, start: int, stop: int):
+            clip = super().clips(start, stop)
+            if start >= 45 * 4:
+                return dataclasses.replace(clip, future=clip.future.float() * 1e4)
+            return clip
+
+    poisoned = Poisoned(drawn_digits(), 1, 1 << 30, 3, 3)
+    with pytest.raises(TrainingError, match="diverged to .* at step 60"):
+        train(SPEC, RECIPE, poisoned, clips(2, 100), tmp_path, steps=80, device="cpu", progress=False)
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 40
+    assert stzoo.load(tmp_path / "best").report.tensors > 0
+
+
+def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
+    run(tmp_path, 20)
+    with pytest.raises(TrainingError, match="another recipe"):
+        run(tmp_path, 20, recipe=dataclasses.replace(RECIPE, lr=1e-4))
+    with pytest.raises(TrainingError, match="another spec"):
+        run(tmp_path, 20, spec=SPEC.replace(hid_t=8))
+
+
+def test_minutes_become_steps_once(tmp_path: Path) -> None:
+    for _ in range(2):
+        train(SPEC, RECIPE, clips(1), clips(2, 100), tmp_path, minutes=0.02, device="cpu", progress=False)
+    steps = json.loads((tmp_path / "plan.json").read_text())["steps"]
+    assert steps >= 1
+    assert log(tmp_path)[-1]["step"] == steps
+    assert sum(r["step"] == steps for r in log(tmp_path)) == 1

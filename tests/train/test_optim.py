@@ -1,0 +1,105 @@
+import pytest
+import torch
+from torch import nn
+
+from stzoo.errors import SpecError
+from stzoo.train.muon import Muon, orthogonalised
+from stzoo.train.optim import averaged, optimizers
+from stzoo.train.recipe import Recipe, read_recipe
+from stzoo.train.schedules import SCHEDULES, cosine, one_cycle
+
+
+@pytest.mark.parametrize("steps", [10, 1000])
+def test_one_cycle_is_torchs(steps: int) -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1.0, total_steps=steps)
+    for step in range(steps):
+        assert one_cycle(step, steps, 0.3) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-6, abs=1e-9)
+        optimizer.step()
+        if step < steps - 1:
+            theirs.step()
+
+
+def test_cosine_rises_then_falls_to_nothing() -> None:
+    factors = [cosine(s, 100, 0.1) for s in range(100)]
+    assert factors[0] < 0.1
+    assert max(factors) == pytest.approx(1)
+    assert factors.index(max(factors)) == 10
+    assert factors[-1] < 1e-3
+    assert factors[10:] == sorted(factors[10:], reverse=True)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_short_runs_have_a_schedule_too(name: str, steps: int) -> None:
+    assert all(0 <= SCHEDULES[name](s, steps, 0.3) <= 1 for s in range(steps))
+
+
+@pytest.mark.parametrize("shape", [(2, 16, 16), (1, 64, 16), (3, 16, 48)])
+def test_orthogonalised_matrices_keep_their_directions(shape: tuple[int, int, int]) -> None:
+    """All singular values come near 1, and the singular vectors stay: U S V' becomes about U V'."""
+    torch.manual_seed(0)
+    x = torch.randn(shape)
+    u, _, vh = torch.linalg.svd(x, full_matrices=False)
+    inside = u.mT @ orthogonalised(x) @ vh.mT
+    assert inside.diagonal(dim1=1, dim2=2).sub(1).abs().max() < 0.45
+    assert (inside - torch.diag_embed(inside.diagonal(dim1=1, dim2=2))).abs().max() < 0.1
+
+
+def test_muon_steps_have_the_size_it_says() -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(64, 32, 3)
+    before = conv.weight.detach().clone()
+    conv.weight.grad = torch.randn_like(conv.weight) * 1e-6
+    Muon([conv.weight], lr=0.1).step()
+    assert (conv.weight.detach() - before).square().mean().sqrt().item() == pytest.approx(0.02, rel=0.25)
+
+
+def test_muon_takes_matrices_and_leaves_the_rest() -> None:
+    net = nn.Sequential(
+        nn.Conv2d(32, 32, 1), nn.Conv2d(32, 32, 5, groups=32), nn.Conv2d(32, 8, 1), nn.BatchNorm2d(8), nn.Linear(64, 64)
+    )
+    recipe = Recipe(dataset="mmnist", minutes=1, optimizer="muon")
+    adamw, muon = optimizers(net, recipe)
+    assert {id(p) for g in muon.param_groups for p in g["params"]} == {id(net[0].weight), id(net[4].weight)}
+    taken = [p for o in (adamw, muon) for g in o.param_groups for p in g["params"]]
+    assert sorted(map(id, taken)) == sorted(map(id, net.parameters()))
+    assert all(p.squeeze().ndim >= 2 for p in adamw.param_groups[0]["params"])
+    assert adamw.param_groups[1]["weight_decay"] == 0
+
+
+def test_averages_forget_the_start_and_follow_batch_norm() -> None:
+    net = nn.BatchNorm1d(1)
+    ema = averaged(net, 0.9)
+    for value in range(1, 51):
+        with torch.no_grad():
+            net.weight.fill_(value)
+            net.running_mean.fill_(value)
+            net.num_batches_tracked.fill_(value)
+        ema.update_parameters(net)
+    expected = torch.tensor(0.0)
+    for value in range(1, 51):
+        decay = 0.0 if value == 1 else min(0.9, value / (9 + value))
+        expected = expected * decay + value * (1 - decay)
+    assert ema.module.weight.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert ema.module.running_mean.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert ema.module.num_batches_tracked.item() == 50
+
+
+@pytest.mark.parametrize("name", ["tau-mmnist", "tau-mmnist-paper"])
+def test_packaged_recipes_are_read(name: str) -> None:
+    assert read_recipe(name).dataset == "mmnist"
+
+
+def test_wrong_recipes_are_named(tmp_path) -> None:
+    for text, message in (
+        ("dataset = 'mmnist'\nminutes = 1\nlearning = 1", "recipe .*learning"),
+        ("dataset = 'x'\nminutes = 1", "may be 'mmnist'"),
+        ("a = [", "recipe"),
+        ("dataset = 'mmnist'", "minutes is missing"),
+    ):
+        (tmp_path / "r.toml").write_text(text)
+        with pytest.raises(SpecError, match=message):
+            read_recipe(str(tmp_path / "r.toml"))
+    with pytest.raises(SpecError, match="no recipe"):
+        read_recipe("nothing")
