@@ -84,8 +84,10 @@ def test_a_path_is_read(forecaster: Forecaster, frames: np.ndarray, tmp_path: Pa
 
 def test_the_answer_is_an_ordinary_tensor_and_the_callers_gradient_mode_is_left_alone(forecaster: Forecaster) -> None:
     past = torch.rand(5, 16, 16)
-    for frame in forecaster.stream(past, 3):
-        assert torch.is_grad_enabled()
+    stream = forecaster.stream(past, 3)
+    frame = next(stream)
+    assert torch.is_grad_enabled()  # between two frames
+    assert len(list(stream)) == 2
     weight = torch.ones((), requires_grad=True)
     (frame * weight).sum().backward()
     assert weight.grad is not None

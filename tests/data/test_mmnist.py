@@ -47,7 +47,7 @@ def test_sequences_are_those_of_a_plain_loop(moving: MovingDigits) -> None:
     drawn = moving.sequences(0, 100).numpy()
     same = [np.array_equal(drawn[i], by_hand(moving, i)) for i in range(100)]
     assert np.mean(same) > 0.8
-    which, corners = moving.trajectories(0, 100)
+    _, corners = moving.trajectories(0, 100)
     assert corners.min() == 0
     assert corners.max() == FREE
 

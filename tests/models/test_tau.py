@@ -73,7 +73,7 @@ def pointwise(x: np.ndarray, conv: nn.Conv2d) -> np.ndarray:
 def depthwise(x: np.ndarray, conv: nn.Conv2d) -> np.ndarray:
     """One multiplication at a time, zero outside the plane."""
     weight, bias = conv.weight.detach().numpy()[:, 0], conv.bias.detach().numpy()
-    (c, h, w), k, d = x.shape, weight.shape[1], conv.dilation[0]
+    (_, h, w), k, d = x.shape, weight.shape[1], conv.dilation[0]
     out = np.tile(bias[:, None, None], (1, h, w)).astype(np.float64)
     for y in range(h):
         for z in range(w):
