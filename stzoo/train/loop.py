@@ -19,7 +19,7 @@ from stzoo.frames.values import denormalise, normalise, to_units
 from stzoo.models import build
 from stzoo.spec import ModelSpec
 from stzoo.train.checkpointing import RunFolder
-from stzoo.train.fused_tau import FusedTau, why_not
+from stzoo.train.fused import FusedTau, why_not
 from stzoo.train.objectives import forecast_loss
 from stzoo.train.optim import averaged, optimizers
 from stzoo.train.recipe import Recipe

@@ -28,7 +28,7 @@ class Recipe:
         ema: decay of the averaged weights, which are what is validated and saved.
         precision: "bfloat16" is autocast, parameters stay float32.
         channels_last, compile: how the plain module is laid out and run.
-        fused: use the CPU kernels of `stzoo.train.fused_tau` where they apply; elsewhere the plain module.
+        fused: use the CPU kernels of `stzoo.train.fused` where they apply; elsewhere the plain module.
         reduction, ddr_weight, ddr_temperature: the loss, see `stzoo.train.losses`.
         validate_every: steps between validations, each on validation_clips held-out clips.
         checkpoint_minutes: at most this long between two checkpoints.

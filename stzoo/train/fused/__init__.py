@@ -1,7 +1,7 @@
 """TAU, trained on a CPU several times faster: the same parameters, the same function, fused kernels between products.
 
 `FusedTau` shares the parameters of a plain `Tau` and computes its training forward and backward in bfloat16, NHWC.
-The kernels (fused_tau.cpp) are compiled once with g++ into the cache folder. Where they do not apply, the plain
+The kernels (kernels.cpp) are compiled once with g++ into the cache folder. Where they do not apply, the plain
 module trains instead; the weights fit both.
 """
 
@@ -40,6 +40,8 @@ def why_not(module: nn.Module, spec: ModelSpec) -> str | None:
     blocks = [m for m in module.translator.children() if isinstance(m, TauBlock)]
     if any(b.proj1.in_channels % 32 for b in blocks) or module.decoder.readout.in_channels % 32:
         return "widths must be multiples of 32"
+    if module.decoder.readout.in_channels > 256:
+        return "hid_s must be at most 256"
     if any(b.gate.statical is None or b.gate.dynamical is None or b.drop_path.rate for b in blocks):
         return "both attentions must be on, and drop path off"
     if next(module.parameters()).device.type != "cpu" or "avx512_bf16" not in _cpu_flags():
@@ -61,8 +63,10 @@ def _cpu_flags() -> frozenset[str]:
 @cache
 def _kernels() -> ctypes.CDLL:
     """The compiled library, built where the cache has none of this source."""
-    source = Path(__file__).with_suffix(".cpp")
-    key = hashlib.sha256(source.read_bytes() + " ".join([*_FLAGS, *sorted(_cpu_flags())]).encode()).hexdigest()[:16]
+    here = Path(__file__).parent
+    source = here / "kernels.cpp"
+    code = b"".join(file.read_bytes() for file in (source, *sorted(here.glob("*.h"))))
+    key = hashlib.sha256(code + " ".join([*_FLAGS, *sorted(_cpu_flags())]).encode()).hexdigest()[:16]
     folder = Path(os.environ.get("STZOO_HOME", Path.home() / ".cache" / "stzoo")) / "kernels"
     library = folder / f"fused_tau-{key}.so"
     if not library.is_file():
