@@ -119,6 +119,22 @@ def evaluate(
     )  # fmt: skip
 
 
+def golden(forecaster: Forecaster, seed: int) -> tuple[float, float]:
+    """Mean and standard deviation of the forecast, in the spec's units and unclipped, from uniform noise of `seed`.
+
+    The manifest keeps them for every checkpoint: whatever changes a forecast's numbers on its way changes these.
+    """
+    spec = forecaster.spec
+    low, high = spec.value_range or (spec.mean[0] - spec.std[0], spec.mean[0] + spec.std[0])
+    shape = (spec.frames_in, spec.channels, spec.height, spec.width)
+    noise = torch.from_numpy(np.random.default_rng(seed).uniform(low, high, (1, *shape)).astype(np.float32))
+    device = next(forecaster.module.parameters()).device
+    with torch.no_grad():
+        frames = list(unroll(forecaster.module, spec, normalise(noise.to(device), spec), spec.frames_out))
+    forecast = denormalise(torch.stack(frames, 1), spec).double()
+    return forecast.mean().item(), forecast.std().item()
+
+
 @torch.no_grad()
 def _forecasts(forecaster: Forecaster, clips: ClipSource, batch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Past, future and forecast of each batch, (B, T, C, H, W) float32 in the spec's units, on the CPU."""

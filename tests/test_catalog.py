@@ -7,6 +7,7 @@ import pytest
 import stzoo
 from stzoo.catalog import CHECKPOINTS, entries, parse_manifest
 from stzoo.errors import ManifestError, UnknownModelError
+from stzoo.evaluate import golden
 from stzoo.hub import file_sha256
 from stzoo.models import build
 
@@ -33,6 +34,22 @@ def test_every_packaged_file_is_the_pinned_one_and_small(name: str) -> None:
     assert weights is not None
     file = CHECKPOINTS / weights.file
     assert (file_sha256(file), file.stat().st_size) == (weights.sha256, weights.size)
+
+
+@pytest.mark.parametrize("name", stzoo.list_models(pretrained=True))
+def test_every_packaged_model_forecasts_what_it_did_when_it_was_published(name: str) -> None:
+    entry = stzoo.info(name)
+    assert entry.golden is not None
+    mean, std = golden(stzoo.load(name), entry.golden.input_seed)
+    assert mean == pytest.approx(entry.golden.output_mean, abs=entry.golden.tolerance)
+    assert std == pytest.approx(entry.golden.output_std, abs=entry.golden.tolerance)
+
+
+@pytest.mark.parametrize("name", stzoo.list_models(pretrained=True))
+def test_every_packaged_model_beats_persistence_on_its_card(name: str) -> None:
+    for metrics in stzoo.info(name).metrics:
+        assert metrics.mse < metrics.persistence_mse
+        assert metrics.command.startswith("stzoo evaluate")
 
 
 def test_all_checkpoints_together_are_at_most_90_mb() -> None:
