@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     budget = sub.add_mutually_exclusive_group()
     budget.add_argument("--steps", type=int)
     budget.add_argument("--minutes", type=float, help="converted to steps by the pace measured here, once")
-    sub.add_argument("--device", help="cpu or cuda; the GPU where there is one")
+    sub.add_argument("--device", choices=["cpu", "cuda"], help="the GPU where there is one, by default")
 
     sub = command(
         "benchmark", _benchmark, "import time, time to the first forecast, latency and memory on this machine"
@@ -167,7 +167,7 @@ def _evaluate(arguments: Arguments) -> None:
 
 def _train(arguments: Arguments) -> None:
     from stzoo.data import mmnist
-    from stzoo.train import read_recipe, train
+    from stzoo.train import default_device, read_recipe, train
 
     spec = catalog.info(arguments.name).spec
     recipe = read_recipe(arguments.recipe or arguments.name)
@@ -176,15 +176,16 @@ def _train(arguments: Arguments) -> None:
         value = getattr(arguments, option)
         if value is not None and value <= 0:
             raise SpecError(f"--{option} is {value}; it must be positive")
+    device = arguments.device or default_device()
     best = train(
         spec,
         recipe,
-        mmnist.training_set(arguments.mnist, spec.frames_in, spec.frames_out),
-        mmnist.validation_set(arguments.mnist, spec.frames_in, spec.frames_out),
+        mmnist.training_set(arguments.mnist, spec.frames_in, spec.frames_out).to(device),
+        mmnist.validation_set(arguments.mnist, spec.frames_in, spec.frames_out).to(device),
         arguments.out,
         steps=arguments.steps,
         minutes=arguments.minutes,
-        device=arguments.device,
+        device=device,
     )
     print(f"best weights: {best}\nmeasure them: stzoo evaluate {best} --mnist {arguments.mnist}")
 

@@ -40,7 +40,7 @@ def demo(out: Path, seed: int = 0) -> DemoResult:
     out.mkdir(parents=True, exist_ok=True)
     gif, strip = out / "stzoo-demo.gif", out / "stzoo-demo.png"
     p, t, f, r = (x.astype(np.float32) / 255 for x in (past, truth, forecast, longer))
-    viz.animation(gif, {"truth": np.concatenate([p, t]), f"{MODEL}": np.concatenate([p, r])})
+    viz.animation(gif, {"truth": np.concatenate([p, t]), "forecast": np.concatenate([p, r])}, given=len(p))
     viz.strip({"past": p, "truth": t[:block], "forecast": f, "error": np.abs(f - t[:block])}).save(strip)
     return DemoResult(_mse(f, t[:block]), _mse(p[-1:], t[:block]), gif, strip)
 

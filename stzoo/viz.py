@@ -36,8 +36,17 @@ def strip(rows: dict[str, np.ndarray], scale: int = 1) -> Image.Image:
     return sheet
 
 
-def animation(path: Path, panels: dict[str, np.ndarray], scale: int = 3, seconds: float = 0.12) -> None:
-    """A looping GIF with labelled panels side by side; all (T, H, W) in [0, 1] and equally long."""
+def animation(
+    path: Path, panels: dict[str, np.ndarray], *, given: int = 0, scale: int = 3, seconds: float = 0.12
+) -> None:
+    """A looping GIF with labelled panels side by side.
+
+    Args:
+        path: the .gif to write.
+        panels: label -> (T, H, W) in [0, 1], all equally long.
+        given: how many of the first frames are the past; they are labelled so.
+        scale: each pixel becomes scale x scale. seconds: how long a frame stays.
+    """
     font, title = ImageFont.load_default(13), 20
     count, h, w = next(iter(panels.values())).shape
     images = []
@@ -46,7 +55,8 @@ def animation(path: Path, panels: dict[str, np.ndarray], scale: int = 3, seconds
         text = ImageDraw.Draw(sheet)
         for i, (label, frames) in enumerate(panels.items()):
             x = _GAP + i * (w * scale + _GAP)
-            text.text((x + 2, title // 2), label, fill=255, font=font, anchor="lm")
+            caption = f"past {t + 1 - given}" if t < given else f"{label} +{t + 1 - given}"
+            text.text((x + 2, title // 2), caption, fill=255, font=font, anchor="lm")
             tile = Image.fromarray(_gray(frames[t])).resize((w * scale, h * scale), Image.Resampling.NEAREST)
             sheet.paste(tile, (x, title))
         images.append(sheet)

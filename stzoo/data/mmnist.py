@@ -11,7 +11,7 @@ import hashlib
 import os
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +62,10 @@ class MovingDigits:
 
     def __len__(self) -> int:
         return self.count
+
+    def to(self, device: str | torch.device) -> MovingDigits:
+        """The same sequences, drawn on another device."""
+        return replace(self, digits=self.digits.to(device))
 
     def clips(self, start: int, stop: int) -> Clip:
         """Clips start..stop-1: past (n, frames_in, 1, 64, 64) and future (n, frames_out, 1, 64, 64), uint8."""

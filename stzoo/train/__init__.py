@@ -1,6 +1,6 @@
 """Training: recipes, losses, the loop. The only room that knows optimisers; nothing outside imports it."""
 
-from stzoo.train.loop import train
+from stzoo.train.loop import default_device, train
 from stzoo.train.recipe import Recipe, read_recipe
 
-__all__ = ["Recipe", "read_recipe", "train"]
+__all__ = ["Recipe", "default_device", "read_recipe", "train"]

@@ -60,7 +60,7 @@ def train(
         TrainingError: the loss diverged (the last good checkpoint stays), or `out` holds another run.
     """
     torch.set_flush_denormal(True)
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    place = torch.device(device or default_device())
     folder = RunFolder(out)
 
     def choose_steps() -> int:
@@ -79,6 +79,11 @@ def train(
     finally:
         torch.set_flush_denormal(False)
     return folder.best
+
+
+def default_device() -> str:
+    """The GPU where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 class _Run:
