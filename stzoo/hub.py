@@ -44,6 +44,8 @@ def resolve(
         repo, named = _parse_hf(text)
         return _from_folder(fetch.repo(repo, named or revision))
     path = Path(text).expanduser()
+    if len(path.name.encode()) > 255:  # no file system has such a name, and asking for it raises
+        raise WeightsError(f"{text[:50]}... is neither a name nor a path")
     if path.suffix == ".safetensors":
         if not path.is_file():
             raise WeightsError(f"{path} does not exist")

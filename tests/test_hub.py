@@ -137,6 +137,7 @@ def test_sources_that_are_none(tmp_path: Path) -> None:
         (tmp_path / "a.safetensors", WeightsError, "does not exist"),
         (tmp_path, WeightsError, "holds no config.json"),
         ("nothing", UnknownModelError, "no model"),
+        ("x" * 5000, WeightsError, "neither a name nor a path"),
     ):
         with pytest.raises(error, match=message):
             stzoo.load(source)

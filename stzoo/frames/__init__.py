@@ -58,6 +58,8 @@ def read(frames: Any, spec: ModelSpec, stride: int, layout: str | None = None) -
 
 
 def _read_tensor(frames: Tensor, spec: ModelSpec, stride: int, layout: str | None) -> Source:
+    if frames.layout != torch.strided or frames.is_meta:
+        raise FramesError("expected a dense tensor that holds values, given a sparse or a meta one")
     if not frames.dtype.is_floating_point and str(frames.dtype).removeprefix("torch.") not in _NUMPY_DTYPES:
         raise _unscaled(str(frames.dtype))
     layout = find_layout(tuple(frames.shape), spec, stride, layout)
@@ -75,13 +77,22 @@ def _read_array(frames: np.ndarray, spec: ModelSpec, stride: int, layout: str | 
         raise _unscaled(frames.dtype.name)
     layout = find_layout(frames.shape, spec, stride, layout)
     time = layout.index("T")
-    last = frames[(slice(None),) * time + (slice(-spec.frames_in, None),)]
+    last = _unmasked(frames[(slice(None),) * time + (slice(-spec.frames_in, None),)])
     source = _read_tensor(torch.from_numpy(last.astype(last.dtype.newbyteorder("="))), spec, stride, layout)
     return Source(
         source.past,
         lambda frame: source.frame(frame).numpy().astype(frames.dtype, copy=False),
         lambda collected: np.stack(collected, time).astype(frames.dtype, copy=False),  # stacking loses a byte order
     )
+
+
+def _unmasked(frames: np.ndarray) -> np.ndarray:
+    """What a masked array hides is missing: NaN among floats, which the spec may fill; integers have no such value."""
+    if not isinstance(frames, np.ma.MaskedArray):
+        return frames
+    if np.ma.is_masked(frames) and not np.issubdtype(frames.dtype, np.floating):
+        raise FramesError(f"masked values among {frames.dtype.name} frames; fill them, or pass floats")
+    return frames.filled(np.nan) if np.ma.is_masked(frames) else frames.data
 
 
 def _read_images(images: list[Image.Image], spec: ModelSpec, stride: int) -> Source:

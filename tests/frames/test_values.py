@@ -61,6 +61,23 @@ def test_dtypes_without_a_scale_are_refused(forecaster: Forecaster, dtype: objec
         forecaster.predict(np.zeros((4, 16, 16)).astype(dtype))
 
 
+def test_masked_values_are_missing_ones(forecaster: Forecaster) -> None:
+    """Never the numbers that happen to lie under the mask."""
+    hidden = np.ma.masked_array(np.zeros((4, 16, 16), np.float32))
+    np.testing.assert_array_equal(forecaster.predict(hidden), forecaster.predict(hidden.data))
+    hidden[2, 5, 5] = np.ma.masked
+    with pytest.raises(FramesError, match="frame 2 of clip 0 holds NaN"):
+        forecaster.predict(hidden)
+    with pytest.raises(FramesError, match="masked values among uint8"):
+        forecaster.predict(hidden.astype(np.uint8))
+
+
+def test_tensors_without_plain_values_are_refused(forecaster: Forecaster) -> None:
+    for tensor in (torch.zeros(4, 16, 16).to_sparse(), torch.zeros(4, 16, 16, device="meta")):
+        with pytest.raises(FramesError, match="expected a dense tensor"):
+            forecaster.predict(tensor)
+
+
 @pytest.mark.parametrize("given_", [3, None, [], [[1, 2]], {"a": 1}, object()])
 def test_other_kinds_are_refused(forecaster: Forecaster, given_: object) -> None:
     with pytest.raises(FramesError, match="expected a NumPy array, a torch tensor, a list of PIL images or a path"):
