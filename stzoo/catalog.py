@@ -144,12 +144,17 @@ def info(name: str) -> Entry:
 
 @cache
 def entries() -> Mapping[str, Entry]:
-    """The manifest that travels with the package: inside it when installed, beside it in a checkout."""
+    """Every entry of the manifest that travels with the package."""
+    return MappingProxyType(parse_manifest(manifest_path().read_bytes()))
+
+
+def manifest_path() -> Path:
+    """Inside the package when installed, beside it in a checkout. Raises `ManifestError` where it is in neither."""
     candidates = [_PACKAGE / "weights_manifest.json", _PACKAGE.parent / "weights_manifest.json"]
     path = next((p for p in candidates if p.is_file()), None)
     if path is None:
         raise ManifestError(f"weights_manifest.json is missing from {_PACKAGE}; reinstall stzoo")
-    return MappingProxyType(parse_manifest(path.read_bytes()))
+    return path
 
 
 def parse_manifest(content: bytes) -> dict[str, Entry]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,11 +22,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         arguments.run(arguments)
-    except StzooError as error:
-        print(f"stzoo: {error}", file=sys.stderr)
-        return 2
     except BrokenPipeError:  # the reader of our output went away
         sys.stderr.close()
+    except (StzooError, OSError) as error:
+        print(f"stzoo: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("stzoo: interrupted", file=sys.stderr)
         return 130
@@ -137,12 +138,15 @@ def _info(arguments: Arguments) -> None:
 
 
 def _forecast(arguments: Arguments) -> None:
+    from tqdm import tqdm
+
     from stzoo.forecaster import load
     from stzoo.frames.images import check_writable, write_images
 
     check_writable(arguments.out)
     model = load(arguments.model)
-    images = model.rollout(arguments.input, arguments.steps or model.spec.frames_out)
+    steps = model.spec.frames_out if arguments.steps is None else arguments.steps
+    images = list(tqdm(model.stream(arguments.input, steps), total=steps, unit="frame", delay=1))
     write_images(arguments.out, images)
     print(f"{len(images)} frames -> {arguments.out}")
 
@@ -174,9 +178,11 @@ def _train(arguments: Arguments) -> None:
     _fill(arguments)
     for option in ("steps", "minutes"):
         value = getattr(arguments, option)
-        if value is not None and value <= 0:
+        if value is not None and not 0 < value < math.inf:
             raise SpecError(f"--{option} is {value}; it must be positive")
     device = arguments.device or default_device()
+    if device == "cuda" and default_device() != "cuda":
+        raise SpecError("--device is cuda; this machine, or this build of torch, has none")
     best = train(
         spec,
         recipe,
@@ -188,6 +194,16 @@ def _train(arguments: Arguments) -> None:
         device=device,
     )
     print(f"best weights: {best}\nmeasure them: stzoo evaluate {best} --mnist {arguments.mnist}")
+
+
+def _pack(arguments: Arguments) -> None:
+    from stzoo.data import mmnist
+    from stzoo.train.pack import pack
+
+    _fill(arguments)
+    command = f"stzoo evaluate {arguments.name} --mnist DIR"
+    clips = mmnist.protocol_set(arguments.mnist)
+    print(pack(arguments.name, arguments.run_folder, clips, "mmnist-10-10", command, arguments.hardware))
 
 
 def _fill(arguments: Arguments) -> None:

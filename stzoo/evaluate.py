@@ -15,9 +15,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from stzoo.data import ClipSource
+from stzoo.errors import DataError
 from stzoo.forecaster import Forecaster
 from stzoo.frames.values import denormalise, normalise, to_units
 from stzoo.metrics import DEFINITIONS, Metric
+from stzoo.models import stride_of
 from stzoo.unroll import unroll
 
 Curves = dict[str, np.ndarray]  # metric -> one value a step
@@ -99,8 +101,14 @@ def evaluate(
     Args:
         name, protocol: written into the report.
         definition: a key of `stzoo.metrics.DEFINITIONS`.
+
+    Raises:
+        DataError: no clips, clips of another shape than the model's, or a model whose values have no range.
     """
+    if definition not in DEFINITIONS:
+        raise DataError(f"no definition {definition!r} of the metrics; there are {', '.join(DEFINITIONS)}")
     metrics = DEFINITIONS[definition]
+    _check(forecaster, clips)
     sums: list[tuple[Curves, Curves]] = []
     workers = os.cpu_count() or 1
     pending: deque[Future[tuple[Curves, Curves]]] = deque()
@@ -137,14 +145,32 @@ def golden(forecaster: Forecaster, seed: int) -> tuple[float, float]:
 
 @torch.no_grad()
 def _forecasts(forecaster: Forecaster, clips: ClipSource, batch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Past, future and forecast of each batch, (B, T, C, H, W) float32 in the spec's units, on the CPU."""
+    """Past, future and forecast of each batch, (B, T, C, H, W) float32 on the CPU, the spec's range as [0, 1]."""
     spec, device = forecaster.spec, next(forecaster.module.parameters()).device
+    low, high = spec.value_range or (0.0, 1.0)
     for start in range(0, len(clips), batch):
         clip = clips.clips(start, min(start + batch, len(clips)))
         past, future = to_units(clip.past, spec), to_units(clip.future, spec)
         window = normalise(past.to(device), spec)
         frames = list(unroll(forecaster.module, spec, window, future.shape[1]))
-        yield past.cpu(), future.cpu(), denormalise(torch.stack(frames, 1), spec).cpu()
+        forecast = denormalise(torch.stack(frames, 1), spec)
+        unit = [(x.cpu() - low) / (high - low) for x in (past, future, forecast)]
+        yield unit[0], unit[1], unit[2]
+
+
+def _check(forecaster: Forecaster, clips: ClipSource) -> None:
+    spec = forecaster.spec
+    if spec.value_range is None:
+        raise DataError("the metrics are defined on values in [0, 1]; this model's values have no range")
+    if len(clips) == 0:
+        raise DataError("there are no clips to evaluate on")
+    t, c, h, w = clips.clips(0, 1).past.shape[1:]
+    stride = stride_of(forecaster.module)
+    if c != spec.channels or t < spec.frames_in or h % stride or w % stride:
+        raise DataError(
+            f"the clips have {t} past frames of {c}x{h}x{w}; this model reads {spec.frames_in} "
+            f"of {spec.channels} channels, height and width multiples of {stride}"
+        )
 
 
 def _measure(metrics: Mapping[str, Metric], past: Tensor, future: Tensor, forecast: Tensor) -> tuple[Curves, Curves]:

@@ -13,7 +13,7 @@ from stzoo import catalog
 from stzoo.catalog import CHECKPOINTS, Entry
 from stzoo.errors import DownloadError, IntegrityError, NotPublishedError, OfflineError, SpecError, WeightsError
 from stzoo.spec import ModelSpec
-from stzoo.weights import CONFIG_FILE, WEIGHTS_FILE, read_spec
+from stzoo.weights import CONFIG_FILE, WEIGHTS_FILE, has_spec, read_spec
 
 
 @dataclass(frozen=True)
@@ -143,6 +143,8 @@ def _from_folder(folder: Path) -> Resolved:
         spec = ModelSpec.from_dict(json.loads(config.read_text("utf-8")))
     except (ValueError, RecursionError) as error:
         raise SpecError(f"{config}: {error}") from error
+    if has_spec(weights) and read_spec(weights) != spec:
+        raise SpecError(f"{config} and the spec inside {weights.name} differ; save the model again, into a new folder")
     return Resolved(weights, spec, file_sha256(weights))
 
 

@@ -81,7 +81,7 @@ def _checked(hint: Any, value: Any, bounds: Mapping[str, float], where: str) -> 
     if dataclasses.is_dataclass(hint):
         return value if isinstance(value, hint) else from_mapping(hint, value, where)  # type: ignore[arg-type]
     if hint is float and type(value) is int:
-        value = float(value)
+        value = float(value) if abs(value) < 1e300 else math.inf
     if type(value) is not hint:
         raise SpecError(f"{where} is {value!r}; it must be of type {hint.__name__}")
     if hint is float and not math.isfinite(value):
@@ -123,6 +123,11 @@ class ModelSpec:
     params: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        hints = typing.get_type_hints(ModelSpec)
+        for f in dataclasses.fields(self):
+            object.__setattr__(
+                self, f.name, _checked(hints[f.name], getattr(self, f.name), f.metadata, f"spec.{f.name}")
+            )
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, self.channels):
                 raise SpecError(f"spec.{name} has {len(values)} values; it must have 1 or {self.channels}")
@@ -150,4 +155,7 @@ class ModelSpec:
         return ModelSpec.from_dict(values)
 
     def __hash__(self) -> int:
-        return hash(json.dumps(self.to_dict(), sort_keys=True))
+        return hash((self.arch, self.frames_in, self.frames_out, self.channels, self.height, self.width))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ModelSpec.from_dict, (self.to_dict(),)  # a mapping proxy neither pickles nor copies

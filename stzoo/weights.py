@@ -35,20 +35,31 @@ class LoadReport:
         return f"{self.source}: {self.tensors} tensors, {self.parameters:,} parameters, stored as {self.stored_as}"
 
 
-def read_spec(path: Path) -> ModelSpec:
-    """The spec inside a safetensors file. Raises `WeightsError` where the file or its metadata is no good."""
+def has_spec(path: Path) -> bool:
+    """Whether a safetensors file carries its spec. Raises `WeightsError` where it cannot be read."""
+    return SPEC_KEY in _metadata(path)
+
+
+def _metadata(path: Path) -> dict[str, str]:
     try:
         with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
+            return file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} cannot be read as safetensors: {error}") from error
+
+
+def read_spec(path: Path) -> ModelSpec:
+    """The spec inside a safetensors file. Raises `WeightsError` where the file or its metadata is no good."""
+    metadata = _metadata(path)
     if SPEC_KEY not in metadata:
         raise WeightsError(
             f"{path} names no model: its metadata has no {SPEC_KEY!r}; load the folder with its config.json"
         )
     try:
         return ModelSpec.from_dict(json.loads(metadata[SPEC_KEY]))
-    except json.JSONDecodeError as error:
+    except SpecError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise SpecError(f"{path}: {SPEC_KEY!r} is not JSON: {error}") from error
 
 
@@ -82,9 +93,19 @@ def _check(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]
         for name in sorted(wanted.keys() & found.keys())
         if found[name].shape != wanted[name].shape
     ]
+    unlike = [
+        f"{name} {found[name].dtype} for {wanted[name].dtype}"
+        for name in sorted(wanted.keys() & found.keys())
+        if found[name].is_floating_point() != wanted[name].is_floating_point()
+    ]
     problems = [
         f"{len(names)} {what}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
-        for what, names in (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
+        for what, names in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("misshapen", misshapen),
+            ("of another kind", unlike),
+        )
         if names
     ]
     if problems:

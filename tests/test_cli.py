@@ -29,6 +29,7 @@ def test_list_and_info_speak_text_and_json(capsys: pytest.CaptureFixture[str]) -
         (["evaluate", "tau-mmnist-paper", "--mnist", "nowhere"], "no published weights"),
         (["train", "tau-mmnist", "--mnist", "nowhere", "--out", "x"], "holds no train-images"),
         (["train", "tau-mmnist", "--mnist", "nowhere", "--out", "x", "--steps", "-1"], "must be positive"),
+        (["train", "tau-mmnist", "--mnist", "nowhere", "--out", "x", "--minutes", "nan"], "must be positive"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_2(
@@ -61,6 +62,21 @@ def test_rollout_reads_and_writes_animations(
     np.testing.assert_array_equal(written, forecaster.rollout(frames, 7))
     assert main(["predict", str(tmp_path / "in.png"), *model, "-o", str(tmp_path / "folder")]) == 0
     assert len(list((tmp_path / "folder").iterdir())) == 4
+
+
+def test_steps_of_zero_and_files_in_the_way_are_refused(
+    forecaster: Forecaster, frames: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forecaster.save_pretrained(tmp_path / "model")
+    first, *rest = [Image.fromarray(f) for f in frames]
+    first.save(tmp_path / "in.png", save_all=True, append_images=rest)
+    start = ["rollout", str(tmp_path / "in.png"), "--model", str(tmp_path / "model")]
+    assert main([*start, "--steps", "0", "-o", str(tmp_path / "out.png")]) == 2
+    assert "steps is 0" in capsys.readouterr().err
+    assert main([*start, "--steps", "3", "-o", str(tmp_path / "model")]) == 2
+    assert "exists" in capsys.readouterr().err
+    assert main([*start, "--steps", "3", "-o", "/proc/out.png"]) == 2
+    assert capsys.readouterr().err.startswith("stzoo: ")
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from stzoo.data import Clip
+from stzoo.errors import DataError
 from stzoo.evaluate import evaluate
 from stzoo.forecaster import Forecaster
 from stzoo.spec import ModelSpec
@@ -55,6 +56,40 @@ def test_figures_are_means_over_clips_and_steps(persistence: Forecaster, batch: 
     assert report.total["mse"] == pytest.approx(np.mean(expected), rel=1e-5)
     assert report.steps == report.persistence_steps
     assert report.total == report.persistence_total
+
+
+def test_figures_do_not_depend_on_the_units_of_the_spec(persistence: Forecaster) -> None:
+    """Values in [-1, 1] are measured as if they lay in [0, 1]."""
+
+    class Shifted(Ramp):
+        def clips(self, start: int, stop: int) -> Clip:
+            clip = super().clips(start, stop)
+            return Clip(clip.past * 2 - 1, clip.future * 2 - 1)
+
+    signed = Forecaster(persistence.spec.replace(value_range=[-1.0, 1.0]), Repeat(), persistence.report)
+    ours = evaluate(persistence, Ramp(), name="n", protocol="p", progress=False).total
+    assert evaluate(signed, Shifted(), name="n", protocol="p", progress=False).total == pytest.approx(ours, rel=1e-4)
+
+
+def test_what_cannot_be_measured_is_refused(persistence: Forecaster) -> None:
+    class Empty(Ramp):
+        def __len__(self) -> int:
+            return 0
+
+    def run(spec: ModelSpec, clips: Ramp, definition: str = "stzoo") -> None:
+        model = Forecaster(spec, Repeat(), persistence.report)
+        evaluate(model, clips, name="n", protocol="p", definition=definition, progress=False)
+
+    with pytest.raises(DataError, match="no range"):
+        run(persistence.spec.replace(value_range=None), Ramp())
+    with pytest.raises(DataError, match="2 past frames of 1x8x8; this model reads 3 of 1"):
+        run(persistence.spec.replace(frames_in=3), Ramp())
+    with pytest.raises(DataError, match="of 2 channels"):
+        run(persistence.spec.replace(channels=2), Ramp())
+    with pytest.raises(DataError, match="no clips"):
+        run(persistence.spec, Empty())
+    with pytest.raises(DataError, match="there are stzoo"):
+        run(persistence.spec, Ramp(), "other")
 
 
 def test_a_report_is_text_json_and_csv(persistence: Forecaster) -> None:

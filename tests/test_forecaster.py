@@ -1,4 +1,6 @@
+import copy
 import json
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -115,6 +117,27 @@ def test_missing_values_are_filled_where_the_spec_says_so(spec: ModelSpec) -> No
     holes = past.copy()
     holes[1, 3] = np.nan
     np.testing.assert_array_equal(model.predict(holes), model.predict(past))
+
+
+def test_neither_the_frames_given_nor_those_handed_out_are_the_models_own(spec: ModelSpec) -> None:
+    torch.manual_seed(0)
+    model = create(spec.replace(value_range=None))
+    past = torch.rand(4, 16, 16)
+    expected = model.rollout(past, 8)
+    stream = model.stream(past, 8)
+    past.zero_()  # before the first frame is asked for
+    kept = []
+    for frame in stream:
+        kept.append(frame.clone())
+        frame.zero_()
+    assert torch.equal(torch.stack(kept), expected)
+    assert frame.untyped_storage().nbytes() == 16 * 16 * 4  # a kept frame keeps nothing else alive
+
+
+def test_a_forecaster_pickles_and_copies(forecaster: Forecaster, frames: np.ndarray) -> None:
+    for twin in (copy.deepcopy(forecaster), pickle.loads(pickle.dumps(forecaster))):
+        assert twin.spec == forecaster.spec
+        np.testing.assert_array_equal(twin.predict(frames), forecaster.predict(frames))
 
 
 @pytest.mark.parametrize("steps", [0, -1, 2.5, True, "3"])

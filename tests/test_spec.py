@@ -60,6 +60,18 @@ def test_params_are_checked_by_their_architecture(change: dict[str, object], nam
         build(ModelSpec.from_dict(GOOD | change), "meta")
 
 
+@pytest.mark.parametrize("change", [{"frames_in": 0}, {"std": ("a",)}, {"width": 2.5}])
+def test_specs_made_in_python_are_checked_too(change: dict[str, object]) -> None:
+    with pytest.raises(SpecError, match=rf"spec.{next(iter(change))}"):
+        ModelSpec(**(GOOD | change))
+
+
+def test_equal_specs_have_equal_hashes() -> None:
+    a, b = (ModelSpec.from_dict(GOOD | {"params": {"layer_scale": x}}) for x in (1, 1.0))
+    assert a == b
+    assert hash(a) == hash(b)
+
+
 def test_replace_reaches_fields_and_params() -> None:
     spec = ModelSpec.from_dict(GOOD | {"params": {"hid_s": 8}}).replace(height=64, hid_t=16)
     assert (spec.height, dict(spec.params)) == (64, {"hid_s": 8, "hid_t": 16})

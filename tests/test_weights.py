@@ -73,6 +73,30 @@ def test_what_is_no_safetensors_is_refused(folder: Path, content: bytes) -> None
         stzoo.load(folder)
 
 
+def test_a_config_that_is_not_its_weights_is_refused(folder: Path) -> None:
+    """As after a save over an older folder that was killed between its two files."""
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"mean": [0.5]}))
+    with pytest.raises(SpecError, match="differ"):
+        stzoo.load(folder)
+
+
+def test_integers_in_place_of_floats_are_named(folder: Path) -> None:
+    state = load_file(folder / "model.safetensors")
+    state["decoder.readout.bias"] = torch.zeros(1, dtype=torch.int32)
+    save_file(state, folder / "model.safetensors")
+    with pytest.raises(MismatchError, match=r"1 of another kind: decoder.readout.bias torch.int32"):
+        stzoo.load(folder)
+
+
+@pytest.mark.parametrize("junk", ["[" * 100_000, "1" * 5000, '{"std": [1' + "0" * 400 + "]}"])
+def test_junk_in_the_metadata_is_a_spec_error(folder: Path, junk: str) -> None:
+    file = folder / "model.safetensors"
+    save_file(load_file(file), file, {SPEC_KEY: junk})
+    with pytest.raises(SpecError):
+        stzoo.load(file)
+
+
 def test_bad_configs_are_refused(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     for text, message in (("[", "config.json"), (json.dumps(config | {"x": 1}), "spec.x")):

@@ -44,7 +44,9 @@ def read(frames: Any, spec: ModelSpec, stride: int, layout: str | None = None) -
         FramesError: kind, shape, dtype, range or a missing value; the message says what was expected.
     """
     if isinstance(frames, (str, os.PathLike)):
-        frames = read_images(Path(frames))
+        if not os.fspath(frames):
+            raise FramesError("the path is empty")
+        frames = read_images(Path(frames).expanduser())
     if isinstance(frames, Tensor):
         return _read_tensor(frames, spec, stride, layout)
     if isinstance(frames, np.ndarray):
@@ -60,14 +62,15 @@ def read(frames: Any, spec: ModelSpec, stride: int, layout: str | None = None) -
 def _read_tensor(frames: Tensor, spec: ModelSpec, stride: int, layout: str | None) -> Source:
     if frames.layout != torch.strided or frames.is_meta:
         raise FramesError("expected a dense tensor that holds values, given a sparse or a meta one")
-    if not frames.dtype.is_floating_point and str(frames.dtype).removeprefix("torch.") not in _NUMPY_DTYPES:
+    if str(frames.dtype).removeprefix("torch.") not in (*_NUMPY_DTYPES, "bfloat16"):
         raise _unscaled(str(frames.dtype))
     layout = find_layout(tuple(frames.shape), spec, stride, layout)
     past = to_btchw(frames.detach(), layout)[:, -spec.frames_in :]
     device, dtype = frames.device, frames.dtype
     return Source(
-        fill_missing(to_units(past, spec), spec),
-        lambda frame: from_bchw(from_units(frame, spec, dtype), layout).to(device),
+        # both copies: what the caller does to the frames passed in, or to those handed out, never reaches the model
+        fill_missing(to_units(past, spec), spec).clone(),
+        lambda frame: from_bchw(from_units(frame, spec, dtype), layout).to(device, copy=True),
         lambda collected: torch.stack(collected, layout.index("T")),
     )
 

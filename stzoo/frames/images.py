@@ -60,30 +60,43 @@ def read_images(path: Path) -> list[Image.Image]:
 def _read(path: Path) -> list[Image.Image]:
     try:
         with Image.open(path) as file:
-            return [frame.copy() for frame in ImageSequence.Iterator(file)]
+            return _evenly([(frame.copy(), frame.info.get("duration", 0)) for frame in ImageSequence.Iterator(file)])
     except UnidentifiedImageError as error:
         raise FramesError(f"{path} is no image that Pillow can read") from error
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise FramesError(f"{path} is damaged: {error}") from error
 
 
+def _evenly(frames: list[tuple[Image.Image, float]]) -> list[Image.Image]:
+    """Frames at equal intervals. Writers store a still moment as one frame that lasts longer: it counts as often."""
+    shortest = min(duration for _, duration in frames)
+    if shortest <= 0 or any(duration % shortest for _, duration in frames):
+        return [image for image, _ in frames]
+    return [image for image, duration in frames for _ in range(min(round(duration / shortest), 1000))]
+
+
 def check_writable(path: Path) -> None:
-    """Raises `FramesError` where `write_images` would refuse the suffix, or the folder it is to lie in is absent."""
+    """Raises `FramesError` where `write_images` would refuse: another suffix, no such folder, or a folder in use."""
     if path.suffix and path.suffix.lower() not in _ANIMATED:
         raise FramesError(f"cannot write {path.name}; use {', '.join(_ANIMATED)}, or a folder")
     if not path.parent.is_dir():
         raise FramesError(f"the folder {path.parent} does not exist")
+    if not path.suffix and path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise FramesError(f"{path} exists; name an empty or a new folder")
 
 
 def write_images(path: Path, images: list[Image.Image], seconds: float = 0.1) -> None:
-    """An animation (``.gif``, ``.png``, ``.webp``) or, where `path` has no suffix, a folder of numbered PNGs."""
+    """An animation (``.gif``, ``.png``, ``.webp``) or, where `path` has no suffix, a folder of numbered PNGs.
+
+    PNG and WebP keep every value; GIF does for gray frames and has 256 colours for others.
+    """
     check_writable(path)
     if not path.suffix:
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(exist_ok=True)
         for i, image in enumerate(images):
             image.save(path / f"{i:05d}.png")
         return
-    lossless = path.suffix.lower() == ".webp"  # the others are anyway, and their writers ignore the word
+    lossless = path.suffix.lower() == ".webp"  # the other writers do not know the word
     duration = round(seconds * 1000)
     images[0].save(path, save_all=True, append_images=images[1:], duration=duration, loop=0, lossless=lossless)
 

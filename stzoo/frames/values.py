@@ -18,7 +18,7 @@ def to_units(frames: Tensor, spec: ModelSpec) -> Tensor:
     if frames.dtype.is_floating_point or spec.value_range is None:
         return units
     low, high = spec.value_range
-    return units * ((high - low) / torch.iinfo(frames.dtype).max) + low
+    return (units * ((high - low) / torch.iinfo(frames.dtype).max) + low).clamp(low, high)
 
 
 def from_units(frames: Tensor, spec: ModelSpec, dtype: torch.dtype) -> Tensor:
@@ -63,15 +63,15 @@ def fill_missing(units: Tensor, spec: ModelSpec) -> Tensor:
     finite = units.isfinite()
     if not finite.all():
         clip, frame = (~finite).flatten(2).any(-1).nonzero()[0].tolist()
-        what = "NaN" if units[clip, frame].isnan().any() else "an infinite value"
-        raise FramesError(
-            f"frame {frame} of clip {clip} holds {what}; this model names no fill value for missing data, "
-            "so replace it before forecasting"
-        )
+        where = f"frame {frame} of the last {units.shape[1]}" + (f" of clip {clip}" if len(units) > 1 else "")
+        if units[clip, frame].isnan().any():
+            raise FramesError(f"{where} holds NaN; this model names no fill value for missing data, so replace it")
+        raise FramesError(f"{where} holds an infinite value")
     if spec.value_range is not None:
         low, high = spec.value_range
         least, most = units.min().item(), units.max().item()
-        if least < low or most > high:
+        bounds = torch.tensor([low, high], dtype=units.dtype).tolist()  # as exact as the frames can be
+        if least < bounds[0] or most > bounds[1]:
             hint = "; divide by 255, or pass uint8" if (low, high) == (0.0, 1.0) and 1.0 < most <= 255.0 else ""
             raise FramesError(f"expected values in [{low:g}, {high:g}], given [{least:g}, {most:g}]{hint}")
     return units

@@ -56,7 +56,7 @@ class Gate(nn.Module):
             if statical
             else None
         )
-        squeezed = dim // max(dim // 16, 4)
+        squeezed = max(1, dim // max(dim // 16, 4))
         self.dynamical = (
             nn.Sequential(
                 nn.Linear(dim, squeezed, bias=False), nn.ReLU(), nn.Linear(squeezed, dim, bias=False), nn.Sigmoid()

@@ -1,18 +1,20 @@
 """A run folder: plan.json (what the run is, fixed at its start), checkpoint.pt, log.jsonl, samples/, best/.
 
-Everything is written whole or not at all, so a run may be killed at any moment.
+What a run needs to go on is written whole or not at all, so it may be killed at any moment.
 """
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from stzoo.errors import TrainingError
 from stzoo.spec import ModelSpec
@@ -28,26 +30,48 @@ class RunFolder:
     def best(self) -> Path:
         return self.path / "best"
 
-    def plan(self, spec: ModelSpec, recipe: Recipe, choose_steps: Callable[[], int]) -> int:
-        """The number of steps of this run: read where the folder has a plan, else chosen and written down.
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Make the folder, hold it for this process, and clear away what a killed one left half-written.
 
         Raises:
-            TrainingError: the folder holds a run of another model or recipe.
+            TrainingError: another process trains in it.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        (self.path / "samples").mkdir(exist_ok=True)
+        (self.path / "samples").mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.path / ".lock", timeout=0):
+                for stale in [
+                    *self.path.glob(".checkpoint.pt.*"),
+                    *self.path.glob(".plan.json.*"),
+                    *self.best.glob(".*"),
+                ]:
+                    stale.unlink()
+                yield
+        except Timeout as error:
+            raise TrainingError(f"another process trains in {self.path}") from error
+
+    def plan(self, spec: ModelSpec, recipe: Recipe, steps: int | None, choose_steps: Callable[[], int]) -> int:
+        """The number of steps of this run: read where the folder has a plan, else `steps` or chosen, and written down.
+
+        Raises:
+            TrainingError: the folder holds a run of another model, recipe or number of steps, or a damaged plan.
+        """
         file = self.path / "plan.json"
-        wanted = {"spec": spec.to_dict(), "recipe": json.loads(json.dumps(recipe.to_dict()))}
+        wanted: dict[str, Any] = {"spec": spec.to_dict(), "recipe": json.loads(json.dumps(recipe.to_dict()))}
         if file.is_file():
-            plan = json.loads(file.read_text("utf-8"))
-            different = [k for k in wanted if plan[k] != wanted[k]]
+            try:
+                plan = json.loads(file.read_text("utf-8"))
+                wanted |= {"steps": int(plan["steps"]) if steps is None else steps}
+                different = [k for k in wanted if plan[k] != wanted[k]]
+            except (ValueError, KeyError, TypeError) as error:
+                raise TrainingError(f"{file} is damaged: {error!r}") from error
             if different:
                 raise TrainingError(
                     f"{self.path} holds a run with another {' and '.join(different)}; "
                     "name another folder or remove this one"
                 )
             return int(plan["steps"])
-        plan = wanted | {"steps": choose_steps()}
+        plan = wanted | {"steps": choose_steps() if steps is None else steps}
         write_atomically(file, json.dumps(plan, indent=2).encode())
         return int(plan["steps"])
 

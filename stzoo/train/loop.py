@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from stzoo.weights import save_folder
 
 CHECK_EVERY = 20  # steps between looks at the loss: logged, and held against divergence
 DIVERGED = 20.0  # times its running mean
+KEPT = "The last good checkpoint and the best weights are kept"
 
 
 def train(
@@ -59,25 +62,24 @@ def train(
     Raises:
         TrainingError: the loss diverged (the last good checkpoint stays), or `out` holds another run.
     """
-    torch.set_flush_denormal(True)
     place = torch.device(device or default_device())
     folder = RunFolder(out)
 
     def choose_steps() -> int:
-        if steps is not None:
-            return steps
         throwaway = _Run(spec, recipe, training, place)
         return _steps_in(minutes if minutes is not None else recipe.minutes, throwaway)
 
-    total = folder.plan(spec, recipe, choose_steps)
-    run = _Run(spec, recipe, training, place)
-    restored = folder.restore(run.device)
-    if restored:
-        run.restore(restored)
-    try:
-        _loop(run, folder, validation, total, progress)
-    finally:
-        torch.set_flush_denormal(False)
+    with folder.locked():
+        torch.set_flush_denormal(True)  # denormals make a backward pass many times slower
+        try:
+            total = folder.plan(spec, recipe, steps, choose_steps)
+            run = _Run(spec, recipe, training, place)
+            restored = folder.restore(run.device)
+            if restored:
+                run.restore(restored)
+            _loop(run, folder, validation, total, progress)
+        finally:
+            torch.set_flush_denormal(False)
     return folder.best
 
 
@@ -128,6 +130,7 @@ class _Run:
             "ema": self.ema.state_dict(),
             "optimizers": [o.state_dict() for o in self.optimizers],
             "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -137,22 +140,33 @@ class _Run:
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         torch.set_rng_state(state["rng"].cpu())
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.device)
+
+    def check_finite(self) -> None:
+        """Raises `TrainingError` where a weight is not a number any more: such a checkpoint must never be kept."""
+        for name, tensor in self.module.state_dict().items():
+            if not tensor.isfinite().all():
+                raise TrainingError(f"{name} is not finite at step {self.step}; lower the learning rate. {KEPT}")
 
 
 def _fast(module: nn.Module, spec: ModelSpec, recipe: Recipe) -> nn.Module:
     """The module, or what computes the same with the same parameters in less time."""
-    if recipe.fused and recipe.precision == "bfloat16" and why_not(module, spec) is None:
-        return FusedTau(module)  # type: ignore[arg-type]
+    if recipe.fused and recipe.precision == "bfloat16":
+        reason = why_not(module, spec)
+        if reason is None:
+            return FusedTau(module)  # type: ignore[arg-type]
+        warnings.warn(f"training without the fused kernels, which is slower: {reason}", stacklevel=2)
     return torch.compile(module) if recipe.compile else module  # type: ignore[return-value]
 
 
 def _steps_in(minutes: float, throwaway: _Run) -> int:
     """How many steps fit into `minutes` at the pace measured here, a tenth of the time left over for validation."""
     for _ in range(3):  # these compile, and warm up
-        throwaway.advance(1_000_000)
+        throwaway.advance(1_000_000).item()
     start, taken = time.perf_counter(), 0
     while taken < 2 or time.perf_counter() - start < min(20.0, minutes * 6):
-        throwaway.advance(1_000_000)
+        throwaway.advance(1_000_000).item()  # waits for a GPU
         taken += 1
     return max(1, int(minutes * 60 * 0.9 * taken / (time.perf_counter() - start)))
 
@@ -165,22 +179,24 @@ def _loop(run: _Run, folder: RunFolder, validation: ClipSource, total: int, prog
         while run.step < total:
             loss = run.advance(total)
             bar.update(recipe.batch)
-            checked = run.step % CHECK_EVERY == 0 or run.step == total
-            if checked:
-                record: dict[str, Any] = {"step": run.step, "loss": _checked(run, loss.item())}
-                bar.set_postfix(loss=f"{record['loss']:.4g}", refresh=False)
-            validated = run.step % recipe.validate_every == 0 or run.step == total
-            if validated:
-                error = _validate(run, folder, validation)
-                record = {"step": run.step, "loss": loss.item(), "validation_mse": error}
+            validates = run.step % recipe.validate_every == 0 or run.step == total
+            if run.step % CHECK_EVERY and not validates:
+                continue
+            record: dict[str, Any] = {"step": run.step, "loss": _checked(run, loss.item())}
+            bar.set_postfix(loss=f"{record['loss']:.4g}", refresh=False)
+            due = time.monotonic() - saved_at >= recipe.checkpoint_minutes * 60
+            if due or validates:
+                run.check_finite()
+            if validates:
+                error = record["validation_mse"] = _validate(run, folder, validation)
                 if error < run.best:
                     run.best = error
                     save_folder(folder.best, run.spec, run.ema.module.state_dict())
-                bar.write(f"step {run.step} of {total}: validation MSE {error:.2f}, best {run.best:.2f}")
-            if checked or validated:
-                folder.log(record | {"seconds": round(time.time(), 1), "sequences": run.step * recipe.batch})
-            due = checked and time.monotonic() - saved_at >= recipe.checkpoint_minutes * 60
-            if due or validated:
+                if progress:
+                    line = f"step {run.step} of {total}: validation MSE {error:.2f}, best {run.best:.2f}"
+                    bar.write(line, file=sys.stderr)
+            folder.log(record | {"seconds": round(time.time(), 1), "sequences": run.step * recipe.batch})
+            if due or validates:
                 folder.save(run.state())
                 saved_at = time.monotonic()
 
@@ -188,10 +204,7 @@ def _loop(run: _Run, folder: RunFolder, validation: ClipSource, total: int, prog
 def _checked(run: _Run, loss: float) -> float:
     """The loss, if it still makes sense beside its running mean. Raises `TrainingError` when it does not."""
     if not math.isfinite(loss) or loss > DIVERGED * run.running_loss:
-        raise TrainingError(
-            f"the loss diverged to {loss:.4g} at step {run.step}; lower the learning rate. "
-            "The last good checkpoint and the best weights are kept"
-        )
+        raise TrainingError(f"the loss diverged to {loss:.4g} at step {run.step}; lower the learning rate. {KEPT}")
     run.running_loss = loss if math.isinf(run.running_loss) else 0.9 * run.running_loss + 0.1 * loss
     return loss
 

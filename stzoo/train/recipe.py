@@ -41,7 +41,7 @@ class Recipe:
     optimizer: Literal["adamw", "muon"] = "adamw"
     lr: float = bounded(1e-3, 0.0, 10.0)
     muon_lr: float = bounded(0.02, 0.0, 10.0)
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[float, float] = bounded((0.9, 0.999), 0.0, 0.99999)
     weight_decay: float = bounded(0.05, 0.0, 10.0)
     schedule: Literal["cosine", "one-cycle"] = "cosine"
     warmup: float = bounded(0.05, 0.0, 0.9)
@@ -75,5 +75,5 @@ def read_recipe(name: str) -> Recipe:
         raise SpecError(f"no recipe {name}")
     try:
         return from_mapping(Recipe, tomllib.loads(file.read_text("utf-8")), f"recipe {name}")
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SpecError(f"recipe {name}: {error}") from error

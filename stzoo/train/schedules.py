@@ -4,7 +4,7 @@ import math
 
 
 def cosine(step: int, steps: int, warmup: float) -> float:
-    """Linear from 0 over the first `warmup` share of the steps, then half a cosine down to 0."""
+    """Linear from nearly 0 over the first `warmup` share of the steps, then half a cosine down to 0."""
     ramp = max(1.0, warmup * steps)
     if step < ramp:
         return (step + 1) / (ramp + 1)

@@ -123,6 +123,12 @@ def test_damaged_idx_files_are_named(tmp_path: Path, content: bytes, message: st
         mmnist.read_digits(tmp_path, "test")
 
 
+def test_other_digits_under_mnists_names_are_no_test_protocol(tmp_path: Path) -> None:
+    (tmp_path / "t10k-images-idx3-ubyte").write_bytes(idx(np.zeros((10_000, 28, 28), np.uint8)))
+    with pytest.raises(DataError, match="other test digits than MNIST's"):
+        mmnist.protocol_set(tmp_path)
+
+
 def test_an_absent_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no train-images-idx3-ubyte.gz"):
         mmnist.read_digits(tmp_path, "train")

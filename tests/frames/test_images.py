@@ -69,6 +69,26 @@ def test_a_truncated_animation_is_named(forecaster: Forecaster, tmp_path: Path) 
         forecaster.predict(tmp_path / "a.png")
 
 
+@pytest.mark.parametrize("name", ["a.gif", "a.png", "a.webp"])
+def test_a_still_moment_counts_as_often_as_it_lasts(name: str, tmp_path: Path) -> None:
+    """Writers merge equal neighbours into one longer frame."""
+    a, b = pictures(2)
+    write_images(tmp_path / name, [a, a, a, b, b, a])
+    back = [np.asarray(i.convert("L")) for i in read_images(tmp_path / name)]
+    for ours, theirs in zip(back, [a, a, a, b, b, a], strict=True):
+        np.testing.assert_array_equal(ours, np.asarray(theirs))
+
+
+def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
+    write_images(tmp_path / "f", pictures(3))
+    with pytest.raises(FramesError, match="exists; name an empty or a new folder"):
+        write_images(tmp_path / "f", pictures(2))
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(FramesError, match="exists"):
+        write_images(tmp_path / "file", pictures(2))
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_unknown_suffixes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FramesError, match=r"cannot write a.xyz"):
         write_images(tmp_path / "a.xyz", pictures())

@@ -6,21 +6,22 @@ from hypothesis import strategies as st
 
 from stzoo.errors import FramesError
 from stzoo.forecaster import Forecaster
-from stzoo.frames.values import denormalise, from_units, normalise, to_units
+from stzoo.frames.values import denormalise, fill_missing, from_units, normalise, to_units
 from stzoo.spec import ModelSpec
 
 UNIT = ModelSpec(arch="tau", frames_in=1, frames_out=1, channels=2, height=4, width=4)
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.uint16])
-@pytest.mark.parametrize("value_range", [(0.0, 1.0), (-1.0, 1.0)])
+@pytest.mark.parametrize("value_range", [(0.0, 1.0), (-1.0, 1.0), (0.0, 0.1), (0.1, 0.9), (0.5, 310.7)])
 def test_integers_survive_there_and_back(dtype: torch.dtype, value_range: tuple[float, float]) -> None:
     spec = UNIT.replace(value_range=value_range)
     top = torch.iinfo(dtype).max
-    x = torch.arange(0, top + 1, max(1, top // 777)).to(dtype)
+    x = torch.tensor([*range(0, top, max(1, top // 777)), top]).to(dtype)
     units = to_units(x, spec)
-    assert units.min() == value_range[0]
-    assert units.max() <= value_range[1]
+    assert torch.equal(fill_missing(units[None, None, None, None], spec)[0, 0, 0, 0], units)  # accepted, unchanged
+    assert units.min().item() == pytest.approx(value_range[0])
+    assert units.max().item() == pytest.approx(value_range[1])
     assert torch.equal(from_units(units, spec, dtype), x)
 
 
@@ -42,8 +43,8 @@ def test_normalisation_is_undone(mean: float, std: float, value: float) -> None:
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (np.nan, "frame 2 of clip 0 holds NaN"),
-        (np.inf, "frame 2 of clip 0 holds an infinite value"),
+        (np.nan, "frame 2 of the last 4 holds NaN"),
+        (np.inf, "frame 2 of the last 4 holds an infinite value"),
         (1.5, r"expected values in \[0, 1\], given \[0, 1.5\]; divide by 255"),
         (-0.5, r"given \[-0.5, 0\]"),
     ],
@@ -66,7 +67,7 @@ def test_masked_values_are_missing_ones(forecaster: Forecaster) -> None:
     hidden = np.ma.masked_array(np.zeros((4, 16, 16), np.float32))
     np.testing.assert_array_equal(forecaster.predict(hidden), forecaster.predict(hidden.data))
     hidden[2, 5, 5] = np.ma.masked
-    with pytest.raises(FramesError, match="frame 2 of clip 0 holds NaN"):
+    with pytest.raises(FramesError, match="frame 2 of the last 4 holds NaN"):
         forecaster.predict(hidden)
     with pytest.raises(FramesError, match="masked values among uint8"):
         forecaster.predict(hidden.astype(np.uint8))

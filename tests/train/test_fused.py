@@ -1,6 +1,7 @@
 """The fused kernels compute the plain module's function and gradients, to what bfloat16 can tell."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +9,9 @@ from torch import nn
 
 from stzoo.models import build
 from stzoo.spec import ModelSpec
+from stzoo.train import Recipe, fused
 from stzoo.train.fused import FusedTau, why_not
+from stzoo.train.loop import _fast
 
 WIDE = {"hid_s": 32, "hid_t": 64, "n_s": 2, "n_t": 3, "mlp_ratio": 2, "patch": 2, "layer_scale": 0.5}
 SPEC = ModelSpec(arch="tau", frames_in=3, frames_out=3, channels=2, height=64, width=64, params=WIDE)
@@ -40,17 +43,36 @@ def test_forward_gradients_and_statistics_are_the_plain_ones(params: dict[str, o
         assert ours < 2 * autocast + 0.005, (name, ours, autocast)
 
 
-def test_a_wrong_gradient_would_be_seen() -> None:
-    """The tolerance above is tight enough to notice a block whose scales are ignored."""
-    torch.manual_seed(0)
-    plain, other = build(SPEC), build(SPEC)
-    other.load_state_dict(plain.state_dict())
-    with torch.no_grad():
-        for block in other.translator:
-            block.scale1.zero_()
-    past = torch.rand(1, 3, 2, 64, 64)
-    a, b = plain(past), other(past)
-    assert (a - b).norm() / a.norm() > 0.05
+@pytest.mark.parametrize("kernel", ["gate_fwd", "mid_bwd", "gn_bwd"])
+def test_a_kernel_that_does_nothing_would_be_seen(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test above fails when one kernel leaves its outputs as they were."""
+    call = fused._call
+
+    def broken(name: str, *arguments: object) -> None:
+        if name != kernel:
+            call(name, *arguments)
+            return
+        for argument in arguments:
+            if isinstance(argument, torch.Tensor) and not argument.requires_grad:
+                argument.zero_()
+
+    monkeypatch.setattr(fused, "_call", broken)
+    with pytest.raises(AssertionError):
+        test_forward_gradients_and_statistics_are_the_plain_ones({"project": True})
+
+
+def test_where_it_cannot_build_the_plain_module_trains(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fused._kernels.cache_clear()
+    monkeypatch.setenv("STZOO_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", "")
+    try:
+        if "avx512_bf16" in fused._cpu_flags():
+            assert "could not be built" in str(why_not(build(SPEC), SPEC))
+        recipe = Recipe(dataset="mmnist", minutes=1, fused=True)
+        with pytest.warns(UserWarning, match="without the fused kernels"):
+            assert not isinstance(_fast(build(SPEC), SPEC, recipe), FusedTau)
+    finally:
+        fused._kernels.cache_clear()
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ from stzoo.data.digits import drawn_digits
 from stzoo.data.mmnist import MovingDigits
 from stzoo.errors import TrainingError
 from stzoo.spec import ModelSpec
-from stzoo.train import Recipe, train
+from stzoo.train import Recipe, loop, train
+from stzoo.train.checkpointing import RunFolder
 
 SPEC = ModelSpec(
     arch="tau", frames_in=3, frames_out=3, channels=1, height=64, width=64,
@@ -91,7 +92,7 @@ sys.path.insert(0, {tests!r})
 from test_loop import run
 from pathlib import Path
 import torch; torch.set_num_threads(1)
-run(Path(sys.argv[1]), 60)
+run(Path(sys.argv[1]), 200)
 """
 
 
@@ -105,7 +106,7 @@ def test_killed_at_any_moment_it_reaches_the_same_weights(tmp_path: Path) -> Non
     undisturbed = start(tmp_path / "whole")
     assert undisturbed.wait() == 0, undisturbed.stderr.read() if undisturbed.stderr else ""
     moments = random.Random(0)
-    kills = 0
+    kills, resumed_from = 0, set()
     while True:
         process = start(tmp_path / "killed")
         began = time.monotonic()
@@ -114,21 +115,26 @@ def test_killed_at_any_moment_it_reaches_the_same_weights(tmp_path: Path) -> Non
             assert time.monotonic() - began < 120
         try:
             # ever longer, so that the run gets further each time and in the end finishes
-            process.wait(moments.uniform(0.0, 1.0 + kills))
+            process.wait(moments.uniform(3.0, 6.0 + kills))
             break
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
             kills += 1
+            if (tmp_path / "killed" / "checkpoint.pt").exists():
+                resumed_from.add(torch.load(tmp_path / "killed" / "checkpoint.pt", weights_only=True)["step"])
     assert process.returncode == 0
-    assert kills >= 2
+    assert any(0 < step < 200 for step in resumed_from), (kills, resumed_from)
     whole, killed = (load_file(tmp_path / d / "best" / "model.safetensors") for d in ("whole", "killed"))
     assert all(torch.equal(whole[n], killed[n]) for n in whole)
     seconds = [{k: v for k, v in r.items() if k != "seconds"} for r in log(tmp_path / "whole")]
     assert [{k: v for k, v in r.items() if k != "seconds"} for r in log(tmp_path / "killed")] == seconds
 
 
-def test_a_diverging_loss_stops_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("every", "stops", "kept"), [(20, 60, 40), (15, 60, 45)])
+def test_a_diverging_loss_stops_and_keeps_the_last_good_checkpoint(
+    tmp_path: Path, every: int, stops: int, kept: int
+) -> None:
     class Poisoned(MovingDigits):
         def clips(self, start: int, stop: int):
             clip = super().clips(start, stop)
@@ -137,10 +143,29 @@ def test_a_diverging_loss_stops_and_keeps_the_last_good_checkpoint(tmp_path: Pat
             return clip
 
     poisoned = Poisoned(drawn_digits(), 1, 1 << 30, 3, 3)
-    with pytest.raises(TrainingError, match="diverged to .* at step 60"):
-        train(SPEC, RECIPE, poisoned, clips(2, 100), tmp_path, steps=80, device="cpu", progress=False)
-    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 40
+    recipe = dataclasses.replace(RECIPE, validate_every=every)
+    with pytest.raises(TrainingError, match=rf"diverged to .* at step {stops}"):
+        train(SPEC, recipe, poisoned, clips(2, 100), tmp_path, steps=80, device="cpu", progress=False)
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == kept
     assert stzoo.load(tmp_path / "best").report.tensors > 0
+
+
+def test_weights_that_are_no_numbers_are_never_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The update after the last good loss can ruin them."""
+    advance = loop._Run.advance
+
+    def ruining(self: loop._Run, total: int) -> torch.Tensor:
+        loss = advance(self, total)
+        if self.step == 40:
+            next(self.module.parameters()).data.fill_(float("nan"))
+        return loss
+
+    monkeypatch.setattr(loop._Run, "advance", ruining)
+    with pytest.raises(TrainingError, match="is not finite at step 40"):
+        run(tmp_path, 60)
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert state["step"] == 20
+    assert all(t.isfinite().all() for t in [*state["module"].values(), *state["ema"].values()])
 
 
 def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
@@ -149,6 +174,32 @@ def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
         run(tmp_path, 20, recipe=dataclasses.replace(RECIPE, lr=1e-4))
     with pytest.raises(TrainingError, match="another spec"):
         run(tmp_path, 20, spec=SPEC.replace(hid_t=8))
+    with pytest.raises(TrainingError, match="another steps"):
+        run(tmp_path, 21)
+    (tmp_path / "plan.json").write_text("{")
+    with pytest.raises(TrainingError, match="damaged"):
+        run(tmp_path, 20)
+
+
+def test_a_folder_is_trained_in_by_one_process(tmp_path: Path) -> None:
+    with RunFolder(tmp_path).locked(), pytest.raises(TrainingError, match="another process"):
+        run(tmp_path, 20)
+
+
+def test_what_a_killed_process_left_half_written_is_cleared_away(tmp_path: Path) -> None:
+    run(tmp_path, 20)
+    litter = [tmp_path / ".checkpoint.pt.abc123", tmp_path / "best" / ".model.safetensors.abc123"]
+    for file in litter:
+        file.write_bytes(b"half")
+    run(tmp_path, 20)
+    assert not any(file.exists() for file in litter)
+
+
+def test_denormals_are_only_flushed_while_it_trains(tmp_path: Path) -> None:
+    run(tmp_path, 20)
+    with pytest.raises(TrainingError):
+        run(tmp_path, 20, spec=SPEC.replace(hid_t=8))
+    assert (torch.tensor(1e-40) * 1).item() > 0
 
 
 def test_minutes_become_steps_once(tmp_path: Path) -> None:

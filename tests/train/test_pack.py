@@ -1,0 +1,77 @@
+"""From a run to a catalogue entry: measured on the stored file, and never for the worse."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from stzoo import catalog
+from stzoo.data.digits import drawn_digits
+from stzoo.data.mmnist import MovingDigits
+from stzoo.errors import TrainingError
+from stzoo.forecaster import create, load
+from stzoo.spec import ModelSpec
+from stzoo.train import pack as room
+
+CLIPS = MovingDigits(drawn_digits(), 9, 6, 3, 3)
+SPEC = ModelSpec(
+    arch="tau", frames_in=3, frames_out=3, channels=1, height=64, width=64,
+    params={"hid_s": 4, "hid_t": 8, "n_s": 2, "n_t": 2, "mlp_ratio": 2, "patch": 4},
+)  # fmt: skip
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A manifest with one entry without weights, and an empty folder of checkpoints."""
+    entry = {
+        "summary": "s", "dataset": "d", "spec": SPEC.to_dict(), "weights": None,
+        "license": "l", "data_terms": "t", "citation": "c",
+    }  # fmt: skip
+    manifest = tmp_path / "weights_manifest.json"
+    manifest.write_text(json.dumps({"schema": 1, "models": {"one": entry}}))
+    monkeypatch.setattr(room, "manifest_path", lambda: manifest)
+    monkeypatch.setattr(room, "info", lambda name: catalog.parse_manifest(manifest.read_bytes())[name])
+    monkeypatch.setattr(room, "CHECKPOINTS", tmp_path / "checkpoints")
+    return tmp_path
+
+
+def a_run(folder: Path, level: float) -> Path:
+    """A run whose model forecasts `level` everywhere: black is better than white."""
+    model = create(SPEC)
+    with torch.no_grad():
+        for p in model.module.parameters():
+            p.zero_()
+        model.module.decoder.readout.bias.fill_(level)
+    model.save_pretrained(folder / "best")
+    (folder / "plan.json").write_text(json.dumps({"steps": 30}))
+    rows = [
+        {"step": 10, "seconds": 1000.0, "sequences": 40, "validation_mse": 9.0},
+        {"step": 20, "seconds": 1360.0, "sequences": 80, "validation_mse": 8.0},
+        {"step": 30, "seconds": 91360.0, "sequences": 120, "validation_mse": 8.5},
+    ]
+    (folder / "log.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return folder
+
+
+def test_a_run_becomes_an_entry(checkout: Path) -> None:
+    report = room.pack("one", a_run(checkout / "run", 0.5), CLIPS, "p", "stzoo evaluate one", "a machine")
+    entry = catalog.parse_manifest((checkout / "weights_manifest.json").read_bytes())["one"]
+    assert entry.weights is not None
+    assert entry.training is not None
+    truth = CLIPS.clips(0, 6).future.double() / 255
+    assert entry.metrics[0].mse == pytest.approx((truth - 0.5).square().sum((2, 3, 4)).mean().item(), rel=1e-4)
+    assert entry.metrics[0].mse == pytest.approx(report.total["mse"], abs=1e-3)
+    assert (entry.training.sequences_seen, entry.training.hours) == (80, 0.1)  # the day's pause left out
+    stored = load(checkout / "checkpoints" / entry.weights.file)
+    assert stored.report.sha256 == entry.weights.sha256
+    assert "float16" in stored.report.stored_as
+    assert [p.name for p in (checkout / "checkpoints").iterdir()] == ["one.safetensors"]
+
+
+def test_only_a_better_one_replaces_it(checkout: Path) -> None:
+    room.pack("one", a_run(checkout / "good", 0.0), CLIPS, "p", "stzoo evaluate one", "a machine")
+    before = {p: p.read_bytes() for p in [*checkout.glob("*.json"), *(checkout / "checkpoints").iterdir()]}
+    with pytest.raises(TrainingError, match="no better than the present"):
+        room.pack("one", a_run(checkout / "bad", 0.5), CLIPS, "p", "stzoo evaluate one", "a machine")
+    assert {p: p.read_bytes() for p in [*checkout.glob("*.json"), *(checkout / "checkpoints").iterdir()]} == before
