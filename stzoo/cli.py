@@ -89,6 +89,13 @@ def _parser() -> argparse.ArgumentParser:
     budget.add_argument("--minutes", type=float, help="converted to steps by the pace measured here, once")
     sub.add_argument("--device", choices=["cpu", "cuda"], help="the GPU where there is one, by default")
 
+    sub = command("catalog", _pack, "pack NAME RUN: measure a run's best weights and enter them in this checkout")
+    sub.add_argument("action", choices=["pack"])
+    sub.add_argument("name")
+    sub.add_argument("run_folder", type=Path, metavar="RUN")
+    _data_options(sub)
+    sub.add_argument("--hardware", required=True, help="what the run ran on, for the card")
+
     sub = command(
         "benchmark", _benchmark, "import time, time to the first forecast, latency and memory on this machine"
     )

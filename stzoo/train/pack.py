@@ -21,7 +21,7 @@ _PAUSE = 900.0  # seconds between two log lines that mean the run was not runnin
 
 
 def pack(name: str, run: Path, clips: ClipSource, protocol: str, command: str, hardware: str) -> Report:
-    """Store the best weights of `run` in float16, measure that very file, and enter it in the manifest of this checkout.
+    """Store the best weights of `run` in float16, measure that very file, enter it in this checkout's manifest.
 
     Args:
         name: the catalogue entry, whose spec the run must have trained.
