@@ -106,6 +106,12 @@ def test_importing_and_listing_cost_no_torch() -> None:
     assert "tau-mmnist" in out
 
 
+@pytest.mark.parametrize("name", stzoo.list_models(pretrained=True))
+def test_loading_does_not_import_what_takes_longer_than_loading(name: str) -> None:
+    code = f"import sys, stzoo; stzoo.load({name!r}); print({{'sympy', 'skimage', 'scipy'}} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+
+
 def test_importing_stzoo_imports_no_room_of_it() -> None:
     code = "import sys, stzoo; print([m for m in sys.modules if m.startswith('stzoo.')])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"

@@ -121,6 +121,8 @@ class Tau(EncodeTranslateDecode):
 
     def _initialise(self) -> None:
         """Normal weights of variance 2 / fan-out in the translator's convolutions, zero biases (as published)."""
+        if next(self.parameters()).is_meta:
+            return  # nothing to fill, and torch would spend most of a second on importing sympy to do so
         for m in self.translator.modules():
             if isinstance(m, nn.Conv2d):
                 fan_out = m.kernel_size[0] * m.kernel_size[1] * m.out_channels // m.groups
