@@ -13,7 +13,7 @@ from stzoo import catalog
 from stzoo.catalog import CHECKPOINTS, Entry
 from stzoo.errors import DownloadError, IntegrityError, NotPublishedError, OfflineError, SpecError, WeightsError
 from stzoo.spec import ModelSpec
-from stzoo.weights import CONFIG_FILE, WEIGHTS_FILE, has_spec, read_spec
+from stzoo.weights import CONFIG_FILE, WEIGHTS_FILE, embedded_spec, read_spec
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ def resolve(
     """
     text = os.fspath(source)
     fetch = _Fetch(_offline(offline), None if cache_dir is None else Path(cache_dir), progress)
+    if revision is not None and (not text.startswith("hf://") or "@" in text):
+        raise WeightsError(f"revision {revision!r} has no meaning for {text!r}; it is for hf:// sources that name none")
     if text.startswith("hf://"):
         repo, named = _parse_hf(text)
         return _from_folder(fetch.repo(repo, named or revision))
@@ -143,7 +145,7 @@ def _from_folder(folder: Path) -> Resolved:
         spec = ModelSpec.from_dict(json.loads(config.read_text("utf-8")))
     except (ValueError, RecursionError) as error:
         raise SpecError(f"{config}: {error}") from error
-    if has_spec(weights) and read_spec(weights) != spec:
+    if embedded_spec(weights) not in (None, spec):
         raise SpecError(f"{config} and the spec inside {weights.name} differ; save the model again, into a new folder")
     return Resolved(weights, spec, file_sha256(weights))
 

@@ -35,32 +35,35 @@ class LoadReport:
         return f"{self.source}: {self.tensors} tensors, {self.parameters:,} parameters, stored as {self.stored_as}"
 
 
-def has_spec(path: Path) -> bool:
-    """Whether a safetensors file carries its spec. Raises `WeightsError` where it cannot be read."""
-    return SPEC_KEY in _metadata(path)
+def embedded_spec(path: Path) -> ModelSpec | None:
+    """The spec inside a safetensors file, None where it carries none.
 
-
-def _metadata(path: Path) -> dict[str, str]:
+    Raises:
+        WeightsError: the file cannot be read. SpecError: what it carries is no spec.
+    """
     try:
         with safe_open(path, "pt") as file:
-            return file.metadata() or {}
+            metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} cannot be read as safetensors: {error}") from error
-
-
-def read_spec(path: Path) -> ModelSpec:
-    """The spec inside a safetensors file. Raises `WeightsError` where the file or its metadata is no good."""
-    metadata = _metadata(path)
     if SPEC_KEY not in metadata:
-        raise WeightsError(
-            f"{path} names no model: its metadata has no {SPEC_KEY!r}; load the folder with its config.json"
-        )
+        return None
     try:
         return ModelSpec.from_dict(json.loads(metadata[SPEC_KEY]))
     except SpecError:
         raise
     except (ValueError, RecursionError) as error:
         raise SpecError(f"{path}: {SPEC_KEY!r} is not JSON: {error}") from error
+
+
+def read_spec(path: Path) -> ModelSpec:
+    """Like `embedded_spec`, for a file that has nothing beside it; without a spec it is a `WeightsError`."""
+    spec = embedded_spec(path)
+    if spec is None:
+        raise WeightsError(
+            f"{path} names no model: its metadata has no {SPEC_KEY!r}; load the folder with its config.json"
+        )
+    return spec
 
 
 def load_module(spec: ModelSpec, path: Path, sha256: str) -> tuple[nn.Module, LoadReport]:

@@ -143,6 +143,12 @@ def test_sources_that_are_none(tmp_path: Path) -> None:
             stzoo.load(source)
 
 
+@pytest.mark.parametrize("source", ["tau-mmnist", "./folder", f"hf://user/model@{COMMIT}"])
+def test_a_revision_is_never_silently_ignored(source: str) -> None:
+    with pytest.raises(WeightsError, match="revision 'v2' has no meaning"):
+        stzoo.load(source, revision="v2")
+
+
 def test_offline_by_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("STZOO_OFFLINE", "1")
     with pytest.raises(OfflineError):

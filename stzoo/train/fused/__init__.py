@@ -1,8 +1,7 @@
 """TAU, trained on a CPU three times faster (docs/training.md): the same parameters, fused kernels between products.
 
 `FusedTau` shares the parameters of a plain `Tau` and computes its training forward and backward in bfloat16, NHWC.
-It differs from the plain module under autocast by rounding, and by GELU in its tanh form (at most 0.0005 from the exact
-one), as the test of this room measures.
+It differs from the plain module under autocast by rounding, and by GELU in its tanh form.
 The kernels (kernels.cpp) are compiled once with g++ into the cache folder. Where they do not apply, the plain
 module trains instead; the weights fit both.
 """
