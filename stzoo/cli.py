@@ -13,6 +13,7 @@ from typing import Any
 
 from stzoo import __version__, catalog
 from stzoo.errors import SpecError, StzooError
+from stzoo.spec import ModelSpec
 
 Arguments = argparse.Namespace
 
@@ -88,6 +89,12 @@ def _parser() -> argparse.ArgumentParser:
     budget.add_argument("--steps", type=int)
     budget.add_argument("--minutes", type=float, help="converted to steps by the pace measured here, once")
     sub.add_argument("--device", choices=["cpu", "cuda"], help="the GPU where there is one, by default")
+
+    sub = command("convert", _convert, "turn a checkpoint that others published into a folder that stzoo loads")
+    sub.add_argument("origin", choices=["openstl"])
+    sub.add_argument("checkpoint", type=Path, help="a .pth or .ckpt file of tensors")
+    sub.add_argument("--model", required=True, help="a catalogue name, or a JSON file holding a spec")
+    sub.add_argument("--out", type=Path, required=True, help="the folder to write")
 
     sub = command("catalog", _pack, "pack NAME RUN: measure a run's best weights and enter them in this checkout")
     sub.add_argument("action", choices=["pack"])
@@ -201,6 +208,22 @@ def _train(arguments: Arguments) -> None:
         device=device,
     )
     print(f"best weights: {best}\nmeasure them: stzoo evaluate {best} --mnist {arguments.mnist}")
+
+
+def _convert(arguments: Arguments) -> None:
+    from stzoo.convert import convert_openstl
+
+    print(convert_openstl(arguments.checkpoint, _spec(arguments.model), arguments.out))
+
+
+def _spec(name: str) -> ModelSpec:
+    """Of a catalogue entry, or from a JSON file: the same JSON as an entry's `spec` or a folder's config.json."""
+    if not name.endswith(".json"):
+        return catalog.info(name).spec
+    try:
+        return ModelSpec.from_dict(json.loads(Path(name).read_text("utf-8")))
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise SpecError(f"{name} is not JSON: {error}") from error
 
 
 def _pack(arguments: Arguments) -> None:

@@ -166,10 +166,12 @@ def _check(forecaster: Forecaster, clips: ClipSource) -> None:
         raise DataError("there are no clips to evaluate on")
     t, c, h, w = clips.clips(0, 1).past.shape[1:]
     stride = stride_of(forecaster.module)
-    if c != spec.channels or t < spec.frames_in or h % stride or w % stride:
+    fits = (h, w) == (spec.height, spec.width) if stride is None else h % stride == w % stride == 0
+    if c != spec.channels or t < spec.frames_in or not fits:
+        size = f"{spec.height}x{spec.width}" if stride is None else f"height and width multiples of {stride}"
         raise DataError(
             f"the clips have {t} past frames of {c}x{h}x{w}; this model reads {spec.frames_in} "
-            f"of {spec.channels} channels, height and width multiples of {stride}"
+            f"of {spec.channels} channels, {size}"
         )
 
 

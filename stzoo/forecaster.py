@@ -17,7 +17,7 @@ from stzoo.errors import FramesError
 from stzoo.frames.values import denormalise, normalise
 from stzoo.models import stride_of
 from stzoo.spec import ModelSpec
-from stzoo.unroll import unroll
+from stzoo.unroll import compiled, unroll
 from stzoo.weights import LoadReport, load_module, random_module, save_folder
 
 
@@ -32,7 +32,7 @@ class Forecaster:
 
     def __init__(self, spec: ModelSpec, module: nn.Module, report: LoadReport):
         self.spec, self.module, self.report = spec, module.eval(), report
-        self._run: nn.Module = module
+        self._run: Any = module
 
     def predict(self, frames: Any, *, layout: str | None = None) -> Any:
         """The next `spec.frames_out` frames: ``rollout(frames, spec.frames_out)``."""
@@ -71,7 +71,7 @@ class Forecaster:
 
     def compile(self) -> Forecaster:
         """Run through `torch.compile` from now on: slow at the first forecast, faster at the next ones."""
-        self._run = torch.compile(self.module)  # type: ignore[assignment]
+        self._run = compiled(self.module)
         return self
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:

@@ -11,6 +11,7 @@ An architecture is of one of two kinds:
 
 from collections.abc import Iterator
 from itertools import count
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -19,14 +20,14 @@ from torch import Tensor, nn
 from stzoo.spec import ModelSpec
 
 
-def unroll(module: nn.Module, spec: ModelSpec, past: Tensor, steps: int | None = None) -> Iterator[Tensor]:
+def unroll(module: Any, spec: ModelSpec, past: Tensor, steps: int | None = None) -> Iterator[Tensor]:
     """Future frames (B, C, H, W), one at a time: `steps` of them, or without end. Differentiable.
 
     Only the window of past frames (block) or the state (sequential) is held, so memory does not grow with `steps`
     once gradients are off.
 
     Args:
-        module: a block or sequential architecture.
+        module: a block or sequential architecture, or what `compiled` made of one.
         spec: gives `frames_in` and `frames_out`.
         past: (B, T, C, H, W), normalised, T >= frames_in; the last frames_in are read.
         steps: how many frames to yield; None for as many as are asked for.
@@ -52,3 +53,10 @@ def _sequential(module: Any, past: Tensor) -> Iterator[Tensor]:
     while True:
         yield frame
         frame, state = module.step(frame, state)
+
+
+def compiled(module: nn.Module) -> Any:
+    """What `unroll` drives, through `torch.compile`: slow at first, faster afterwards."""
+    if hasattr(module, "step"):
+        return SimpleNamespace(initial_state=module.initial_state, step=torch.compile(module.step))  # type: ignore[arg-type]
+    return torch.compile(module)

@@ -37,7 +37,7 @@ class Source:
     collect: Callable[[list[Any]], Any]
 
 
-def read(frames: Any, spec: ModelSpec, stride: int, layout: str | None = None) -> Source:
+def read(frames: Any, spec: ModelSpec, stride: int | None, layout: str | None = None) -> Source:
     """Read NumPy arrays, torch tensors, lists of PIL images, and paths of animations and folders of images.
 
     Raises:
@@ -59,7 +59,7 @@ def read(frames: Any, spec: ModelSpec, stride: int, layout: str | None = None) -
     raise FramesError(f"expected a NumPy array, a torch tensor, a list of PIL images or a path, given {what}")
 
 
-def _read_tensor(frames: Tensor, spec: ModelSpec, stride: int, layout: str | None) -> Source:
+def _read_tensor(frames: Tensor, spec: ModelSpec, stride: int | None, layout: str | None) -> Source:
     if frames.layout != torch.strided or frames.is_meta:
         raise FramesError("expected a dense tensor that holds values, given a sparse or a meta one")
     if str(frames.dtype).removeprefix("torch.") not in (*_NUMPY_DTYPES, "bfloat16"):
@@ -75,7 +75,7 @@ def _read_tensor(frames: Tensor, spec: ModelSpec, stride: int, layout: str | Non
     )
 
 
-def _read_array(frames: np.ndarray, spec: ModelSpec, stride: int, layout: str | None) -> Source:
+def _read_array(frames: np.ndarray, spec: ModelSpec, stride: int | None, layout: str | None) -> Source:
     if frames.dtype.name not in _NUMPY_DTYPES:
         raise _unscaled(frames.dtype.name)
     layout = find_layout(frames.shape, spec, stride, layout)
@@ -98,7 +98,7 @@ def _unmasked(frames: np.ndarray) -> np.ndarray:
     return frames.filled(np.nan) if np.ma.is_masked(frames) else frames.data
 
 
-def _read_images(images: list[Image.Image], spec: ModelSpec, stride: int) -> Source:
+def _read_images(images: list[Image.Image], spec: ModelSpec, stride: int | None) -> Source:
     source = _read_tensor(images_to_tensor(images[-spec.frames_in :], spec), spec, stride, "TCHW")
     return Source(source.past, lambda frame: tensor_to_image(source.frame(frame)), list)
 

@@ -10,13 +10,13 @@ from stzoo.spec import ModelSpec
 LAYOUTS = ("THW", "TCHW", "THWC", "BTHW", "BTCHW", "BTHWC")
 
 
-def find_layout(shape: tuple[int, ...], spec: ModelSpec, stride: int, layout: str | None) -> str:
+def find_layout(shape: tuple[int, ...], spec: ModelSpec, stride: int | None, layout: str | None) -> str:
     """The one reading of `shape` that fits the spec, or the reading the caller names.
 
     Of four axes (T, C, H, W) and (T, H, W, C) are considered; (B, T, H, W) has to be named.
 
     Raises:
-        FramesError: none fits, or two do; or the size is no multiple of `stride`.
+        FramesError: none fits, or two do; or the size is no multiple of `stride` (None: not the spec's).
     """
     if layout is not None:
         if layout not in LAYOUTS:
@@ -63,13 +63,13 @@ def _axes(shape: tuple[int, ...], layout: str) -> dict[str, int]:
     return {"B": 1, "C": 1} | dict(zip(layout, shape, strict=True))
 
 
-def _check(shape: tuple[int, ...], layout: str, spec: ModelSpec, stride: int) -> None:
+def _check(shape: tuple[int, ...], layout: str, spec: ModelSpec, stride: int | None) -> None:
     problem = _problem(shape, layout, spec, stride)
     if problem:
         raise FramesError(problem)
 
 
-def _problem(shape: tuple[int, ...], layout: str, spec: ModelSpec, stride: int) -> str | None:
+def _problem(shape: tuple[int, ...], layout: str, spec: ModelSpec, stride: int | None) -> str | None:
     """Why `shape`, read as `layout`, does not fit; None where it does."""
     axes = _axes(shape, layout)
     if axes["C"] != spec.channels or min(shape) == 0:
@@ -77,6 +77,13 @@ def _problem(shape: tuple[int, ...], layout: str, spec: ModelSpec, stride: int) 
     if axes["T"] < spec.frames_in:
         return f"expected at least {spec.frames_in} past frames, given {axes['T']} ({_text(shape)} read as {layout})"
     height, width = axes["H"], axes["W"]
+    if stride is None:
+        if (height, width) == (spec.height, spec.width):
+            return None
+        return (
+            f"height and width must be {spec.height}x{spec.width}, the only size this model takes, "
+            f"given {height}x{width} ({_text(shape)} read as {layout})"
+        )
     if height % stride or width % stride:
         near = [max(stride, round(side / stride) * stride) for side in (height, width)]
         return (

@@ -11,6 +11,14 @@ from torch import nn
 
 from stzoo.errors import SpecError
 from stzoo.models.conv import Conv, ConvConfig
+from stzoo.models.convlstm import ConvLstm
+from stzoo.models.e3dlstm import E3dLstm, E3dLstmConfig
+from stzoo.models.mim import Mim, MimConfig
+from stzoo.models.phydnet import PhyDNet, PhyDNetConfig
+from stzoo.models.predrnn import PredRnn, PredRnnConfig
+from stzoo.models.predrnnpp import PredRnnPp, PredRnnPpConfig
+from stzoo.models.recurrent import RecurrentConfig
+from stzoo.models.simvp import SimVp, SimVpConfig
 from stzoo.models.tau import Tau, TauConfig
 from stzoo.spec import ModelSpec, from_mapping
 
@@ -24,6 +32,13 @@ class Architecture:
 ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
     {
         "conv": Architecture(ConvConfig, Conv),
+        "convlstm": Architecture(RecurrentConfig, ConvLstm),
+        "e3dlstm": Architecture(E3dLstmConfig, E3dLstm),
+        "mim": Architecture(MimConfig, Mim),
+        "phydnet": Architecture(PhyDNetConfig, PhyDNet),
+        "predrnn": Architecture(PredRnnConfig, PredRnn),
+        "predrnnpp": Architecture(PredRnnPpConfig, PredRnnPp),
+        "simvp": Architecture(SimVpConfig, SimVp),
         "tau": Architecture(TauConfig, Tau),
     }
 )
@@ -47,13 +62,13 @@ def build(spec: ModelSpec, device: str | torch.device = "cpu") -> nn.Module:
     with torch.device(device):
         module = ARCHITECTURES[spec.arch].module(spec, config)
     stride = stride_of(module)
-    if spec.height % stride or spec.width % stride:
+    if stride is not None and (spec.height % stride or spec.width % stride):
         raise SpecError(
             f"spec.height x spec.width is {spec.height}x{spec.width}; this {spec.arch} needs multiples of {stride}"
         )
     return module
 
 
-def stride_of(module: nn.Module) -> int:
-    """What the height and width of its frames must be multiples of."""
-    return cast(int, module.stride)
+def stride_of(module: nn.Module) -> int | None:
+    """What the height and width of its frames must be multiples of; None where only the spec's own size will do."""
+    return cast("int | None", module.stride)

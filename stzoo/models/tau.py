@@ -6,10 +6,10 @@ depthwise kernels, the *statical* attention) and time (squeeze-excite over chann
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
-from stzoo.models.encoder_decoder import DropPath, EncodeTranslateDecode, block_widths, check_even
+from stzoo.models.encoder_decoder import EncodeTranslateDecode, check_even
+from stzoo.models.gated_block import gated_translator, large_kernel
 from stzoo.spec import ModelSpec, bounded
 
 
@@ -47,15 +47,7 @@ class Gate(nn.Module):
 
     def __init__(self, dim: int, statical: bool, dynamical: bool):
         super().__init__()
-        self.statical = (
-            nn.Sequential(
-                nn.Conv2d(dim, dim, 5, padding=2, groups=dim),
-                nn.Conv2d(dim, dim, 7, padding=9, dilation=3, groups=dim),
-                nn.Conv2d(dim, dim, 1),
-            )
-            if statical
-            else None
-        )
+        self.statical = large_kernel(dim, dim) if statical else None
         squeezed = max(1, dim // max(dim // 16, 4))
         self.dynamical = (
             nn.Sequential(
@@ -74,60 +66,18 @@ class Gate(nn.Module):
         return out
 
 
-class TauBlock(nn.Module):
-    """x + s1 * Attn(BN(x)), then x + s2 * MLP(BN(x)); a 1x1 at the end where the width changes."""
-
-    def __init__(self, dim: int, dim_out: int, config: TauConfig, drop_path: float):
-        super().__init__()
-        hidden = dim * config.mlp_ratio
-        self.norm1 = nn.BatchNorm2d(dim)
-        self.proj1 = nn.Conv2d(dim, dim, 1)
-        self.gate = Gate(dim, config.statical, config.dynamical)
-        self.proj2 = nn.Conv2d(dim, dim, 1)
-        self.norm2 = nn.BatchNorm2d(dim)
-        self.mlp = nn.Sequential(
-            nn.Conv2d(dim, hidden, 1),
-            nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden),
-            nn.GELU(),
-            nn.Conv2d(hidden, dim, 1),
-        )
-        self.act = nn.GELU()
-        self.scale1 = nn.Parameter(torch.full((dim, 1, 1), config.layer_scale))
-        self.scale2 = nn.Parameter(torch.full((dim, 1, 1), config.layer_scale))
-        self.drop_path = DropPath(drop_path)
-        self.reduction = nn.Conv2d(dim, dim_out, 1) if dim_out != dim else nn.Identity()
-
-    def attention(self, x: Tensor) -> Tensor:
-        return self.proj2(self.gate(self.act(self.proj1(x)))) + x
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.scale1 * self.attention(self.norm1(x)))
-        x = x + self.drop_path(self.scale2 * self.mlp(self.norm2(x)))
-        return self.reduction(x)
-
-
 class Tau(EncodeTranslateDecode):
     """(B, T, C, H, W) normalised past -> (B, T, C, H, W) normalised future; H and W multiples of `stride`."""
 
     def __init__(self, spec: ModelSpec, config: TauConfig):
-        outer = spec.frames_in * config.hid_s
-        widths = block_widths(config.hid_t if config.project else outer, config.hid_t, config.n_t)
-        rates = [config.drop_path * i / (config.n_t - 1) for i in range(config.n_t)]
-        layers: list[nn.Module] = [TauBlock(a, b, config, r) for (a, b), r in zip(widths, rates, strict=True)]
-        if config.project:
-            layers = [nn.Conv2d(outer, config.hid_t, 1), *layers, nn.Conv2d(config.hid_t, outer, 1)]
-        super().__init__(spec.channels, config.hid_s, config.n_s, config.patch, nn.Sequential(*layers))
-        self._initialise()
-
-    def _initialise(self) -> None:
-        """Normal weights of variance 2 / fan-out in the translator's convolutions, zero biases (as published)."""
-        if next(self.parameters()).is_meta:
-            return  # nothing to fill, and torch would spend most of a second on importing sympy to do so
-        for m in self.translator.modules():
-            if isinstance(m, nn.Conv2d):
-                fan_out = m.kernel_size[0] * m.kernel_size[1] * m.out_channels // m.groups
-                nn.init.normal_(m.weight, 0.0, (2.0 / fan_out) ** 0.5)
-                if m.bias is not None:
-                    nn.init.zeros_(m.bias)
-            elif isinstance(m, nn.Linear):
-                nn.init.trunc_normal_(m.weight, std=0.02)
+        translator = gated_translator(
+            spec.frames_in * config.hid_s,
+            lambda dim: Gate(dim, config.statical, config.dynamical),
+            hid_t=config.hid_t,
+            n_t=config.n_t,
+            mlp_ratio=config.mlp_ratio,
+            layer_scale=config.layer_scale,
+            drop_path=config.drop_path,
+            project=config.project,
+        )
+        super().__init__(spec.channels, config.hid_s, config.n_s, config.patch, translator)

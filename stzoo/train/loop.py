@@ -22,11 +22,11 @@ from stzoo.models import build
 from stzoo.spec import ModelSpec
 from stzoo.train.checkpointing import RunFolder
 from stzoo.train.fused import FusedTau, why_not
-from stzoo.train.objectives import forecast_loss
+from stzoo.train.objectives import check, objective
 from stzoo.train.optim import averaged, optimizers
 from stzoo.train.recipe import Recipe
 from stzoo.train.schedules import SCHEDULES
-from stzoo.unroll import unroll
+from stzoo.unroll import compiled, unroll
 from stzoo.weights import save_folder
 
 CHECK_EVERY = 20  # steps between looks at the loss: logged, and held against divergence
@@ -94,8 +94,10 @@ class _Run:
     def __init__(self, spec: ModelSpec, recipe: Recipe, training: ClipSource, device: torch.device):
         self.spec, self.recipe, self.training, self.device = spec, recipe, training, device
         torch.manual_seed(recipe.seed)
+        module = build(spec)
+        check(module, recipe)
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
-        self.module = build(spec).to(device).to(memory_format=layout)  # type: ignore[call-overload]
+        self.module = module.to(device).to(memory_format=layout)  # type: ignore[call-overload]
         self.ema = averaged(self.module, recipe.ema)
         self.fast = _fast(self.module, spec, recipe)
         self.optimizers = optimizers(self.module, recipe)
@@ -108,7 +110,7 @@ class _Run:
         past, future = (normalise(to_units(x.to(self.device), self.spec), self.spec) for x in (clip.past, clip.future))
         factor = SCHEDULES[recipe.schedule](self.step, total, recipe.warmup)
         self.module.train()
-        loss = forecast_loss(self.fast, self.spec, recipe, past, future)
+        loss = objective(self.fast, self.module, self.spec, recipe, past, future, self.step / total)
         loss.backward()
         if recipe.clip:
             nn.utils.clip_grad_norm_(self.module.parameters(), recipe.clip)
@@ -150,14 +152,14 @@ class _Run:
                 raise TrainingError(f"{name} is not finite at step {self.step}; lower the learning rate. {KEPT}")
 
 
-def _fast(module: nn.Module, spec: ModelSpec, recipe: Recipe) -> nn.Module:
+def _fast(module: nn.Module, spec: ModelSpec, recipe: Recipe) -> Any:
     """The module, or what computes the same with the same parameters in less time."""
     if recipe.fused and recipe.precision == "bfloat16":
         reason = why_not(module, spec)
         if reason is None:
             return FusedTau(module)  # type: ignore[arg-type]
         warnings.warn(f"training without the fused kernels, which is slower: {reason}", stacklevel=2)
-    return torch.compile(module) if recipe.compile else module  # type: ignore[return-value]
+    return compiled(module) if recipe.compile else module
 
 
 def _steps_in(minutes: float, throwaway: _Run) -> int:

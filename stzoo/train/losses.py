@@ -1,7 +1,9 @@
 """Training losses on (B, T, C, H, W) forecasts, computed in float32 whatever the precision of the model."""
 
+import math
 from typing import Literal
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -11,6 +13,12 @@ Reduction = Literal["mean", "sum"]
 def squared_error(forecast: Tensor, truth: Tensor, reduction: Reduction) -> Tensor:
     """Mean over all elements, or the sum over T*C*H*W averaged over the batch."""
     error = (forecast.float() - truth.float()).square()
+    return error.mean() if reduction == "mean" else error.sum() / len(error)
+
+
+def absolute_error(forecast: Tensor, truth: Tensor, reduction: Reduction) -> Tensor:
+    """Like `squared_error`, of magnitudes."""
+    error = (forecast.float() - truth.float()).abs()
     return error.mean() if reduction == "mean" else error.sum() / len(error)
 
 
@@ -35,3 +43,31 @@ def divergence_of_differences(forecast: Tensor, truth: Tensor, temperature: floa
     log_p, log_q = (F.log_softmax(x.float().diff(dim=1).flatten(2) / temperature, dim=-1) for x in (forecast, truth))
     divergence = (log_p.exp() * (log_p - log_q)).sum(-1)
     return divergence.mean() / log_p.shape[-1] if reduction == "mean" else divergence.sum() / len(divergence)
+
+
+def alignment(to_c: Tensor, to_m: Tensor) -> Tensor:
+    """How far the increments of two memories are aligned: mean |cosine|, the decoupling loss of PredRNN-V2 (eq. 6).
+
+    `to_c` and `to_m` are (B, C, H, W), both seen through the adapter; the cosine is taken over a channel's plane.
+    """
+    return F.cosine_similarity(to_c.float().flatten(2), to_m.float().flatten(2), dim=2).abs().mean()
+
+
+def moment_error(kernels: Tensor) -> Tensor:
+    """How far convolution kernels are from the derivatives they stand for (PhyDNet, equation 8).
+
+    The moment (i, j) of a k x k kernel is sum_yx y^i x^j / (i! j!) w[y, x], y and x counted from its middle. A kernel
+    whose only moment is the (i, j)-th approximates the derivative of order i, j.
+
+    Args:
+        kernels: (k*k, C, k, k); kernel i * k + j stands for the derivative of order i, j, on each of the C channels.
+
+    Returns:
+        A float32 scalar: squared distance to those moments, mean over kernels and moments, summed over channels.
+    """
+    k = kernels.shape[-1]
+    place = torch.arange(k, dtype=torch.float64, device=kernels.device) - (k - 1) // 2
+    basis = torch.stack([place**i / math.factorial(i) for i in range(k)])
+    moments = torch.einsum("iy,jx,fcyx->cfij", basis, basis, kernels.double())
+    wanted = torch.eye(k * k, dtype=torch.float64, device=kernels.device).view(k * k, k, k)
+    return (moments - wanted).square().mean((1, 2, 3)).sum().float()

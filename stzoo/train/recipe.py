@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from stzoo.errors import SpecError
 from stzoo.spec import bounded, from_mapping, required
+from stzoo.train.sampling import Sampling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,11 @@ class Recipe:
         channels_last, compile: how the plain module is laid out and run.
         fused: use the CPU kernels of `stzoo.train.fused` where they apply; elsewhere the plain module.
         reduction, ddr_weight, ddr_temperature: the loss, see `stzoo.train.losses`.
+        l1_weight: of the absolute error beside the squared one (E3D-LSTM: 1).
+        sampling, sampling_share: which true frames a recurrent model is shown, see `stzoo.train.sampling`, and the
+            share of the steps over which that falls; "none" trains the forecast alone, as it will be used.
+        decouple_weight: of PredRNN-V2's decoupling loss; needs `decouple` in the spec's params.
+        moment_weight: of PhyDNet's constraint on its kernels.
         validate_every: steps between validations, each on validation_clips held-out clips.
         checkpoint_minutes: at most this long between two checkpoints.
         seed: of the initial weights.
@@ -54,6 +60,11 @@ class Recipe:
     reduction: Literal["mean", "sum"] = "mean"
     ddr_weight: float = bounded(0.1, 0.0, 1e3)
     ddr_temperature: float = bounded(0.1, 1e-3, 1e3)
+    l1_weight: float = bounded(0.0, 0.0, 1e3)
+    sampling: Sampling = "none"
+    sampling_share: float = bounded(0.4, 1e-6, 1.0)
+    decouple_weight: float = bounded(0.0, 0.0, 1e3)
+    moment_weight: float = bounded(0.0, 0.0, 1e3)
     validate_every: int = bounded(500, 1, 1_000_000)
     validation_clips: int = bounded(1000, 1, 10_000)
     checkpoint_minutes: float = bounded(2.0, 0.0, 60.0)

@@ -1,7 +1,8 @@
-"""TAU against published counts, and against its equations written out in float64."""
+"""TAU and SimVP's gSTA against published counts, and against its equations written out in float64."""
 
 import logging
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ import torch
 from torch import nn
 
 from stzoo.models import build
-from stzoo.models.tau import TauBlock, TauConfig
+from stzoo.models.gated_block import GatedBlock
+from stzoo.models.simvp import Gate as GstaGate
+from stzoo.models.tau import Gate
 from stzoo.spec import ModelSpec
 
 
@@ -27,10 +30,13 @@ PUBLISHED = [
     (spec_of("tau", 10, 1, 64), 44_656_001, 15.95),
     (spec_of("tau", 10, 1, 128, n_s=2, hid_t=256, n_t=6), 14_955_201, 73.8),
     (spec_of("tau", 4, 2, 32, hid_s=32, hid_t=256, n_s=2), 9_545_442, 2.49),
+    (spec_of("simvp", 10, 1, 64), 46_769_665, 16.53),
+    (spec_of("simvp", 10, 1, 64, translator="incepu"), 57_946_113, 19.43),
 ]
+NAMES = ["mmnist", "kth", "taxibj", "gsta", "incepu"]
 
 
-@pytest.mark.parametrize(("spec", "count", "gmac"), PUBLISHED, ids=["mmnist", "kth", "taxibj"])
+@pytest.mark.parametrize(("spec", "count", "gmac"), PUBLISHED, ids=NAMES)
 def test_parameters_are_the_published_ones(spec: ModelSpec, count: int, gmac: float) -> None:
     assert parameters(build(spec, "meta")) == count
 
@@ -40,7 +46,7 @@ def test_parameters_are_the_published_ones(spec: ModelSpec, count: int, gmac: fl
     ("spec", "gmac"),
     [(spec, gmac) for spec, _, gmac in PUBLISHED]
     + [(spec_of("tau", 10, 1, 64, statical=False), 15.30), (spec_of("tau", 10, 1, 64, dynamical=False), 15.96)],
-    ids=["mmnist", "kth", "taxibj", "no statical", "no dynamical"],
+    ids=[*NAMES, "no statical", "no dynamical"],
 )
 def test_multiply_accumulates_are_the_published_ones(spec: ModelSpec, gmac: float) -> None:
     from fvcore.nn import FlopCountAnalysis
@@ -92,32 +98,42 @@ def batch_norm(x: np.ndarray, norm: nn.BatchNorm2d) -> np.ndarray:
     return (x - mean) / np.sqrt(var + norm.eps) * weight + bias
 
 
-def reference_block(block: TauBlock, x: np.ndarray) -> np.ndarray:
+def tau_gate(u: np.ndarray, gate: Gate) -> np.ndarray:
+    statical = pointwise(depthwise(depthwise(u, gate.statical[0]), gate.statical[1]), gate.statical[2])
+    squeeze, excite = (gate.dynamical[i].weight.detach().numpy() for i in (0, 2))
+    dynamical = 1 / (1 + np.exp(-(excite @ np.maximum(squeeze @ u.mean((1, 2)), 0))))
+    return dynamical[:, None, None] * statical * u
+
+
+def gsta_gate(u: np.ndarray, gate: GstaGate) -> np.ndarray:
+    both = pointwise(depthwise(depthwise(u, gate.attention[0]), gate.attention[1]), gate.attention[2])
+    return both[: len(u)] / (1 + np.exp(-both[len(u) :]))
+
+
+def reference_block(block: GatedBlock, x: np.ndarray, gated: Callable[..., np.ndarray]) -> np.ndarray:
     """The paper's equations for one sample (C, H, W) in float64."""
     normed = batch_norm(x, block.norm1)
     u = gelu(pointwise(normed, block.proj1))
-    statical = pointwise(
-        depthwise(depthwise(u, block.gate.statical[0]), block.gate.statical[1]), block.gate.statical[2]
-    )
-    squeeze, excite = (block.gate.dynamical[i].weight.detach().numpy() for i in (0, 2))
-    dynamical = 1 / (1 + np.exp(-(excite @ np.maximum(squeeze @ u.mean((1, 2)), 0))))
-    attended = pointwise(dynamical[:, None, None] * statical * u, block.proj2) + normed
+    attended = pointwise(gated(u, block.gate), block.proj2) + normed
     x = x + block.scale1.detach().numpy() * attended
     hidden = pointwise(batch_norm(x, block.norm2), block.mlp[0])
     x = x + block.scale2.detach().numpy() * pointwise(gelu(depthwise(hidden, block.mlp[1])), block.mlp[3])
     return pointwise(x, block.reduction)
 
 
-def test_block_is_the_papers_equation() -> None:
+@pytest.mark.parametrize(
+    ("gate", "gated"), [(Gate(16, True, True), tau_gate), (GstaGate(16), gsta_gate)], ids=["tau", "gsta"]
+)
+def test_block_is_the_papers_equation(gate: nn.Module, gated: Callable[..., np.ndarray]) -> None:
     torch.manual_seed(0)
-    block = TauBlock(16, 24, TauConfig(hid_s=4, hid_t=16, mlp_ratio=2), 0.0).double().eval()
+    block = GatedBlock(gate, 16, 24, mlp_ratio=2, layer_scale=1e-2, drop_path=0.0).double().eval()
     with torch.no_grad():
         for p in [*block.parameters(), block.norm1.running_mean, block.norm2.running_mean]:
             p.copy_(torch.randn_like(p) * 0.5)
         block.norm1.running_var.uniform_(0.5, 2)
         block.norm2.running_var.uniform_(0.5, 2)
     x = torch.randn(2, 16, 11, 9, dtype=torch.float64)
-    expected = np.stack([reference_block(block, sample.numpy()) for sample in x])
+    expected = np.stack([reference_block(block, sample.numpy(), gated) for sample in x])
     np.testing.assert_allclose(block(x).detach().numpy(), expected, rtol=1e-10, atol=1e-10)
 
 
@@ -140,7 +156,7 @@ def test_clips_of_a_batch_do_not_touch_each_other() -> None:
 @pytest.mark.parametrize("project", [False, True])
 def test_every_parameter_gets_a_gradient(project: bool) -> None:
     torch.manual_seed(0)
-    module = build(spec_of("tau", 3, 1, 16, hid_s=4, hid_t=8, n_s=4, n_t=3, project=project))
+    module = build(spec_of("tau", 3, 1, 16, hid_s=4, hid_t=64, n_s=4, n_t=3, project=project))
     module(torch.rand(2, 3, 1, 16, 16)).square().mean().backward()
     assert [n for n, p in module.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
 

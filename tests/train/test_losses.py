@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from stzoo.train.losses import divergence_of_differences, squared_error
+from stzoo.train.losses import absolute_error, alignment, divergence_of_differences, moment_error, squared_error
 
 
 def softmax(values: np.ndarray, temperature: float) -> np.ndarray:
@@ -72,3 +72,57 @@ def test_half_precision_does_not_underflow() -> None:
     for dtype in (torch.float16, torch.bfloat16):
         value = divergence_of_differences(forecast.to(dtype), truth.to(dtype), 0.1, "sum").item()
         assert value == pytest.approx(expected, rel=1e-3)
+
+
+def test_alignment_is_the_cosine_of_two_planes() -> None:
+    torch.manual_seed(0)
+    a, b = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5)
+    planes = [x.double().flatten(0, 1).flatten(1).numpy() for x in (a, b)]
+    cosines = [abs(x @ y) / (np.linalg.norm(x) * np.linalg.norm(y)) for x, y in zip(*planes, strict=True)]
+    assert alignment(a, b).item() == pytest.approx(np.mean(cosines), rel=1e-5)
+    assert alignment(a, -3 * a).item() == pytest.approx(1.0, rel=1e-5)
+
+
+def derivative_kernel(i: int, j: int, k: int) -> np.ndarray:
+    """The k x k kernel that is exact on polynomials: its (i, j)-th moment is 1 and all its others are 0."""
+    place = np.arange(k) - (k - 1) // 2
+    basis = np.stack([place.astype(float) ** n / math.factorial(n) for n in range(k)])
+    inverse = np.linalg.inv(basis)
+    return np.outer(inverse[:, i], inverse[:, j])
+
+
+@pytest.mark.parametrize("k", [3, 5, 7])
+def test_the_moment_error_is_zero_for_derivatives_only(k: int) -> None:
+    kernels = np.stack([derivative_kernel(i, j, k) for i in range(k) for j in range(k)])[:, None].repeat(2, 1)
+    exact = torch.from_numpy(kernels)
+    assert moment_error(exact).item() == pytest.approx(0.0, abs=1e-12)
+    assert moment_error(exact.roll(1, 0)).item() > 0.01  # the right kernels in the wrong places
+
+
+def test_a_derivative_kernel_differentiates() -> None:
+    """What the moments stand for: sampled on a polynomial, the (1, 2) kernel gives d/dy d2/dx2 there."""
+    y, x = np.meshgrid(np.arange(7) - 3, np.arange(7) - 3, indexing="ij")
+    field = 2.0 + 3.0 * y * x**2 + 0.5 * y**2 - x
+    assert (derivative_kernel(1, 2, 7) * field).sum() == pytest.approx(6.0)
+
+
+def test_the_moment_error_one_term_at_a_time() -> None:
+    torch.manual_seed(0)
+    kernels = torch.randn(9, 2, 3, 3)
+    total = 0.0
+    for c in range(2):
+        for f in range(9):
+            for i in range(3):
+                for j in range(3):
+                    moment, order = 0.0, math.factorial(i) * math.factorial(j)
+                    for y in range(3):
+                        for x in range(3):
+                            moment += (y - 1) ** i * (x - 1) ** j / order * kernels[f, c, y, x].item()
+                    total += (moment - (1.0 if f == 3 * i + j else 0.0)) ** 2 / 81
+    assert moment_error(kernels).item() == pytest.approx(total, rel=1e-5)
+
+
+def test_absolute_error_in_both_reductions(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
+    error = np.abs(pair[0].double().numpy() - pair[1].double().numpy())
+    assert absolute_error(*pair, "mean").item() == pytest.approx(error.mean(), rel=1e-5)
+    assert absolute_error(*pair, "sum").item() == pytest.approx(error.sum() / 2, rel=1e-5)

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stzoo.models.tau import Tau, TauBlock
+from stzoo.models.gated_block import GatedBlock
+from stzoo.models.tau import Tau
 from stzoo.spec import ModelSpec
 
 SIDE = 16  # of a plane in the translator, in pixels
@@ -36,7 +37,7 @@ def why_not(module: nn.Module, spec: ModelSpec) -> str | None:
         return "only tau has fused kernels"
     if (spec.height // module.stride, spec.width // module.stride) != (SIDE, SIDE):
         return f"the translator's planes must be {SIDE}x{SIDE}"
-    blocks = [m for m in module.translator.children() if isinstance(m, TauBlock)]
+    blocks = [m for m in module.translator.children() if isinstance(m, GatedBlock)]
     if any(b.proj1.in_channels % 32 for b in blocks) or module.decoder.readout.in_channels % 32:
         return "widths must be multiples of 32"
     if module.decoder.readout.in_channels > 256:
@@ -103,7 +104,7 @@ class FusedTau(nn.Module):
         width = x.shape[-1]
         x = x.view(b, t, SIDE, SIDE, width).permute(0, 2, 3, 1, 4).reshape(b * _PIXELS, t * width)
         for layer in plain.translator:
-            x = _block(layer, x.float()) if isinstance(layer, TauBlock) else _pointwise(layer, x.to(_BF16))
+            x = _block(layer, x.float()) if isinstance(layer, GatedBlock) else _pointwise(layer, x.to(_BF16))
         x = x.to(_BF16).view(b, SIDE, SIDE, t, width).permute(0, 3, 1, 2, 4).reshape(b * t, SIDE, SIDE, width)
         for layer in plain.decoder.layers[:-1]:
             x = _conv_norm(layer, x)
@@ -133,7 +134,7 @@ def _conv_norm(layer: Any, x: Tensor) -> Tensor:
 
 
 def _block(block: Any, x: Tensor) -> Tensor:
-    """`TauBlock` on the float32 residual stream (B * 256, C)."""
+    """`GatedBlock` on the float32 residual stream (B * 256, C)."""
     statical, dynamical, mlp = block.gate.statical, block.gate.dynamical, block.mlp
     x = _Block.apply(
         x, block.norm1, block.norm2,

@@ -1,0 +1,133 @@
+"""E3D-LSTM (Wang et al., ICLR 2019): 3-D convolutions over the last two frames, and recall of earlier memories.
+
+The paper's window of two frames and kernels two frames deep are fixed here. A 3-D convolution as deep as its input is a
+2-D one over the channels of both frames, and its answer, one frame deep, holds for both: broadcasting says so.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from stzoo.models.recurrent import RecurrentConfig, from_patches, grid, to_patches
+from stzoo.spec import ModelSpec, bounded
+
+WINDOW = 2
+
+
+@dataclass(frozen=True)
+class E3dLstmConfig(RecurrentConfig):
+    """`history` earlier memories are recalled, the zero one at the start among them; 19 cover 10 + 10 frames.
+
+    `variant` "paper" hands the new global memory on and attends from place to place. Public code hands on the *old*
+    global memory, which so remains zero, and cuts memories into rows of `hidden` numbers without bringing the channels
+    to the end first; "public" reproduces both, for weights that were trained so.
+    """
+
+    history: int = bounded(20, 1, 256)
+    variant: Literal["paper", "public"] = "paper"
+
+
+class State(NamedTuple):
+    """Volumes of (B, hidden, 2, H/patch, W/patch).
+
+    h: of every layer; m: the global memory; past: every layer's last cells, oldest first, (B, hidden, n, 2, H/patch,
+    W/patch) with n at most `history`; frame: the last patched frame (B, C * patch * patch, H/patch, W/patch).
+    """
+
+    h: tuple[Tensor, ...]
+    m: Tensor
+    past: tuple[Tensor, ...]
+    frame: Tensor
+
+
+class Gates(nn.Conv2d):
+    """(B, c_in, 2, H, W) -> (B, c_out, 1, H, W): kernels of 2 x kernel x kernel, without padding in time or biases."""
+
+    def __init__(self, c_in: int, c_out: int, kernel: int):
+        super().__init__(c_in * WINDOW, c_out, kernel, padding=kernel // 2, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.flatten(1, 2)).unsqueeze(2)
+
+
+class Cell(nn.Module):
+    """Eidetic 3D LSTM. Gates of x lie in the order i, g, r, o, i', g', f'; those of m in the order i', f', g', m.
+
+    c = LayerNorm(c + RECALL(r, past c)) + i g;  m = f' tanh(W m) + i' g';
+    h = sigmoid(tanh(x_o + h_o + W c + W m)) tanh(W_mix [c, m]): the published output gate, squashed twice.
+    """
+
+    def __init__(self, c_in: int, size: tuple[int, int], config: E3dLstmConfig):
+        super().__init__()
+        hidden, kernel = config.hidden, config.kernel
+        self.variant = config.variant
+        self.x = Gates(c_in, 7 * hidden, kernel)
+        self.h = Gates(hidden, 4 * hidden, kernel)
+        self.m = Gates(hidden, 4 * hidden, kernel)
+        self.c_to_o = Gates(hidden, hidden, kernel)
+        self.m_to_o = Gates(hidden, hidden, kernel)
+        self.norm = nn.LayerNorm([hidden, WINDOW, *size])
+        self.mix = nn.Conv2d(2 * hidden, hidden, 1, bias=False)
+
+    def recall(self, query: Tensor, past: Tensor) -> Tensor:
+        """Softmax attention without scaling; the past is both keys and values. (B, hidden, 2, H, W) -> the same."""
+        b, hidden = query.shape[:2]
+        if self.variant == "paper":
+            q, kv = query.flatten(2).transpose(1, 2), past.flatten(2).transpose(1, 2)
+            return attend(q, kv).transpose(1, 2).reshape(query.shape)
+        q, kv = query.reshape(b, -1, hidden), past.transpose(1, 2).reshape(b, -1, hidden)
+        return attend(q, kv).reshape(query.shape)
+
+    def forward(self, x: Tensor, h: Tensor, past: Tensor, m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x_i, x_g, x_r, x_o, x_i2, x_g2, x_f2 = self.x(x).chunk(7, 1)
+        h_i, h_g, h_r, h_o = self.h(h).chunk(4, 1)
+        m_i, m_f, m_g, m_m = self.m(m).chunk(4, 1)
+        c = past[:, :, -1]
+        query = (x_r + h_r).sigmoid().expand_as(c)
+        c = self.norm(c + self.recall(query, past)) + (x_i + h_i).sigmoid() * (x_g + h_g).tanh()
+        new = (x_f2 + m_f + 1.0).sigmoid() * m_m.tanh() + (x_i2 + m_i).sigmoid() * (x_g2 + m_g).tanh()
+        new = new.expand_as(c)
+        o = (x_o + h_o + self.c_to_o(c) + self.m_to_o(new)).tanh().sigmoid()
+        mixed = self.mix(torch.cat([c, new], 1).flatten(2, 3)).view_as(c)  # 1x1: the frames may lie below one another
+        return o * mixed.tanh(), c, new if self.variant == "paper" else m
+
+
+def attend(query: Tensor, memory: Tensor) -> Tensor:
+    """(B, N, C) and (B, M, C) -> (B, N, C): softmax(query memory^T) memory."""
+    q, kv = query[:, None].contiguous(), memory[:, None].contiguous()  # so laid out, torch never holds the whole matrix
+    return nn.functional.scaled_dot_product_attention(q, kv, kv, scale=1.0).squeeze(1)
+
+
+class E3dLstm(nn.Module):
+    """Sequential: one frame (B, C, H, W) in, the forecast of the next one out. H and W as in the spec, no other."""
+
+    stride = None
+
+    def __init__(self, spec: ModelSpec, config: E3dLstmConfig):
+        super().__init__()
+        size = grid(spec, config.patch)
+        self.patch, self.hidden, self.history = config.patch, config.hidden, config.history
+        self.frame_channels = spec.channels * config.patch**2
+        widths = [self.frame_channels] + [config.hidden] * (config.layers - 1)
+        self.cells = nn.ModuleList(Cell(w, size, config) for w in widths)
+        self.readout = Gates(config.hidden, self.frame_channels, 1)
+
+    def initial_state(self, batch: int, size: tuple[int, int], device: torch.device, dtype: torch.dtype) -> State:
+        h, w = size[0] // self.patch, size[1] // self.patch
+        zeros = torch.zeros(batch, self.hidden, WINDOW, h, w, device=device, dtype=dtype)
+        frame = torch.zeros(batch, self.frame_channels, h, w, device=device, dtype=dtype)
+        layers = len(self.cells)
+        return State((zeros,) * layers, zeros, (zeros[:, :, None],) * layers, frame)
+
+    def step(self, frame: Tensor, state: State) -> tuple[Tensor, State]:
+        frame = to_patches(frame, self.patch)
+        x, m = torch.stack([state.frame, frame], 2), state.m
+        hs, pasts = [], []
+        for cell, h, past in zip(self.cells, state.h, state.past, strict=True):
+            x, c, m = cell(x, h, past, m)
+            hs.append(x)
+            pasts.append(torch.cat([past, c[:, :, None]], 2)[:, :, -self.history :])
+        forecast = from_patches(self.readout(x).squeeze(2), self.patch)
+        return forecast, State(tuple(hs), m, tuple(pasts), frame)

@@ -1,0 +1,93 @@
+"""The residual block that TAU and SimVP's gSTA share around their different gates, and how its weights start."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from stzoo.models.encoder_decoder import DropPath, block_widths
+
+
+def large_kernel(dim: int, dim_out: int) -> nn.Sequential:
+    """Large-kernel attention: depthwise 5x5, depthwise 7x7 with dilation 3 (together a 23x23 receptive field), 1x1."""
+    return nn.Sequential(
+        nn.Conv2d(dim, dim, 5, padding=2, groups=dim),
+        nn.Conv2d(dim, dim, 7, padding=9, dilation=3, groups=dim),
+        nn.Conv2d(dim, dim_out, 1),
+    )
+
+
+class GatedBlock(nn.Module):
+    """x + s1 * Attn(BN(x)), then x + s2 * MLP(BN(x)); a 1x1 at the end where the width changes.
+
+    Attn = 1x1, GELU, `gate`, 1x1, plus its input.
+    """
+
+    def __init__(self, gate: nn.Module, dim: int, dim_out: int, mlp_ratio: int, layer_scale: float, drop_path: float):
+        super().__init__()
+        hidden = dim * mlp_ratio
+        self.norm1 = nn.BatchNorm2d(dim)
+        self.proj1 = nn.Conv2d(dim, dim, 1)
+        self.gate = gate
+        self.proj2 = nn.Conv2d(dim, dim, 1)
+        self.norm2 = nn.BatchNorm2d(dim)
+        self.mlp = nn.Sequential(
+            nn.Conv2d(dim, hidden, 1),
+            nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden),
+            nn.GELU(),
+            nn.Conv2d(hidden, dim, 1),
+        )
+        self.act = nn.GELU()
+        self.scale1 = nn.Parameter(torch.full((dim, 1, 1), layer_scale))
+        self.scale2 = nn.Parameter(torch.full((dim, 1, 1), layer_scale))
+        self.drop_path = DropPath(drop_path)
+        self.reduction = nn.Conv2d(dim, dim_out, 1) if dim_out != dim else nn.Identity()
+
+    def attention(self, x: Tensor) -> Tensor:
+        return self.proj2(self.gate(self.act(self.proj1(x)))) + x
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path(self.scale1 * self.attention(self.norm1(x)))
+        x = x + self.drop_path(self.scale2 * self.mlp(self.norm2(x)))
+        return self.reduction(x)
+
+
+def gated_translator(
+    outer: int,
+    gate: Callable[[int], nn.Module],
+    *,
+    hid_t: int,
+    n_t: int,
+    mlp_ratio: int,
+    layer_scale: float,
+    drop_path: float,
+    project: bool,
+) -> nn.Sequential:
+    """n_t blocks, `outer` wide at both ends and `hid_t` between; `project` brings the ends to hid_t by a 1x1 instead.
+
+    `gate` makes the gate of a block from its width. Residual branches are dropped ever more often towards the end.
+    """
+    widths = block_widths(hid_t if project else outer, hid_t, n_t)
+    rates = [drop_path * i / (n_t - 1) for i in range(n_t)]
+    layers: list[nn.Module] = [
+        GatedBlock(gate(a), a, b, mlp_ratio, layer_scale, r) for (a, b), r in zip(widths, rates, strict=True)
+    ]
+    if project:
+        layers = [nn.Conv2d(outer, hid_t, 1), *layers, nn.Conv2d(hid_t, outer, 1)]
+    translator = nn.Sequential(*layers)
+    _initialise(translator)
+    return translator
+
+
+def _initialise(translator: nn.Module) -> None:
+    """Normal weights of variance 2 / fan-out in convolutions, zero biases (as published)."""
+    if next(translator.parameters()).is_meta:
+        return  # nothing to fill, and torch would spend most of a second on importing sympy to do so
+    for m in translator.modules():
+        if isinstance(m, nn.Conv2d):
+            fan_out = m.kernel_size[0] * m.kernel_size[1] * m.out_channels // m.groups
+            nn.init.normal_(m.weight, 0.0, (2.0 / fan_out) ** 0.5)
+            if m.bias is not None:
+                nn.init.zeros_(m.bias)
+        elif isinstance(m, nn.Linear):
+            nn.init.trunc_normal_(m.weight, std=0.02)

@@ -1,0 +1,140 @@
+"""PhyDNet (Le Guen and Thome, CVPR 2020): a physical branch and a residual branch in one latent space.
+
+PhyCell advances its state by a combination of learned partial derivatives and corrects it by what it sees, like a
+Kalman filter; a ConvLSTM carries what the physics does not explain. Training ties the 7x7 kernels to the derivatives
+they stand for (`stzoo.train.losses.moment_error`).
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from stzoo.errors import SpecError
+from stzoo.models.recurrent import zero_plane
+from stzoo.spec import ModelSpec, bounded
+
+
+@dataclass(frozen=True)
+class PhyDNetConfig:
+    """Frames are encoded to 2 * `width` channels at 1/`patch` of their size.
+
+    `kernel`^2 derivatives are learned with kernels of that size; `lstm` are the hidden channels of the residual
+    branch's layers, of which one more with 2 * `width` follows.
+    """
+
+    width: int = bounded(32, 16, 1024)
+    lstm: tuple[int, ...] = bounded((128, 128), 1, 4096)
+    kernel: int = bounded(7, 3, 15)
+    patch: Literal[2, 4] = 4
+
+    def __post_init__(self) -> None:
+        if self.width % 16:
+            raise SpecError(f"spec.params.width is {self.width}; it must be a multiple of 16")
+        if self.kernel % 2 == 0:
+            raise SpecError(f"spec.params.kernel is {self.kernel}; it must be odd")
+
+
+class State(NamedTuple):
+    """The physical state, and hidden state and cell of every layer of the residual branch, all at 1/patch size."""
+
+    physical: Tensor
+    residual: tuple[tuple[Tensor, Tensor], ...]
+
+
+class Conv(nn.Sequential):
+    """3x3 convolution (transposed where `up`), GroupNorm(16), LeakyReLU(0.2)."""
+
+    def __init__(self, c_in: int, c_out: int, stride: int = 1, up: bool = False):
+        conv = upsample(c_in, c_out, stride) if up else nn.Conv2d(c_in, c_out, 3, stride=stride, padding=1)
+        super().__init__(conv, nn.GroupNorm(16, c_out), nn.LeakyReLU(0.2))
+
+
+def upsample(c_in: int, c_out: int, stride: int) -> nn.ConvTranspose2d:
+    return nn.ConvTranspose2d(c_in, c_out, 3, stride=stride, padding=1, output_padding=stride - 1)
+
+
+class PhyCell(nn.Module):
+    """Prediction h + Phi(h), then correction towards the input: h' + K (x - h') with the gain K = sigmoid(W [x, h]).
+
+    `derivatives` holds kernel^2 filters; filter i * kernel + j stands for the derivative of order i, j.
+    """
+
+    def __init__(self, channels: int, kernel: int):
+        super().__init__()
+        self.derivatives = nn.Conv2d(channels, kernel**2, kernel, padding=kernel // 2)
+        self.norm = nn.GroupNorm(kernel, kernel**2)
+        self.combine = nn.Conv2d(kernel**2, channels, 1)
+        self.gain = nn.Conv2d(2 * channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor, h: Tensor) -> Tensor:
+        predicted = h + self.combine(self.norm(self.derivatives(h)))
+        gain = self.gain(torch.cat([x, h.to(x.dtype)], 1)).sigmoid()
+        return predicted + gain * (x - predicted)
+
+
+class LstmCell(nn.Module):
+    """3x3 ConvLSTM with biases, input and hidden state convolved together. Gates lie in the order i, f, o, g."""
+
+    def __init__(self, c_in: int, hidden: int):
+        super().__init__()
+        self.gates = nn.Conv2d(c_in + hidden, 4 * hidden, 3, padding=1)
+
+    def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        i, f, o, g = self.gates(torch.cat([x, h.to(x.dtype)], 1)).chunk(4, 1)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        return o.sigmoid() * c.tanh(), c
+
+
+class PhyDNet(nn.Module):
+    """Sequential: one frame (B, C, H, W) in [0, 1] in, the forecast of the next one out, through a sigmoid.
+
+    H and W multiples of `patch`.
+    """
+
+    def __init__(self, spec: ModelSpec, config: PhyDNetConfig):
+        super().__init__()
+        check_unit_range(spec)
+        self.stride = config.patch
+        w, features = config.width, 2 * config.width
+        second = config.patch // 2
+        self.encoder = nn.Sequential(Conv(spec.channels, w, 2), Conv(w, w), Conv(w, features, second))
+        self.to_physical = nn.Sequential(Conv(features, features), Conv(features, features))
+        self.to_residual = nn.Sequential(Conv(features, features), Conv(features, features))
+        self.physical = PhyCell(features, config.kernel)
+        self.widths = (*config.lstm, features)
+        inputs = (features, *config.lstm)
+        self.residual = nn.ModuleList(LstmCell(a, b) for a, b in zip(inputs, self.widths, strict=True))
+        self.from_physical = nn.Sequential(Conv(features, features, up=True), Conv(features, features, up=True))
+        self.from_residual = nn.Sequential(Conv(features, features, up=True), Conv(features, features, up=True))
+        self.decoder = nn.Sequential(
+            Conv(features, w, 2, up=True), Conv(w, w, up=True), upsample(w, spec.channels, second)
+        )
+
+    def initial_state(self, batch: int, size: tuple[int, int], device: torch.device, dtype: torch.dtype) -> State:
+        def zeros(channels: int) -> Tensor:
+            return zero_plane(batch, channels, size, self.stride, device, dtype)
+
+        return State(zeros(self.widths[-1]), tuple((zeros(w), zeros(w)) for w in self.widths))
+
+    def step(self, frame: Tensor, state: State) -> tuple[Tensor, State]:
+        features = self.encoder(frame)
+        physical = self.physical(self.to_physical(features), state.physical)
+        x, residual = self.to_residual(features), []
+        for cell, (h, c) in zip(self.residual, state.residual, strict=True):
+            x, c = cell(x, h, c)
+            residual.append((x, c))
+        decoded = self.decoder(self.from_physical(physical) + self.from_residual(x))
+        return decoded.sigmoid(), State(physical, tuple(residual))
+
+
+def check_unit_range(spec: ModelSpec) -> None:
+    """A sigmoid reaches (0, 1) only, so normalised frames must lie there. Raises `SpecError`."""
+    ends = spec.value_range or ()
+    normalised = {((v - m) / s) for m in spec.mean for s in spec.std for v in ends}
+    if normalised != {0.0, 1.0}:
+        raise SpecError(
+            f"spec.value_range is {spec.value_range}, mean {spec.mean}, std {spec.std}; phydnet ends in a sigmoid, "
+            "so they must bring values to [0, 1]"
+        )

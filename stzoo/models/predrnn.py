@@ -1,0 +1,102 @@
+"""PredRNN (Wang et al., NIPS 2017): spatiotemporal LSTM cells that share one memory, which zigzags through the stack.
+
+The memory M leaves the top layer at one time step and enters the bottom layer at the next. The second version (TPAMI
+2022) trains with a loss that keeps the increments of M and of each layer's own cell C apart; forecasts do without.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from stzoo.models.recurrent import RecurrentConfig, from_patches, gates, grid, to_patches, zero_plane
+from stzoo.spec import ModelSpec
+
+
+@dataclass(frozen=True)
+class PredRnnConfig(RecurrentConfig):
+    """`layer_norm` normalises every gate convolution over (channels, height, width), affinely; the size is then fixed.
+
+    `decouple` adds the 1x1 adapter that the decoupling loss of the second version sees the increments through.
+    """
+
+    layer_norm: bool = False
+    decouple: bool = False
+
+
+class State(NamedTuple):
+    """Planes of (B, hidden, H/patch, W/patch): h and c of every layer, the shared m.
+
+    `increments` are i * g and i' * g' of every layer at the last step: what the decoupling loss compares.
+    """
+
+    h: tuple[Tensor, ...]
+    c: tuple[Tensor, ...]
+    m: Tensor
+    increments: tuple[tuple[Tensor, Tensor], ...]
+
+
+class SpatioTemporalCell(nn.Module):
+    """ST-LSTM. Gates lie in the order i, f, g, i', f', g', o; forget gates have a bias of 1.
+
+    c = f c + i g;  m = f' m + i' g';  o = sigmoid(x_o + h_o + W_o [c, m]);  h = o tanh(W_mix [c, m]).
+    """
+
+    def __init__(self, c_in: int, hidden: int, kernel: int, norm: tuple[int, int] | None = None):
+        super().__init__()
+
+        def normed(c_in: int, c_out: int) -> nn.Module:
+            conv = gates(c_in, c_out, kernel)
+            return conv if norm is None else nn.Sequential(conv, nn.LayerNorm([c_out, *norm]))
+
+        self.x = normed(c_in, 7 * hidden)
+        self.h = normed(hidden, 4 * hidden)
+        self.m = normed(hidden, 3 * hidden)
+        self.o = normed(2 * hidden, hidden)
+        self.mix = nn.Conv2d(2 * hidden, hidden, 1, bias=False)
+
+    def forward(
+        self, x: Tensor, h: Tensor, c: Tensor, m: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor]]:
+        x_i, x_f, x_g, x_i2, x_f2, x_g2, x_o = self.x(x).chunk(7, 1)
+        h_i, h_f, h_g, h_o = self.h(h).chunk(4, 1)
+        m_i, m_f, m_g = self.m(m).chunk(3, 1)
+        to_c = (x_i + h_i).sigmoid() * (x_g + h_g).tanh()
+        to_m = (x_i2 + m_i).sigmoid() * (x_g2 + m_g).tanh()
+        c = (x_f + h_f + 1.0).sigmoid() * c + to_c
+        m = (x_f2 + m_f + 1.0).sigmoid() * m + to_m
+        memory = torch.cat([c, m], 1)
+        h = (x_o + h_o + self.o(memory)).sigmoid() * self.mix(memory).tanh()
+        return h, c, m, (to_c, to_m)
+
+
+class PredRnn(nn.Module):
+    """Sequential: one frame (B, C, H, W) in, the forecast of the next one out. H and W multiples of `patch`."""
+
+    def __init__(self, spec: ModelSpec, config: PredRnnConfig):
+        super().__init__()
+        size = grid(spec, config.patch)
+        self.patch, self.hidden = config.patch, config.hidden
+        self.stride = None if config.layer_norm else config.patch
+        c = spec.channels * config.patch**2
+        widths = [c] + [config.hidden] * (config.layers - 1)
+        norm = size if config.layer_norm else None
+        self.cells = nn.ModuleList(SpatioTemporalCell(w, config.hidden, config.kernel, norm) for w in widths)
+        self.readout = nn.Conv2d(config.hidden, c, 1, bias=False)
+        self.adapter = nn.Conv2d(config.hidden, config.hidden, 1, bias=False) if config.decouple else None
+
+    def initial_state(self, batch: int, size: tuple[int, int], device: torch.device, dtype: torch.dtype) -> State:
+        zeros = zero_plane(batch, self.hidden, size, self.patch, device, dtype)
+        layers = len(self.cells)
+        return State((zeros,) * layers, (zeros,) * layers, zeros, ((zeros, zeros),) * layers)
+
+    def step(self, frame: Tensor, state: State) -> tuple[Tensor, State]:
+        x, m = to_patches(frame, self.patch), state.m
+        hs, cs, increments = [], [], []
+        for cell, h, c in zip(self.cells, state.h, state.c, strict=True):
+            x, c, m, increment = cell(x, h, c, m)
+            hs.append(x)
+            cs.append(c)
+            increments.append(increment)
+        return from_patches(self.readout(x), self.patch), State(tuple(hs), tuple(cs), m, tuple(increments))

@@ -1,0 +1,59 @@
+"""What the recurrent architectures share: patches instead of pixels, one convolution for several gates, a common size.
+
+A recurrent module is *sequential* (`stzoo.unroll`): ``initial_state(batch, size, device, dtype)`` and
+``step(frame (B, C, H, W), state) -> (frame, state)``. A state is made for a call and never kept in the module.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from stzoo.errors import SpecError
+from stzoo.spec import ModelSpec, bounded
+
+
+@dataclass(frozen=True)
+class RecurrentConfig:
+    """`layers` cells of `hidden` channels, with `kernel` x `kernel` gates, on patches of `patch` x `patch` pixels."""
+
+    layers: int = bounded(4, 1, 32)
+    hidden: int = bounded(128, 1, 4096)
+    kernel: int = bounded(5, 1, 31)
+    patch: int = bounded(4, 1, 64)
+
+    def __post_init__(self) -> None:
+        if self.kernel % 2 == 0:
+            raise SpecError(f"spec.params.kernel is {self.kernel}; it must be odd")
+
+
+def grid(spec: ModelSpec, patch: int) -> tuple[int, int]:
+    """Rows and columns of patches in a frame of the spec's size. Raises `SpecError` where the patch does not fit."""
+    if spec.height % patch or spec.width % patch:
+        raise SpecError(f"spec.params.patch is {patch}; it must divide the frame, {spec.height}x{spec.width}")
+    return spec.height // patch, spec.width // patch
+
+
+def to_patches(frame: Tensor, p: int) -> Tensor:
+    """(B, C, H, W) -> (B, p*p*C, H/p, W/p): channel (row * p + column) * C + c, the order of published checkpoints."""
+    b, c, h, w = frame.shape
+    return frame.reshape(b, c, h // p, p, w // p, p).permute(0, 3, 5, 1, 2, 4).reshape(b, p * p * c, h // p, w // p)
+
+
+def from_patches(patches: Tensor, p: int) -> Tensor:
+    """The inverse of `to_patches`."""
+    b, c, h, w = patches.shape
+    c = c // (p * p)
+    return patches.reshape(b, p, p, c, h, w).permute(0, 3, 4, 1, 5, 2).reshape(b, c, h * p, w * p)
+
+
+def gates(c_in: int, c_out: int, kernel: int) -> nn.Conv2d:
+    """A convolution of the same size, without a bias: the pre-activations of all the gates that read one input."""
+    return nn.Conv2d(c_in, c_out, kernel, padding=kernel // 2, bias=False)
+
+
+def zero_plane(
+    batch: int, channels: int, size: tuple[int, int], patch: int, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """(batch, channels, H/patch, W/patch) of zeros, what every memory starts from; `size` is the frame's (H, W)."""
+    return torch.zeros(batch, channels, size[0] // patch, size[1] // patch, device=device, dtype=dtype)

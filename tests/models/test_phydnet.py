@@ -1,0 +1,138 @@
+"""PhyDNet against its equations, written out in float64, one tap and one group at a time."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from recurrent_modules import Unrolled, gmac, module_of, spec_of
+from torch import Tensor, nn
+
+from stzoo.errors import SpecError
+from stzoo.models import build
+from stzoo.models.phydnet import LstmCell, PhyCell, PhyDNet
+from stzoo.spec import ModelSpec
+
+Array = NDArray[np.float64]
+
+
+def array(x: Tensor) -> Array:
+    return x.detach().double().numpy()
+
+
+def conv(x: Array, layer: nn.Conv2d) -> Array:
+    """(C, H, W), stride 1 or 2, zeros outside the plane: a sum over taps."""
+    weight, k, s = array(layer.weight), layer.kernel_size[0], layer.stride[0]
+    _, h, w = x.shape
+    padded = np.pad(x, ((0, 0), (k // 2, k // 2), (k // 2, k // 2)))
+    out = np.tile(array(layer.bias)[:, None, None], (1, h // s, w // s))
+    for dy in range(k):
+        for dx in range(k):
+            out += np.einsum("oc,chw->ohw", weight[:, :, dy, dx], padded[:, dy : dy + h : s, dx : dx + w : s])
+    return out
+
+
+def transposed(x: Array, layer: nn.ConvTranspose2d) -> Array:
+    """Every pixel spreads its value over 3x3 places of a canvas `stride` times as large."""
+    weight, s = array(layer.weight), layer.stride[0]
+    _, h, w = x.shape
+    canvas = np.zeros((weight.shape[1], h * s + 2, w * s + 2))
+    for y in range(h):
+        for z in range(w):
+            canvas[:, y * s : y * s + 3, z * s : z * s + 3] += np.einsum("c,coij->oij", x[:, y, z], weight)
+    return canvas[:, 1 : h * s + 1, 1 : w * s + 1] + array(layer.bias)[:, None, None]
+
+
+def group_norm(x: Array, layer: nn.GroupNorm) -> Array:
+    out = np.empty_like(x)
+    size = len(x) // layer.num_groups
+    for start in range(0, len(x), size):
+        group = x[start : start + size]
+        out[start : start + size] = (group - group.mean()) / np.sqrt(group.var() + layer.eps)
+    return out * array(layer.weight)[:, None, None] + array(layer.bias)[:, None, None]
+
+
+def layers(x: Array, blocks: nn.Module) -> Array:
+    for layer in blocks.modules():
+        if isinstance(layer, nn.Conv2d):
+            x = conv(x, layer)
+        elif isinstance(layer, nn.ConvTranspose2d):
+            x = transposed(x, layer)
+        elif isinstance(layer, nn.GroupNorm):
+            x = group_norm(x, layer)
+        elif isinstance(layer, nn.LeakyReLU):
+            x = np.where(x > 0, x, 0.2 * x)
+    return x
+
+
+def sigmoid(x: Array) -> Array:
+    return 1 / (1 + np.exp(-x))
+
+
+def phycell(x: Array, h: Array, cell: PhyCell) -> Array:
+    derivatives = group_norm(conv(h, cell.derivatives), cell.norm)
+    predicted = h + conv(derivatives, cell.combine)
+    gain = sigmoid(conv(np.concatenate([x, h]), cell.gain))
+    return predicted + gain * (x - predicted)
+
+
+def lstm(x: Array, h: Array, c: Array, cell: LstmCell) -> tuple[Array, Array]:
+    i, f, o, g = np.split(conv(np.concatenate([x, h]), cell.gates), 4)
+    c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+    return sigmoid(o) * np.tanh(c), c
+
+
+def reference(module: PhyDNet, frames: Array) -> list[Array]:
+    side = frames.shape[-1] // module.stride
+    physical = np.zeros((module.widths[-1], side, side))
+    states = [(np.zeros((w, side, side)), np.zeros((w, side, side))) for w in module.widths]
+    forecasts = []
+    for frame in frames:
+        features = layers(frame, module.encoder)
+        physical = phycell(layers(features, module.to_physical), physical, module.physical)
+        x = layers(features, module.to_residual)
+        for i, cell in enumerate(module.residual):
+            states[i] = lstm(x, *states[i], cell)
+            x = states[i][0]
+        decoded = layers(physical, module.from_physical) + layers(x, module.from_residual)
+        forecasts.append(sigmoid(layers(decoded, module.decoder)))
+    return forecasts
+
+
+@pytest.mark.parametrize("patch", [2, 4])
+def test_every_step_is_the_equation(patch: int) -> None:
+    module = module_of("phydnet", patch=patch).double()
+    frames = torch.rand(1, 4, 2, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    state = module.initial_state(1, (16, 16), frames.device, frames.dtype)
+    for frame, expected in zip(frames.unbind(1), reference(module, frames[0].numpy()), strict=True):
+        found, state = module.step(frame, state)
+        np.testing.assert_allclose(found[0].detach().numpy(), expected, rtol=0, atol=1e-12)
+
+
+class Painted(Unrolled):
+    """Also paints what each branch sees by itself, as the published code does at every step."""
+
+    def forward(self, past: Tensor) -> Tensor:
+        forecasts = [super().forward(past)]
+        for _ in range(19):
+            forecasts += [self.module.decoder(torch.rand(1, 64, 16, 16)).sigmoid() for _ in range(2)]
+        return sum(f.sum() for f in forecasts)  # type: ignore[return-value]
+
+
+@pytest.mark.slow
+def test_multiply_accumulates() -> None:
+    """The published 15.3 counts the branches painted one by one; a forecast needs only their sum."""
+    spec = ModelSpec(arch="phydnet", frames_in=10, frames_out=10, channels=1, height=64, width=64)
+    assert gmac(Unrolled(spec)) == pytest.approx(14.85, rel=0.001)
+    assert gmac(Painted(spec)) == pytest.approx(15.3, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "change", [{"value_range": None}, {"value_range": (-1.0, 1.0)}, {"mean": (0.5,)}, {"std": (2.0,)}]
+)
+def test_values_that_a_sigmoid_cannot_reach_are_refused(change: dict[str, object]) -> None:
+    with pytest.raises(SpecError, match=r"spec\.value_range is .*sigmoid"):
+        build(spec_of("phydnet").replace(**change), "meta")
+
+
+def test_a_normalisation_to_the_unit_range_is_accepted() -> None:
+    build(spec_of("phydnet").replace(value_range=(-1.0, 1.0), mean=(-1.0,), std=(2.0,)), "meta")

@@ -1,0 +1,170 @@
+"""What recurrent models are trained on: every frame counts, every parameter learns, and bfloat16 stays finite."""
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from stzoo.data.digits import drawn_digits
+from stzoo.data.mmnist import MovingDigits
+from stzoo.errors import SpecError
+from stzoo.models import ARCHITECTURES, build
+from stzoo.spec import ModelSpec
+from stzoo.train import Recipe, loop, train
+from stzoo.train.objectives import check, objective, sampled
+
+PARAMS: dict[str, dict[str, Any]] = {
+    "convlstm": {"layers": 2, "hidden": 8, "kernel": 3, "patch": 8},
+    "predrnn": {"layers": 2, "hidden": 8, "kernel": 3, "patch": 8, "decouple": True, "layer_norm": True},
+    "predrnnpp": {"layers": 2, "hidden": 8, "kernel": 3, "patch": 8},
+    "mim": {"layers": 2, "hidden": 8, "kernel": 3, "patch": 8},
+    "e3dlstm": {"layers": 2, "hidden": 8, "kernel": 3, "patch": 8, "history": 4},
+    "phydnet": {"width": 16, "lstm": [8], "kernel": 3},
+}
+BASE = Recipe(dataset="mmnist", minutes=1, batch=2, ddr_weight=0.0, sampling="scheduled", precision="float32")
+EXTRAS: dict[str, dict[str, Any]] = {
+    "predrnn": {"sampling": "reverse", "decouple_weight": 0.1},
+    "e3dlstm": {"l1_weight": 1.0},
+    "phydnet": {"sampling": "teacher", "moment_weight": 0.0526},
+}
+each = pytest.mark.parametrize("arch", PARAMS)
+
+
+def recipe_of(arch: str, **changes: Any) -> Recipe:
+    return dataclasses.replace(BASE, **EXTRAS.get(arch, {}) | changes)
+
+
+def spec_of(arch: str) -> ModelSpec:
+    return ModelSpec(
+        arch=arch, frames_in=3, frames_out=3, channels=1, height=64, width=64, params=PARAMS[arch]
+    )  # fmt: skip
+
+
+def clips(seed: int = 0) -> tuple[Tensor, Tensor]:
+    clip = MovingDigits(drawn_digits(), seed, 1 << 20, 3, 3).clips(0, 2)
+    return clip.past.float() / 255, clip.future.float() / 255
+
+
+def test_every_sequential_architecture_is_here() -> None:
+    assert {name for name, a in ARCHITECTURES.items() if hasattr(a.module, "step")} == set(PARAMS)
+
+
+@each
+@pytest.mark.parametrize("sampling", [None, "none"])
+def test_a_gradient_reaches_every_parameter(arch: str, sampling: str | None) -> None:
+    torch.manual_seed(0)
+    module = build(spec_of(arch))
+    with torch.no_grad():
+        for p in module.parameters():  # no gate starts as zero here, where gradients of others would vanish
+            p.add_(0.05 * torch.randn_like(p))
+    changes: dict[str, Any] = {} if sampling is None else {"sampling": sampling, "decouple_weight": 0.0}
+    recipe = recipe_of(arch, **changes)
+    objective(module, module, spec_of(arch), recipe, *clips(), 0.9).backward()
+    idle = {"adapter.weight"} if sampling and arch == "predrnn" else set()
+    found = {n for n, p in module.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0}
+    assert found == idle
+    assert all(p.grad.isfinite().all() for p in module.parameters() if p.grad is not None)
+
+
+@each
+def test_the_loss_is_taken_over_every_frame_but_the_first(arch: str) -> None:
+    """With all true frames shown, by hand: forecasts one step ahead, their mean squared error, and the extra terms."""
+    torch.manual_seed(0)
+    module = build(spec_of(arch)).double()
+    past, future = (x.double() for x in clips())
+    plain = recipe_of(arch, sampling="scheduled", decouple_weight=0.0, l1_weight=0.0, moment_weight=0.0)
+    frames = torch.cat([past, future], 1)
+    state = module.initial_state(2, (64, 64), frames.device, frames.dtype)  # type: ignore[operator]
+    errors = []
+    for t in range(5):
+        forecast, state = module.step(frames[:, t], state)  # type: ignore[operator]
+        errors.append((forecast - frames[:, t + 1]).square().mean().item())
+    found = objective(module, module, spec_of(arch), plain, past, future, 0.0).item()
+    assert found == pytest.approx(sum(errors) / 5, rel=1e-5)
+    if EXTRAS.get(arch, {}).keys() & {"l1_weight", "moment_weight"}:
+        more = objective(module, module, spec_of(arch), recipe_of(arch), past, future, 0.0).item()
+        assert more > found * 1.01
+
+
+def test_decoupling_is_the_mean_over_layers_and_steps() -> None:
+    torch.manual_seed(0)
+    spec = spec_of("predrnn")
+    module: Any = build(spec)
+    past, future = clips()
+    with torch.no_grad():
+        recipes = [recipe_of("predrnn", sampling="scheduled", decouple_weight=w) for w in (0.0, 1.0)]
+        plain, weighted = (objective(module, module, spec, r, past, future, 0.0) for r in recipes)
+        cosines = []
+        for _, state in sampled(module, torch.cat([past, future], 1), torch.ones(5, 2, dtype=torch.bool)):
+            for to_c, to_m in state.increments:
+                a, b = (torch.einsum("oi,bihw->bohw", module.adapter.weight[:, :, 0, 0], x) for x in (to_c, to_m))
+                dot = (a * b).sum((2, 3)) / (a.square().sum((2, 3)).sqrt() * b.square().sum((2, 3)).sqrt())
+                cosines.append(dot.abs().mean().item())
+    assert len(cosines) == 5 * 2
+    assert (weighted - plain).item() == pytest.approx(sum(cosines) / 10, rel=1e-4)
+
+
+@pytest.mark.slow
+@each
+def test_200_steps_in_bfloat16_stay_finite_and_learn(arch: str) -> None:
+    recipe = recipe_of(arch, precision="bfloat16", lr=3e-3, ema=0.9)
+    training = MovingDigits(drawn_digits(), 1, 1 << 20, 3, 3)
+    run = loop._Run(spec_of(arch), recipe, training, torch.device("cpu"))
+    torch.set_flush_denormal(True)
+    try:
+        losses = [run.advance(200).item() for _ in range(200)]
+    finally:
+        torch.set_flush_denormal(False)
+    assert all(math.isfinite(x) for x in losses)
+    run.check_finite()
+    assert all(t.isfinite().all() for t in run.ema.module.state_dict().values())
+    assert sum(losses[-20:]) < 0.9 * sum(losses[:20])
+
+
+def test_a_recurrent_model_trains_and_resumes_exactly(tmp_path: Path) -> None:
+    """Scheduled sampling draws from the random state that a checkpoint keeps."""
+    spec, recipe = spec_of("convlstm"), recipe_of("convlstm", validate_every=4, validation_clips=2)
+    data = [MovingDigits(drawn_digits(), seed, 1 << 20, 3, 3) for seed in (1, 2)]
+    whole = train(spec, recipe, *data, tmp_path / "whole", steps=8, device="cpu", progress=False)
+    training = data[0]
+
+    class Stop(Exception):
+        pass
+
+    class Interrupted:
+        def __len__(self) -> int:
+            return len(training)
+
+        def clips(self, start: int, stop: int) -> Any:
+            if start >= 6 * recipe.batch:
+                raise Stop
+            return training.clips(start, stop)
+
+    with pytest.raises(Stop):
+        train(spec, recipe, Interrupted(), data[1], tmp_path / "parts", steps=8, device="cpu", progress=False)
+    parts = train(spec, recipe, *data, tmp_path / "parts", steps=8, device="cpu", progress=False)
+    assert (parts / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("spec", "changes", "message"),
+    [
+        ("tau", {"sampling": "scheduled"}, r"recipe\.sampling is 'scheduled'"),
+        ("convlstm", {"decouple_weight": 0.1}, r"recipe\.decouple_weight needs a predrnn whose spec\.params\.decouple"),
+        ("predrnn", {"decouple_weight": 0.1, "sampling": "none"}, r"recipe\.decouple_weight needs recipe\.sampling"),
+        ("predrnn", {"decouple_weight": 0.0}, r"spec\.params\.decouple is true"),
+        ("convlstm", {"moment_weight": 0.1}, r"recipe\.moment_weight is for phydnet"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_is_refused(spec: str, changes: dict[str, Any], message: str) -> None:
+    tau = ModelSpec(
+        arch="tau", frames_in=3, frames_out=3, channels=1, height=64, width=64,
+        params={"hid_s": 4, "hid_t": 8, "n_s": 2, "n_t": 2},
+    )  # fmt: skip
+    module = build(tau if spec == "tau" else spec_of(spec), "meta")
+    with pytest.raises(SpecError, match=message):
+        check(module, dataclasses.replace(BASE, **changes))
