@@ -1,0 +1,222 @@
+"""Published checkpoints: what comes out forecasts what the published code would, and nothing is lost on the way."""
+
+import json
+import os
+import pickle
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import stzoo
+from stzoo.cli import main
+from stzoo.convert import convert_openstl
+from stzoo.errors import MismatchError, SpecError, StzooError, WeightsError
+from stzoo.models import build
+from stzoo.spec import ModelSpec
+
+GATED = {"hid_s": 4, "hid_t": 32, "n_s": 3, "n_t": 3, "mlp_ratio": 2}
+SPECS = {
+    "tau": ("tau", GATED),
+    "gsta": ("simvp", GATED),
+    "incepu": ("simvp", {"translator": "incepu", "hid_s": 8, "hid_t": 32, "n_s": 3, "n_t": 3}),
+}
+
+
+def spec_of(name: str) -> ModelSpec:
+    arch, params = SPECS[name]
+    return ModelSpec(arch=arch, frames_in=3, frames_out=3, channels=2, height=16, width=16, params=params)
+
+
+def gated_names(blocks: int) -> dict[str, str]:
+    """Our name of every tensor of the translator -> its published name, spelt out."""
+    names = {}
+    for i in range(blocks):
+        ours, theirs = f"translator.{i}", f"hid.enc.{i}.block"
+        for n in (1, 2):
+            names[f"{ours}.scale{n}"] = f"{theirs}.layer_scale_{n}"
+            for leaf in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
+                names[f"{ours}.norm{n}.{leaf}"] = f"{theirs}.norm{n}.{leaf}"
+        parts = {"proj1": "attn.proj_1", "proj2": "attn.proj_2"}
+        parts |= {"mlp.0": "mlp.fc1", "mlp.1": "mlp.dwconv.dwconv", "mlp.3": "mlp.fc2"}
+        for gate in ("statical", "attention"):
+            for j, conv in enumerate(("conv0", "conv_spatial", "conv1")):
+                parts[f"gate.{gate}.{j}"] = f"attn.spatial_gating_unit.{conv}"
+        for j in (0, 2):
+            parts[f"gate.dynamical.{j}"] = f"attn.spatial_gating_unit.fc.{j}"
+        for a, b in parts.items():
+            for leaf in ("weight", "bias"):
+                names[f"{ours}.{a}.{leaf}"] = f"{theirs}.{b}.{leaf}"
+        for leaf in ("weight", "bias"):
+            names[f"{ours}.reduction.{leaf}"] = f"hid.enc.{i}.reduction.{leaf}"
+    return names
+
+
+def incepu_names(blocks: int) -> dict[str, str]:
+    names = {}
+    for ours, theirs in (("down", "enc"), ("up", "dec")):
+        for i in range(blocks):
+            for leaf in ("weight", "bias"):
+                names[f"translator.{ours}.{i}.reduce.{leaf}"] = f"hid.{theirs}.{i}.conv1.{leaf}"
+                for j in range(4):
+                    for k, part in enumerate(("conv", "norm")):
+                        name = f"hid.{theirs}.{i}.layers.{j}.{part}.{leaf}"
+                        names[f"translator.{ours}.{i}.branches.{j}.{k}.{leaf}"] = name
+    return names
+
+
+def frame_names(layers: int) -> dict[str, str]:
+    names = {}
+    for leaf in ("weight", "bias"):
+        names[f"decoder.readout.{leaf}"] = f"dec.readout.{leaf}"
+        for i in range(layers):
+            up = ".0" if (layers - 1 - i) % 2 else ""  # where it upsamples, the convolution lies in a shuffle
+            names[f"encoder.layers.{i}.conv.{leaf}"] = f"enc.enc.{i}.conv.conv.{leaf}"
+            names[f"encoder.layers.{i}.norm.{leaf}"] = f"enc.enc.{i}.conv.norm.{leaf}"
+            names[f"decoder.layers.{i}.conv.{leaf}"] = f"dec.dec.{i}.conv.conv{up}.{leaf}"
+            names[f"decoder.layers.{i}.norm.{leaf}"] = f"dec.dec.{i}.conv.norm.{leaf}"
+    return names
+
+
+def published(name: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Random weights of our module, and the same under their published names and shapes."""
+    torch.manual_seed(0)
+    ours = build(spec_of(name)).state_dict()
+    for key, tensor in ours.items():
+        if tensor.is_floating_point():
+            tensor.add_(0.1 * torch.rand_like(tensor))
+        else:
+            tensor.fill_(len(key))
+    names = frame_names(3) | (incepu_names(3) if name == "incepu" else gated_names(3))
+    theirs = {names[k]: t.flatten() if k.endswith(("scale1", "scale2")) else t for k, t in ours.items()}
+    return ours, theirs
+
+
+WRAPPINGS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
+    "bare": lambda s: s,
+    "wrapped": lambda s: {"state_dict": s, "epoch": 3, "loss": 0.5},
+    "prefixed": lambda s: {f"model.{k}": t for k, t in s.items()},
+    "both": lambda s: {"state_dict": {f"model.{k}": t for k, t in s.items()}},
+    "parallel": lambda s: {f"module.{k}": t for k, t in s.items()},
+}
+
+
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+@pytest.mark.parametrize("name", SPECS)
+def test_every_tensor_finds_its_place(name: str, wrapping: str, tmp_path: Path) -> None:
+    ours, theirs = published(name)
+    torch.save(WRAPPINGS[wrapping](theirs), tmp_path / "ckpt.pth")
+    report = convert_openstl(tmp_path / "ckpt.pth", spec_of(name), tmp_path / "out")
+    assert report.tensors == len(ours)
+    assert report.unused == ()
+    loaded = stzoo.load(tmp_path / "out")
+    assert loaded.spec == spec_of(name)
+    state = loaded.module.state_dict()
+    assert state.keys() == ours.keys()
+    assert all(torch.equal(state[k], t) for k, t in ours.items())
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Callable[[Callable[[dict[str, Any]], Any]], Path]:
+    """A TAU checkpoint, changed before it is written."""
+
+    def write(change: Callable[[dict[str, Any]], Any]) -> Path:
+        state: dict[str, Any] = dict(published("tau")[1])
+        change(state)
+        torch.save(state, tmp_path / "ckpt.pth")
+        return tmp_path / "ckpt.pth"
+
+    return write
+
+
+READOUT = "dec.readout.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop(READOUT), r"dec\.readout\.weight is missing"),
+        (lambda s: s.update({READOUT: torch.zeros(2, 5, 1, 1)}), r"dec\.readout\.weight is \(2, 5, 1, 1\), not \(2, 4, 1, 1\)"),
+        (lambda s: s.update({READOUT: s[READOUT].flatten()}), r"dec\.readout\.weight is \(8,\), not"),
+        (lambda s: s.update({"hid.enc.1.block.layer_scale_1": torch.zeros(32, 1, 1)}), r"layer_scale_1 is \(32, 1, 1\)"),
+        (lambda s: s.update({"extra.weight": torch.zeros(1)}), r"extra\.weight is unknown"),
+        (lambda s: s.update({READOUT: torch.zeros(2, 4, 1, 1, dtype=torch.int64)}), r"dec\.readout\.weight is torch\.int64"),
+    ],
+    ids=["missing", "misshapen", "of another rank", "scale", "unknown", "integers"],
+)  # fmt: skip
+def test_a_tensor_that_does_not_fit_is_named(
+    checkpoint: Any, change: Callable[[dict[str, Any]], Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(MismatchError, match=message):
+        convert_openstl(checkpoint(change), spec_of("tau"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.update(hyper_parameters={"lr": 1}), r"'hyper_parameters' is dict, not a tensor"),
+        (lambda s: s.update({READOUT: torch.full((2, 4, 1, 1), torch.nan)}), r"dec\.readout\.weight holds .* not finite"),
+        (lambda s: s.clear(), r"holds dict, not named tensors"),
+        (lambda s: s.update({"state_dict": [1]}), r"holds list, not named tensors"),
+    ],
+)  # fmt: skip
+def test_what_is_not_only_tensors_is_refused(
+    checkpoint: Any, change: Callable[[dict[str, Any]], Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(WeightsError, match=message):
+        convert_openstl(checkpoint(change), spec_of("tau"), tmp_path / "out")
+
+
+class Payload:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("ran",)
+
+
+@pytest.mark.parametrize("content", [Payload(), {"args": Namespace(lr=1)}, {"module": torch.nn.Conv2d(1, 1, 1)}])
+def test_a_pickle_that_would_run_code_does_not(content: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(content, "zip.pth")
+    Path("plain.pth").write_bytes(pickle.dumps(content))
+    for name in ("zip.pth", "plain.pth"):
+        with pytest.raises(WeightsError, match=f"{name} is not a checkpoint of pure tensors"):
+            convert_openstl(Path(name), spec_of("tau"), Path("out"))
+    assert not Path("ran").exists()
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00", b"PK\x03\x04", b"not a checkpoint", b"\x80\x02."])
+def test_a_file_that_is_no_checkpoint_is_one_clear_error(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x.pth").write_bytes(content)
+    with pytest.raises(StzooError, match=r"x\.pth is not a checkpoint of pure tensors"):
+        convert_openstl(tmp_path / "x.pth", spec_of("tau"), tmp_path / "out")
+
+
+def test_an_architecture_without_a_published_layout_is_refused(tmp_path: Path) -> None:
+    spec = ModelSpec(arch="conv", frames_in=3, frames_out=3, channels=1, height=16, width=16)
+    with pytest.raises(SpecError, match=r"spec\.arch is 'conv'; published layouts are known for tau, simvp"):
+        convert_openstl(tmp_path / "x.pth", spec, tmp_path / "out")
+
+
+def test_on_the_command_line(checkpoint: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, out = checkpoint(lambda s: None), tmp_path / "out"
+    (tmp_path / "spec.json").write_text(json.dumps(spec_of("tau").to_dict()))
+    command = ["convert", "openstl", str(path), "--model", str(tmp_path / "spec.json"), "--out", str(out)]
+    assert main(command) == 0
+    assert "every tensor was used" in capsys.readouterr().out
+    assert stzoo.load(out).predict(torch.rand(3, 2, 16, 16)).shape == (3, 2, 16, 16)
+    assert main(command) == 2
+    assert "holds a model already" in capsys.readouterr().err
+    (tmp_path / "binary.json").write_bytes(path.read_bytes())
+    for model, message in (
+        ("tau-mnist", "did you mean tau-mmnist"),
+        ("tau-mmnist-paper", "does not fit the spec"),
+        (str(tmp_path / "none.json"), "none.json"),
+        (str(tmp_path / "binary.json"), "is not JSON"),
+    ):
+        assert main(["convert", "openstl", str(path), "--model", model, "--out", str(tmp_path / "other")]) == 2
+        assert message in capsys.readouterr().err
