@@ -1,11 +1,36 @@
-"""The residual block that TAU and SimVP's gSTA share around their different gates, and how its weights start."""
+"""The translator that TAU and SimVP's gSTA share: residual blocks around gates that differ."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from stzoo.models.encoder_decoder import DropPath, block_widths
+from stzoo.models.encoder_decoder import DropPath, block_widths, check_even
+from stzoo.spec import bounded
+
+
+@dataclass(frozen=True)
+class GatedConfig:
+    """The papers' names: hid_s and n_s are the encoder's width and depth, hid_t and n_t the translator's.
+
+    `patch` folds p x p pixels into channels before the encoder (1 = the papers). `layer_scale` is what the residual
+    scales start from. `project` puts a 1x1 convolution before and after the translator, so that the first block works
+    at hid_t too (False = the papers).
+    """
+
+    hid_s: int = bounded(64, 2, 1024)
+    hid_t: int = bounded(512, 2, 8192)
+    n_s: int = bounded(4, 1, 12)
+    n_t: int = bounded(8, 2, 64)
+    mlp_ratio: int = bounded(8, 1, 16)
+    patch: int = bounded(1, 1, 16)
+    drop_path: float = bounded(0.0, 0.0, 0.9)
+    layer_scale: float = bounded(1e-2, 0.0, 1.0)
+    project: bool = False
+
+    def __post_init__(self) -> None:
+        check_even(self.hid_s)
 
 
 def large_kernel(dim: int, dim_out: int) -> nn.Sequential:
@@ -52,28 +77,19 @@ class GatedBlock(nn.Module):
         return self.reduction(x)
 
 
-def gated_translator(
-    outer: int,
-    gate: Callable[[int], nn.Module],
-    *,
-    hid_t: int,
-    n_t: int,
-    mlp_ratio: int,
-    layer_scale: float,
-    drop_path: float,
-    project: bool,
-) -> nn.Sequential:
-    """n_t blocks, `outer` wide at both ends and `hid_t` between; `project` brings the ends to hid_t by a 1x1 instead.
+def gated_translator(outer: int, gate: Callable[[int], nn.Module], config: GatedConfig) -> nn.Sequential:
+    """n_t blocks, `outer` wide at both ends and `hid_t` between.
 
     `gate` makes the gate of a block from its width. Residual branches are dropped ever more often towards the end.
     """
-    widths = block_widths(hid_t if project else outer, hid_t, n_t)
-    rates = [drop_path * i / (n_t - 1) for i in range(n_t)]
+    widths = block_widths(config.hid_t if config.project else outer, config.hid_t, config.n_t)
+    rates = [config.drop_path * i / (config.n_t - 1) for i in range(config.n_t)]
     layers: list[nn.Module] = [
-        GatedBlock(gate(a), a, b, mlp_ratio, layer_scale, r) for (a, b), r in zip(widths, rates, strict=True)
+        GatedBlock(gate(a), a, b, config.mlp_ratio, config.layer_scale, rate)
+        for (a, b), rate in zip(widths, rates, strict=True)
     ]
-    if project:
-        layers = [nn.Conv2d(outer, hid_t, 1), *layers, nn.Conv2d(hid_t, outer, 1)]
+    if config.project:
+        layers = [nn.Conv2d(outer, config.hid_t, 1), *layers, nn.Conv2d(config.hid_t, outer, 1)]
     translator = nn.Sequential(*layers)
     _initialise(translator)
     return translator

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from stzoo.errors import SpecError
-from stzoo.models.encoder_decoder import EncodeTranslateDecode, check_even
-from stzoo.models.gated_block import gated_translator, large_kernel
-from stzoo.spec import ModelSpec, bounded
+from stzoo.models.encoder_decoder import EncodeTranslateDecode
+from stzoo.models.gated_block import GatedConfig, gated_translator, large_kernel
+from stzoo.spec import ModelSpec
 
 GROUPS = 8
 KERNELS = (3, 5, 7, 11)
@@ -21,30 +21,16 @@ GSTA_ONLY = ("mlp_ratio", "drop_path", "layer_scale", "project")
 
 
 @dataclass(frozen=True)
-class SimVpConfig:
-    """The paper's names: hid_s and n_s are the encoder's width and depth, hid_t and n_t the translator's.
-
-    `patch` folds p x p pixels into channels before the encoder (1 = the paper). The others are gSTA's alone, and mean
-    what they mean in `TauConfig`.
-    """
+class SimVpConfig(GatedConfig):
+    """`translator` "gsta" or "incepu", which has no use for the fields in `GSTA_ONLY`; these keep their defaults."""
 
     translator: Literal["gsta", "incepu"] = "gsta"
-    hid_s: int = bounded(64, 2, 1024)
-    hid_t: int = bounded(512, 2, 8192)
-    n_s: int = bounded(4, 1, 12)
-    n_t: int = bounded(8, 2, 64)
-    patch: int = bounded(1, 1, 16)
-    mlp_ratio: int = bounded(8, 1, 16)
-    drop_path: float = bounded(0.0, 0.0, 0.9)
-    layer_scale: float = bounded(1e-2, 0.0, 1.0)
-    project: bool = False
 
     def __post_init__(self) -> None:
-        check_even(self.hid_s)
-        if self.translator == "incepu":
-            for f in fields(self):
-                if f.name in GSTA_ONLY and getattr(self, f.name) != f.default:
-                    raise SpecError(f"spec.params.{f.name} is {getattr(self, f.name)!r}; translator incepu has none")
+        super().__post_init__()
+        for f in fields(self):
+            if self.translator == "incepu" and f.name in GSTA_ONLY and getattr(self, f.name) != f.default:
+                raise SpecError(f"spec.params.{f.name} is {getattr(self, f.name)!r}; translator incepu has none")
 
 
 class Gate(nn.Module):
@@ -119,14 +105,5 @@ class SimVp(EncodeTranslateDecode):
                 )
             translator = IncepU(outer, config.hid_t, config.n_t)
         else:
-            translator = gated_translator(
-                outer,
-                Gate,
-                hid_t=config.hid_t,
-                n_t=config.n_t,
-                mlp_ratio=config.mlp_ratio,
-                layer_scale=config.layer_scale,
-                drop_path=config.drop_path,
-                project=config.project,
-            )
+            translator = gated_translator(outer, Gate, config)
         super().__init__(spec.channels, config.hid_s, config.n_s, config.patch, translator)

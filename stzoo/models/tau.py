@@ -8,34 +8,17 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from stzoo.models.encoder_decoder import EncodeTranslateDecode, check_even
-from stzoo.models.gated_block import gated_translator, large_kernel
-from stzoo.spec import ModelSpec, bounded
+from stzoo.models.encoder_decoder import EncodeTranslateDecode
+from stzoo.models.gated_block import GatedConfig, gated_translator, large_kernel
+from stzoo.spec import ModelSpec
 
 
 @dataclass(frozen=True)
-class TauConfig:
-    """The paper's names: hid_s and n_s are the encoder's width and depth, hid_t and n_t the translator's.
+class TauConfig(GatedConfig):
+    """`statical` and `dynamical` switch the two attentions of Table 6."""
 
-    `patch` folds p x p pixels into channels before the encoder (1 = the paper). `statical` and `dynamical` switch the
-    two attentions of Table 6. `layer_scale` is what the residual scales start from. `project` puts a 1x1 convolution
-    before and after the translator, so that the first block works at hid_t too (False = the paper).
-    """
-
-    hid_s: int = bounded(64, 2, 1024)
-    hid_t: int = bounded(512, 2, 8192)
-    n_s: int = bounded(4, 1, 12)
-    n_t: int = bounded(8, 2, 64)
-    mlp_ratio: int = bounded(8, 1, 16)
-    patch: int = bounded(1, 1, 16)
-    drop_path: float = bounded(0.0, 0.0, 0.9)
-    layer_scale: float = bounded(1e-2, 0.0, 1.0)
-    project: bool = False
     statical: bool = True
     dynamical: bool = True
-
-    def __post_init__(self) -> None:
-        check_even(self.hid_s)
 
 
 class Gate(nn.Module):
@@ -70,14 +53,6 @@ class Tau(EncodeTranslateDecode):
     """(B, T, C, H, W) normalised past -> (B, T, C, H, W) normalised future; H and W multiples of `stride`."""
 
     def __init__(self, spec: ModelSpec, config: TauConfig):
-        translator = gated_translator(
-            spec.frames_in * config.hid_s,
-            lambda dim: Gate(dim, config.statical, config.dynamical),
-            hid_t=config.hid_t,
-            n_t=config.n_t,
-            mlp_ratio=config.mlp_ratio,
-            layer_scale=config.layer_scale,
-            drop_path=config.drop_path,
-            project=config.project,
-        )
+        outer = spec.frames_in * config.hid_s
+        translator = gated_translator(outer, lambda dim: Gate(dim, config.statical, config.dynamical), config)
         super().__init__(spec.channels, config.hid_s, config.n_s, config.patch, translator)
