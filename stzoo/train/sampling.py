@@ -34,6 +34,6 @@ def draw_shown(sampling: Sampling, done: float, past: int, frames: int, batch: i
     Drawn from torch's global generator on the CPU, whose state a checkpoint keeps.
     """
     of_past, of_future = odds(sampling, done)
-    chances = torch.tensor([1.0] + [of_past] * (past - 1) + [of_future] * (frames - past))[:frames, None]
+    chances = torch.tensor([1.0] + [of_past] * (past - 1) + [of_future] * (frames - past))[:, None]
     draws = torch.rand(()).expand(frames, batch) if sampling == "teacher" else torch.rand(frames, batch)
     return draws < chances

@@ -55,7 +55,7 @@ def test_a_frame_changes_nothing_before_it(arch: str) -> None:
 
 @each
 def test_a_rollout_is_the_module_run_over_past_and_forecasts(arch: str) -> None:
-    spec = spec_of(arch, history=64) if arch == "e3dlstm" else spec_of(arch)
+    spec = spec_of(arch)
     model = stzoo.create(spec)
     past = clip(frames=4)
     with torch.no_grad():
