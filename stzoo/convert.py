@@ -197,10 +197,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     for key, value in content.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise WeightsError(f"{path}: {key!r} is {type(value).__name__}, not a tensor")
-        if value.is_floating_point() and not value.isfinite().all():
+        if value.layout != torch.strided or value.is_meta or value.is_quantized:
+            raise WeightsError(f"{path}: {key} is not a dense tensor that holds its values")
+        if value.is_floating_point() and not value.float().isfinite().all():
             raise WeightsError(f"{path}: {key} holds values that are not finite")
         bare = key.removeprefix("module.").removeprefix("model.")
         bare = re.sub(r"^(dec\.dec\.\d+\.conv\.conv)\.0\.", r"\1.", bare)  # an upsampling layer's, inside its shuffle
+        if bare in tensors:
+            raise WeightsError(f"{path} holds {bare} twice, with and without a prefix")
         tensors[bare] = value
     return tensors
 

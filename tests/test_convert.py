@@ -161,6 +161,9 @@ def test_a_tensor_that_does_not_fit_is_named(
     [
         (lambda s: s.update(hyper_parameters={"lr": 1}), r"'hyper_parameters' is dict, not a tensor"),
         (lambda s: s.update({READOUT: torch.full((2, 4, 1, 1), torch.nan)}), r"weight holds .* not finite"),
+        (lambda s: s.update({READOUT: torch.eye(3).to_sparse()}), r"weight is not a dense tensor"),
+        (lambda s: s.update({READOUT: torch.empty(2, 4, 1, 1, device="meta")}), r"weight is not a dense tensor"),
+        (lambda s: s.update({f"model.{READOUT}": s[READOUT]}), r"holds dec\.readout\.weight twice"),
         (lambda s: s.clear(), r"holds dict, not named tensors"),
         (lambda s: s.update({"state_dict": [1]}), r"holds list, not named tensors"),
     ],
@@ -181,7 +184,7 @@ class Payload:
 def test_a_pickle_that_would_run_code_does_not(content: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save(content, "zip.pth")
-    Path("plain.pth").write_bytes(pickle.dumps(content))
+    Path("plain.pth").write_bytes(pickle.dumps(content, protocol=2))
     for name in ("zip.pth", "plain.pth"):
         with pytest.raises(WeightsError, match=f"{name} is not a checkpoint of pure tensors"):
             convert_openstl(Path(name), spec_of("tau"), Path("out"))
