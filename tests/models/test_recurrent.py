@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from recurrent_modules import SMALL, Unrolled, clip, gmac, module_of, outputs, spec_of
@@ -63,6 +64,17 @@ def test_a_rollout_is_the_module_run_over_past_and_forecasts(arch: str) -> None:
     again = torch.stack(outputs(model.module, torch.cat([past, rolled[:, :-1]], 1))[3:], 1)
     torch.testing.assert_close(again, rolled, rtol=0, atol=1e-5)
     torch.testing.assert_close(model.rollout(past, 40), rolled.clamp(0, 1), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [n for n in stzoo.list_models("*-mmnist") if n != "tau-mmnist"])
+def test_an_entry_simply_predicts(name: str) -> None:
+    """Ten frames as they come, no mask, no dummy future, no patches."""
+    frames = np.random.default_rng(0).integers(0, 256, (10, 64, 64), dtype=np.uint8)
+    model = stzoo.create(name)
+    assert "random weights" in repr(model)
+    future = model.predict(frames)
+    assert (future.shape, future.dtype) == ((10, 64, 64), np.uint8)
+    assert np.array_equal(model.rollout(frames, 12)[:10], future)
 
 
 @each

@@ -86,11 +86,6 @@ def test_averages_forget_the_start_and_follow_batch_norm() -> None:
     assert ema.module.num_batches_tracked.item() == 50
 
 
-@pytest.mark.parametrize("name", ["tau-mmnist", "tau-mmnist-paper"])
-def test_packaged_recipes_are_read(name: str) -> None:
-    assert read_recipe(name).dataset == "mmnist"
-
-
 def test_wrong_recipes_are_named(tmp_path) -> None:
     for text, message in (
         ("dataset = 'mmnist'\nminutes = 1\nlearning = 1", "recipe .*learning"),
