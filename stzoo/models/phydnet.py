@@ -5,6 +5,7 @@ Kalman filter; a ConvLSTM carries what the physics does not explain. Training ti
 they stand for (`stzoo.train.losses.moment_error`).
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -131,9 +132,9 @@ class PhyDNet(nn.Module):
 
 def check_unit_range(spec: ModelSpec) -> None:
     """A sigmoid reaches (0, 1) only, so normalised frames must lie there. Raises `SpecError`."""
-    ends = spec.value_range or ()
-    normalised = {((v - m) / s) for m in spec.mean for s in spec.std for v in ends}
-    if normalised != {0.0, 1.0}:
+    low, high = spec.value_range or (math.nan, math.nan)
+    zeros, ones = ([(end - m) / s for m in spec.mean for s in spec.std] for end in (low, high))
+    if not all(abs(z) < 1e-6 for z in zeros) or not all(abs(o - 1) < 1e-6 for o in ones):
         raise SpecError(
             f"spec.value_range is {spec.value_range}, mean {spec.mean}, std {spec.std}; phydnet ends in a sigmoid, "
             "so they must bring values to [0, 1]"

@@ -1,4 +1,4 @@
-"""Optimisers from a recipe. Weight decay falls on weight matrices only, not on biases, norms and scales."""
+"""Optimisers from a recipe. Weight decay falls on the weights of convolutions and linear layers only."""
 
 import torch
 from torch import nn
@@ -9,17 +9,18 @@ from stzoo.train.recipe import Recipe
 
 Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
 
+_CONVOLUTIONS = nn.Conv2d | nn.ConvTranspose2d
 NARROW = 32  # matrices with a shorter side are left to AdamW
 
 
 def optimizers(module: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
     """Every group carries its `peak` rate, which the schedule's factor multiplies."""
-    parameters = list(module.parameters())
-    matrices = [p for p in parameters if recipe.optimizer == "muon" and _is_matrix(p)]
-    rest = [p for p in parameters if not any(p is m for m in matrices)]
+    weights = {m.weight for m in module.modules() if isinstance(m, _CONVOLUTIONS | nn.Linear)}
+    matrices = [p for p in module.parameters() if recipe.optimizer == "muon" and p in weights and _is_matrix(p)]
+    rest = [p for p in module.parameters() if not any(p is m for m in matrices)]
     groups = [
-        {"params": [p for p in rest if p.squeeze().ndim >= 2], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in rest if p.squeeze().ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in rest if p in weights], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in rest if p not in weights], "weight_decay": 0.0},
     ]
     chosen: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, fused=True)]
     if matrices:
@@ -31,8 +32,8 @@ def optimizers(module: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]
 
 
 def _is_matrix(p: nn.Parameter) -> bool:
-    """Mixes many channels with many: neither a bias nor a depthwise kernel nor a narrow bottleneck."""
-    return p.ndim >= 2 and p.shape[1] > 1 and min(p.shape[0], p[0].numel()) >= NARROW
+    """Mixes many channels with many: neither a depthwise kernel nor a narrow bottleneck."""
+    return p.shape[1] > 1 and min(p.shape[0], p[0].numel()) >= NARROW
 
 
 def averaged(module: nn.Module, decay: float) -> AveragedModel:

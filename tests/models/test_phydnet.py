@@ -136,3 +136,4 @@ def test_values_that_a_sigmoid_cannot_reach_are_refused(change: dict[str, object
 
 def test_a_normalisation_to_the_unit_range_is_accepted() -> None:
     build(spec_of("phydnet").replace(value_range=(-1.0, 1.0), mean=(-1.0,), std=(2.0,)), "meta")
+    build(spec_of("phydnet").replace(value_range=(0.1, 0.4), mean=(0.1,), std=(0.3,)), "meta")  # 1 but for rounding

@@ -3,6 +3,8 @@ import torch
 from torch import nn
 
 from stzoo.errors import SpecError
+from stzoo.models import build
+from stzoo.spec import ModelSpec
 from stzoo.train.muon import Muon, orthogonalised
 from stzoo.train.optim import averaged, optimizers
 from stzoo.train.recipe import Recipe, read_recipe
@@ -98,3 +100,18 @@ def test_wrong_recipes_are_named(tmp_path) -> None:
             read_recipe(str(tmp_path / "r.toml"))
     with pytest.raises(SpecError, match="no recipe"):
         read_recipe("nothing")
+
+
+def test_weights_for_every_place_are_no_matrices() -> None:
+    """Peepholes and affine norms over planes have the shape of matrices, but mix nothing: AdamW's, without decay."""
+    size = {"frames_in": 3, "frames_out": 3, "channels": 1, "height": 64, "width": 64}
+    recipe = Recipe(dataset="mmnist", minutes=1, optimizer="muon", weight_decay=0.1)
+    for arch, names in (("mim", ("peep_if", "peep_o")), ("e3dlstm", ("norm.weight", "norm.bias"))):
+        module = build(ModelSpec(arch=arch, params={"hidden": 32, "layers": 2}, **size))
+        adamw, muon = optimizers(module, recipe)
+        plain = adamw.param_groups[1]["params"]
+        for name, p in module.named_parameters():
+            if name.endswith(names):
+                assert any(p is q for q in plain), name
+            elif name.split(".")[-2] in ("x", "h", "m"):
+                assert any(p is q for q in muon.param_groups[0]["params"]), name
