@@ -222,7 +222,9 @@ def _spec(name: str) -> ModelSpec:
         return catalog.info(name).spec
     try:
         return ModelSpec.from_dict(json.loads(Path(name).read_text("utf-8")))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except SpecError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise SpecError(f"{name} is not JSON: {error}") from error
 
 

@@ -172,7 +172,7 @@ def convert_openstl(checkpoint: Path, spec: ModelSpec, out: Path) -> ConvertRepo
     if (out / WEIGHTS_FILE).exists():
         raise SpecError(f"{out} holds a model already; name another folder")
     if spec.arch == "e3dlstm":
-        history = max(config_of(spec).history, spec.frames_in + spec.frames_out)
+        history = max(config_of(spec).history, spec.frames_in + spec.frames_out - 1)
         spec = spec.replace(variant="public", history=history)
     module = build(spec, "meta")
     state, unused = _renamed(checkpoint, read_tensors(checkpoint), module.state_dict(), OPENSTL[spec.arch])
@@ -197,7 +197,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     for key, value in content.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise WeightsError(f"{path}: {key!r} is {type(value).__name__}, not a tensor")
-        if value.layout != torch.strided or value.is_meta or value.is_quantized:
+        if value.layout != torch.strided or value.is_meta or value.is_quantized or value.is_nested:
             raise WeightsError(f"{path}: {key} is not a dense tensor that holds its values")
         if value.is_floating_point() and not value.float().isfinite().all():
             raise WeightsError(f"{path}: {key} holds values that are not finite")
@@ -223,7 +223,7 @@ def _renamed(
         elif found[theirs].is_floating_point() != like.is_floating_point():
             problems.append(f"{theirs} is {found[theirs].dtype}, not {like.dtype}")
         else:
-            state[ours] = found[theirs].reshape(like.shape).to(like.dtype)
+            state[ours] = found[theirs].reshape(like.shape).to(like.dtype, copy=True)  # two may share their memory
         used.add(theirs)
     unused = tuple(sorted(found.keys() - used))
     problems += [f"{name} is unknown" for name in unused if not re.fullmatch(names.dead, name)]

@@ -59,7 +59,7 @@ def _checked(hint: Any, value: Any, bounds: Mapping[str, float], where: str) -> 
     """`value` as the type `hint`, or a SpecError. Knows what JSON and TOML can hold and our dataclasses use."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
-        if value not in args or isinstance(value, bool) is not isinstance(args[0], bool):
+        if not any(value == a and type(value) is type(a) for a in args):
             raise SpecError(f"{where} is {value!r}; it may be {' or '.join(map(repr, args))}")
         return value
     if origin in (typing.Union, types.UnionType):
@@ -87,7 +87,8 @@ def _checked(hint: Any, value: Any, bounds: Mapping[str, float], where: str) -> 
     if hint is float and not math.isfinite(value):
         raise SpecError(f"{where} is {value!r}; it must be finite")
     if hint in (int, float) and not bounds.get("low", -math.inf) <= value <= bounds.get("high", math.inf):
-        raise SpecError(f"{where} is {value!r}; it must lie in [{bounds.get('low')}, {bounds.get('high')}]")
+        shown = repr(value) if abs(value) < 1e30 else "a number of absurd size"  # which Python may refuse to print
+        raise SpecError(f"{where} is {shown}; it must lie in [{bounds.get('low')}, {bounds.get('high')}]")
     return value
 
 

@@ -199,6 +199,14 @@ def test_a_file_that_is_no_checkpoint_is_one_clear_error(content: bytes, tmp_pat
         convert_openstl(tmp_path / "x.pth", spec_of("tau"), tmp_path / "out")
 
 
+def test_tensors_that_share_their_memory_are_written_apart(checkpoint: Any, tmp_path: Path) -> None:
+    scale = "hid.enc.1.block.layer_scale_"
+    path = checkpoint(lambda s: s.update({f"{scale}1": s[f"{scale}2"]}))
+    convert_openstl(path, spec_of("tau"), tmp_path / "out")
+    state = stzoo.load(tmp_path / "out").module.state_dict()
+    assert torch.equal(state["translator.1.scale1"], state["translator.1.scale2"])
+
+
 def test_an_architecture_without_a_published_layout_is_refused(tmp_path: Path) -> None:
     spec = ModelSpec(arch="conv", frames_in=3, frames_out=3, channels=1, height=16, width=16)
     with pytest.raises(SpecError, match=r"spec\.arch is 'conv'; published layouts are known for tau, simvp"):
@@ -214,12 +222,14 @@ def test_on_the_command_line(checkpoint: Any, tmp_path: Path, capsys: pytest.Cap
     assert stzoo.load(out).predict(torch.rand(3, 2, 16, 16)).shape == (3, 2, 16, 16)
     assert main(command) == 2
     assert "holds a model already" in capsys.readouterr().err
+    (tmp_path / "digits.json").write_text("1" * 5000)
     (tmp_path / "binary.json").write_bytes(path.read_bytes())
     for model, message in (
         ("tau-mnist", "did you mean tau-mmnist"),
         ("tau-mmnist-paper", "does not fit the spec"),
         (str(tmp_path / "none.json"), "none.json"),
         (str(tmp_path / "binary.json"), "is not JSON"),
+        (str(tmp_path / "digits.json"), "is not JSON"),
     ):
         assert main(["convert", "openstl", str(path), "--model", model, "--out", str(tmp_path / "other")]) == 2
         assert message in capsys.readouterr().err

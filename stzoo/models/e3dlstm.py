@@ -22,10 +22,11 @@ class E3dLstmConfig(RecurrentConfig):
 
     `variant` "paper" hands the new global memory on and attends from place to place. Public code hands on the *old*
     global memory, which so remains zero, and cuts memories into rows of `hidden` numbers without bringing the channels
-    to the end first; "public" reproduces both, for weights that were trained so.
+    to the end first; "public" reproduces both, for weights that were trained so. The gates' forms are the public code's
+    in both.
     """
 
-    history: int = bounded(20, 1, 256)
+    history: int = bounded(20, 1, 4096)
     variant: Literal["paper", "public"] = "paper"
 
 

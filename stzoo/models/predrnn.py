@@ -28,7 +28,8 @@ class PredRnnConfig(RecurrentConfig):
 class State(NamedTuple):
     """Planes of (B, hidden, H/patch, W/patch): h and c of every layer, the shared m.
 
-    `increments` are i * g and i' * g' of every layer at the last step: what the decoupling loss compares.
+    `increments` are i * g and i' * g' of every layer at the last step, which the decoupling loss compares; empty
+    without `decouple`.
     """
 
     h: tuple[Tensor, ...]
@@ -89,7 +90,7 @@ class PredRnn(nn.Module):
     def initial_state(self, batch: int, size: tuple[int, int], device: torch.device, dtype: torch.dtype) -> State:
         zeros = zero_plane(batch, self.hidden, size, self.patch, device, dtype)
         layers = len(self.cells)
-        return State((zeros,) * layers, (zeros,) * layers, zeros, ((zeros, zeros),) * layers)
+        return State((zeros,) * layers, (zeros,) * layers, zeros, ((zeros, zeros),) * layers if self.adapter else ())
 
     def step(self, frame: Tensor, state: State) -> tuple[Tensor, State]:
         x, m = to_patches(frame, self.patch), state.m
@@ -98,5 +99,6 @@ class PredRnn(nn.Module):
             x, c, m, increment = cell(x, h, c, m)
             hs.append(x)
             cs.append(c)
-            increments.append(increment)
+            if self.adapter is not None:
+                increments.append(increment)
         return from_patches(self.readout(x), self.patch), State(tuple(hs), tuple(cs), m, tuple(increments))

@@ -99,6 +99,8 @@ class SimVp(EncodeTranslateDecode):
         outer = spec.frames_in * config.hid_s
         translator: nn.Module
         if config.translator == "incepu":
+            if config.hid_t % groups_of(config.hid_t // 2):
+                raise SpecError(f"spec.params.hid_t is {config.hid_t}; incepu needs a multiple of {GROUPS} here")
             if outer % groups_of(config.hid_t // 2):
                 raise SpecError(
                     f"spec.params.hid_s is {config.hid_s}; times frames_in it must divide into {GROUPS} groups"

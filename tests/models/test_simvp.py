@@ -91,6 +91,7 @@ def test_every_parameter_gets_a_gradient_and_any_size_of_the_stride_works(params
         ({"translator": "incepu", "mlp_ratio": 4}, r"spec\.params\.mlp_ratio is 4; translator incepu has none"),
         ({"translator": "incepu", "project": True}, r"spec\.params\.project is True; translator incepu has none"),
         ({"translator": "incepu", "hid_s": 6}, r"spec\.params\.hid_s is 6; times frames_in"),
+        ({"translator": "incepu", "hid_t": 33}, r"spec\.params\.hid_t is 33; incepu needs a multiple of 8"),
         ({"hid_s": 7}, r"spec\.params\.hid_s is 7; it must be even"),
         ({"hid_t": -1}, r"spec\.params\.hid_t is -1"),
         ({"patch": 3}, r"spec\.height x spec\.width is 16x16; this simvp needs multiples of 6"),

@@ -1,4 +1,6 @@
-"""Recurrent forecasters written out in float64 from their papers' equations, on the tensors of published checkpoints.
+"""Recurrent forecasters written out in float64, equation by equation, on the tensors of published checkpoints.
+
+Where the code that published them departs from its paper, these follow the code (docs/architectures.md says where).
 
 Slow on purpose: one convolution a gate, loops over time, layers, rows and columns, and nothing shared with stzoo. Each
 `<arch>(state, past, steps, patch)` reads (B, T, C, H, W) past frames and returns the (B, steps, C, H, W) that follow.
