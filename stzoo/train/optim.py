@@ -9,13 +9,13 @@ from stzoo.train.recipe import Recipe
 
 Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
 
-_CONVOLUTIONS = nn.Conv2d | nn.ConvTranspose2d
+MIXING = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 NARROW = 32  # matrices with a shorter side are left to AdamW
 
 
 def optimizers(module: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
     """Every group carries its `peak` rate, which the schedule's factor multiplies."""
-    weights = {m.weight for m in module.modules() if isinstance(m, _CONVOLUTIONS | nn.Linear)}
+    weights = {m.weight for m in module.modules() if isinstance(m, MIXING)}
     matrices = [p for p in module.parameters() if recipe.optimizer == "muon" and p in weights and _is_matrix(p)]
     rest = [p for p in module.parameters() if not any(p is m for m in matrices)]
     groups = [
