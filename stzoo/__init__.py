@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from stzoo.catalog import Entry as Entry
     from stzoo.catalog import info as info
     from stzoo.catalog import list_models as list_models
+    from stzoo.codec import Codec as Codec
+    from stzoo.codec import load_codec as load_codec
     from stzoo.errors import StzooError as StzooError
     from stzoo.forecaster import Forecaster as Forecaster
     from stzoo.forecaster import create as create
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {  # imported when first used: `import stzoo` costs no torch
+    "Codec": "codec",
     "Entry": "catalog",
     "info": "catalog",
     "list_models": "catalog",
@@ -29,9 +32,12 @@ _HOME = {  # imported when first used: `import stzoo` costs no torch
     "Forecaster": "forecaster",
     "create": "forecaster",
     "load": "forecaster",
+    "load_codec": "codec",
     "ModelSpec": "spec",
 }
-__all__ = ["Entry", "Forecaster", "ModelSpec", "StzooError", "create", "info", "list_models", "load"]
+__all__ = [
+    "Codec", "Entry", "Forecaster", "ModelSpec", "StzooError", "create", "info", "list_models", "load", "load_codec",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -44,15 +44,26 @@ class WeightsFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Metrics:
-    """Figures of the packaged file on a whole test protocol, and the command that printed them."""
+    """Figures of the packaged file on a whole test protocol, and the command that printed them.
+
+    A forecaster has `persistence_mse`; a codec, whose error is its reconstruction's, `codes_used` and `perplexity`.
+    """
 
     protocol: str
     mse: float
     mae: float
     ssim: float
     psnr: float
-    persistence_mse: float
+    persistence_mse: float | None = None
+    codes_used: int | None = None
+    perplexity: float | None = None
     command: str
+
+    def __str__(self) -> str:
+        beside = "" if self.persistence_mse is None else f" (persistence {self.persistence_mse:.2f})"
+        usage = "" if self.codes_used is None else f", {self.codes_used} codes in use, perplexity {self.perplexity:.1f}"
+        figures = f"MAE {self.mae:.2f}, SSIM {self.ssim:.4f}, PSNR {self.psnr:.2f}"
+        return f"{self.protocol:<13} MSE {self.mse:.2f}{beside}, {figures}{usage}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +87,17 @@ class Training:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CodecReference:
+    """The codec of a modular entry, which is stored once: another entry, and the sha256 of its file as trained with.
+
+    `sha256` is None as long as the modular entry has no weights.
+    """
+
+    entry: str
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Entry:
     """One row of the catalogue. `print(entry)` shows a readable card."""
 
@@ -88,6 +110,7 @@ class Entry:
     golden: Golden | None = None
     training: Training | None = None
     kind: Literal["forecaster", "codec"] = "forecaster"
+    codec: CodecReference | None = None
     license: str
     data_terms: str
     citation: str = field(repr=False)
@@ -105,12 +128,10 @@ class Entry:
         else:
             w = self.weights
             lines.append(f"  weights       {w.file}, {w.size / 1e6:.1f} MB, sha256 {w.sha256[:12]}...")
+        if self.codec is not None:
+            lines.append(f"  codec         {self.codec.entry}")
         for m in self.metrics:
-            lines.append(
-                f"  {m.protocol:<13} MSE {m.mse:.2f} (persistence {m.persistence_mse:.2f}), "
-                f"MAE {m.mae:.2f}, SSIM {m.ssim:.4f}, PSNR {m.psnr:.2f}"
-            )
-            lines.append(f"                {m.command}")
+            lines += [f"  {m}", f"                {m.command}"]
         if self.training is not None:
             t = self.training
             lines.append(f"  training      {t.sequences_seen:,} sequences in {t.hours:g} h on {t.hardware}; {t.recipe}")
@@ -167,7 +188,10 @@ def parse_manifest(content: bytes) -> dict[str, Entry]:
         raise ManifestError(f"the manifest's schema must be {SCHEMA}")
     if set(manifest) != {"schema", "models"} or not isinstance(manifest["models"], dict):
         raise ManifestError("the manifest must hold exactly 'schema' and a mapping 'models'")
-    return {name: _entry(name, values) for name, values in manifest["models"].items()}
+    found = {name: _entry(name, values) for name, values in manifest["models"].items()}
+    for entry in found.values():
+        _check_codec(entry, found)
+    return found
 
 
 def _entry(name: str, values: Any) -> Entry:
@@ -178,9 +202,26 @@ def _entry(name: str, values: Any) -> Entry:
     except SpecError as error:
         raise ManifestError(str(error)) from error
     if entry.weights is not None:
-        absent = [what for what in ("metrics", "golden", "training") if not getattr(entry, what)]
+        needed: dict[str, Any] = {"metrics": entry.metrics, "golden": entry.golden, "training": entry.training}
+        if entry.codec is not None:
+            needed["codec.sha256"] = entry.codec.sha256
+        absent = [what for what, value in needed.items() if not value]
         if absent:
             raise ManifestError(f"{name} has weights but no {', no '.join(absent)}")
         if "package" in entry.weights.sources and entry.weights.size > MAX_FILE:
             raise ManifestError(f"{name}: {entry.weights.file} is larger than {MAX_FILE} bytes")
     return entry
+
+
+def _check_codec(entry: Entry, known: Mapping[str, Entry]) -> None:
+    """Raises `ManifestError` where a modular entry and the entry of its codec do not belong together."""
+    if (entry.spec.arch == "modular") != (entry.codec is not None):
+        raise ManifestError(f"{entry.name}: 'codec' names the codec's entry of a modular architecture, and of no other")
+    if entry.codec is None:
+        return
+    codec = known.get(entry.codec.entry)
+    if codec is None or codec.kind != "codec":
+        raise ManifestError(f"{entry.name}: codec.entry is {entry.codec.entry!r}, which is no codec of this manifest")
+    part = {"arch": codec.spec.arch, "params": dict(codec.spec.params)}
+    if entry.spec.to_dict()["params"].get("codec") != part:
+        raise ManifestError(f"{entry.name}: spec.params.codec differs from the spec of {codec.name}, {part}")

@@ -9,11 +9,14 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stzoo import __version__, catalog
 from stzoo.errors import SpecError, StzooError
 from stzoo.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from stzoo.data.mmnist import MovingDigits
 
 Arguments = argparse.Namespace
 
@@ -88,6 +91,8 @@ def _parser() -> argparse.ArgumentParser:
     budget = sub.add_mutually_exclusive_group()
     budget.add_argument("--steps", type=int)
     budget.add_argument("--minutes", type=float, help="converted to steps by the pace measured here, once")
+    sub.add_argument("--codec", help="of a modular entry: the folder of a trained codec, in place of the entry's own")
+    sub.add_argument("--codec-minutes", type=float, help="for a codec that must be trained first")
     sub.add_argument("--device", choices=["cpu", "cuda"], help="the GPU where there is one, by default")
 
     sub = command("convert", _convert, "turn a checkpoint that others published into a folder that stzoo loads")
@@ -166,47 +171,81 @@ def _forecast(arguments: Arguments) -> None:
 
 
 def _evaluate(arguments: Arguments) -> None:
-    from stzoo.data import mmnist
-    from stzoo.evaluate import evaluate
+    from stzoo.codec import load_codec
+    from stzoo.evaluate import evaluate, evaluate_codec
     from stzoo.forecaster import load
 
-    model = load(arguments.source)
+    codec = _is_codec(arguments.source)
+    model: Any = (load_codec if codec else load)(arguments.source)
     _fill(arguments)
-    clips = mmnist.protocol_set(arguments.mnist)
-    protocol = "mmnist-10-10"
+    clips, protocol = _protocol(arguments.mnist, codec)
     if arguments.limit is not None:
         if not 1 <= arguments.limit <= len(clips):
             raise SpecError(f"--limit is {arguments.limit}; it may be 1 to {len(clips)}")
         clips = dataclasses.replace(clips, count=arguments.limit)
         protocol += f", first {arguments.limit} sequences only"
-    report = evaluate(model, clips, name=arguments.source, protocol=protocol, definition=arguments.definition)
+    report: Any = (evaluate_codec if codec else evaluate)(
+        model, clips, name=arguments.source, protocol=protocol, definition=arguments.definition
+    )
     print(report.to_json() if arguments.json else report.to_csv() if arguments.csv else report)
 
 
-def _train(arguments: Arguments) -> None:
-    from stzoo.data import mmnist
-    from stzoo.train import default_device, read_recipe, train
+def _is_codec(source: str) -> bool:
+    """Does this name, folder or file hold a codec?"""
+    from stzoo.hub import resolve
+    from stzoo.models import ARCHITECTURES
 
-    spec = catalog.info(arguments.name).spec
-    recipe = read_recipe(arguments.recipe or arguments.name)
+    spec = resolve(source).spec
+    return spec.arch in ARCHITECTURES and ARCHITECTURES[spec.arch].kind == "codec"
+
+
+def _protocol(folder: Path, codec: bool) -> tuple[MovingDigits, str]:
+    """The test set and its name: of a codec, the first two frames of each sequence."""
+    from stzoo.data import mmnist
+
+    if codec:
+        return mmnist.protocol_set(folder, 1, 1), "mmnist-frames"
+    return mmnist.protocol_set(folder), "mmnist-10-10"
+
+
+def _train(arguments: Arguments) -> None:
+    from stzoo.codec import Codec, load_codec
+    from stzoo.data import mmnist
+    from stzoo.train import Recipe, default_device, read_recipe, train
+
+    entry = catalog.info(arguments.name)
+    spec, recipe = entry.spec, read_recipe(arguments.recipe or arguments.name)
+    if recipe.dataset != "mmnist":
+        raise SpecError(f"{entry.name} is trained on {recipe.dataset}, which this release does not read yet")
     _fill(arguments)
-    for option in ("steps", "minutes"):
+    for option in ("steps", "minutes", "codec_minutes"):
         value = getattr(arguments, option)
         if value is not None and not 0 < value < math.inf:
-            raise SpecError(f"--{option} is {value}; it must be positive")
+            raise SpecError(f"--{option.replace('_', '-')} is {value}; it must be positive")
     device = arguments.device or default_device()
     if device == "cuda" and default_device() != "cuda":
         raise SpecError("--device is cuda; this machine, or this build of torch, has none")
-    best = train(
-        spec,
-        recipe,
-        mmnist.training_set(arguments.mnist, spec.frames_in, spec.frames_out).to(device),
-        mmnist.validation_set(arguments.mnist, spec.frames_in, spec.frames_out).to(device),
-        arguments.out,
-        steps=arguments.steps,
-        minutes=arguments.minutes,
-        device=device,
-    )
+
+    def run(spec: ModelSpec, recipe: Recipe, out: Path, codec: Codec | None, **budget: Any) -> Path:
+        data = [
+            source(arguments.mnist, spec.frames_in, spec.frames_out).to(device)
+            for source in (mmnist.training_set, mmnist.validation_set)
+        ]
+        return train(spec, recipe, data[0], data[1], out, device=device, codec=codec, **budget)
+
+    codec = None
+    if entry.codec is not None:
+        first = catalog.info(entry.codec.entry)
+        source: Any = arguments.codec or first.name
+        if arguments.codec is None and first.weights is None:
+            print(f"first the codec, {first.name}, which has no weights yet", file=sys.stderr)
+            source = run(
+                first.spec, read_recipe(first.name), arguments.out / "codec", None, minutes=arguments.codec_minutes
+            )
+        codec = load_codec(source)
+    elif arguments.codec is not None or arguments.codec_minutes is not None:
+        raise SpecError(f"{entry.name} has no codec; --codec and --codec-minutes are for modular entries")
+    best = run(spec, recipe, arguments.out, codec, steps=arguments.steps, minutes=arguments.minutes)
     print(f"best weights: {best}\nmeasure them: stzoo evaluate {best} --mnist {arguments.mnist}")
 
 
@@ -229,13 +268,12 @@ def _spec(name: str) -> ModelSpec:
 
 
 def _pack(arguments: Arguments) -> None:
-    from stzoo.data import mmnist
     from stzoo.train.pack import pack
 
     _fill(arguments)
     command = f"stzoo evaluate {arguments.name} --mnist DIR"
-    clips = mmnist.protocol_set(arguments.mnist)
-    print(pack(arguments.name, arguments.run_folder, clips, "mmnist-10-10", command, arguments.hardware))
+    clips, protocol = _protocol(arguments.mnist, catalog.info(arguments.name).kind == "codec")
+    print(pack(arguments.name, arguments.run_folder, clips, protocol, command, arguments.hardware))
 
 
 def _fill(arguments: Arguments) -> None:

@@ -14,12 +14,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from stzoo.codec import Codec, usage
 from stzoo.data import ClipSource
 from stzoo.errors import DataError
 from stzoo.forecaster import Forecaster
 from stzoo.frames.values import denormalise, normalise, to_units
 from stzoo.metrics import DEFINITIONS, Metric
 from stzoo.models import stride_of
+from stzoo.spec import ModelSpec
 from stzoo.unroll import unroll
 
 Curves = dict[str, np.ndarray]  # metric -> one value a step
@@ -83,6 +85,41 @@ class Report:
         return "\n".join([*lines, row("mean", self.total, self.persistence_total)])
 
 
+@dataclass(frozen=True)
+class CodecReport:
+    """Figures of one codec: of what is left of frames that went through its codebook, and how much of that they use.
+
+    Attributes:
+        model, protocol, definition: which weights, which frames, which definition of the metrics.
+        frames: how many frames.
+        total: metric -> mean over frames.
+        codes_used, perplexity: codes that occur at all, and the exponential of the entropy of how often.
+    """
+
+    model: str
+    protocol: str
+    definition: str
+    frames: int
+    total: dict[str, float]
+    codes_used: int
+    perplexity: float
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=2)
+
+    def to_csv(self) -> str:
+        """One row."""
+        values = self.total | {"codes_used": self.codes_used, "perplexity": self.perplexity}
+        return ",".join(values) + "\n" + ",".join(f"{v:.6g}" for v in values.values()) + "\n"
+
+    def __str__(self) -> str:
+        figures = ", ".join(f"{name} {value:.4f}" for name, value in self.total.items())
+        return (
+            f"{self.model} on {self.protocol}: {self.frames:,} frames, metrics as defined by {self.definition}\n"
+            f"reconstruction {figures}\n{self.codes_used} codes in use, perplexity {self.perplexity:.1f}"
+        )
+
+
 def evaluate(
     forecaster: Forecaster,
     clips: ClipSource,
@@ -105,10 +142,8 @@ def evaluate(
     Raises:
         DataError: no clips, clips of another shape than the model's, or a model whose values have no range.
     """
-    if definition not in DEFINITIONS:
-        raise DataError(f"no definition {definition!r} of the metrics; there are {', '.join(DEFINITIONS)}")
-    metrics = DEFINITIONS[definition]
-    _check(forecaster, clips)
+    metrics = _definition(definition)
+    _check(forecaster.spec, stride_of(forecaster.module), clips)
     sums: list[tuple[Curves, Curves]] = []
     workers = os.cpu_count() or 1
     pending: deque[Future[tuple[Curves, Curves]]] = deque()
@@ -127,20 +162,65 @@ def evaluate(
     )  # fmt: skip
 
 
+@torch.no_grad()
+def evaluate_codec(
+    codec: Codec,
+    clips: ClipSource,
+    *,
+    name: str,
+    protocol: str,
+    definition: str = "stzoo",
+    batch: int = 32,
+    progress: bool = True,
+) -> CodecReport:
+    """Send every frame of every clip through the codebook and measure what comes back; arguments as in `evaluate`."""
+    metrics = _definition(definition)
+    spec, module, device = codec.spec, codec.module, codec.module.codebook.device
+    _check(spec, stride_of(module), clips)
+    low, high = spec.value_range or (0.0, 1.0)
+    sums, frames = dict.fromkeys(metrics, 0.0), 0
+    counts = torch.zeros(len(module.codebook), dtype=torch.int64)
+    with tqdm(total=len(clips), unit="seq", disable=not progress) as bar:
+        for start in range(0, len(clips), batch):
+            clip = clips.clips(start, min(start + batch, len(clips)))
+            truth = to_units(torch.cat([clip.past, clip.future], 1), spec)
+            latents = module.encode(normalise(truth.to(device).flatten(0, 1), spec))
+            quantised, codes = module.quantise(latents)
+            painted = denormalise(module.decode(quantised), spec).view_as(truth).cpu()
+            counts += torch.bincount(codes.cpu().flatten(), minlength=len(counts))
+            frames += truth.shape[0] * truth.shape[1]
+            unit = [((x - low) / (high - low)).numpy() for x in (painted, truth)]
+            sums = {m: sums[m] + float(f(*unit).sum()) for m, f in metrics.items()}
+            bar.update(len(truth))
+    return CodecReport(name, protocol, definition, frames, {m: s / frames for m, s in sums.items()}, *usage(counts))
+
+
+def golden_codec(codec: Codec, seed: int) -> tuple[float, float]:
+    """Like `golden`, of one frame of noise that went through the codebook."""
+    noise = _noise(codec.spec, seed, codec.module.codebook.device)
+    with torch.no_grad():
+        painted = denormalise(codec.module(normalise(noise[:, 0], codec.spec)), codec.spec).double()
+    return painted.mean().item(), painted.std().item()
+
+
 def golden(forecaster: Forecaster, seed: int) -> tuple[float, float]:
     """Mean and standard deviation of the forecast, in the spec's units and unclipped, from uniform noise of `seed`.
 
     The manifest keeps them for every checkpoint: whatever changes a forecast's numbers on its way changes these.
     """
     spec = forecaster.spec
-    low, high = spec.value_range or (spec.mean[0] - spec.std[0], spec.mean[0] + spec.std[0])
-    shape = (spec.frames_in, spec.channels, spec.height, spec.width)
-    noise = torch.from_numpy(np.random.default_rng(seed).uniform(low, high, (1, *shape)).astype(np.float32))
-    device = next(forecaster.module.parameters()).device
+    noise = _noise(spec, seed, next(forecaster.module.parameters()).device)
     with torch.no_grad():
-        frames = list(unroll(forecaster.module, spec, normalise(noise.to(device), spec), spec.frames_out))
+        frames = list(unroll(forecaster.module, spec, normalise(noise, spec), spec.frames_out))
     forecast = denormalise(torch.stack(frames, 1), spec).double()
     return forecast.mean().item(), forecast.std().item()
+
+
+def _noise(spec: ModelSpec, seed: int, device: torch.device) -> Tensor:
+    """(1, frames_in, C, H, W), uniform over the spec's range."""
+    low, high = spec.value_range or (spec.mean[0] - spec.std[0], spec.mean[0] + spec.std[0])
+    shape = (1, spec.frames_in, spec.channels, spec.height, spec.width)
+    return torch.from_numpy(np.random.default_rng(seed).uniform(low, high, shape).astype(np.float32)).to(device)
 
 
 @torch.no_grad()
@@ -158,14 +238,18 @@ def _forecasts(forecaster: Forecaster, clips: ClipSource, batch: int) -> Iterato
         yield unit[0], unit[1], unit[2]
 
 
-def _check(forecaster: Forecaster, clips: ClipSource) -> None:
-    spec = forecaster.spec
+def _definition(name: str) -> Mapping[str, Metric]:
+    if name not in DEFINITIONS:
+        raise DataError(f"no definition {name!r} of the metrics; there are {', '.join(DEFINITIONS)}")
+    return DEFINITIONS[name]
+
+
+def _check(spec: ModelSpec, stride: int | None, clips: ClipSource) -> None:
     if spec.value_range is None:
         raise DataError("the metrics are defined on values in [0, 1]; this model's values have no range")
     if len(clips) == 0:
         raise DataError("there are no clips to evaluate on")
     t, c, h, w = clips.clips(0, 1).past.shape[1:]
-    stride = stride_of(forecaster.module)
     fits = (h, w) == (spec.height, spec.width) if stride is None else h % stride == w % stride == 0
     if c != spec.channels or t < spec.frames_in or not fits:
         size = f"{spec.height}x{spec.width}" if stride is None else f"height and width multiples of {stride}"

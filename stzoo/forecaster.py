@@ -15,7 +15,7 @@ from stzoo import catalog, hub
 from stzoo import frames as frames_room
 from stzoo.errors import FramesError
 from stzoo.frames.values import denormalise, normalise
-from stzoo.models import stride_of
+from stzoo.models import check_kind, stride_of
 from stzoo.spec import ModelSpec
 from stzoo.unroll import compiled, unroll
 from stzoo.weights import LoadReport, load_module, random_module, save_folder
@@ -122,14 +122,15 @@ def load(
         progress: a bar while something is downloaded.
 
     Raises:
-        UnknownModelError: no such entry. NotPublishedError: the entry has no weights yet.
+        UnknownModelError: no such entry. NotPublishedError: the entry has no weights yet. SpecError: it is a codec.
         IntegrityError: the file is not the pinned one. MismatchError: its tensors are not the module's.
         DownloadError, OfflineError: a remote source cannot be read.
     """
     if not pretrained:
         return create(os.fspath(source)).to(device or "cpu")
     found = hub.resolve(source, revision=revision, offline=offline, cache_dir=cache_dir, progress=progress)
-    module, report = load_module(found.spec, found.path, found.sha256)
+    check_kind(found.spec, "forecaster", os.fspath(source))
+    module, report = load_module(found.spec, found.path, found.sha256, found.codec)
     return Forecaster(found.spec, module, report).to(device or "cpu")
 
 
@@ -145,6 +146,7 @@ def create(name_or_spec: str | ModelSpec, **overrides: Any) -> Forecaster:
     """
     spec = name_or_spec if isinstance(name_or_spec, ModelSpec) else catalog.info(name_or_spec).spec
     spec = spec.replace(**overrides) if overrides else spec
+    check_kind(spec, "forecaster", name_or_spec if isinstance(name_or_spec, str) else f"arch {spec.arch!r}")
     return Forecaster(spec, *random_module(spec))
 
 

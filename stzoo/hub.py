@@ -18,11 +18,15 @@ from stzoo.weights import CONFIG_FILE, WEIGHTS_FILE, embedded_spec, read_spec
 
 @dataclass(frozen=True)
 class Resolved:
-    """A file on this machine, the spec it belongs to, and its sha256 as just computed."""
+    """A file on this machine, the spec it belongs to, and its sha256 as just computed.
+
+    `codec` is the file of a modular entry's codec, which `path` does not repeat; None where `path` holds everything.
+    """
 
     path: Path
     spec: ModelSpec
     sha256: str
+    codec: Path | None = None
 
 
 def resolve(
@@ -108,15 +112,28 @@ def _from_entry(entry: Entry, fetch: _Fetch) -> Resolved:
             f"{entry.name} has no published weights yet; train them with `stzoo train {entry.name}`, "
             f"or build it with random weights: stzoo.create({entry.name!r})"
         )
+    codec = None if entry.codec is None else _codec_file(entry, fetch)
     packaged = CHECKPOINTS / entry.weights.file
     if "package" in entry.weights.sources and packaged.is_file():
-        return Resolved(packaged, entry.spec, _verified(packaged, entry))
+        return Resolved(packaged, entry.spec, _verified(packaged, entry), codec)
     for source in entry.weights.sources:
         if source.startswith("hf://"):
             repo, revision = _parse_hf(source)
             path = fetch.file(repo, revision, entry.weights.file)
-            return Resolved(path, entry.spec, _verified(path, entry))
+            return Resolved(path, entry.spec, _verified(path, entry), codec)
     raise WeightsError(f"{entry.weights.file} is not in this installation, and has no other source; reinstall stzoo")
+
+
+def _codec_file(entry: Entry, fetch: _Fetch) -> Path:
+    """The very codec that a modular entry was trained with. Raises `IntegrityError` where its entry now has another."""
+    assert entry.codec is not None
+    found = _from_entry(catalog.info(entry.codec.entry), fetch)
+    if found.sha256 != entry.codec.sha256:
+        raise IntegrityError(
+            f"{entry.name} was trained on the codec {entry.codec.entry} with sha256 {entry.codec.sha256}; "
+            f"that entry's file has {found.sha256}: its latents mean something else. Install the release that has both"
+        )
+    return found.path
 
 
 def _verified(path: Path, entry: Entry) -> str:

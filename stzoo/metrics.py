@@ -9,7 +9,10 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import numpy as np
+import torch
 from skimage.metrics import structural_similarity
+
+from stzoo.errors import DataError, MissingExtraError
 
 Metric = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -61,6 +64,44 @@ def _ssim(forecast: np.ndarray, truth: np.ndarray, data_range: float) -> np.ndar
     _, full = structural_similarity(*tall, win_size=_WINDOW, data_range=data_range, full=True)
     edge = _WINDOW // 2
     return full.reshape(n, t, c, h, w)[..., edge : h - edge, edge : w - edge].mean((2, 3, 4))
+
+
+def sharpness(forecast: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Gradient energy of the forecast over that of the truth: 1 as sharp as the truth, towards 0 for a blur.
+
+    The energy of a frame is the sum of its squared differences between neighbours, down and across; both are clipped
+    to [0, 1] first. NaN where the truth is flat.
+    """
+    energy = [
+        sum(np.square(np.diff(x.clip(0, 1), axis=axis), dtype=np.float64).sum((2, 3, 4)) for axis in (3, 4))
+        for x in (forecast, truth)
+    ]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(energy[1] > 0, energy[0] / energy[1], np.nan)
+
+
+def lpips(forecast: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Learned perceptual distance (Zhang et al., CVPR 2018) with AlexNet; gray frames are repeated to three channels.
+
+    Raises:
+        MissingExtraError: the package lpips is absent. DataError: its backbone's weights cannot be fetched.
+    """
+    try:
+        import lpips as package
+    except ImportError as error:
+        raise MissingExtraError('LPIPS needs an extra: pip install "stzoo[metrics]"') from error
+    try:
+        network = package.LPIPS(net="alex", verbose=False).eval()
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"the backbone of LPIPS cannot be fetched: {error}") from error
+    n, t, c, h, w = truth.shape
+    a, b = (
+        torch.from_numpy(x.clip(0, 1).astype(np.float32)).view(n * t, c, h, w).expand(-1, 3, -1, -1) * 2 - 1
+        for x in (forecast, truth)
+    )
+    with torch.no_grad():
+        pieces = [network(x, y).flatten() for x, y in zip(a.split(64), b.split(64), strict=True)]
+    return torch.cat(pieces).view(n, t).numpy()
 
 
 DEFINITIONS: Mapping[str, Mapping[str, Metric]] = MappingProxyType(

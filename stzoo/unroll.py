@@ -7,6 +7,9 @@ An architecture is of one of two kinds:
 * **sequential**: ``initial_state(batch, size, device, dtype)`` and
   ``step(frame (B, C, H, W), state) -> (frame, state)``. It reads the
   past once, then feeds on its own frames; nothing is encoded twice.
+
+A third, *modular*, is made of either: what it ``read``s of the past goes through its ``predictor``, which feeds on its
+own forecasts, and each of these is ``paint``ed when it is asked for.
 """
 
 from collections.abc import Iterator
@@ -27,13 +30,16 @@ def unroll(module: Any, spec: ModelSpec, past: Tensor, steps: int | None = None)
     once gradients are off.
 
     Args:
-        module: a block or sequential architecture, or what `compiled` made of one.
+        module: a block, sequential or modular architecture, or what `compiled` made of one.
         spec: gives `frames_in` and `frames_out`.
         past: (B, T, C, H, W), normalised, T >= frames_in; the last frames_in are read.
         steps: how many frames to yield; None for as many as are asked for.
     """
     past = past[:, -spec.frames_in :]
-    frames = _sequential(module, past) if hasattr(module, "step") else _block(module, spec, past)
+    if hasattr(module, "predictor"):
+        frames = _modular(module, past)
+    else:
+        frames = _sequential(module, past) if hasattr(module, "step") else _block(module, spec, past)
     for _ in range(steps) if steps is not None else count():
         yield next(frames)
 
@@ -55,8 +61,20 @@ def _sequential(module: Any, past: Tensor) -> Iterator[Tensor]:
         frame, state = module.step(frame, state)
 
 
+def _modular(module: Any, past: Tensor) -> Iterator[Tensor]:
+    for latents in unroll(module.predictor, module.predictor_spec, module.read(past)):
+        yield module.paint(latents)
+
+
 def compiled(module: nn.Module) -> Any:
     """What `unroll` drives, through `torch.compile`: slow at first, faster afterwards."""
+    if hasattr(module, "predictor"):
+        return SimpleNamespace(
+            predictor=compiled(module.predictor),  # type: ignore[arg-type]
+            predictor_spec=module.predictor_spec,
+            read=torch.compile(module.read),  # type: ignore[arg-type]
+            paint=torch.compile(module.paint),  # type: ignore[arg-type]
+        )
     if hasattr(module, "step"):
         return SimpleNamespace(initial_state=module.initial_state, step=torch.compile(module.step))  # type: ignore[arg-type]
     return torch.compile(module)

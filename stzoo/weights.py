@@ -18,6 +18,7 @@ from stzoo.models import build
 from stzoo.spec import ModelSpec
 
 SPEC_KEY = "stzoo_spec"
+CODEC_PREFIX = "codec."  # of a modular architecture's tensors that are its codec's
 WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
 
 
@@ -66,10 +67,11 @@ def read_spec(path: Path) -> ModelSpec:
     return spec
 
 
-def load_module(spec: ModelSpec, path: Path, sha256: str) -> tuple[nn.Module, LoadReport]:
+def load_module(spec: ModelSpec, path: Path, sha256: str, codec: Path | None = None) -> tuple[nn.Module, LoadReport]:
     """The module of `spec`, built without allocating and filled from `path`, on the CPU and in eval mode.
 
-    Floating-point tensors become what the module declares (float32), whatever they were stored as.
+    A modular one takes its codec's tensors from the file `codec`, where one is given. Floating-point tensors become
+    what the module declares (float32), whatever they were stored as.
 
     Raises:
         MismatchError: tensors are missing, unexpected or misshapen.
@@ -77,16 +79,23 @@ def load_module(spec: ModelSpec, path: Path, sha256: str) -> tuple[nn.Module, Lo
     """
     module = build(spec, "meta")
     wanted = module.state_dict()
-    try:
-        with safe_open(path, "pt") as file:
-            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} cannot be read as safetensors: {error}") from error
+    found = read_tensors(path)
+    if codec is not None:
+        found |= {CODEC_PREFIX + name: tensor for name, tensor in read_tensors(codec).items()}
     _check(path, wanted, found)
     stored = sorted({str(t.dtype).removeprefix("torch.") for t in found.values() if t.is_floating_point()})
     module.load_state_dict({name: t.to(wanted[name].dtype) for name, t in found.items()}, strict=True, assign=True)
     parameters = sum(p.numel() for p in module.parameters())
     return module.eval(), LoadReport(str(path), sha256, len(found), parameters, " and ".join(stored))
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Every tensor of a safetensors file, by name. Raises `WeightsError` where it cannot be read."""
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} cannot be read as safetensors: {error}") from error
 
 
 def _check(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
@@ -111,6 +120,8 @@ def _check(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]
         )
         if names
     ]
+    if missing and all(name.startswith(CODEC_PREFIX) for name in missing):
+        problems.append("the file holds a predictor alone, whose codec is a catalogue entry's: load it by its name")
     if problems:
         raise MismatchError(f"{path} does not fit its spec; " + "; ".join(problems))
 

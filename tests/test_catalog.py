@@ -7,7 +7,7 @@ import pytest
 import stzoo
 from stzoo.catalog import CHECKPOINTS, entries, parse_manifest
 from stzoo.errors import ManifestError, UnknownModelError
-from stzoo.evaluate import golden
+from stzoo.evaluate import golden, golden_codec
 from stzoo.hub import file_sha256
 from stzoo.models import build
 
@@ -40,7 +40,9 @@ def test_every_packaged_file_is_the_pinned_one_and_small(name: str) -> None:
 def test_every_packaged_model_forecasts_what_it_did_when_it_was_published(name: str) -> None:
     entry = stzoo.info(name)
     assert entry.golden is not None
-    mean, std = golden(stzoo.load(name), entry.golden.input_seed)
+    seed = entry.golden.input_seed
+    codec = entry.kind == "codec"
+    mean, std = golden_codec(stzoo.load_codec(name), seed) if codec else golden(stzoo.load(name), seed)
     assert mean == pytest.approx(entry.golden.output_mean, abs=entry.golden.tolerance)
     assert std == pytest.approx(entry.golden.output_std, abs=entry.golden.tolerance)
 
@@ -48,7 +50,13 @@ def test_every_packaged_model_forecasts_what_it_did_when_it_was_published(name: 
 @pytest.mark.parametrize("name", stzoo.list_models(pretrained=True))
 def test_every_packaged_model_beats_persistence_on_its_card(name: str) -> None:
     for metrics in stzoo.info(name).metrics:
-        assert metrics.mse < metrics.persistence_mse
+        if stzoo.info(name).kind == "codec":
+            assert metrics.mse < 6  # an empty frame has an error of 170
+            assert metrics.codes_used is not None
+            assert metrics.codes_used > 100
+        else:
+            assert metrics.persistence_mse is not None
+            assert metrics.mse < metrics.persistence_mse / 2
         assert metrics.command.startswith("stzoo evaluate")
 
 
@@ -56,6 +64,46 @@ def test_all_checkpoints_together_are_at_most_90_mb() -> None:
     assert sum(f.stat().st_size for f in CHECKPOINTS.glob("*.safetensors")) <= 90_000_000
     listed = {e.weights.file for e in entries().values() if e.weights}
     assert {f.name for f in CHECKPOINTS.glob("*.safetensors")} == listed
+
+
+MODULAR = {
+    "arch": "modular", "frames_in": 1, "frames_out": 1, "channels": 1, "height": 8, "width": 8,
+    "params": {"codec": {"arch": "vqvae", "params": {"dim": 8}}, "predictor": {"arch": "predrnn"}},
+}  # fmt: skip
+CODEC = ENTRY | {
+    "kind": "codec", "spec": ENTRY["spec"] | {"arch": "vqvae", "params": {"dim": 8}},  # type: ignore[operator]
+}  # fmt: skip
+
+
+def test_a_modular_entry_names_its_codecs_entry() -> None:
+    entry = ENTRY | {"spec": MODULAR, "codec": {"entry": "y"}}
+    found = parse_manifest(json.dumps({"schema": 1, "models": {"x": entry, "y": CODEC}}).encode())
+    assert found["x"].codec is not None
+    assert found["x"].codec.entry == "y"
+
+
+@pytest.mark.parametrize(
+    ("models", "message"),
+    [
+        ({"x": ENTRY | {"spec": MODULAR}, "y": CODEC}, "x: 'codec' names the codec's entry"),
+        ({"x": ENTRY | {"codec": {"entry": "y"}}, "y": CODEC}, "x: 'codec' names"),
+        ({"x": ENTRY | {"spec": MODULAR, "codec": {"entry": "z"}}}, "codec.entry is 'z', which is no codec"),
+        (
+            {"x": ENTRY | {"spec": MODULAR, "codec": {"entry": "y"}}, "y": ENTRY},
+            "codec.entry is 'y', which is no codec",
+        ),
+        (
+            {
+                "x": ENTRY | {"spec": MODULAR, "codec": {"entry": "y"}},
+                "y": CODEC | {"spec": ENTRY["spec"] | {"arch": "vqvae"}},  # type: ignore[operator]
+            },
+            r"x: spec\.params\.codec differs from the spec of y, \{'arch': 'vqvae', 'params': \{\}\}",
+        ),
+    ],
+)
+def test_parts_that_do_not_belong_together(models: dict[str, object], message: str) -> None:
+    with pytest.raises(ManifestError, match=message):
+        parse_manifest(json.dumps({"schema": 1, "models": models}).encode())
 
 
 def test_listing_filters() -> None:
@@ -108,7 +156,8 @@ def test_importing_and_listing_cost_no_torch() -> None:
 
 @pytest.mark.parametrize("name", stzoo.list_models(pretrained=True))
 def test_loading_does_not_import_what_takes_longer_than_loading(name: str) -> None:
-    code = f"import sys, stzoo; stzoo.load({name!r}); print({{'sympy', 'skimage', 'scipy'}} & set(sys.modules))"
+    load = "load_codec" if stzoo.info(name).kind == "codec" else "load"
+    code = f"import sys, stzoo; stzoo.{load}({name!r}); print({{'sympy', 'skimage', 'scipy'}} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 

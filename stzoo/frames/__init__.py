@@ -27,7 +27,7 @@ class Source:
     """What was read, and the way back.
 
     Attributes:
-        past: (B, T, C, H, W) float32 in the spec's units, checked, the last `frames_in` frames.
+        past: (B, T, C, H, W) float32 in the spec's units, checked, the last `frames_in` frames or all.
         frame: one future frame (B, C, H, W) in the spec's units -> the caller's kind, dtype and axes.
         collect: a list of such frames -> what the caller calls a sequence.
     """
@@ -37,8 +37,10 @@ class Source:
     collect: Callable[[list[Any]], Any]
 
 
-def read(frames: Any, spec: ModelSpec, stride: int | None, layout: str | None = None) -> Source:
+def read(frames: Any, spec: ModelSpec, stride: int | None, layout: str | None = None, *, whole: bool = False) -> Source:
     """Read NumPy arrays, torch tensors, lists of PIL images, and paths of animations and folders of images.
+
+    Of more frames than the spec reads the last ones are kept, or all of them where `whole` is true.
 
     Raises:
         FramesError: kind, shape, dtype, range or a missing value; the message says what was expected.
@@ -47,25 +49,26 @@ def read(frames: Any, spec: ModelSpec, stride: int | None, layout: str | None = 
         if not os.fspath(frames):
             raise FramesError("the path is empty")
         frames = read_images(Path(frames).expanduser())
+    kept = slice(None) if whole else slice(-spec.frames_in, None)
     if isinstance(frames, Tensor):
-        return _read_tensor(frames, spec, stride, layout)
+        return _read_tensor(frames, spec, stride, layout, kept)
     if isinstance(frames, np.ndarray):
-        return _read_array(frames, spec, stride, layout)
+        return _read_array(frames, spec, stride, layout, kept)
     if isinstance(frames, (list, tuple)) and frames and all(isinstance(f, Image.Image) for f in frames):
-        return _read_images(list(frames), spec, stride)
+        return _read_images(list(frames)[kept], spec, stride)
     what = f"a {type(frames).__name__}"
     if isinstance(frames, (list, tuple)):
         what += f" of {type(frames[0]).__name__}" if frames else " without elements"
     raise FramesError(f"expected a NumPy array, a torch tensor, a list of PIL images or a path, given {what}")
 
 
-def _read_tensor(frames: Tensor, spec: ModelSpec, stride: int | None, layout: str | None) -> Source:
+def _read_tensor(frames: Tensor, spec: ModelSpec, stride: int | None, layout: str | None, kept: slice) -> Source:
     if frames.layout != torch.strided or frames.is_meta:
         raise FramesError("expected a dense tensor that holds values, given a sparse or a meta one")
     if str(frames.dtype).removeprefix("torch.") not in (*_NUMPY_DTYPES, "bfloat16"):
         raise _unscaled(str(frames.dtype))
     layout = find_layout(tuple(frames.shape), spec, stride, layout)
-    past = to_btchw(frames.detach(), layout)[:, -spec.frames_in :]
+    past = to_btchw(frames.detach(), layout)[:, kept]
     device, dtype = frames.device, frames.dtype
     return Source(
         # both copies: what the caller does to the frames passed in, or to those handed out, never reaches the model
@@ -75,13 +78,15 @@ def _read_tensor(frames: Tensor, spec: ModelSpec, stride: int | None, layout: st
     )
 
 
-def _read_array(frames: np.ndarray, spec: ModelSpec, stride: int | None, layout: str | None) -> Source:
+def _read_array(frames: np.ndarray, spec: ModelSpec, stride: int | None, layout: str | None, kept: slice) -> Source:
     if frames.dtype.name not in _NUMPY_DTYPES:
         raise _unscaled(frames.dtype.name)
     layout = find_layout(frames.shape, spec, stride, layout)
     time = layout.index("T")
-    last = _unmasked(frames[(slice(None),) * time + (slice(-spec.frames_in, None),)])
-    source = _read_tensor(torch.from_numpy(last.astype(last.dtype.newbyteorder("="))), spec, stride, layout)
+    last = _unmasked(frames[(slice(None),) * time + (kept,)])
+    source = _read_tensor(
+        torch.from_numpy(last.astype(last.dtype.newbyteorder("="))), spec, stride, layout, slice(None)
+    )
     return Source(
         source.past,
         lambda frame: source.frame(frame).numpy().astype(frames.dtype, copy=False),
@@ -99,7 +104,7 @@ def _unmasked(frames: np.ndarray) -> np.ndarray:
 
 
 def _read_images(images: list[Image.Image], spec: ModelSpec, stride: int | None) -> Source:
-    source = _read_tensor(images_to_tensor(images[-spec.frames_in :], spec), spec, stride, "TCHW")
+    source = _read_tensor(images_to_tensor(images, spec), spec, stride, "TCHW", slice(None))
     return Source(source.past, lambda frame: tensor_to_image(source.frame(frame)), list)
 
 

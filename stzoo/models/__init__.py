@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
@@ -14,12 +14,15 @@ from stzoo.models.conv import Conv, ConvConfig
 from stzoo.models.convlstm import ConvLstm
 from stzoo.models.e3dlstm import E3dLstm, E3dLstmConfig
 from stzoo.models.mim import Mim, MimConfig
+from stzoo.models.modular import Modular, ModularConfig
 from stzoo.models.phydnet import PhyDNet, PhyDNetConfig
 from stzoo.models.predrnn import PredRnn, PredRnnConfig
 from stzoo.models.predrnnpp import PredRnnPp, PredRnnPpConfig
 from stzoo.models.recurrent import RecurrentConfig
 from stzoo.models.simvp import SimVp, SimVpConfig
 from stzoo.models.tau import Tau, TauConfig
+from stzoo.models.tctn import Tctn, TctnConfig
+from stzoo.models.vqvae import VqVae, VqVaeConfig
 from stzoo.spec import ModelSpec, from_mapping
 
 
@@ -27,6 +30,7 @@ from stzoo.spec import ModelSpec, from_mapping
 class Architecture:
     config: type
     module: type[nn.Module]
+    kind: Literal["forecaster", "codec"] = "forecaster"
 
 
 ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
@@ -35,11 +39,14 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
         "convlstm": Architecture(RecurrentConfig, ConvLstm),
         "e3dlstm": Architecture(E3dLstmConfig, E3dLstm),
         "mim": Architecture(MimConfig, Mim),
+        "modular": Architecture(ModularConfig, Modular),
         "phydnet": Architecture(PhyDNetConfig, PhyDNet),
         "predrnn": Architecture(PredRnnConfig, PredRnn),
         "predrnnpp": Architecture(PredRnnPpConfig, PredRnnPp),
         "simvp": Architecture(SimVpConfig, SimVp),
         "tau": Architecture(TauConfig, Tau),
+        "tctn": Architecture(TctnConfig, Tctn),
+        "vqvae": Architecture(VqVaeConfig, VqVae, "codec"),
     }
 )
 
@@ -54,6 +61,16 @@ def config_of(spec: ModelSpec) -> Any:
         close = get_close_matches(spec.arch, ARCHITECTURES, n=3)
         raise SpecError(f"spec.arch is {spec.arch!r}; it may be {', '.join(close or ARCHITECTURES)}")
     return from_mapping(ARCHITECTURES[spec.arch].config, spec.params, "spec.params")
+
+
+def check_kind(spec: ModelSpec, kind: Literal["forecaster", "codec"], name: str) -> None:
+    """Raises `SpecError` where the model that the user calls `name` is of the other kind."""
+    config_of(spec)
+    if ARCHITECTURES[spec.arch].kind == kind:
+        return
+    if kind == "forecaster":
+        raise SpecError(f"{name} is a codec, which forecasts nothing; open it with stzoo.load_codec({name!r})")
+    raise SpecError(f"{name} is a forecaster, not a codec; open it with stzoo.load({name!r})")
 
 
 def build(spec: ModelSpec, device: str | torch.device = "cpu") -> nn.Module:

@@ -22,13 +22,15 @@ class PhyDNetConfig:
     """Frames are encoded to 2 * `width` channels at 1/`patch` of their size.
 
     `kernel`^2 derivatives are learned with kernels of that size; `lstm` are the hidden channels of the residual
-    branch's layers, of which one more with 2 * `width` follows.
+    branch's layers, of which one more with 2 * `width` follows. Without `sigmoid` the output is not squeezed into
+    (0, 1), which values without a range, such as latents, need.
     """
 
     width: int = bounded(32, 16, 1024)
     lstm: tuple[int, ...] = bounded((128, 128), 1, 4096)
     kernel: int = bounded(7, 3, 15)
     patch: Literal[2, 4] = 4
+    sigmoid: bool = True
 
     def __post_init__(self) -> None:
         if self.width % 16:
@@ -89,15 +91,16 @@ class LstmCell(nn.Module):
 
 
 class PhyDNet(nn.Module):
-    """Sequential: one frame (B, C, H, W) in [0, 1] in, the forecast of the next one out, through a sigmoid.
+    """Sequential: one frame (B, C, H, W) in, the forecast of the next one out; both in [0, 1] with a sigmoid.
 
     H and W multiples of `patch`.
     """
 
     def __init__(self, spec: ModelSpec, config: PhyDNetConfig):
         super().__init__()
-        check_unit_range(spec)
-        self.stride = config.patch
+        if config.sigmoid:
+            check_unit_range(spec)
+        self.stride, self.sigmoid = config.patch, config.sigmoid
         w, features = config.width, 2 * config.width
         second = config.patch // 2
         self.encoder = nn.Sequential(Conv(spec.channels, w, 2), Conv(w, w), Conv(w, features, second))
@@ -127,7 +130,7 @@ class PhyDNet(nn.Module):
             x, c = cell(x, h, c)
             residual.append((x, c))
         decoded = self.decoder(self.from_physical(physical) + self.from_residual(x))
-        return decoded.sigmoid(), State(physical, tuple(residual))
+        return decoded.sigmoid() if self.sigmoid else decoded, State(physical, tuple(residual))
 
 
 def check_unit_range(spec: ModelSpec) -> None:
@@ -137,5 +140,5 @@ def check_unit_range(spec: ModelSpec) -> None:
     if not all(abs(z) < 1e-6 for z in zeros) or not all(abs(o - 1) < 1e-6 for o in ones):
         raise SpecError(
             f"spec.value_range is {spec.value_range}, mean {spec.mean}, std {spec.std}; phydnet ends in a sigmoid, "
-            "so they must bring values to [0, 1]"
+            "so they must bring values to [0, 1]; or set spec.params.sigmoid to false"
         )

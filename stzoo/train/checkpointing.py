@@ -50,14 +50,24 @@ class RunFolder:
         except Timeout as error:
             raise TrainingError(f"another process trains in {self.path}") from error
 
-    def plan(self, spec: ModelSpec, recipe: Recipe, steps: int | None, choose_steps: Callable[[], int]) -> int:
+    def plan(
+        self,
+        spec: ModelSpec,
+        recipe: Recipe,
+        steps: int | None,
+        choose_steps: Callable[[], int],
+        codec: str | None = None,
+    ) -> int:
         """The number of steps of this run: read where the folder has a plan, else `steps` or chosen, and written down.
 
+        `codec` is the sha256 of a modular model's codec.
+
         Raises:
-            TrainingError: the folder holds a run of another model, recipe or number of steps, or a damaged plan.
+            TrainingError: the folder holds a run of another model, recipe, codec or number of steps, or a damaged plan.
         """
         file = self.path / "plan.json"
         wanted: dict[str, Any] = {"spec": spec.to_dict(), "recipe": json.loads(json.dumps(recipe.to_dict()))}
+        wanted |= {} if codec is None else {"codec": codec}
         if file.is_file():
             try:
                 plan = json.loads(file.read_text("utf-8"))

@@ -8,20 +8,25 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from stzoo import viz
+from stzoo.codec import Codec, usage
 from stzoo.data import ClipSource
-from stzoo.errors import TrainingError
+from stzoo.errors import SpecError, TrainingError
 from stzoo.frames.values import denormalise, normalise, to_units
-from stzoo.models import build
+from stzoo.models import build, config_of
+from stzoo.models.modular import Modular, codec_spec
+from stzoo.models.vqvae import VqVae
 from stzoo.spec import ModelSpec
 from stzoo.train.checkpointing import RunFolder
+from stzoo.train.codec import CodebookAverage, codec_loss
 from stzoo.train.fused import FusedTau, why_not
+from stzoo.train.latents import CachedLatents
 from stzoo.train.objectives import check, objective
 from stzoo.train.optim import averaged, optimizers
 from stzoo.train.recipe import Recipe
@@ -45,6 +50,7 @@ def train(
     minutes: float | None = None,
     device: str | None = None,
     progress: bool = True,
+    codec: Codec | None = None,
 ) -> Path:
     """Train `spec` by `recipe`; run again with the same arguments, it continues from the last checkpoint.
 
@@ -54,6 +60,7 @@ def train(
 
     Args:
         out: the run folder, made where absent.
+        codec: the trained codec of a modular spec, which stays as it is; the saved weights hold it too.
         device: "cpu" or "cuda"; the GPU where there is one.
 
     Returns:
@@ -61,19 +68,21 @@ def train(
 
     Raises:
         TrainingError: the loss diverged (the last good checkpoint stays), or `out` holds another run.
+        SpecError: a modular spec without its codec, or with another.
     """
+    _check_codec(spec, codec)
     place = torch.device(device or default_device())
     folder = RunFolder(out)
 
     def choose_steps() -> int:
-        throwaway = _Run(spec, recipe, training, place)
+        throwaway = _Run(spec, recipe, training, place, codec, folder.path / "latents")
         return _steps_in(minutes if minutes is not None else recipe.minutes, throwaway)
 
     with folder.locked():
         torch.set_flush_denormal(True)  # denormals make a backward pass many times slower
         try:
-            total = folder.plan(spec, recipe, steps, choose_steps)
-            run = _Run(spec, recipe, training, place)
+            total = folder.plan(spec, recipe, steps, choose_steps, None if codec is None else codec.report.sha256)
+            run = _Run(spec, recipe, training, place, codec, folder.path / "latents")
             restored = folder.restore(run.device)
             if restored:
                 run.restore(restored)
@@ -88,29 +97,64 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def _check_codec(spec: ModelSpec, codec: Codec | None) -> None:
+    """Raises `SpecError` where `codec` is not the one that the spec describes, in architecture and in size."""
+    if spec.arch != "modular":
+        if codec is not None:
+            raise SpecError(f"a {spec.arch} has no codec")
+        return
+    wanted = codec_spec(spec, config_of(spec))
+    if codec is None:
+        raise SpecError("a modular architecture is trained on the latents of a trained codec; none was given")
+    if codec.spec.arch != wanted.arch or codec.spec.params != wanted.params or codec.spec.channels != wanted.channels:
+        raise SpecError(
+            f"the codec given is {codec.spec.arch} {dict(codec.spec.params)} of {codec.spec.channels} channels; "
+            f"the spec names {wanted.arch} {dict(wanted.params)} of {wanted.channels} channels"
+        )
+
+
 class _Run:
     """Everything that changes while training, and what one step does to it."""
 
-    def __init__(self, spec: ModelSpec, recipe: Recipe, training: ClipSource, device: torch.device):
+    def __init__(
+        self,
+        spec: ModelSpec,
+        recipe: Recipe,
+        training: ClipSource,
+        device: torch.device,
+        codec: Codec | None = None,
+        latents: Path | None = None,
+    ):
         self.spec, self.recipe, self.training, self.device = spec, recipe, training, device
         torch.manual_seed(recipe.seed)
         module = build(spec)
         check(module, recipe)
+        if codec is not None:
+            module.codec.load_state_dict(codec.module.state_dict())  # type: ignore[union-attr]
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         self.module = module.to(device).to(memory_format=layout)  # type: ignore[call-overload]
         self.ema = averaged(self.module, recipe.ema)
-        self.fast = _fast(self.module, spec, recipe)
+        self.part, self.part_spec = learning_part(self.module, spec)
+        self.fast = _fast(self.part, self.part_spec, recipe)
+        self.cache = (
+            CachedLatents(latents, recipe.cached_clips, self._read) if recipe.cached_clips and latents else None
+        )
+        self.codebook = CodebookAverage(self.module, recipe) if isinstance(self.module, VqVae) else None
         self.optimizers = optimizers(self.module, recipe)
         self.step, self.best, self.running_loss = 0, math.inf, math.inf
 
     def advance(self, total: int) -> Tensor:
         """One step: the loss, still on the device."""
         recipe, batch = self.recipe, self.recipe.batch
-        clip = self.training.clips(self.step * batch, (self.step + 1) * batch)
-        past, future = (normalise(to_units(x.to(self.device), self.spec), self.spec) for x in (clip.past, clip.future))
+        source = self._read if self.cache is None else self.cache.clips
+        past, future = (x.to(self.device) for x in source(self.step * batch, (self.step + 1) * batch))
         factor = SCHEDULES[recipe.schedule](self.step, total, recipe.warmup)
         self.module.train()
-        loss = objective(self.fast, self.module, self.spec, recipe, past, future, self.step / total)
+        if self.codebook is None:
+            loss = objective(self.fast, self.part, self.part_spec, recipe, past, future, self.step / total)
+        else:
+            frames = torch.cat([past, future], 1).flatten(0, 1)
+            loss, *seen = codec_loss(self.module, recipe, frames)
         loss.backward()
         if recipe.clip:
             nn.utils.clip_grad_norm_(self.module.parameters(), recipe.clip)
@@ -119,9 +163,20 @@ class _Run:
                 group["lr"] = group["peak"] * factor
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+        if self.codebook is not None:
+            self.codebook.update(*seen)
         self.ema.update_parameters(self.module)
         self.step += 1
         return loss.detach()
+
+    def _read(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Past and future of clips start..stop-1 as the part that learns sees them: frames, or a codec's latents."""
+        clip = self.training.clips(start, stop)
+        past, future = (normalise(to_units(x.to(self.device), self.spec), self.spec) for x in (clip.past, clip.future))
+        if isinstance(self.module, Modular):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
+                past, future = self.module.read(past), self.module.read(future)
+        return past, future
 
     def state(self) -> dict[str, Any]:
         return {
@@ -131,6 +186,7 @@ class _Run:
             "module": self.module.state_dict(),
             "ema": self.ema.state_dict(),
             "optimizers": [o.state_dict() for o in self.optimizers],
+            "codebook": self.codebook.state() if self.codebook is not None else None,
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
         }
@@ -141,6 +197,8 @@ class _Run:
         self.ema.load_state_dict(state["ema"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
+        if self.codebook is not None:
+            self.codebook.restore(state["codebook"])
         torch.set_rng_state(state["rng"].cpu())
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.device)
@@ -150,6 +208,13 @@ class _Run:
         for name, tensor in self.module.state_dict().items():
             if not tensor.isfinite().all():
                 raise TrainingError(f"{name} is not finite at step {self.step}; lower the learning rate. {KEPT}")
+
+
+def learning_part(module: nn.Module, spec: ModelSpec) -> tuple[nn.Module, ModelSpec]:
+    """Of a modular module its predictor, which works on latents; else the module itself. And its spec."""
+    if isinstance(module, Modular):
+        return module.predictor, module.predictor_spec
+    return module, spec
 
 
 def _fast(module: nn.Module, spec: ModelSpec, recipe: Recipe) -> Any:
@@ -190,7 +255,8 @@ def _loop(run: _Run, folder: RunFolder, validation: ClipSource, total: int, prog
             if due or validates:
                 run.check_finite()
             if validates:
-                error = record["validation_mse"] = _validate(run, folder, validation)
+                record |= (_validate if run.codebook is None else _validate_codec)(run, folder, validation)
+                error = record["validation_mse"]
                 if error < run.best:
                     run.best = error
                     save_folder(folder.best, run.spec, run.ema.module.state_dict())
@@ -212,7 +278,7 @@ def _checked(run: _Run, loss: float) -> float:
 
 
 @torch.no_grad()
-def _validate(run: _Run, folder: RunFolder, validation: ClipSource) -> float:
+def _validate(run: _Run, folder: RunFolder, validation: ClipSource) -> dict[str, float]:
     """Squared error of the averaged weights, summed over a frame, mean over frames; writes a sample picture."""
     spec, module, total, count = run.spec, run.ema.module.eval(), 0.0, 0
     for past, future in _batches(run, validation):
@@ -221,10 +287,31 @@ def _validate(run: _Run, folder: RunFolder, validation: ClipSource) -> float:
         error = (denormalise(forecast, spec) - future).square().sum((2, 3, 4)).mean(1)
         total, count = total + error.sum().item(), count + len(error)
         if count == len(error):
-            shown = [x[0, :, 0].cpu().numpy() for x in (past, future, denormalise(forecast, spec))]
-            rows = dict(zip(("past", "truth", "forecast"), shown, strict=True))
-            viz.strip(rows).save(folder.path / "samples" / f"{run.step:07d}.png")
-    return total / count
+            _sample(run, folder, {"past": past, "truth": future, "forecast": denormalise(forecast, spec)})
+    return {"validation_mse": total / count}
+
+
+@torch.no_grad()
+def _validate_codec(run: _Run, folder: RunFolder, validation: ClipSource) -> dict[str, float]:
+    """The same of what is left of frames that went through the codebook, and how much of the codebook they use."""
+    spec, module, total, count = run.spec, cast(VqVae, run.ema.module.eval()), 0.0, 0
+    counts = torch.zeros(len(module.codebook), dtype=torch.int64, device=run.device)
+    for past, future in _batches(run, validation):
+        frames = torch.cat([past, future], 1)
+        quantised, codes = module.quantise(module.encode(normalise(frames.flatten(0, 1), spec)))
+        painted = denormalise(module.decode(quantised), spec).view_as(frames)
+        total, count = total + (painted - frames).square().sum().item(), count + frames.shape[0] * frames.shape[1]
+        counts += torch.bincount(codes.flatten(), minlength=len(module.codebook))
+        if count == frames.shape[0] * frames.shape[1]:
+            _sample(run, folder, {"truth": frames.transpose(0, 1), "painted": painted.transpose(0, 1)})
+    used, spread = usage(counts)
+    return {"validation_mse": total / count, "codes_used": used, "perplexity": spread}
+
+
+def _sample(run: _Run, folder: RunFolder, rows: dict[str, Tensor]) -> None:
+    """A strip of the first clip, its first channel."""
+    shown = {name: frames[0, :, 0].cpu().numpy() for name, frames in rows.items()}
+    viz.strip(shown).save(folder.path / "samples" / f"{run.step:07d}.png")
 
 
 def _batches(run: _Run, validation: ClipSource) -> Iterator[tuple[Tensor, Tensor]]:

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from stzoo.errors import SpecError
+from stzoo.models.modular import Modular
 from stzoo.models.phydnet import PhyDNet
+from stzoo.models.tctn import Tctn
 from stzoo.spec import ModelSpec
 from stzoo.train.losses import absolute_error, alignment, divergence_of_differences, moment_error, squared_error
 from stzoo.train.recipe import Recipe
@@ -17,6 +19,12 @@ from stzoo.unroll import unroll
 
 def check(module: nn.Module, recipe: Recipe) -> None:
     """Raises `SpecError` where the recipe asks for what this architecture, or another setting of it, does not have."""
+    if recipe.cached_clips and not isinstance(module, Modular):
+        raise SpecError("recipe.cached_clips is for modular architectures, whose codec never changes")
+    if isinstance(module, Modular):
+        module = module.predictor
+    if recipe.sampling == "parallel" and not isinstance(module, Tctn):
+        raise SpecError("recipe.sampling is 'parallel'; only tctn computes all steps of a clip at once")
     if recipe.sampling != "none" and not hasattr(module, "step"):
         raise SpecError(f"recipe.sampling is {recipe.sampling!r}; only recurrent architectures read frame by frame")
     if recipe.decouple_weight and getattr(module, "adapter", None) is None:
@@ -43,7 +51,10 @@ def objective(
     """
     extra = past.new_zeros(())
     with torch.autocast(past.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-        if recipe.sampling == "none":
+        if recipe.sampling == "parallel":
+            frames = torch.cat([past, future], 1)
+            forecast, truth = fast(frames[:, :-1]), frames[:, 1:]
+        elif recipe.sampling == "none":
             forecast, truth = torch.stack(list(unroll(fast, spec, past, future.shape[1])), 1), future
         else:
             frames = torch.cat([past, future], 1)

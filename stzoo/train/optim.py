@@ -14,10 +14,11 @@ NARROW = 32  # matrices with a shorter side are left to AdamW
 
 
 def optimizers(module: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """Every group carries its `peak` rate, which the schedule's factor multiplies."""
+    """Of what asks for a gradient. Every group carries its `peak` rate, which the schedule's factor multiplies."""
+    learning = [p for p in module.parameters() if p.requires_grad]
     weights = {m.weight for m in module.modules() if isinstance(m, MIXING)}
-    matrices = [p for p in module.parameters() if recipe.optimizer == "muon" and p in weights and _is_matrix(p)]
-    rest = [p for p in module.parameters() if not any(p is m for m in matrices)]
+    matrices = [p for p in learning if recipe.optimizer == "muon" and p in weights and _is_matrix(p)]
+    rest = [p for p in learning if not any(p is m for m in matrices)]
     groups = [
         {"params": [p for p in rest if p in weights], "weight_decay": recipe.weight_decay},
         {"params": [p for p in rest if p not in weights], "weight_decay": 0.0},

@@ -6,21 +6,25 @@ import json
 import os
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+import torch
 
 from stzoo.catalog import CHECKPOINTS, info, manifest_path, parse_manifest
+from stzoo.codec import Codec, load_codec
 from stzoo.data import ClipSource
 from stzoo.errors import SpecError, TrainingError
-from stzoo.evaluate import Report, evaluate, golden
-from stzoo.forecaster import load
-from stzoo.hub import file_sha256
-from stzoo.weights import half_precision, save_weights, write_atomically
+from stzoo.evaluate import CodecReport, Report, evaluate, evaluate_codec, golden, golden_codec
+from stzoo.forecaster import Forecaster, load
+from stzoo.hub import Resolved, file_sha256, resolve
+from stzoo.models.vqvae import VqVae
+from stzoo.weights import CODEC_PREFIX, half_precision, load_module, save_weights, write_atomically
 
-GOLDEN_SEED, GOLDEN_TOLERANCE = 0, 1e-4
+SEED, GOLDEN_TOLERANCE = 0, 1e-4  # of the noise whose forecast the manifest keeps
 _PAUSE = 900.0  # seconds between two log lines that mean the run was not running
 
 
-def pack(name: str, run: Path, clips: ClipSource, protocol: str, command: str, hardware: str) -> Report:
+def pack(name: str, run: Path, clips: ClipSource, protocol: str, command: str, hardware: str) -> Report | CodecReport:
     """Store the best weights of `run` in float16, measure that very file, enter it in this checkout's manifest.
 
     Args:
@@ -29,17 +33,29 @@ def pack(name: str, run: Path, clips: ClipSource, protocol: str, command: str, h
         hardware: what the run ran on, in words.
 
     Raises:
-        SpecError: the run trained another spec. TrainingError: the entry's present weights are at least as good.
+        SpecError: the run trained another spec. TrainingError: the entry's present weights are at least as good, or a
+            modular run had another codec than the entry's.
     """
-    trained, entry = load(run / "best"), info(name)
+    entry = info(name)
+    trained: Any = (load_codec if entry.kind == "codec" else load)(run / "best")
     if trained.spec != entry.spec:
         raise SpecError(f"{run} trained another spec than {name}'s")
     candidate = CHECKPOINTS / f".{name}.safetensors"
     CHECKPOINTS.mkdir(exist_ok=True)
     try:
-        save_weights(candidate, trained.spec, half_precision(trained.module.state_dict()))
-        stored = load(candidate)
-        report = evaluate(stored, clips, name=name, protocol=protocol)
+        codec = None if entry.codec is None else _codec_file(entry.codec.entry, trained)
+        kept = {n: t for n, t in trained.module.state_dict().items() if codec is None or not n.startswith(CODEC_PREFIX)}
+        save_weights(candidate, trained.spec, half_precision(kept))
+        module, loaded = load_module(
+            trained.spec, candidate, file_sha256(candidate), None if codec is None else codec.path
+        )
+        report: Any
+        if entry.kind == "codec":
+            stored = Codec(trained.spec, cast(VqVae, module), loaded)
+            report, sample = evaluate_codec(stored, clips, name=name, protocol=protocol), golden_codec(stored, SEED)
+        else:
+            model = Forecaster(trained.spec, module, loaded)
+            report, sample = evaluate(model, clips, name=name, protocol=protocol), golden(model, SEED)
         present = [m.mse for m in entry.metrics if m.protocol == protocol]
         if present and report.total["mse"] >= present[0]:
             raise TrainingError(f"MSE {report.total['mse']:.3f} is no better than the present {present[0]}; not packed")
@@ -51,10 +67,12 @@ def pack(name: str, run: Path, clips: ClipSource, protocol: str, command: str, h
                 "sources": ["package"],
             },
             "metrics": [_metrics(report, command)],
-            "golden": _golden(*golden(stored, GOLDEN_SEED)),
+            "golden": _golden(*sample),
             "training": _training(name, run, hardware),
         }
         manifest = json.loads(manifest_path().read_text("utf-8"))
+        if codec is not None:
+            values["codec"] = {"entry": entry.codec.entry, "sha256": codec.sha256}  # type: ignore[union-attr]
         manifest["models"][name] |= values
         content = (json.dumps(manifest, indent=2) + "\n").encode()
         parse_manifest(content)
@@ -65,15 +83,26 @@ def pack(name: str, run: Path, clips: ClipSource, protocol: str, command: str, h
     return report
 
 
-def _metrics(report: Report, command: str) -> dict[str, Any]:
-    figures = {name: round(value, 4) for name, value in report.total.items()}
-    persistence = round(report.persistence_total["mse"], 4)
-    return {"protocol": report.protocol, **figures, "persistence_mse": persistence, "command": command}
+def _codec_file(name: str, trained: Forecaster) -> Resolved:
+    """The file of the entry `name`, whose tensors are the very ones that `trained` has inside."""
+    inside, stored = trained.module.codec.state_dict(), load_codec(name).module.state_dict()  # type: ignore[union-attr]
+    if not all(torch.equal(inside[n], stored[n]) for n in stored):
+        raise TrainingError(f"the run was trained on another codec than the weights of {name}; train it again on those")
+    return resolve(name)
+
+
+def _metrics(report: Report | CodecReport, command: str) -> dict[str, Any]:
+    figures: dict[str, Any] = {name: round(value, 4) for name, value in report.total.items()}
+    if isinstance(report, CodecReport):
+        figures |= {"codes_used": report.codes_used, "perplexity": round(report.perplexity, 4)}
+    else:
+        figures["persistence_mse"] = round(report.persistence_total["mse"], 4)
+    return {"protocol": report.protocol, **figures, "command": command}
 
 
 def _golden(mean: float, std: float) -> dict[str, Any]:
     return {
-        "input_seed": GOLDEN_SEED,
+        "input_seed": SEED,
         "output_mean": round(mean, 6),
         "output_std": round(std, 6),
         "tolerance": GOLDEN_TOLERANCE,

@@ -36,12 +36,16 @@ class Recipe:
             share of the steps over which that falls; "none" trains the forecast alone, as it will be used.
         decouple_weight: of PredRNN-V2's decoupling loss; needs `decouple` in the spec's params.
         moment_weight: of PhyDNet's constraint on its kernels.
+        cached_clips: of a modular model: train on the latents of the first so many clips over and over, kept in the run
+            folder, see `stzoo.train.latents`; 0 sees every clip once and encodes it when it comes.
+        codebook, codebook_decay, commitment: how a codec's codes follow its latents, by a running mean or by a loss,
+            and the weight of what keeps latents near their codes; see `stzoo.train.codec`.
         validate_every: steps between validations, each on validation_clips held-out clips.
         checkpoint_minutes: at most this long between two checkpoints.
         seed: of the initial weights.
     """
 
-    dataset: Literal["mmnist"]
+    dataset: Literal["mmnist", "kth"]
     minutes: float = required(0.01, 1e6)
     batch: int = bounded(16, 1, 4096)
     optimizer: Literal["adamw", "muon"] = "adamw"
@@ -65,6 +69,10 @@ class Recipe:
     sampling_share: float = bounded(0.4, 1e-6, 1.0)
     decouple_weight: float = bounded(0.0, 0.0, 1e3)
     moment_weight: float = bounded(0.0, 0.0, 1e3)
+    cached_clips: int = bounded(0, 0, 1 << 40)
+    codebook: Literal["ema", "loss"] = "ema"
+    codebook_decay: float = bounded(0.99, 0.0, 0.999999)
+    commitment: float = bounded(0.25, 0.0, 1e3)
     validate_every: int = bounded(500, 1, 1_000_000)
     validation_clips: int = bounded(1000, 1, 10_000)
     checkpoint_minutes: float = bounded(2.0, 0.0, 60.0)

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Sampling = Literal["none", "scheduled", "reverse", "teacher"]
+Sampling = Literal["none", "scheduled", "reverse", "teacher", "parallel"]
 
 
 def odds(sampling: Sampling, done: float) -> tuple[float, float]:
@@ -16,6 +16,7 @@ def odds(sampling: Sampling, done: float) -> tuple[float, float]:
 
     * "scheduled" (Bengio et al., 2015): the past is always true, the future less and less, linearly.
     * "teacher": the same, but drawn once for all frames of a batch (PhyDNet).
+    * "parallel": always true, so that all steps of a clip are computed at once (TCTN); nothing is drawn.
     * "reverse" (PredRNN-V2): the past is true more and more, from a half; the future half the time, then less and less.
     """
     done = min(max(done, 0.0), 1.0)

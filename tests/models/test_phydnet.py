@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from recurrent_modules import Unrolled, gmac, module_of, spec_of
+from recurrent_modules import Unrolled, clip, gmac, module_of, outputs, spec_of
 from torch import Tensor, nn
 
 from stzoo.errors import SpecError
@@ -132,6 +132,13 @@ def test_multiply_accumulates() -> None:
 def test_values_that_a_sigmoid_cannot_reach_are_refused(change: dict[str, object]) -> None:
     with pytest.raises(SpecError, match=r"spec\.value_range is .*sigmoid"):
         build(spec_of("phydnet").replace(**change), "meta")
+
+
+def test_without_the_sigmoid_any_values_are_reached() -> None:
+    spec = spec_of("phydnet").replace(value_range=None)
+    build(spec.replace(sigmoid=False), "meta")
+    squeezed, free = (outputs(module_of("phydnet", sigmoid=s), clip())[0] for s in (True, False))
+    torch.testing.assert_close(free.sigmoid(), squeezed)
 
 
 def test_a_normalisation_to_the_unit_range_is_accepted() -> None:

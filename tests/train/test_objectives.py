@@ -29,6 +29,7 @@ PARAMS: dict[str, dict[str, Any]] = {
     "mim": {"layers": 2, "hidden": 8, "kernel": 3, "patch": 8},
     "e3dlstm": {"layers": 2, "hidden": 8, "kernel": 3, "patch": 8, "history": 4},
     "phydnet": {"width": 16, "lstm": [8], "kernel": 3},
+    "tctn": {"layers": 2, "hidden": 8, "heads": 2, "window": 4, "patch": 8},
 }
 BASE = Recipe(dataset="mmnist", minutes=1, batch=2, ddr_weight=0.0, sampling="scheduled", precision="float32")
 EXTRAS: dict[str, dict[str, Any]] = {

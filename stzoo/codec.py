@@ -1,0 +1,138 @@
+"""`Codec`: frames <-> a small grid of latents, each near one of K codes. Made by `stzoo.load_codec`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stzoo import catalog, hub
+from stzoo import frames as frames_room
+from stzoo.errors import FramesError
+from stzoo.frames.values import denormalise, normalise
+from stzoo.models import check_kind, stride_of
+from stzoo.models.vqvae import VqVae
+from stzoo.spec import ModelSpec
+from stzoo.weights import LoadReport, load_module, random_module, save_folder
+
+
+class Codec:
+    """A codec with its spec. It looks at frames one by one, so a clip may have any number of them.
+
+    Attributes:
+        spec: what it is; `frames_in` and `frames_out` are 1.
+        module: the plain `torch.nn.Module`, in eval mode.
+        report: where its weights came from.
+    """
+
+    def __init__(self, spec: ModelSpec, module: VqVae, report: LoadReport):
+        self.spec, self.module, self.report = spec, module.eval(), report
+
+    @torch.no_grad()
+    def encode(self, frames: Any, *, layout: str | None = None) -> Tensor:
+        """Frames, of any kind and number that `Forecaster.predict` takes -> float32 latents (B, T, dim, H/4, W/4).
+
+        Raises:
+            FramesError: shape, dtype, range, a missing value, or a size that is no multiple of the codec's stride.
+        """
+        return self._encode(self._read(frames, layout))
+
+    @torch.no_grad()
+    def quantise(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents (B, T, dim, h, w) -> the nearest codes, of the same shape, and their numbers (B, T, h, w), int64."""
+        self._check_latents(latents)
+        quantised, codes = self.module.quantise(latents.flatten(0, 1))
+        return quantised.view_as(latents), codes.view(*latents.shape[:2], *codes.shape[1:])
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents (B, T, dim, h, w), or numbers of codes (B, T, h, w) -> float32 frames (B, T, C, H, W).
+
+        Frames are in the spec's units and clipped to its range.
+
+        Raises:
+            FramesError: another shape, or a number that no code has.
+        """
+        if latents.dtype.is_floating_point:
+            self._check_latents(latents)
+            flat = latents.flatten(0, 1)
+        else:
+            flat = self.module.look_up(self._checked_codes(latents).flatten(0, 1))
+        painted = denormalise(self.module.decode(flat), self.spec)
+        if self.spec.value_range is not None:
+            painted = painted.clamp(*self.spec.value_range)
+        return painted.view(*latents.shape[:2], *painted.shape[1:])
+
+    def reconstruct(self, frames: Any, *, layout: str | None = None) -> Any:
+        """What is left of frames that went through the codebook, as the caller's own kind, dtype, range and axes."""
+        source = self._read(frames, layout)
+        painted = self.decode(self.quantise(self._encode(source))[1])
+        return source.collect([source.frame(frame) for frame in painted.unbind(1)])
+
+    def to(self, device: str | torch.device) -> Codec:
+        """Move the module; latents and frames are where it is."""
+        self.module.to(device)
+        return self
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write `config.json` and `model.safetensors`, which `stzoo.load_codec(folder)` reads back bit for bit."""
+        save_folder(Path(folder), self.spec, self.module.state_dict())
+
+    def __repr__(self) -> str:
+        s, (codes, dim), stride = self.spec, self.module.codebook.shape, stride_of(self.module) or 1
+        grid = f"{s.height // stride}x{s.width // stride} latents of {dim}, {codes} codes"
+        return f"Codec({s.arch}, {s.channels}x{s.height}x{s.width} -> {grid}, {self.report})"
+
+    def _read(self, frames: Any, layout: str | None) -> frames_room.Source:
+        return frames_room.read(frames, self.spec, stride_of(self.module), layout, whole=True)
+
+    @torch.no_grad()
+    def _encode(self, source: frames_room.Source) -> Tensor:
+        device = next(self.module.parameters()).device
+        frames = normalise(source.past.to(device), self.spec)
+        latents = self.module.encode(frames.flatten(0, 1))
+        return latents.view(*frames.shape[:2], *latents.shape[1:])
+
+    def _check_latents(self, latents: Tensor) -> None:
+        if latents.dim() != 5 or latents.shape[2] != self.module.dim:
+            raise FramesError(f"expected latents (B, T, {self.module.dim}, h, w), given {tuple(latents.shape)}")
+
+    def _checked_codes(self, codes: Tensor) -> Tensor:
+        count = len(self.module.codebook)
+        if codes.dim() != 4:
+            raise FramesError(f"expected numbers of codes (B, T, h, w), given {tuple(codes.shape)}")
+        codes = codes.long()
+        if codes.numel() and not 0 <= codes.min() <= codes.max() < count:
+            raise FramesError(f"numbers of codes lie in [0, {count - 1}], given [{codes.min()}, {codes.max()}]")
+        return codes
+
+
+def load_codec(
+    source: str | os.PathLike[str],
+    *,
+    pretrained: bool = True,
+    revision: str | None = None,
+    device: str | torch.device | None = None,
+    offline: bool | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> Codec:
+    """A codec with its trained weights; arguments and errors as in `stzoo.load`. A forecaster is a `SpecError`."""
+    if not pretrained:
+        spec = catalog.info(os.fspath(source)).spec
+        check_kind(spec, "codec", os.fspath(source))
+        module, report = random_module(spec)
+    else:
+        found = hub.resolve(source, revision=revision, offline=offline, cache_dir=cache_dir, progress=progress)
+        check_kind(found.spec, "codec", os.fspath(source))
+        spec, (module, report) = found.spec, load_module(found.spec, found.path, found.sha256)
+    return Codec(spec, module, report).to(device or "cpu")  # type: ignore[arg-type]
+
+
+def usage(counts: Tensor) -> tuple[int, float]:
+    """How many codes were used, and their perplexity: exp of the entropy of `counts`, at most the number of codes."""
+    shares = counts.double() / counts.sum()
+    return int((counts > 0).sum()), torch.special.entr(shares).sum().exp().item()

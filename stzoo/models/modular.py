@@ -1,0 +1,122 @@
+"""The modular design (Pan et al., arXiv 2210.01500): a frozen codec, and a predictor that works on its latents.
+
+The encoder reads the past, frame by frame; any block or sequential architecture of the zoo forecasts latents, and
+feeds on them; the decoder paints a frame from a latent when one is asked for. The predictor never sees pixels.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from stzoo.errors import SpecError
+from stzoo.spec import ModelSpec
+
+
+@dataclass(frozen=True)
+class CodecPart:
+    """A codec, as the `arch` and `params` of its own spec say."""
+
+    arch: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PredictorPart:
+    """A forecaster on latents. `channels`, where given, must be the codec's `dim`."""
+
+    arch: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    channels: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModularConfig:
+    """`reads`: does the predictor see latents before ("continuous") or after ("quantised") they went to their codes?
+
+    `paints`: is its forecast decoded as it is, or as the nearest codes?
+    """
+
+    codec: CodecPart
+    predictor: PredictorPart
+    reads: Literal["continuous", "quantised"] = "continuous"
+    paints: Literal["continuous", "quantised"] = "continuous"
+
+
+class Modular(nn.Module):
+    """Neither block nor sequential itself: `stzoo.unroll` drives its `predictor` between `read` and `paint`.
+
+    The codec has no gradient and stays in eval mode. Latents are put in units of the codebook's spread,
+    (z - mean) / std of its codes, so that a predictor meets the same scale whatever the codec.
+    """
+
+    def __init__(self, spec: ModelSpec, config: ModularConfig):
+        super().__init__()
+        from stzoo.models import ARCHITECTURES, build  # the table, which holds this very class
+
+        for part, kind in ((config.codec, "codec"), (config.predictor, "forecaster")):
+            known = [n for n, a in ARCHITECTURES.items() if a.kind == kind and a.module is not Modular]
+            if part.arch not in known:
+                where = "codec" if kind == "codec" else "predictor"
+                raise SpecError(f"spec.params.{where}.arch is {part.arch!r}; it may be {', '.join(known)}")
+        self.reads, self.paints = config.reads, config.paints
+        device = torch.get_default_device()
+        self.codec = cast(Any, _part("codec", lambda: build(codec_spec(spec, config), device)))
+        stride, dim = self.codec.stride, self.codec.dim
+        if config.predictor.channels not in (None, dim):
+            raise SpecError(
+                f"spec.params.predictor.channels is {config.predictor.channels}; the codec's latents have {dim} "
+                "(spec.params.codec.params.dim)"
+            )
+        self.predictor_spec = ModelSpec(
+            arch=config.predictor.arch, frames_in=spec.frames_in, frames_out=spec.frames_out, channels=dim,
+            height=spec.height // stride, width=spec.width // stride, value_range=None, params=config.predictor.params,
+        )  # fmt: skip
+        self.predictor = cast(Any, _part("predictor", lambda: build(self.predictor_spec, device)))
+        self.stride = None if self.predictor.stride is None else stride * self.predictor.stride
+        self.codec.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "Modular":
+        """Of the predictor; the codec is as it is."""
+        super().train(mode)
+        self.codec.eval()
+        return self
+
+    @torch.no_grad()
+    def read(self, frames: Tensor) -> Tensor:
+        """(B, T, C, H, W) frames -> (B, T, dim, h, w) latents, in the predictor's units."""
+        latents = self.codec.encode(frames.flatten(0, 1))
+        if self.reads == "quantised":
+            latents = self.codec.quantise(latents)[0]
+        mean, std = self._units()
+        return ((latents - mean) / std).view(*frames.shape[:2], *latents.shape[1:])
+
+    def paint(self, latents: Tensor) -> Tensor:
+        """(B, dim, h, w) in the predictor's units -> (B, C, H, W)."""
+        mean, std = self._units()
+        latents = latents * std + mean
+        if self.paints == "quantised":
+            latents = self.codec.quantise(latents)[0]
+        return self.codec.decode(latents)
+
+    def _units(self) -> tuple[Tensor, Tensor]:
+        """The mean of the codes, (dim, 1, 1), and their standard deviation about it, one number."""
+        book = self.codec.codebook.float()
+        mean = book.mean(0)
+        return mean[:, None, None], (book - mean).square().mean().sqrt().clamp_min(1e-6)
+
+
+def codec_spec(spec: ModelSpec, config: ModularConfig) -> ModelSpec:
+    """The codec's own spec: one frame, of what the whole model reads."""
+    own = {"arch": config.codec.arch, "frames_in": 1, "frames_out": 1, "params": config.codec.params}
+    return ModelSpec.from_dict(spec.to_dict() | own)
+
+
+def _part(where: str, make: Any) -> nn.Module:
+    """What `make` builds; a `SpecError` of its says which part it is about."""
+    try:
+        return make()
+    except SpecError as error:
+        raise SpecError(f"in the {where}: {error}") from error

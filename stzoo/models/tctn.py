@@ -1,0 +1,198 @@
+"""TCTN: a transformer over time whose projections are causal 3-D convolutions (Yang et al., arXiv 2112.01085).
+
+Every pixel attends to its own past; what it attends with has seen its neighbourhood and the two steps before. Nothing
+at a step depends on a later one, so all steps of a clip can be trained at once and forecasts go on frame by frame.
+Three choices: positions are added to the input, as in equation 8 of the modular design (public code adds them to
+queries and keys); a norm sees one time step at a time, for statistics over time would show the future to training; and
+attention looks back over a `window` of steps, so that a state does not grow.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stzoo.errors import SpecError
+from stzoo.models.recurrent import from_patches, grid, to_patches
+from stzoo.spec import ModelSpec, bounded
+
+BEFORE = 2  # steps before its own that a causal convolution sees
+
+
+@dataclass(frozen=True)
+class TctnConfig:
+    """`layers` of `hidden` channels and `heads` heads, attention over `window` steps, `patch` x `patch` patches.
+
+    `expansion` is how many times wider the feed-forward part is inside.
+    """
+
+    layers: int = bounded(6, 1, 64)
+    hidden: int = bounded(128, 2, 4096)
+    heads: int = bounded(4, 1, 64)
+    expansion: int = bounded(3, 1, 16)
+    window: int = bounded(20, 1, 1024)
+    patch: int = bounded(4, 1, 64)
+
+    def __post_init__(self) -> None:
+        if self.hidden % (2 * self.heads):
+            raise SpecError(
+                f"spec.params.hidden is {self.hidden}; it must be a multiple of 2 * heads, {2 * self.heads}"
+            )
+
+
+class LayerState(NamedTuple):
+    """What a layer keeps of earlier steps.
+
+    keys, values: (B * h * w, heads, at most window - 1, hidden / heads). The others: (B, BEFORE, channels, h, w), the
+    last inputs of the three causal convolutions.
+    """
+
+    keys: Tensor
+    values: Tensor
+    attended: Tensor
+    spread: Tensor
+    merged: Tensor
+
+
+class State(NamedTuple):
+    """`position` counts the steps read; one `LayerState` a layer."""
+
+    position: int
+    layers: tuple[LayerState, ...]
+
+
+class CausalConv(nn.Module):
+    """3x3x3 convolution over time and space that sees its own step and the two before: the causal form of equation 9.
+
+    The kernel of `conv` holds the three time steps side by side, the oldest first. (B, T, C, h, w) and the inputs of
+    the two steps before -> (B, T, C', h, w) and what to hand to the next call.
+    """
+
+    def __init__(self, c_in: int, c_out: int):
+        super().__init__()
+        self.conv = nn.Conv2d((BEFORE + 1) * c_in, c_out, 3, padding=1)
+
+    def forward(self, x: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+        steps, x = x.shape[1], torch.cat([before.to(x.dtype), x], 1)
+        seen = torch.cat([x[:, i : i + steps] for i in range(BEFORE + 1)], 2)
+        return _each_step(self.conv, seen), x[:, steps:]
+
+
+class Attention(nn.Module):
+    """softmax(q k / sqrt(d)) v over the past of each pixel (equation 9), then 1x1."""
+
+    def __init__(self, hidden: int, heads: int, window: int):
+        super().__init__()
+        self.heads, self.window = heads, window
+        self.qkv = CausalConv(hidden, 3 * hidden)
+        self.out = nn.Conv2d(hidden, hidden, 1)
+
+    def forward(self, x: Tensor, before: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        b, t, c, h, w = x.shape
+        qkv, before = self.qkv(x, before)
+        split = qkv.view(b, t, 3, self.heads, c // self.heads, h, w).permute(2, 0, 5, 6, 3, 1, 4)
+        q, k, v = split.reshape(3, b * h * w, self.heads, t, c // self.heads)
+        keys, values = torch.cat([keys.to(k.dtype), k], 2), torch.cat([values.to(v.dtype), v], 2)
+        scores = (q @ keys.mT) * (c // self.heads) ** -0.5  # many small matrices: fused is slower
+        weights = scores.masked_fill(self._beyond(t, keys.shape[2], x.device), -torch.inf).softmax(-1)
+        out = (
+            (weights @ values)
+            .view(b, h, w, self.heads, t, c // self.heads)
+            .permute(0, 4, 3, 5, 1, 2)
+            .reshape(b, t, c, h, w)
+        )
+        kept = max(0, keys.shape[2] - (self.window - 1))
+        return _each_step(self.out, out), before, keys[:, :, kept:], values[:, :, kept:]
+
+    def _beyond(self, queries: int, keys: int, device: torch.device) -> Tensor:
+        """(queries, keys), false where query i, step keys - queries + i, may look: at itself and window - 1 before."""
+        back = torch.arange(keys - queries, keys, device=device)[:, None] - torch.arange(keys, device=device)
+        return (back < 0) | (back >= self.window)
+
+
+class Layer(nn.Module):
+    """x + Attention(norm(x)), then x + FeedForward(norm(x)) (equation 10): two causal convolutions and a leaky ReLU."""
+
+    def __init__(self, config: TctnConfig):
+        super().__init__()
+        c = config.hidden
+        self.norm1, self.norm2 = nn.GroupNorm(1, c), nn.GroupNorm(1, c)
+        self.attention = Attention(c, config.heads, config.window)
+        self.spread, self.merge = CausalConv(c, config.expansion * c), CausalConv(config.expansion * c, c)
+
+    def forward(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
+        y, attended, keys, values = self.attention(_each_step(self.norm1, x), state.attended, state.keys, state.values)
+        x = x + y
+        y, spread = self.spread(_each_step(self.norm2, x), state.spread)
+        y, merged = self.merge(F.leaky_relu(y, 0.2), state.merged)
+        return x + y, LayerState(keys, values, attended, spread, merged)
+
+
+class Tctn(nn.Module):
+    """Sequential: one frame (B, C, H, W) in, the forecast of the next one out. H and W multiples of `patch`."""
+
+    def __init__(self, spec: ModelSpec, config: TctnConfig):
+        super().__init__()
+        grid(spec, config.patch)
+        self.config, self.patch, self.stride = config, config.patch, config.patch
+        c = spec.channels * config.patch**2
+        self.embed, self.refine = (
+            nn.Conv2d(c, config.hidden, 7, padding=3),
+            nn.Conv2d(config.hidden, config.hidden, 5, padding=2),
+        )
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.norm = nn.GroupNorm(1, config.hidden)
+        self.readout = nn.Conv2d(config.hidden, c, 1, bias=False)
+
+    def initial_state(self, batch: int, size: tuple[int, int], device: torch.device, dtype: torch.dtype) -> State:
+        h, w, c = size[0] // self.patch, size[1] // self.patch, self.config.hidden
+
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(shape, device=device, dtype=dtype)
+
+        none = zeros(batch * h * w, self.config.heads, 0, c // self.config.heads)
+        narrow, wide = zeros(batch, BEFORE, c, h, w), zeros(batch, BEFORE, self.config.expansion * c, h, w)
+        return State(0, (LayerState(none, none, narrow, narrow, wide),) * len(self.layers))
+
+    def step(self, frame: Tensor, state: State) -> tuple[Tensor, State]:
+        forecasts, state = self.read(frame[:, None], state)
+        return forecasts[:, 0], state
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """All steps of a clip at once, as trained: (B, T, C, H, W), and after each frame the forecast of the next."""
+        state = self.initial_state(len(frames), (frames.shape[-2], frames.shape[-1]), frames.device, frames.dtype)
+        return self.read(frames, state)[0]
+
+    def read(self, frames: Tensor, state: State) -> tuple[Tensor, State]:
+        """Any number of frames (B, T, C, H, W), going on from `state`: the forecasts after each, and the state then."""
+        x = _each_step(self._embed, frames)
+        steps = torch.arange(state.position, state.position + x.shape[1], device="cpu")  # some devices lack float64
+        x = x + positions(steps, x.shape[2]).to(x)[:, :, None, None]
+        layers = []
+        for layer, kept in zip(self.layers, state.layers, strict=True):
+            x, kept = layer(x, kept)
+            layers.append(kept)
+        return _each_step(self._paint, x), State(state.position + frames.shape[1], tuple(layers))
+
+    def _embed(self, frames: Tensor) -> Tensor:
+        x = F.leaky_relu(self.embed(to_patches(frames, self.patch)), 0.2)
+        return x + F.leaky_relu(self.refine(x), 0.2)
+
+    def _paint(self, x: Tensor) -> Tensor:
+        return from_patches(self.readout(self.norm(x)), self.patch)
+
+
+def positions(steps: Tensor, channels: int) -> Tensor:
+    """(T,) step numbers -> (T, channels) float64: sin in the even and cos in the odd channels of equation 8."""
+    pairs = torch.arange(0, channels, 2, device=steps.device)
+    angle = steps[:, None].double() * 10000.0 ** (-pairs.double() / channels)
+    return torch.stack([angle.sin(), angle.cos()], -1).flatten(1)
+
+
+def _each_step(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """`f` on every time step by itself: (B, T, C, h, w) -> (B, T, C', h', w')."""
+    y = f(x.flatten(0, 1))
+    return y.view(*x.shape[:2], *y.shape[1:])

@@ -1,0 +1,290 @@
+"""A codec, then a predictor on its latents: trained, cached, packed and loaded, with digits drawn here."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import stzoo
+from stzoo import catalog, hub
+from stzoo.codec import Codec
+from stzoo.data.digits import drawn_digits
+from stzoo.data.mmnist import MovingDigits
+from stzoo.errors import IntegrityError, MismatchError, SpecError, TrainingError
+from stzoo.hub import file_sha256
+from stzoo.spec import ModelSpec
+from stzoo.train import Recipe, loop, train
+from stzoo.train import pack as packing
+from stzoo.train.latents import CachedLatents
+
+CODEC = {"width": 16, "residual_layers": 1, "residual_width": 4, "codes": 32, "dim": 8}
+VQVAE = ModelSpec(arch="vqvae", frames_in=1, frames_out=1, channels=1, height=64, width=64, params=CODEC)
+MODULAR = ModelSpec(
+    arch="modular", frames_in=3, frames_out=3, channels=1, height=64, width=64,
+    params={
+        "codec": {"arch": "vqvae", "params": CODEC},
+        "predictor": {"arch": "convlstm", "params": {"layers": 1, "hidden": 8, "kernel": 3, "patch": 1}},
+    },
+)  # fmt: skip
+BASE = Recipe(
+    dataset="mmnist", minutes=1, batch=4, ddr_weight=0.0, precision="float32", validate_every=10, validation_clips=4,
+    lr=2e-3, ema=0.9,
+)  # fmt: skip
+SCHEDULED = dataclasses.replace(BASE, sampling="scheduled")
+
+
+def clips(seed: int, length: int = 3) -> MovingDigits:
+    return MovingDigits(drawn_digits(), seed, 1 << 20, length, length)
+
+
+def trained(spec: ModelSpec, recipe: Recipe, out: Path, steps: int, codec: Codec | None = None) -> Path:
+    data = clips(1, spec.frames_in), clips(2, spec.frames_in)
+    return train(spec, recipe, *data, out, steps=steps, device="cpu", progress=False, codec=codec)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a codec."""
+    folder = tmp_path_factory.mktemp("codec")
+    trained(VQVAE, BASE, folder, 150)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def codec(run: Path) -> Codec:
+    return stzoo.load_codec(run / "best")
+
+
+def test_a_codec_learns_and_its_codes_are_counted(run: Path) -> None:
+    rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    rows = [r for r in rows if "validation_mse" in r]
+    assert rows[-1]["validation_mse"] < 0.6 * rows[0]["validation_mse"]
+    assert 2 < rows[-1]["perplexity"] <= rows[-1]["codes_used"] <= 32
+    assert len(list((run / "samples").iterdir())) == 15
+
+
+@pytest.mark.parametrize("codebook", ["ema", "loss"])
+def test_training_a_codec_resumes_exactly(codebook: Any, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(BASE, codebook=codebook, validate_every=4)
+    training = clips(1, 1)
+
+    class Stop(Exception):
+        pass
+
+    class Interrupted:
+        def __len__(self) -> int:
+            return len(training)
+
+        def clips(self, start: int, stop: int) -> Any:
+            if start >= 6 * recipe.batch:
+                raise Stop
+            return training.clips(start, stop)
+
+    whole = trained(VQVAE, recipe, tmp_path / "whole", 8)
+    with pytest.raises(Stop):
+        train(
+            VQVAE, recipe, Interrupted(), clips(2, 1), tmp_path / "parts", steps=8, device="cpu", progress=False
+        )  # fmt: skip
+    parts = trained(VQVAE, recipe, tmp_path / "parts", 8)
+    one, other = (stzoo.load_codec(folder).module.state_dict() for folder in (whole, parts))
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def test_a_codec_of_colour_frames_at_128_pixels_trains() -> None:
+    spec = VQVAE.replace(channels=3, height=128, width=128)
+
+    class Noise:
+        def __len__(self) -> int:
+            return 100
+
+        def clips(self, start: int, stop: int) -> Any:
+            from stzoo.data import Clip
+
+            frames = torch.rand(stop - start, 2, 3, 128, 128, generator=torch.Generator().manual_seed(start))
+            return Clip(frames[:, :1], frames[:, 1:])
+
+    run = loop._Run(spec, dataclasses.replace(BASE, batch=1), Noise(), torch.device("cpu"))
+    losses = [run.advance(10).item() for _ in range(10)]
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_codec_is_as_it_was_after_training(precision: Any, codec: Codec, tmp_path: Path) -> None:
+    before = {name: tensor.clone() for name, tensor in codec.module.state_dict().items()}
+    recipe = dataclasses.replace(SCHEDULED, precision=precision, weight_decay=0.1)
+    best = trained(MODULAR, recipe, tmp_path, 12, codec)
+    after: Any = stzoo.load(best).module
+    checkpoint = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["module"]
+    for name, tensor in before.items():
+        assert torch.equal(after.codec.state_dict()[name], tensor)
+        assert torch.equal(checkpoint["codec." + name], tensor)
+        assert torch.equal(codec.module.state_dict()[name], tensor)
+    start = stzoo.create(MODULAR).module.predictor.state_dict()  # type: ignore[union-attr, operator]
+    assert not any(torch.equal(after.predictor.state_dict()[name], t) for name, t in start.items() if t.std() > 0)
+
+
+def test_a_predictor_learns_among_latents(codec: Codec, tmp_path: Path) -> None:
+    trained(MODULAR, dataclasses.replace(SCHEDULED, lr=1e-2), tmp_path, 100, codec)
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert rows[-1]["loss"] < 0.9 * rows[0]["loss"]
+
+
+def test_a_block_predictor_is_trained_through_the_same_loop(codec: Codec, tmp_path: Path) -> None:
+    tau = {"arch": "tau", "params": {"hid_s": 4, "hid_t": 8, "n_s": 2, "n_t": 2}}
+    best = trained(MODULAR.replace(predictor=tau), dataclasses.replace(BASE, ddr_weight=0.1), tmp_path, 4, codec)
+    assert stzoo.load(best).predict(np.zeros((3, 64, 64), np.uint8)).shape == (3, 64, 64)
+
+
+def test_a_modular_run_needs_its_codec(codec: Codec, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="latents of a trained codec; none was given"):
+        trained(MODULAR, SCHEDULED, tmp_path, 1)
+    other = MODULAR.replace(codec={"arch": "vqvae", "params": CODEC | {"dim": 4}})
+    with pytest.raises(SpecError, match=r"given is vqvae .*'dim': 8.*the spec names vqvae .*'dim': 4"):
+        trained(other, SCHEDULED, tmp_path, 1, codec)
+    with pytest.raises(SpecError, match=r"1 channels; the spec names vqvae .* of 2 channels"):
+        trained(MODULAR.replace(channels=2), SCHEDULED, tmp_path, 1, codec)
+    with pytest.raises(SpecError, match="a vqvae has no codec"):
+        trained(VQVAE, BASE, tmp_path, 1, codec)
+
+
+def test_a_run_goes_on_with_the_codec_it_began_with(codec: Codec, tmp_path: Path) -> None:
+    trained(MODULAR, SCHEDULED, tmp_path / "run", 2, codec)
+    other = stzoo.load_codec(trained(VQVAE, BASE, tmp_path / "other", 2))
+    with pytest.raises(TrainingError, match="holds a run with another codec"):
+        trained(MODULAR, SCHEDULED, tmp_path / "run", 2, other)
+
+
+def test_cached_latents_train_as_encoded_ones(codec: Codec, tmp_path: Path) -> None:
+    """The first six clips over and over; what the disk keeps is float16, so weights agree to about that."""
+    training, seen = clips(1), []
+
+    class Repeated:
+        def __len__(self) -> int:
+            return len(training)
+
+        def clips(self, start: int, stop: int) -> Any:
+            from stzoo.data import Clip
+
+            several = [training.clips(i % 6, i % 6 + 1) for i in range(start, stop)]
+            return Clip(torch.cat([c.past for c in several]), torch.cat([c.future for c in several]))
+
+    class Watched:
+        def __len__(self) -> int:
+            return len(training)
+
+        def clips(self, start: int, stop: int) -> Any:
+            seen.extend(range(start, stop))
+            return training.clips(start, stop)
+
+    cached = dataclasses.replace(SCHEDULED, cached_clips=6)
+    data = clips(2)
+    plain = train(
+        MODULAR, SCHEDULED, Repeated(), data, tmp_path / "a", steps=10, device="cpu", progress=False, codec=codec
+    )  # fmt: skip
+    kept = train(
+        MODULAR, cached, Watched(), data, tmp_path / "b", steps=10, device="cpu", progress=False, codec=codec
+    )  # fmt: skip
+    assert sorted(seen) == [0, 0, 1, 2, 3, 4, 5]  # once each, and the first to learn the shape
+    one, other = (stzoo.load(folder).module.state_dict() for folder in (plain, kept))
+    for name, tensor in one.items():
+        torch.testing.assert_close(other[name], tensor, rtol=0.02, atol=0.01)
+
+
+def test_a_killed_cache_goes_on(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def encode(start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor]:
+        asked.extend(range(start, stop))
+        numbers = torch.arange(start, stop).float()[:, None, None, None, None]
+        return numbers.expand(-1, 2, 3, 2, 2), numbers.expand(-1, 1, 3, 2, 2) + 0.5
+
+    first = CachedLatents(tmp_path, 5, encode)
+    first.clips(1, 3)
+    again = CachedLatents(tmp_path, 5, encode)
+    past, future = again.clips(2, 8)
+    assert asked == [0, 1, 2, 0, 3, 4, 0]
+    assert past.shape == (6, 2, 3, 2, 2)
+    assert past[:, 0, 0, 0, 0].tolist() == [2, 3, 4, 0, 1, 2]
+    assert future[:, 0, 0, 0, 0].tolist() == [2.5, 3.5, 4.5, 0.5, 1.5, 2.5]
+
+
+def test_a_full_disk_is_known_in_advance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: _Usage())
+
+    def encode(start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.zeros(1, 10, 64, 16, 16), torch.zeros(1, 10, 64, 16, 16)
+
+    with pytest.raises(TrainingError, match=r"10,000 clips take 6\.6 GB, and .* has 5\.0 GB left; lower recipe"):
+        CachedLatents(tmp_path / "latents", 10_000, encode)
+    assert list((tmp_path / "latents").iterdir()) == []
+
+
+class _Usage:
+    free = 5_000_000_000
+
+
+def test_caching_is_for_modular_models(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="cached_clips is for modular"):
+        trained(VQVAE, dataclasses.replace(BASE, cached_clips=5), tmp_path, 1)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A manifest with a codec's and a modular entry, both without weights, and an empty folder of checkpoints."""
+    common = {"summary": "s", "dataset": "d", "weights": None, "license": "l", "data_terms": "t", "citation": "c"}
+    models = {
+        "small-codec": common | {"spec": VQVAE.to_dict(), "kind": "codec"},
+        "small-modular": common | {"spec": MODULAR.to_dict(), "codec": {"entry": "small-codec"}},
+    }
+    manifest = tmp_path / "weights_manifest.json"
+    manifest.write_text(json.dumps({"schema": 1, "models": models}))
+    monkeypatch.setattr(catalog, "entries", lambda: catalog.parse_manifest(manifest.read_bytes()))
+    monkeypatch.setattr(packing, "manifest_path", lambda: manifest)
+    for room in (packing, hub):
+        monkeypatch.setattr(room, "CHECKPOINTS", tmp_path / "checkpoints")
+    return tmp_path
+
+
+def packed(name: str, run: Path, length: int) -> Any:
+    data = dataclasses.replace(clips(3, length), count=6)
+    return packing.pack(name, run, data, "p", f"stzoo evaluate {name}", "a machine")
+
+
+def test_a_codec_is_stored_once_and_pinned(run: Path, codec: Codec, checkout: Path, tmp_path: Path) -> None:
+    report = packed("small-codec", run, 1)
+    metrics = stzoo.info("small-codec").metrics[0]
+    assert (metrics.codes_used, metrics.persistence_mse) == (report.codes_used, None)
+    assert "codes in use, perplexity" in str(stzoo.info("small-codec"))
+    stored = stzoo.load_codec("small-codec")
+
+    trained(MODULAR, SCHEDULED, tmp_path / "elsewhere", 2, codec)  # in float32, which the stored file is not
+    with pytest.raises(TrainingError, match="another codec than the weights of small-codec"):
+        packed("small-modular", tmp_path / "elsewhere", 3)
+
+    best = trained(MODULAR, SCHEDULED, tmp_path / "run", 4, stored)
+    packed("small-modular", tmp_path / "run", 3)
+    entry = stzoo.info("small-modular")
+    assert entry.codec is not None
+    assert entry.codec.sha256 == file_sha256(checkout / "checkpoints" / "small-codec.safetensors")
+    assert "codec         small-codec" in str(entry)
+    alone = checkout / "checkpoints" / "small-modular.safetensors"
+    with pytest.raises(MismatchError, match=r"missing: codec\..*a predictor alone.*load it by its name"):
+        stzoo.load(alone)
+
+    frames = clips(5).clips(0, 1).past
+    loaded, whole = stzoo.load("small-modular"), stzoo.load(best)
+    torch.testing.assert_close(loaded.predict(frames), whole.predict(frames), rtol=0, atol=2)
+    loaded.save_pretrained(tmp_path / "saved")  # holds the codec too
+    assert torch.equal(stzoo.load(tmp_path / "saved").predict(frames), loaded.predict(frames))
+
+    manifest = json.loads((checkout / "weights_manifest.json").read_text())
+    wrong = manifest["models"]["small-modular"]["codec"]["sha256"][::-1]
+    manifest["models"]["small-modular"]["codec"]["sha256"] = wrong
+    (checkout / "weights_manifest.json").write_text(json.dumps(manifest))
+    found = file_sha256(checkout / "checkpoints" / "small-codec.safetensors")
+    with pytest.raises(IntegrityError, match=rf"small-modular .* codec small-codec with sha256 {wrong}.*{found}"):
+        stzoo.load("small-modular")
