@@ -77,9 +77,11 @@ class Benchmark:
 
 
 def benchmark(name: str, repeats: int = 5) -> Benchmark:
-    """Measure the catalogue entry `name`, with random weights where it has no trained ones."""
+    """Measure the catalogue entry `name`, with random weights where it has no trained ones. A codec is a `SpecError`."""
     from stzoo.catalog import info
+    from stzoo.models import check_kind
 
+    check_kind(info(name).spec, "forecaster", name)
     trained = info(name).weights is not None
     times = json.loads(_run(_LATENCY.format(name=name, trained=trained)))
     return Benchmark(

@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--definition", default="stzoo", choices=["stzoo", "simvp-2022"], help="how the metrics are defined"
     )
+    _precision_option(sub)
     sub.add_argument("--csv", action="store_true", help="one row a step")
     sub.add_argument("--json", action="store_true")
 
@@ -106,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("name")
     sub.add_argument("run_folder", type=Path, metavar="RUN")
     _data_options(sub)
+    _precision_option(sub)
     sub.add_argument("--hardware", required=True, help="what the run ran on, for the card")
 
     sub = command(
@@ -123,6 +125,12 @@ def _parser() -> argparse.ArgumentParser:
 def _data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mnist", type=Path, required=True, metavar="DIR", help="folder of the MNIST IDX files")
     parser.add_argument("--download", metavar="URL", help="https base to fetch the IDX files from where DIR lacks them")
+
+
+def _precision_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--precision", default="float32", choices=["float32", "bfloat16"], help="that the model runs in"
+    )
 
 
 def _list(arguments: Arguments) -> None:
@@ -185,7 +193,12 @@ def _evaluate(arguments: Arguments) -> None:
         clips = dataclasses.replace(clips, count=arguments.limit)
         protocol += f", first {arguments.limit} sequences only"
     report: Any = (evaluate_codec if codec else evaluate)(
-        model, clips, name=arguments.source, protocol=protocol, definition=arguments.definition
+        model,
+        clips,
+        name=arguments.source,
+        protocol=protocol,
+        definition=arguments.definition,
+        precision=arguments.precision,
     )
     print(report.to_json() if arguments.json else report.to_csv() if arguments.csv else report)
 
@@ -271,9 +284,10 @@ def _pack(arguments: Arguments) -> None:
     from stzoo.train.pack import pack
 
     _fill(arguments)
-    command = f"stzoo evaluate {arguments.name} --mnist DIR"
+    name, precision = arguments.name, arguments.precision
+    command = f"stzoo evaluate {name} --mnist DIR" + (f" --precision {precision}" if precision != "float32" else "")
     clips, protocol = _protocol(arguments.mnist, catalog.info(arguments.name).kind == "codec")
-    print(pack(arguments.name, arguments.run_folder, clips, protocol, command, arguments.hardware))
+    print(pack(name, arguments.run_folder, clips, protocol, command, arguments.hardware, precision))
 
 
 def _fill(arguments: Arguments) -> None:

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from stzoo.models import stride_of
 from stzoo.spec import ModelSpec
 from stzoo.unroll import unroll
 
+Precision = Literal["float32", "bfloat16"]
 Curves = dict[str, np.ndarray]  # metric -> one value a step
 
 
@@ -33,6 +35,7 @@ class Report:
 
     Attributes:
         model, protocol, definition: which weights, which clips, which definition of the metrics.
+        precision: that the forecasts were computed in.
         clips: how many sequences.
         steps: metric -> value at each step ahead; total: metric -> mean over steps.
         persistence_steps, persistence_total: the same for repeating the last past frame.
@@ -41,6 +44,7 @@ class Report:
     model: str
     protocol: str
     definition: str
+    precision: Precision
     clips: int
     steps: dict[str, list[float]]
     total: dict[str, float]
@@ -71,7 +75,8 @@ class Report:
             )
 
         lines = [
-            f"{self.model} on {self.protocol}: {self.clips:,} sequences, metrics as defined by {self.definition}",
+            f"{self.model} on {self.protocol}: {self.clips:,} sequences, metrics as defined by {self.definition}, "
+            f"forecasts in {self.precision}",
             header,
         ]
         for t in range(len(self.steps[names[0]])):
@@ -91,6 +96,7 @@ class CodecReport:
 
     Attributes:
         model, protocol, definition: which weights, which frames, which definition of the metrics.
+        precision: that the codec ran in.
         frames: how many frames.
         total: metric -> mean over frames.
         codes_used, perplexity: codes that occur at all, and the exponential of the entropy of how often.
@@ -99,6 +105,7 @@ class CodecReport:
     model: str
     protocol: str
     definition: str
+    precision: Precision
     frames: int
     total: dict[str, float]
     codes_used: int
@@ -115,7 +122,8 @@ class CodecReport:
     def __str__(self) -> str:
         figures = ", ".join(f"{name} {value:.4f}" for name, value in self.total.items())
         return (
-            f"{self.model} on {self.protocol}: {self.frames:,} frames, metrics as defined by {self.definition}\n"
+            f"{self.model} on {self.protocol}: {self.frames:,} frames, metrics as defined by {self.definition}, "
+            f"in {self.precision}\n"
             f"reconstruction {figures}\n{self.codes_used} codes in use, perplexity {self.perplexity:.1f}"
         )
 
@@ -127,6 +135,7 @@ def evaluate(
     name: str,
     protocol: str,
     definition: str = "stzoo",
+    precision: Precision = "float32",
     batch: int = 16,
     progress: bool = True,
 ) -> Report:
@@ -138,6 +147,7 @@ def evaluate(
     Args:
         name, protocol: written into the report.
         definition: a key of `stzoo.metrics.DEFINITIONS`.
+        precision: "bfloat16" runs the module under autocast: faster where the machine multiplies in bfloat16.
 
     Raises:
         DataError: no clips, clips of another shape than the model's, or a model whose values have no range.
@@ -148,7 +158,7 @@ def evaluate(
     workers = os.cpu_count() or 1
     pending: deque[Future[tuple[Curves, Curves]]] = deque()
     with ThreadPoolExecutor(workers) as pool, tqdm(total=len(clips), unit="seq", disable=not progress) as bar:
-        for past, future, forecast in _forecasts(forecaster, clips, batch):
+        for past, future, forecast in _forecasts(forecaster, clips, batch, precision):
             pending.append(pool.submit(_measure, metrics, past, future, forecast))
             if len(pending) > 2 * workers:
                 sums.append(pending.popleft().result())
@@ -156,7 +166,7 @@ def evaluate(
         sums += [job.result() for job in pending]
     model, persistence = ({m: np.sum([s[i][m] for s in sums], axis=0) / len(clips) for m in metrics} for i in (0, 1))
     return Report(
-        name, protocol, definition, len(clips),
+        name, protocol, definition, precision, len(clips),
         {m: v.tolist() for m, v in model.items()}, {m: float(v.mean()) for m, v in model.items()},
         {m: v.tolist() for m, v in persistence.items()}, {m: float(v.mean()) for m, v in persistence.items()},
     )  # fmt: skip
@@ -170,6 +180,7 @@ def evaluate_codec(
     name: str,
     protocol: str,
     definition: str = "stzoo",
+    precision: Precision = "float32",
     batch: int = 32,
     progress: bool = True,
 ) -> CodecReport:
@@ -184,15 +195,18 @@ def evaluate_codec(
         for start in range(0, len(clips), batch):
             clip = clips.clips(start, min(start + batch, len(clips)))
             truth = to_units(torch.cat([clip.past, clip.future], 1), spec)
-            latents = module.encode(normalise(truth.to(device).flatten(0, 1), spec))
-            quantised, codes = module.quantise(latents)
-            painted = denormalise(module.decode(quantised), spec).view_as(truth).cpu()
+            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+                latents = module.encode(normalise(truth.to(device).flatten(0, 1), spec))
+                quantised, codes = module.quantise(latents)
+                painted = module.decode(quantised).float()
+            painted = denormalise(painted, spec).view_as(truth).cpu()
             counts += torch.bincount(codes.cpu().flatten(), minlength=len(counts))
             frames += truth.shape[0] * truth.shape[1]
             unit = [((x - low) / (high - low)).numpy() for x in (painted, truth)]
             sums = {m: sums[m] + float(f(*unit).sum()) for m, f in metrics.items()}
             bar.update(len(truth))
-    return CodecReport(name, protocol, definition, frames, {m: s / frames for m, s in sums.items()}, *usage(counts))
+    total = {m: s / frames for m, s in sums.items()}
+    return CodecReport(name, protocol, definition, precision, frames, total, *usage(counts))
 
 
 def golden_codec(codec: Codec, seed: int) -> tuple[float, float]:
@@ -224,7 +238,9 @@ def _noise(spec: ModelSpec, seed: int, device: torch.device) -> Tensor:
 
 
 @torch.no_grad()
-def _forecasts(forecaster: Forecaster, clips: ClipSource, batch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def _forecasts(
+    forecaster: Forecaster, clips: ClipSource, batch: int, precision: Precision
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Past, future and forecast of each batch, (B, T, C, H, W) float32 on the CPU, the spec's range as [0, 1]."""
     spec, device = forecaster.spec, next(forecaster.module.parameters()).device
     low, high = spec.value_range or (0.0, 1.0)
@@ -232,8 +248,9 @@ def _forecasts(forecaster: Forecaster, clips: ClipSource, batch: int) -> Iterato
         clip = clips.clips(start, min(start + batch, len(clips)))
         past, future = to_units(clip.past, spec), to_units(clip.future, spec)
         window = normalise(past.to(device), spec)
-        frames = list(unroll(forecaster.module, spec, window, future.shape[1]))
-        forecast = denormalise(torch.stack(frames, 1), spec)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            frames = list(unroll(forecaster.module, spec, window, future.shape[1]))
+        forecast = denormalise(torch.stack(frames, 1).float(), spec)
         unit = [(x.cpu() - low) / (high - low) for x in (past, future, forecast)]
         yield unit[0], unit[1], unit[2]
 

@@ -1,10 +1,13 @@
 """Metrics against scikit-image, one frame at a time, and against loops."""
 
+import importlib.util
+
 import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from stzoo import metrics
+from stzoo.errors import MissingExtraError
 from stzoo.metrics import DEFINITIONS
 
 
@@ -65,3 +68,40 @@ def test_wrapping_makes_a_blurred_forecast_look_decibels_better(true: float, rea
     forecast = truth + rng.normal(0, 10 ** (-true / 20), truth.shape).astype(np.float32)
     assert metrics.psnr(forecast, truth).item() == pytest.approx(true, abs=0.1)
     assert metrics.psnr_wrapped(forecast, truth).item() == pytest.approx(read, abs=0.3)
+
+
+def test_sharpness_is_a_ratio_of_gradient_energies() -> None:
+    """Against differences summed one by one in float64."""
+    rng = np.random.default_rng(0)
+    truth, forecast = (rng.random((2, 3, 2, 5, 6)).astype(np.float32) for _ in range(2))
+
+    def energy(frame: np.ndarray) -> float:
+        c, h, w = frame.shape
+        values = frame.astype(np.float64)
+        down = sum(
+            (values[k, y + 1, x] - values[k, y, x]) ** 2 for k in range(c) for y in range(h - 1) for x in range(w)
+        )
+        right = sum(
+            (values[k, y, x + 1] - values[k, y, x]) ** 2 for k in range(c) for y in range(h) for x in range(w - 1)
+        )
+        return down + right
+
+    found = metrics.sharpness(forecast, truth)
+    for n in range(2):
+        for t in range(3):
+            assert found[n, t] == pytest.approx(energy(forecast[n, t]) / energy(truth[n, t]), rel=1e-5)
+
+
+def test_a_blur_is_less_sharp_than_the_truth() -> None:
+    truth = np.random.default_rng(0).random((1, 1, 1, 8, 8))
+    blurred = (truth + np.roll(truth, 1, 3) + np.roll(truth, 1, 4)) / 3
+    assert metrics.sharpness(truth, truth) == pytest.approx(1)
+    assert metrics.sharpness(truth / 2, truth) == pytest.approx(0.25)
+    assert metrics.sharpness(blurred, truth) < 0.7
+    assert np.isnan(metrics.sharpness(truth, 0 * truth)).all()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("lpips") is not None, reason="the extra is installed")
+def test_lpips_names_its_extra() -> None:
+    with pytest.raises(MissingExtraError, match=r'pip install "stzoo\[metrics\]"'):
+        metrics.lpips(np.zeros((1, 1, 1, 64, 64)), np.zeros((1, 1, 1, 64, 64)))

@@ -10,11 +10,11 @@ from typing import Any, cast
 
 import torch
 
-from stzoo.catalog import CHECKPOINTS, info, manifest_path, parse_manifest
+from stzoo.catalog import CHECKPOINTS, Entry, entries, info, manifest_path, parse_manifest
 from stzoo.codec import Codec, load_codec
 from stzoo.data import ClipSource
 from stzoo.errors import SpecError, TrainingError
-from stzoo.evaluate import CodecReport, Report, evaluate, evaluate_codec, golden, golden_codec
+from stzoo.evaluate import CodecReport, Precision, Report, evaluate, evaluate_codec, golden, golden_codec
 from stzoo.forecaster import Forecaster, load
 from stzoo.hub import Resolved, file_sha256, resolve
 from stzoo.models.vqvae import VqVae
@@ -24,38 +24,44 @@ SEED, GOLDEN_TOLERANCE = 0, 1e-4  # of the noise whose forecast the manifest kee
 _PAUSE = 900.0  # seconds between two log lines that mean the run was not running
 
 
-def pack(name: str, run: Path, clips: ClipSource, protocol: str, command: str, hardware: str) -> Report | CodecReport:
+def pack(
+    name: str,
+    run: Path,
+    clips: ClipSource,
+    protocol: str,
+    command: str,
+    hardware: str,
+    precision: Precision = "float32",
+) -> Report | CodecReport:
     """Store the best weights of `run` in float16, measure that very file, enter it in this checkout's manifest.
+
+    Of a modular model only the predictor is stored; its codec is the codec entry's file.
 
     Args:
         name: the catalogue entry, whose spec the run must have trained.
         clips, protocol, command: the whole test protocol, its name, and the command that prints its figures.
         hardware: what the run ran on, in words.
+        precision: that the file is measured in.
 
     Raises:
-        SpecError: the run trained another spec. TrainingError: the entry's present weights are at least as good, or a
-            modular run had another codec than the entry's.
+        SpecError: the run trained another spec. TrainingError: the entry's present weights are at least as good; a
+            modular run had another codec than the entry's; or other entries' weights need the codec that is there.
     """
     entry = info(name)
     trained: Any = (load_codec if entry.kind == "codec" else load)(run / "best")
     if trained.spec != entry.spec:
         raise SpecError(f"{run} trained another spec than {name}'s")
+    dependents = [e.name for e in entries().values() if e.codec and e.codec.entry == name and e.weights]
+    if dependents:
+        raise TrainingError(f"{' and '.join(dependents)} need the codec that {name} has now; not packed")
     candidate = CHECKPOINTS / f".{name}.safetensors"
     CHECKPOINTS.mkdir(exist_ok=True)
     try:
         codec = None if entry.codec is None else _codec_file(entry.codec.entry, trained)
         kept = {n: t for n, t in trained.module.state_dict().items() if codec is None or not n.startswith(CODEC_PREFIX)}
         save_weights(candidate, trained.spec, half_precision(kept))
-        module, loaded = load_module(
-            trained.spec, candidate, file_sha256(candidate), None if codec is None else codec.path
-        )
-        report: Any
-        if entry.kind == "codec":
-            stored = Codec(trained.spec, cast(VqVae, module), loaded)
-            report, sample = evaluate_codec(stored, clips, name=name, protocol=protocol), golden_codec(stored, SEED)
-        else:
-            model = Forecaster(trained.spec, module, loaded)
-            report, sample = evaluate(model, clips, name=name, protocol=protocol), golden(model, SEED)
+        file = Resolved(candidate, trained.spec, file_sha256(candidate), None if codec is None else codec.path)
+        report, sample = _measured(entry, file, clips, protocol, precision)
         present = [m.mse for m in entry.metrics if m.protocol == protocol]
         if present and report.total["mse"] >= present[0]:
             raise TrainingError(f"MSE {report.total['mse']:.3f} is no better than the present {present[0]}; not packed")
@@ -63,7 +69,7 @@ def pack(name: str, run: Path, clips: ClipSource, protocol: str, command: str, h
             "weights": {
                 "file": f"{name}.safetensors",
                 "size": candidate.stat().st_size,
-                "sha256": file_sha256(candidate),
+                "sha256": file.sha256,
                 "sources": ["package"],
             },
             "metrics": [_metrics(report, command)],
@@ -81,6 +87,19 @@ def pack(name: str, run: Path, clips: ClipSource, protocol: str, command: str, h
     finally:
         candidate.unlink(missing_ok=True)
     return report
+
+
+def _measured(
+    entry: Entry, file: Resolved, clips: ClipSource, protocol: str, precision: Precision
+) -> tuple[Report | CodecReport, tuple[float, float]]:
+    """The file's figures on the protocol, and its golden forecast."""
+    module, report = load_module(file.spec, file.path, file.sha256, file.codec)
+    if entry.kind == "codec":
+        codec = Codec(file.spec, cast(VqVae, module), report)
+        figures = evaluate_codec(codec, clips, name=entry.name, protocol=protocol, precision=precision)
+        return figures, golden_codec(codec, SEED)
+    model = Forecaster(file.spec, module, report)
+    return evaluate(model, clips, name=entry.name, protocol=protocol, precision=precision), golden(model, SEED)
 
 
 def _codec_file(name: str, trained: Forecaster) -> Resolved:

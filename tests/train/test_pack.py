@@ -31,7 +31,8 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     manifest = tmp_path / "weights_manifest.json"
     manifest.write_text(json.dumps({"schema": 1, "models": {"one": entry}}))
     monkeypatch.setattr(room, "manifest_path", lambda: manifest)
-    monkeypatch.setattr(room, "info", lambda name: catalog.parse_manifest(manifest.read_bytes())[name])
+    monkeypatch.setattr(catalog, "entries", lambda: catalog.parse_manifest(manifest.read_bytes()))
+    monkeypatch.setattr(room, "entries", catalog.entries)
     monkeypatch.setattr(room, "CHECKPOINTS", tmp_path / "checkpoints")
     return tmp_path
 

@@ -243,6 +243,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     manifest = tmp_path / "weights_manifest.json"
     manifest.write_text(json.dumps({"schema": 1, "models": models}))
     monkeypatch.setattr(catalog, "entries", lambda: catalog.parse_manifest(manifest.read_bytes()))
+    monkeypatch.setattr(packing, "entries", catalog.entries)
     monkeypatch.setattr(packing, "manifest_path", lambda: manifest)
     for room in (packing, hub):
         monkeypatch.setattr(room, "CHECKPOINTS", tmp_path / "checkpoints")
@@ -274,6 +275,9 @@ def test_a_codec_is_stored_once_and_pinned(run: Path, codec: Codec, checkout: Pa
     alone = checkout / "checkpoints" / "small-modular.safetensors"
     with pytest.raises(MismatchError, match=r"missing: codec\..*a predictor alone.*load it by its name"):
         stzoo.load(alone)
+
+    with pytest.raises(TrainingError, match="small-modular need the codec that small-codec has now; not packed"):
+        packed("small-codec", run, 1)
 
     frames = clips(5).clips(0, 1).past
     loaded, whole = stzoo.load("small-modular"), stzoo.load(best)
