@@ -77,7 +77,7 @@ class Benchmark:
 
 
 def benchmark(name: str, repeats: int = 5) -> Benchmark:
-    """Measure the catalogue entry `name`, with random weights where it has no trained ones. A codec is a `SpecError`."""
+    """Measure the forecaster `name` of the catalogue, with random weights where it has no trained ones."""
     from stzoo.catalog import info
     from stzoo.models import check_kind
 

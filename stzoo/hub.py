@@ -108,9 +108,11 @@ class _Fetch:
 def _from_entry(entry: Entry, fetch: _Fetch) -> Resolved:
     """The first source of a catalogue entry that has the pinned file."""
     if entry.weights is None:
+        name = repr(entry.name)
+        random = f"load_codec({name}, pretrained=False)" if entry.kind == "codec" else f"create({name})"
         raise NotPublishedError(
             f"{entry.name} has no published weights yet; train them with `stzoo train {entry.name}`, "
-            f"or build it with random weights: stzoo.create({entry.name!r})"
+            f"or build it with random weights: stzoo.{random}"
         )
     codec = None if entry.codec is None else _codec_file(entry, fetch)
     packaged = CHECKPOINTS / entry.weights.file

@@ -11,7 +11,7 @@ import stzoo
 from stzoo.codec import Codec
 from stzoo.data.digits import drawn_digits
 from stzoo.data.mmnist import MovingDigits
-from stzoo.errors import FramesError, SpecError
+from stzoo.errors import FramesError, NotPublishedError, SpecError
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +100,13 @@ def test_random_weights_are_said_to_be(clip: np.ndarray) -> None:
 def test_bad_input(codec: Codec, call: Any, message: str) -> None:
     with pytest.raises(FramesError, match=message):
         call(codec)
+
+
+def test_without_weights_the_way_to_random_ones_is_named() -> None:
+    with pytest.raises(NotPublishedError, match=r"stzoo\.load_codec\('vqvae-kth', pretrained=False\)"):
+        stzoo.load_codec("vqvae-kth")
+    with pytest.raises(NotPublishedError, match=r"stzoo\.create\('tctn-modular-kth'\)"):
+        stzoo.load("tctn-modular-kth")
 
 
 def test_a_codec_is_no_forecaster_and_the_other_way_round(codec: Codec, tmp_path: Path) -> None:

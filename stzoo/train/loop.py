@@ -6,19 +6,17 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from stzoo import viz
-from stzoo.codec import Codec, usage
+from stzoo.codec import Codec
 from stzoo.data import ClipSource
 from stzoo.errors import SpecError, TrainingError
-from stzoo.frames.values import denormalise, normalise, to_units
+from stzoo.frames.values import normalise, to_units
 from stzoo.models import build, config_of
 from stzoo.models.modular import Modular, codec_spec
 from stzoo.models.vqvae import VqVae
@@ -31,7 +29,8 @@ from stzoo.train.objectives import check, objective
 from stzoo.train.optim import averaged, optimizers
 from stzoo.train.recipe import Recipe
 from stzoo.train.schedules import SCHEDULES
-from stzoo.unroll import compiled, unroll
+from stzoo.train.validation import validate
+from stzoo.unroll import compiled
 from stzoo.weights import save_folder
 
 CHECK_EVERY = 20  # steps between looks at the loss: logged, and held against divergence
@@ -255,7 +254,9 @@ def _loop(run: _Run, folder: RunFolder, validation: ClipSource, total: int, prog
             if due or validates:
                 run.check_finite()
             if validates:
-                record |= (_validate if run.codebook is None else _validate_codec)(run, folder, validation)
+                picture = folder.path / "samples" / f"{run.step:07d}.png"
+                averaged_weights = run.ema.module.eval()
+                record |= validate(averaged_weights, run.spec, recipe, validation, run.device, picture)
                 error = record["validation_mse"]
                 if error < run.best:
                     run.best = error
@@ -275,47 +276,3 @@ def _checked(run: _Run, loss: float) -> float:
         raise TrainingError(f"the loss diverged to {loss:.4g} at step {run.step}; lower the learning rate. {KEPT}")
     run.running_loss = loss if math.isinf(run.running_loss) else 0.9 * run.running_loss + 0.1 * loss
     return loss
-
-
-@torch.no_grad()
-def _validate(run: _Run, folder: RunFolder, validation: ClipSource) -> dict[str, float]:
-    """Squared error of the averaged weights, summed over a frame, mean over frames; writes a sample picture."""
-    spec, module, total, count = run.spec, run.ema.module.eval(), 0.0, 0
-    for past, future in _batches(run, validation):
-        with torch.autocast(run.device.type, torch.bfloat16, enabled=run.recipe.precision == "bfloat16"):
-            forecast = torch.stack(list(unroll(module, spec, normalise(past, spec), future.shape[1])), 1).float()
-        error = (denormalise(forecast, spec) - future).square().sum((2, 3, 4)).mean(1)
-        total, count = total + error.sum().item(), count + len(error)
-        if count == len(error):
-            _sample(run, folder, {"past": past, "truth": future, "forecast": denormalise(forecast, spec)})
-    return {"validation_mse": total / count}
-
-
-@torch.no_grad()
-def _validate_codec(run: _Run, folder: RunFolder, validation: ClipSource) -> dict[str, float]:
-    """The same of what is left of frames that went through the codebook, and how much of the codebook they use."""
-    spec, module, total, count = run.spec, cast(VqVae, run.ema.module.eval()), 0.0, 0
-    counts = torch.zeros(len(module.codebook), dtype=torch.int64, device=run.device)
-    for past, future in _batches(run, validation):
-        frames = torch.cat([past, future], 1)
-        quantised, codes = module.quantise(module.encode(normalise(frames.flatten(0, 1), spec)))
-        painted = denormalise(module.decode(quantised), spec).view_as(frames)
-        total, count = total + (painted - frames).square().sum().item(), count + frames.shape[0] * frames.shape[1]
-        counts += torch.bincount(codes.flatten(), minlength=len(module.codebook))
-        if count == frames.shape[0] * frames.shape[1]:
-            _sample(run, folder, {"truth": frames.transpose(0, 1), "painted": painted.transpose(0, 1)})
-    used, spread = usage(counts)
-    return {"validation_mse": total / count, "codes_used": used, "perplexity": spread}
-
-
-def _sample(run: _Run, folder: RunFolder, rows: dict[str, Tensor]) -> None:
-    """A strip of the first clip, its first channel."""
-    shown = {name: frames[0, :, 0].cpu().numpy() for name, frames in rows.items()}
-    viz.strip(shown).save(folder.path / "samples" / f"{run.step:07d}.png")
-
-
-def _batches(run: _Run, validation: ClipSource) -> Iterator[tuple[Tensor, Tensor]]:
-    end = min(run.recipe.validation_clips, len(validation))
-    for start in range(0, end, run.recipe.batch):
-        clip = validation.clips(start, min(start + run.recipe.batch, end))
-        yield to_units(clip.past.to(run.device), run.spec), to_units(clip.future.to(run.device), run.spec)

@@ -1,0 +1,71 @@
+"""What a training run is measured by on its way: held-out clips, and a picture of the first of them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from stzoo import viz
+from stzoo.codec import usage
+from stzoo.data import ClipSource
+from stzoo.frames.values import denormalise, normalise, to_units
+from stzoo.models.vqvae import VqVae
+from stzoo.spec import ModelSpec
+from stzoo.train.recipe import Recipe
+from stzoo.unroll import unroll
+
+
+@torch.no_grad()
+def validate(
+    module: nn.Module, spec: ModelSpec, recipe: Recipe, clips: ClipSource, device: torch.device, picture: Path
+) -> dict[str, float]:
+    """`validation_mse`: squared error of the module's forecasts, summed over a frame, mean over frames.
+
+    Of a codec, the error of what is left of frames that went through its codebook, and how much of that they use.
+    Writes a strip of the first clip, its first channel, to `picture`.
+    """
+    if isinstance(module, VqVae):
+        return _validate_codec(module, spec, recipe, clips, device, picture)
+    total, count = 0.0, 0
+    for past, future in _batches(spec, recipe, clips, device):
+        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+            forecast = torch.stack(list(unroll(module, spec, normalise(past, spec), future.shape[1])), 1).float()
+        forecast = denormalise(forecast, spec)
+        if not count:
+            _strip(picture, {"past": past, "truth": future, "forecast": forecast})
+        total += (forecast - future).square().sum((2, 3, 4)).mean(1).sum().item()
+        count += len(future)
+    return {"validation_mse": total / count}
+
+
+def _validate_codec(
+    module: VqVae, spec: ModelSpec, recipe: Recipe, clips: ClipSource, device: torch.device, picture: Path
+) -> dict[str, float]:
+    total, count = 0.0, 0
+    counts = torch.zeros(len(module.codebook), dtype=torch.int64, device=device)
+    for past, future in _batches(spec, recipe, clips, device):
+        truth = torch.cat([past, future], 1).flatten(0, 1)
+        quantised, codes = module.quantise(module.encode(normalise(truth, spec)))
+        painted = denormalise(module.decode(quantised), spec)
+        if not count:
+            _strip(picture, {"truth": truth[None], "painted": painted[None]})
+        total += (painted - truth).square().sum().item()
+        count += len(truth)
+        counts += torch.bincount(codes.flatten(), minlength=len(counts))
+    used, spread = usage(counts)
+    return {"validation_mse": total / count, "codes_used": used, "perplexity": spread}
+
+
+def _batches(
+    spec: ModelSpec, recipe: Recipe, clips: ClipSource, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Past and future in the spec's units, on the device."""
+    end = min(recipe.validation_clips, len(clips))
+    for start in range(0, end, recipe.batch):
+        clip = clips.clips(start, min(start + recipe.batch, end))
+        yield to_units(clip.past.to(device), spec), to_units(clip.future.to(device), spec)
+
+
+def _strip(picture: Path, rows: dict[str, Tensor]) -> None:
+    viz.strip({name: frames[0, :, 0].cpu().numpy() for name, frames in rows.items()}).save(picture)
