@@ -3,7 +3,8 @@
     python docs/modular_table.py --mnist DIR --iterations 60 --clips 100 --out runs/table
 
 Each model is trained for the same number of iterations at the same batch, in a process of its own, by its recipe; then
-it forecasts the same held-out clips. Prints a Markdown table, and keeps what it measured in OUT/table.json.
+it forecasts the same held-out clips, in bfloat16. Memory is what the process grew by, in the host's memory. Prints a
+Markdown table, and keeps what it measured in OUT/table.json.
 """
 
 import argparse
@@ -47,6 +48,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", help="one entry, in this process; for the script itself")
     arguments = parser.parse_args()
+    if arguments.iterations <= WARM_UP:
+        parser.error(f"--iterations is {arguments.iterations}; the first {WARM_UP} are not timed, so give more")
     if arguments.only:
         print(json.dumps(measure(arguments.only, arguments)))
         return

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from stzoo.errors import ManifestError, SpecError, UnknownModelError
-from stzoo.spec import ModelSpec, bounded, from_mapping, required
+from stzoo.spec import ModelSpec, bounded, differences, from_mapping, required
 
 SCHEMA = 1
 MAX_FILE = 25_000_000  # bytes a packaged checkpoint may have
@@ -96,6 +96,10 @@ class CodecReference:
     entry: str
     sha256: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
+            raise SpecError(f"codec.sha256 is {self.sha256!r}; it must be 64 hexadecimal digits")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
@@ -140,9 +144,17 @@ class Entry:
 
 
 def list_models(
-    pattern: str = "*", *, arch: str | None = None, dataset: str | None = None, pretrained: bool | None = None
+    pattern: str = "*",
+    *,
+    arch: str | None = None,
+    dataset: str | None = None,
+    pretrained: bool | None = None,
+    kind: Literal["forecaster", "codec"] | None = None,
 ) -> list[str]:
-    """Names in the catalogue, sorted, that match a shell wildcard and every filter given."""
+    """Names in the catalogue, sorted, that match a shell wildcard and every filter given.
+
+    `stzoo.load` opens those of kind "forecaster", `stzoo.load_codec` those of kind "codec".
+    """
     return sorted(
         name
         for name, entry in entries().items()
@@ -150,6 +162,7 @@ def list_models(
         and arch in (None, entry.spec.arch)
         and dataset in (None, entry.dataset)
         and pretrained in (None, entry.weights is not None)
+        and kind in (None, entry.kind)
     )
 
 
@@ -201,6 +214,12 @@ def _entry(name: str, values: Any) -> Entry:
         entry = from_mapping(Entry, {**values, "name": name} if isinstance(values, Mapping) else values, name)
     except SpecError as error:
         raise ManifestError(str(error)) from error
+    for m in entry.metrics:
+        found = (m.persistence_mse is None, m.codes_used is None, m.perplexity is None)
+        if found != ((True, False, False) if entry.kind == "codec" else (False, True, True)):
+            raise ManifestError(
+                f"{name}: metrics of a forecaster hold persistence_mse, those of a codec codes_used and perplexity"
+            )
     if entry.weights is not None:
         needed: dict[str, Any] = {"metrics": entry.metrics, "golden": entry.golden, "training": entry.training}
         if entry.codec is not None:
@@ -222,6 +241,10 @@ def _check_codec(entry: Entry, known: Mapping[str, Entry]) -> None:
     codec = known.get(entry.codec.entry)
     if codec is None or codec.kind != "codec":
         raise ManifestError(f"{entry.name}: codec.entry is {entry.codec.entry!r}, which is no codec of this manifest")
-    part = {"arch": codec.spec.arch, "params": dict(codec.spec.params)}
-    if entry.spec.to_dict()["params"].get("codec") != part:
-        raise ManifestError(f"{entry.name}: spec.params.codec differs from the spec of {codec.name}, {part}")
+    part = entry.spec.params.get("codec")
+    if not isinstance(part, Mapping) or not isinstance(part.get("arch"), str):
+        raise ManifestError(f"{entry.name}: spec.params.codec names no architecture")
+    wanted = ModelSpec.from_dict(entry.spec.to_dict() | {"params": {}} | dict(part))
+    different = differences(wanted, codec.spec, ignoring=("frames_in", "frames_out", "height", "width"))
+    if different:
+        raise ManifestError(f"{entry.name}: its codec is not that of {codec.name}: {', '.join(different)}")

@@ -142,7 +142,13 @@ def _list(arguments: Arguments) -> None:
         print(
             json.dumps(
                 [
-                    {"name": e.name, "arch": e.spec.arch, "dataset": e.dataset, "pretrained": e.weights is not None}
+                    {
+                        "name": e.name,
+                        "kind": e.kind,
+                        "arch": e.spec.arch,
+                        "dataset": e.dataset,
+                        "pretrained": e.weights is not None,
+                    }
                     for e in rows
                 ]
             )
@@ -224,7 +230,9 @@ def _protocol(folder: Path, codec: bool) -> tuple[MovingDigits, str]:
 def _train(arguments: Arguments) -> None:
     from stzoo.codec import Codec, load_codec
     from stzoo.data import mmnist
+    from stzoo.models import build
     from stzoo.train import Recipe, default_device, read_recipe, train
+    from stzoo.train.objectives import check
 
     entry = catalog.info(arguments.name)
     spec, recipe = entry.spec, read_recipe(arguments.recipe or arguments.name)
@@ -246,18 +254,22 @@ def _train(arguments: Arguments) -> None:
         ]
         return train(spec, recipe, data[0], data[1], out, device=device, codec=codec, **budget)
 
+    check(build(spec, "meta"), recipe)  # before a codec is trained for it
+    first = None if entry.codec is None else catalog.info(entry.codec.entry)
+    if first is None and (arguments.codec is not None or arguments.codec_minutes is not None):
+        raise SpecError(f"{entry.name} has no codec; --codec and --codec-minutes are for modular entries")
+    untrained = first is not None and arguments.codec is None and first.weights is None
+    if arguments.codec_minutes is not None and not untrained:
+        raise SpecError("--codec-minutes is for a codec that must be trained first; this one has weights")
     codec = None
-    if entry.codec is not None:
-        first = catalog.info(entry.codec.entry)
-        source: Any = arguments.codec or first.name
-        if arguments.codec is None and first.weights is None:
+    if first is not None:
+        source: Any = first.name if arguments.codec is None else arguments.codec
+        if untrained:
             print(f"first the codec, {first.name}, which has no weights yet", file=sys.stderr)
             source = run(
                 first.spec, read_recipe(first.name), arguments.out / "codec", None, minutes=arguments.codec_minutes
             )
         codec = load_codec(source)
-    elif arguments.codec is not None or arguments.codec_minutes is not None:
-        raise SpecError(f"{entry.name} has no codec; --codec and --codec-minutes are for modular entries")
     best = run(spec, recipe, arguments.out, codec, steps=arguments.steps, minutes=arguments.minutes)
     print(f"best weights: {best}\nmeasure them: stzoo evaluate {best} --mnist {arguments.mnist}")
 

@@ -18,6 +18,8 @@ from stzoo.models.vqvae import VqVae
 from stzoo.spec import ModelSpec
 from stzoo.weights import LoadReport, load_module, random_module, save_folder
 
+AT_ONCE = 64  # frames that go through the module together: a clip may have any number of them
+
 
 class Codec:
     """A codec with its spec. It looks at frames one by one, so a clip may have any number of them.
@@ -42,29 +44,33 @@ class Codec:
 
     @torch.no_grad()
     def quantise(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Latents (B, T, dim, h, w) -> the nearest codes, of the same shape, and their numbers (B, T, h, w), int64."""
-        self._check_latents(latents)
-        quantised, codes = self.module.quantise(latents.flatten(0, 1))
-        return quantised.view_as(latents), codes.view(*latents.shape[:2], *codes.shape[1:])
+        """Latents (B, T, dim, h, w) -> the nearest codes, of the same shape, and their numbers (B, T, h, w), int64.
+
+        Raises:
+            FramesError: no such latents, or some that are not finite.
+        """
+        flat = self._latents(latents)
+        pieces = [self.module.quantise(some) for some in flat.split(AT_ONCE)]
+        quantised, codes = (torch.cat(x).unflatten(0, latents.shape[:2]) for x in zip(*pieces, strict=True))
+        return quantised, codes
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (B, T, dim, h, w), or numbers of codes (B, T, h, w) -> float32 frames (B, T, C, H, W).
 
-        Frames are in the spec's units and clipped to its range.
+        Frames are in the spec's units, clipped to its range, and on the codec's device.
 
         Raises:
-            FramesError: another shape, or a number that no code has.
+            FramesError: no such latents or codes, latents that are not finite, or a number that no code has.
         """
-        if latents.dtype.is_floating_point:
-            self._check_latents(latents)
-            flat = latents.flatten(0, 1)
+        if isinstance(latents, Tensor) and not latents.is_floating_point():
+            flat = self.module.look_up(self._codes(latents))
         else:
-            flat = self.module.look_up(self._checked_codes(latents).flatten(0, 1))
-        painted = denormalise(self.module.decode(flat), self.spec)
+            flat = self._latents(latents)
+        frames = denormalise(torch.cat([self.module.decode(some) for some in flat.split(AT_ONCE)]), self.spec)
         if self.spec.value_range is not None:
-            painted = painted.clamp(*self.spec.value_range)
-        return painted.view(*latents.shape[:2], *painted.shape[1:])
+            frames = frames.clamp(*self.spec.value_range)
+        return frames.unflatten(0, latents.shape[:2])
 
     def reconstruct(self, frames: Any, *, layout: str | None = None) -> Any:
         """What is left of frames that went through the codebook, as the caller's own kind, dtype, range and axes."""
@@ -93,21 +99,30 @@ class Codec:
     def _encode(self, source: frames_room.Source) -> Tensor:
         device = next(self.module.parameters()).device
         frames = normalise(source.past.to(device), self.spec)
-        latents = self.module.encode(frames.flatten(0, 1))
-        return latents.view(*frames.shape[:2], *latents.shape[1:])
+        latents = torch.cat([self.module.encode(some) for some in frames.flatten(0, 1).split(AT_ONCE)])
+        return latents.unflatten(0, frames.shape[:2])
 
-    def _check_latents(self, latents: Tensor) -> None:
-        if latents.dim() != 5 or latents.shape[2] != self.module.dim:
-            raise FramesError(f"expected latents (B, T, {self.module.dim}, h, w), given {tuple(latents.shape)}")
+    def _latents(self, latents: Any) -> Tensor:
+        """(B, T, dim, h, w) -> (B * T, dim, h, w) as the module takes them."""
+        shape, dim = tuple(latents.shape) if isinstance(latents, Tensor) else (), self.module.dim
+        if len(shape) != 5 or shape[2] != dim or 0 in shape or not latents.is_floating_point():
+            raise FramesError(f"expected a tensor of float latents (B, T, {dim}, h, w), given {_described(latents)}")
+        if not latents.isfinite().all():
+            raise FramesError("the latents hold values that are not finite")
+        return latents.flatten(0, 1).to(self.module.codebook)
 
-    def _checked_codes(self, codes: Tensor) -> Tensor:
-        count = len(self.module.codebook)
-        if codes.dim() != 4:
-            raise FramesError(f"expected numbers of codes (B, T, h, w), given {tuple(codes.shape)}")
-        codes = codes.long()
-        if codes.numel() and not 0 <= codes.min() <= codes.max() < count:
-            raise FramesError(f"numbers of codes lie in [0, {count - 1}], given [{codes.min()}, {codes.max()}]")
-        return codes
+    def _codes(self, codes: Tensor) -> Tensor:
+        """(B, T, h, w) -> (B * T, h, w) as the module takes them."""
+        if codes.dim() != 4 or codes.is_complex() or codes.dtype == torch.bool or 0 in codes.shape:
+            raise FramesError(f"expected whole numbers of codes (B, T, h, w), given {_described(codes)}")
+        low, high, count = int(codes.min()), int(codes.max()), len(self.module.codebook)
+        if low < 0 or high >= count:
+            raise FramesError(f"numbers of codes lie in [0, {count - 1}], given [{low}, {high}]")
+        return codes.flatten(0, 1).to(self.module.codebook.device, torch.int64)
+
+
+def _described(x: Any) -> str:
+    return f"{tuple(x.shape)} of {x.dtype}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
 
 
 def load_codec(

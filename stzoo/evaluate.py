@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -152,7 +152,7 @@ def evaluate(
     Raises:
         DataError: no clips, clips of another shape than the model's, or a model whose values have no range.
     """
-    metrics = _definition(definition)
+    metrics = _definition(definition, precision)
     _check(forecaster.spec, stride_of(forecaster.module), clips)
     sums: list[tuple[Curves, Curves]] = []
     workers = os.cpu_count() or 1
@@ -185,7 +185,7 @@ def evaluate_codec(
     progress: bool = True,
 ) -> CodecReport:
     """Send every frame of every clip through the codebook and measure what comes back; arguments as in `evaluate`."""
-    metrics = _definition(definition)
+    metrics = _definition(definition, precision)
     spec, module, device = codec.spec, codec.module, codec.module.codebook.device
     _check(spec, stride_of(module), clips)
     low, high = spec.value_range or (0.0, 1.0)
@@ -255,7 +255,10 @@ def _forecasts(
         yield unit[0], unit[1], unit[2]
 
 
-def _definition(name: str) -> Mapping[str, Metric]:
+def _definition(name: str, precision: str) -> Mapping[str, Metric]:
+    """The metrics of that name. Raises `DataError` where there is no such definition, or no such precision."""
+    if precision not in get_args(Precision):
+        raise DataError(f"precision is {precision!r}; it may be {' or '.join(get_args(Precision))}")
     if name not in DEFINITIONS:
         raise DataError(f"no definition {name!r} of the metrics; there are {', '.join(DEFINITIONS)}")
     return DEFINITIONS[name]

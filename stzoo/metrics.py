@@ -6,7 +6,9 @@ All take (N, T, C, H, W) arrays of values meant to lie in [0, 1] and return (N, 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,24 +86,32 @@ def lpips(forecast: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Learned perceptual distance (Zhang et al., CVPR 2018) with AlexNet; gray frames are repeated to three channels.
 
     Raises:
-        MissingExtraError: the package lpips is absent. DataError: its backbone's weights cannot be fetched.
+        MissingExtraError: the package lpips is absent. DataError: its backbone's weights cannot be fetched, or frames
+            have neither 1 nor 3 channels.
     """
-    try:
-        import lpips as package
-    except ImportError as error:
-        raise MissingExtraError('LPIPS needs an extra: pip install "stzoo[metrics]"') from error
-    try:
-        network = package.LPIPS(net="alex", verbose=False).eval()
-    except (OSError, RuntimeError) as error:
-        raise DataError(f"the backbone of LPIPS cannot be fetched: {error}") from error
+    network = _lpips_network()
     n, t, c, h, w = truth.shape
+    if c not in (1, 3):
+        raise DataError(f"LPIPS looks at gray or colour frames, not at {c} channels")
     a, b = (
-        torch.from_numpy(x.clip(0, 1).astype(np.float32)).view(n * t, c, h, w).expand(-1, 3, -1, -1) * 2 - 1
+        torch.from_numpy(x.clip(0, 1).astype(np.float32).reshape(n * t, c, h, w)).expand(-1, 3, -1, -1) * 2 - 1
         for x in (forecast, truth)
     )
     with torch.no_grad():
         pieces = [network(x, y).flatten() for x, y in zip(a.split(64), b.split(64), strict=True)]
     return torch.cat(pieces).view(n, t).numpy()
+
+
+@cache
+def _lpips_network() -> Any:
+    try:
+        import lpips as package
+    except ImportError as error:
+        raise MissingExtraError('LPIPS needs an extra: pip install "stzoo[metrics]"') from error
+    try:
+        return package.LPIPS(net="alex", verbose=False).eval()
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"the backbone of LPIPS cannot be fetched: {error}") from error
 
 
 DEFINITIONS: Mapping[str, Mapping[str, Metric]] = MappingProxyType(

@@ -11,7 +11,7 @@ import json
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, TypeVar
@@ -19,11 +19,19 @@ from typing import Any, TypeVar
 from stzoo.errors import SpecError
 
 T = TypeVar("T")
+MAX_DEPTH = 8  # of params
 
 
 def bounded(default: Any, low: float, high: float) -> Any:
     """A dataclass field that `from_mapping` checks to lie in [low, high]."""
     return field(default=default, metadata={"low": low, "high": high})
+
+
+def differences(a: ModelSpec, b: ModelSpec, *, ignoring: Collection[str]) -> list[str]:
+    """The fields in which two specs differ, as text "name x for y"."""
+    fields = [f.name for f in dataclasses.fields(ModelSpec) if f.name not in ignoring]
+    one, other = a.to_dict(), b.to_dict()
+    return [f"{name} {one[name]!r} for {other[name]!r}" for name in fields if one[name] != other[name]]
 
 
 def required(low: float, high: float) -> Any:
@@ -92,6 +100,26 @@ def _checked(hint: Any, value: Any, bounds: Mapping[str, float], where: str) -> 
     return value
 
 
+def _frozen(value: Any, where: str, depth: int = 0) -> Any:
+    """A copy of a JSON value that nobody can change: mappings as read-only views, lists as tuples."""
+    if depth > MAX_DEPTH:
+        raise SpecError(f"{where} is nested more than {MAX_DEPTH} deep")
+    if isinstance(value, Mapping):
+        return types.MappingProxyType({str(k): _frozen(v, f"{where}.{k}", depth + 1) for k, v in value.items()})
+    if isinstance(value, (list, tuple)):
+        return tuple(_frozen(v, f"{where}[{i}]", depth + 1) for i, v in enumerate(value))
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise SpecError(f"{where} is of type {type(value).__name__}; it must be a number, text, a list or a mapping")
+
+
+def _plain(value: Any) -> Any:
+    """The reverse: dictionaries and lists."""
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, tuple) else value
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
     """What a forecaster is.
@@ -136,7 +164,7 @@ class ModelSpec:
             raise SpecError(f"spec.std is {self.std}; every value must be positive")
         if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
             raise SpecError(f"spec.value_range is {self.value_range}; low must be below high")
-        object.__setattr__(self, "params", types.MappingProxyType(dict(self.params)))
+        object.__setattr__(self, "params", _frozen(self.params, "spec.params"))
 
     @classmethod
     def from_dict(cls, values: Any, where: str = "spec") -> ModelSpec:
@@ -146,13 +174,13 @@ class ModelSpec:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; `from_dict(to_dict())` is equal."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return json.loads(json.dumps(values | {"params": dict(self.params)}))
+        return json.loads(json.dumps(values | {"params": _plain(self.params)}))
 
     def replace(self, **overrides: Any) -> ModelSpec:
         """A copy with some fields changed; keys that are no field of the spec go to `params`."""
         own = {f.name for f in dataclasses.fields(self)}
         values = self.to_dict() | {k: v for k, v in overrides.items() if k in own}
-        values["params"] = dict(values["params"]) | {k: v for k, v in overrides.items() if k not in own}
+        values["params"] = values["params"] | {k: v for k, v in overrides.items() if k not in own}
         return ModelSpec.from_dict(values)
 
     def __hash__(self) -> int:

@@ -24,16 +24,21 @@ WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What was loaded from where. `sha256` is None for random weights."""
+    """What was loaded from where. `sha256`, of the file `source`, is None for random weights.
+
+    `codec` is the other file, which a modular entry's codec came from; tensors and parameters count both.
+    """
 
     source: str
     sha256: str | None
     tensors: int
     parameters: int
     stored_as: str
+    codec: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.source}: {self.tensors} tensors, {self.parameters:,} parameters, stored as {self.stored_as}"
+        source = self.source if self.codec is None else f"{self.source} and {self.codec}"
+        return f"{source}: {self.tensors} tensors, {self.parameters:,} parameters, stored as {self.stored_as}"
 
 
 def embedded_spec(path: Path) -> ModelSpec | None:
@@ -86,7 +91,10 @@ def load_module(spec: ModelSpec, path: Path, sha256: str, codec: Path | None = N
     stored = sorted({str(t.dtype).removeprefix("torch.") for t in found.values() if t.is_floating_point()})
     module.load_state_dict({name: t.to(wanted[name].dtype) for name, t in found.items()}, strict=True, assign=True)
     parameters = sum(p.numel() for p in module.parameters())
-    return module.eval(), LoadReport(str(path), sha256, len(found), parameters, " and ".join(stored))
+    report = LoadReport(
+        str(path), sha256, len(found), parameters, " and ".join(stored), None if codec is None else str(codec)
+    )
+    return module.eval(), report
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

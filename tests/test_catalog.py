@@ -97,7 +97,16 @@ def test_a_modular_entry_names_its_codecs_entry() -> None:
                 "x": ENTRY | {"spec": MODULAR, "codec": {"entry": "y"}},
                 "y": CODEC | {"spec": ENTRY["spec"] | {"arch": "vqvae"}},  # type: ignore[operator]
             },
-            r"x: spec\.params\.codec differs from the spec of y, \{'arch': 'vqvae', 'params': \{\}\}",
+            r"x: its codec is not that of y: params \{'dim': 8\} for \{\}",
+        ),
+        (
+            {"x": ENTRY | {"spec": MODULAR | {"mean": [0.5]}, "codec": {"entry": "y"}}, "y": CODEC},
+            r"x: its codec is not that of y: mean \[0\.5\] for \[0\.0\]",
+        ),
+        ({"x": ENTRY | {"spec": MODULAR, "codec": {"entry": "y", "sha256": "zz"}}, "y": CODEC}, "64 hexadecimal"),
+        (
+            {"x": ENTRY | {"spec": MODULAR | {"params": {}}, "codec": {"entry": "y"}}, "y": CODEC},
+            "x: spec.params.codec names no architecture",
         ),
     ],
 )
@@ -106,7 +115,31 @@ def test_parts_that_do_not_belong_together(models: dict[str, object], message: s
         parse_manifest(json.dumps({"schema": 1, "models": models}).encode())
 
 
+def test_metrics_are_those_of_the_kind() -> None:
+    figures = {"protocol": "p", "mse": 1.0, "mae": 1.0, "ssim": 1.0, "psnr": 1.0, "command": "c"}
+    forecast, codes = {"persistence_mse": 2.0}, {"codes_used": 3, "perplexity": 2.0}
+    for entry, right, wrong in ((ENTRY, forecast, codes), (CODEC, codes, forecast)):
+        parse_manifest(json.dumps({"schema": 1, "models": {"x": entry | {"metrics": [figures | right]}}}).encode())
+        for beside in (wrong, forecast | codes, {"codes_used": 3}, {}):
+            manifest = {"schema": 1, "models": {"x": entry | {"metrics": [figures | beside]}}}
+            with pytest.raises(
+                ManifestError, match="x: metrics of a forecaster hold persistence_mse, those of a codec"
+            ):
+                parse_manifest(json.dumps(manifest).encode())
+
+
+def test_modular_entries_pin_the_codec_that_is_there() -> None:
+    for entry in entries().values():
+        if entry.codec is not None and entry.weights is not None:
+            codec = stzoo.info(entry.codec.entry).weights
+            assert codec is not None
+            assert codec.sha256 == entry.codec.sha256
+
+
 def test_listing_filters() -> None:
+    assert "vqvae-mmnist" in stzoo.list_models(kind="codec")
+    assert "vqvae-mmnist" not in stzoo.list_models(kind="forecaster")
+    assert set(stzoo.list_models(kind="codec")) | set(stzoo.list_models(kind="forecaster")) == set(stzoo.list_models())
     assert "tau-mmnist" in stzoo.list_models("tau-*", arch="tau", dataset="mmnist")
     assert stzoo.list_models("*-mmnist", dataset="nothing") == []
     assert set(stzoo.list_models(pretrained=True)).isdisjoint(stzoo.list_models(pretrained=False))

@@ -140,13 +140,14 @@ def two_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         "dataset = 'mmnist'\nminutes = 1\nbatch = 2\nvalidate_every = 4\nvalidation_clips = 2\n"
         "ddr_weight = 0.0\nsampling = 'parallel'\n"
     )
-    return ["--recipe", str(recipe), "--steps", "2", "--codec-minutes", "0.02"]
+    return ["--recipe", str(recipe), "--steps", "2"]
 
 
 def test_one_command_trains_a_codec_and_a_predictor_on_it(
     idx_files: Path, two_stages: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = ["train", "tctn-modular-mmnist", "--mnist", str(idx_files), "--out", str(tmp_path / "run"), *two_stages]
+    run += ["--codec-minutes", "0.02"]
     assert main(run) == 0
     assert "first the codec, vqvae-mmnist" in capsys.readouterr().err
     codec = stzoo.load_codec(tmp_path / "run" / "codec" / "best")
@@ -180,6 +181,8 @@ def test_a_codec_may_be_given(
     run = ["train", "tctn-modular-mmnist", "--mnist", str(idx_files), "--out", str(tmp_path / "run"), *two_stages]
     assert main([*run, "--codec", str(tmp_path / "given")]) == 0
     assert not (tmp_path / "run" / "codec").exists()
+    assert main([*run, "--codec", str(tmp_path / "given"), "--codec-minutes", "1"]) == 2
+    assert "--codec-minutes is for a codec that must be trained first" in capsys.readouterr().err
     assert main([*run, "--codec", "tau-mmnist"]) == 2
     assert "stzoo: no model 'tau-mmnist'" in capsys.readouterr().err
 

@@ -58,6 +58,21 @@ def test_frames_are_looked_at_one_by_one(codec: Codec, clip: np.ndarray) -> None
         torch.testing.assert_close(codec.encode(clip[t : t + 1])[:, 0], whole[:, t], rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_latents_of_any_float_dtype_are_decoded(codec: Codec, clip: np.ndarray, dtype: torch.dtype) -> None:
+    latents = codec.encode(clip)
+    painted = codec.decode(latents.to(dtype))
+    assert painted.dtype == torch.float32
+    torch.testing.assert_close(painted, codec.decode(latents), rtol=0, atol=0.01)
+
+
+def test_more_frames_than_go_through_at_once(codec: Codec) -> None:
+    many = MovingDigits(drawn_digits(), 1, 1, 40, 40).sequences(0, 1)[0]
+    assert codec.encode(many).shape[1] == 80
+    for back, part in ((codec.reconstruct(many)[70:], many[70:]),):
+        assert (back.int() - codec.reconstruct(part).int()).abs().max() <= 2
+
+
 def test_every_kind_comes_back(codec: Codec, clip: np.ndarray) -> None:
     wanted = codec.reconstruct(clip)
     tensor = codec.reconstruct(torch.from_numpy(clip).float()[None, :, None] / 255)
@@ -90,11 +105,16 @@ def test_random_weights_are_said_to_be(clip: np.ndarray) -> None:
         (lambda c: c.encode(np.zeros((2, 66, 64), np.uint8)), "multiples of 4, given 66x64"),
         (lambda c: c.encode(np.full((2, 64, 64), np.nan)), "NaN"),
         (lambda c: c.encode(np.zeros((2, 3, 64, 64), np.uint8)), "expected"),
-        (lambda c: c.decode(torch.zeros(1, 2, 32, 16, 16)), r"latents \(B, T, 64, h, w\), given \(1, 2, 32, 16, 16\)"),
+        (lambda c: c.decode(torch.zeros(1, 2, 32, 16, 16)), r"\(B, T, 64, h, w\), given \(1, 2, 32, 16, 16\)"),
         (lambda c: c.quantise(torch.zeros(64, 16, 16)), r"latents \(B, T, 64, h, w\)"),
         (lambda c: c.decode(torch.full((1, 1, 2, 2), 512)), r"\[0, 511\], given \[512, 512\]"),
         (lambda c: c.decode(torch.full((1, 1, 2, 2), -1)), r"\[0, 511\]"),
         (lambda c: c.decode(torch.zeros(2, 2, dtype=torch.int64)), r"numbers of codes \(B, T, h, w\)"),
+        (lambda c: c.decode(np.zeros((1, 1, 64, 2, 2))), r"expected a tensor of float latents .* given a ndarray"),
+        (lambda c: c.quantise(torch.full((1, 1, 64, 2, 2), torch.nan)), "not finite"),
+        (lambda c: c.quantise(torch.zeros(1, 1, 64, 2, 2, dtype=torch.int64)), r"of torch\.int64"),
+        (lambda c: c.decode(torch.zeros(1, 1, 0, 2, dtype=torch.int64)), r"\(1, 1, 0, 2\)"),
+        (lambda c: c.decode(torch.zeros(1, 1, 2, 2, dtype=torch.complex64)), r"of torch\.complex64"),
     ],
 )
 def test_bad_input(codec: Codec, call: Any, message: str) -> None:

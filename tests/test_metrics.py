@@ -1,13 +1,16 @@
 """Metrics against scikit-image, one frame at a time, and against loops."""
 
 import importlib.util
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from stzoo import metrics
-from stzoo.errors import MissingExtraError
+from stzoo.errors import DataError, MissingExtraError
 from stzoo.metrics import DEFINITIONS
 
 
@@ -103,5 +106,34 @@ def test_a_blur_is_less_sharp_than_the_truth() -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec("lpips") is not None, reason="the extra is installed")
 def test_lpips_names_its_extra() -> None:
+    metrics._lpips_network.cache_clear()
     with pytest.raises(MissingExtraError, match=r'pip install "stzoo\[metrics\]"'):
         metrics.lpips(np.zeros((1, 1, 1, 64, 64)), np.zeros((1, 1, 1, 64, 64)))
+
+
+def test_lpips_looks_at_each_frame_in_colour_and_in_plus_minus_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in for the package: its network is a mean difference, so that what reaches it shows."""
+    seen = []
+
+    class Lpips(torch.nn.Module):
+        def __init__(self, net: str, verbose: bool):
+            super().__init__()
+
+        def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+            seen.append((tuple(a.shape), a.min().item(), a.max().item()))
+            return (a - b).abs().mean((1, 2, 3), keepdim=True)
+
+    monkeypatch.setitem(sys.modules, "lpips", SimpleNamespace(LPIPS=Lpips))
+    metrics._lpips_network.cache_clear()
+    rng = np.random.default_rng(0)
+    forecast, truth = (rng.random((3, 2, 1, 8, 8)) for _ in range(2))
+    found = metrics.lpips(forecast, truth)
+    np.testing.assert_allclose(found, 2 * np.abs(forecast - truth).mean((2, 3, 4)), rtol=1e-5)
+    assert seen[0][0] == (6, 3, 8, 8)
+    assert -1 <= seen[0][1] < -0.9
+    assert 0.9 < seen[0][2] <= 1
+    swapped = forecast.transpose(1, 0, 2, 3, 4)
+    assert metrics.lpips(swapped, truth.transpose(1, 0, 2, 3, 4)).shape == (2, 3)
+    with pytest.raises(DataError, match="not at 2 channels"):
+        metrics.lpips(np.zeros((1, 1, 2, 8, 8)), np.zeros((1, 1, 2, 8, 8)))
+    metrics._lpips_network.cache_clear()

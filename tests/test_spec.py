@@ -1,3 +1,6 @@
+import json
+import pickle
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -98,3 +101,43 @@ def test_any_json_is_a_spec_or_a_spec_error(values: dict[str, object]) -> None:
 def test_every_architecture_has_a_frozen_config() -> None:
     for architecture in ARCHITECTURES.values():
         assert architecture.config.__dataclass_params__.frozen
+
+
+def nested(**changes: object) -> ModelSpec:
+    params = {"codec": {"arch": "vqvae", "params": {"dim": 8}}, "predictor": {"arch": "predrnn"}, "list": [1, [2]]}
+    return ModelSpec(
+        arch="modular", frames_in=1, frames_out=1, channels=1, height=8, width=8, params=params | changes
+    )  # fmt: skip
+
+
+def test_nested_params_are_copied_frozen_and_come_back() -> None:
+    mine = {"arch": "vqvae", "params": {"dim": 8}}
+    spec = nested(codec=mine)
+    mine["params"]["dim"] = 9  # type: ignore[index]
+    assert spec.params["codec"]["params"]["dim"] == 8
+    with pytest.raises(TypeError):
+        spec.params["codec"]["params"]["dim"] = 7
+    again = ModelSpec.from_dict(json.loads(json.dumps(spec.to_dict())))
+    assert again == spec == pickle.loads(pickle.dumps(spec)) == spec.replace(height=8)
+    assert spec.to_dict()["params"]["list"] == [1, [2]]
+    assert nested(codec=again.params["codec"]) == spec  # a part of another spec does as it is
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({1}, r"spec\.params\.codec is of type set"),
+        ({"params": {"dim": {1}}}, r"spec\.params\.codec\.params\.dim is of type set"),
+        ([1, b"x"], r"spec\.params\.codec\[1\] is of type bytes"),
+    ],
+)
+def test_what_is_no_json_is_refused(value: object, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        nested(codec=value)
+
+
+def test_endless_nesting_is_refused() -> None:
+    endless: dict[str, object] = {}
+    endless["again"] = endless
+    with pytest.raises(SpecError, match="nested more than 8 deep"):
+        nested(codec=endless)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from stzoo.errors import SpecError
-from stzoo.spec import ModelSpec
+from stzoo.spec import ModelSpec, bounded
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class PredictorPart:
 
     arch: str
     params: Mapping[str, Any] = field(default_factory=dict)
-    channels: int | None = None
+    channels: int | None = bounded(None, 1, 4096)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ class Modular(nn.Module):
                 where = "codec" if kind == "codec" else "predictor"
                 raise SpecError(f"spec.params.{where}.arch is {part.arch!r}; it may be {', '.join(known)}")
         self.reads, self.paints = config.reads, config.paints
-        device = torch.get_default_device()
+        device = torch.empty(0).device  # of the context that this is built in
         self.codec = cast(Any, _part("codec", lambda: build(codec_spec(spec, config), device)))
         stride, dim = self.codec.stride, self.codec.dim
         if config.predictor.channels not in (None, dim):

@@ -51,6 +51,8 @@ class VqVae(nn.Module):
 
     def __init__(self, spec: ModelSpec, config: VqVaeConfig):
         super().__init__()
+        if (spec.frames_in, spec.frames_out) != (1, 1):
+            raise SpecError(f"a codec looks at one frame; spec has frames_in {spec.frames_in}, out {spec.frames_out}")
         half, width = config.width // 2, config.width
 
         def residuals() -> list[nn.Module]:

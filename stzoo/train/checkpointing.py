@@ -60,7 +60,7 @@ class RunFolder:
     ) -> int:
         """The number of steps of this run: read where the folder has a plan, else `steps` or chosen, and written down.
 
-        `codec` is the sha256 of a modular model's codec.
+        `codec` is the fingerprint of a modular model's codec.
 
         Raises:
             TrainingError: the folder holds a run of another model, recipe, codec or number of steps, or a damaged plan.
@@ -72,7 +72,7 @@ class RunFolder:
             try:
                 plan = json.loads(file.read_text("utf-8"))
                 wanted |= {"steps": int(plan["steps"]) if steps is None else steps}
-                different = [k for k in wanted if plan[k] != wanted[k]]
+                different = [k for k in wanted if plan.get(k) != wanted[k]]
             except (ValueError, KeyError, TypeError) as error:
                 raise TrainingError(f"{file} is damaged: {error!r}") from error
             if different:

@@ -37,12 +37,15 @@ def codec_loss(module: VqVae, recipe: Recipe, frames: Tensor) -> tuple[Tensor, T
     return loss, latents.detach(), codes
 
 
+MOST_DRAWN = 1 << 24  # what torch draws from at once
+
+
 class CodebookAverage:
     """The codebook as a running mean of the latents that went to each code (van den Oord et al., appendix A.1).
 
     N <- d N + (1 - d) n and m <- d m + (1 - d) sum z, code = m / N. A code to which hardly any latent goes is dead: it
     is put where a latent of the batch lies, drawn with odds that grow with its distance to its own code. At the first
-    step every code is dead, so the codebook starts from data.
+    step every code that no latent went to is dead, so the codebook starts from data.
 
     With `recipe.codebook` = "loss" the optimiser moves the codes, and only the dead ones are put elsewhere.
     """
@@ -66,7 +69,9 @@ class CodebookAverage:
             book[seen] = self.sums[seen] / self.counts[seen, None]
         dead = (self.counts < REVIVED_BELOW).nonzero()[:, 0]
         if len(dead):
-            odds = (points - book[codes]).square().sum(1) + 1e-12
+            odds = (points - book[codes]).square().sum(1)[:MOST_DRAWN] + 1e-12
+            if not odds.isfinite().all():
+                return  # the loss diverged, which the training loop reports
             chosen = points[torch.multinomial(odds, len(dead), replacement=True)]
             book[dead], self.sums[dead], self.counts[dead] = chosen, chosen, 1.0
 

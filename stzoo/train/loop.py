@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import sys
 import time
@@ -20,7 +21,7 @@ from stzoo.frames.values import normalise, to_units
 from stzoo.models import build, config_of
 from stzoo.models.modular import Modular, codec_spec
 from stzoo.models.vqvae import VqVae
-from stzoo.spec import ModelSpec
+from stzoo.spec import ModelSpec, differences
 from stzoo.train.checkpointing import RunFolder
 from stzoo.train.codec import CodebookAverage, codec_loss
 from stzoo.train.fused import FusedTau, why_not
@@ -80,7 +81,7 @@ def train(
     with folder.locked():
         torch.set_flush_denormal(True)  # denormals make a backward pass many times slower
         try:
-            total = folder.plan(spec, recipe, steps, choose_steps, None if codec is None else codec.report.sha256)
+            total = folder.plan(spec, recipe, steps, choose_steps, None if codec is None else fingerprint(codec.module))
             run = _Run(spec, recipe, training, place, codec, folder.path / "latents")
             restored = folder.restore(run.device)
             if restored:
@@ -102,14 +103,15 @@ def _check_codec(spec: ModelSpec, codec: Codec | None) -> None:
         if codec is not None:
             raise SpecError(f"a {spec.arch} has no codec")
         return
-    wanted = codec_spec(spec, config_of(spec))
     if codec is None:
         raise SpecError("a modular architecture is trained on the latents of a trained codec; none was given")
-    if codec.spec.arch != wanted.arch or codec.spec.params != wanted.params or codec.spec.channels != wanted.channels:
-        raise SpecError(
-            f"the codec given is {codec.spec.arch} {dict(codec.spec.params)} of {codec.spec.channels} channels; "
-            f"the spec names {wanted.arch} {dict(wanted.params)} of {wanted.channels} channels"
-        )
+    wanted = codec_spec(spec, config_of(spec))
+    different = differences(codec.spec, wanted, ignoring=("frames_in", "frames_out", "height", "width", "params"))
+    mine, its = config_of(wanted), config_of(codec.spec)  # defaults written out or not are the same
+    if mine != its:
+        different.append(f"params {its} for {mine}")
+    if different:
+        raise SpecError(f"the codec given is not the spec's: {', '.join(different)}")
 
 
 class _Run:
@@ -135,9 +137,7 @@ class _Run:
         self.ema = averaged(self.module, recipe.ema)
         self.part, self.part_spec = learning_part(self.module, spec)
         self.fast = _fast(self.part, self.part_spec, recipe)
-        self.cache = (
-            CachedLatents(latents, recipe.cached_clips, self._read) if recipe.cached_clips and latents else None
-        )
+        self.cache = None if latents is None or not recipe.cached_clips else self._cached(latents)
         self.codebook = CodebookAverage(self.module, recipe) if isinstance(self.module, VqVae) else None
         self.optimizers = optimizers(self.module, recipe)
         self.step, self.best, self.running_loss = 0, math.inf, math.inf
@@ -177,6 +177,16 @@ class _Run:
                 past, future = self.module.read(past), self.module.read(future)
         return past, future
 
+    def _cached(self, folder: Path) -> CachedLatents:
+        clip = self.training.clips(0, 1)
+        identity = {
+            "codec": fingerprint(self.module.codec),
+            "spec": self.spec.to_dict(),
+            "precision": self.recipe.precision,
+            "first clip": hashlib.sha256(torch.cat([clip.past, clip.future], 1).cpu().numpy().tobytes()).hexdigest(),
+        }
+        return CachedLatents(folder, self.recipe.cached_clips, self._read, identity)
+
     def state(self) -> dict[str, Any]:
         return {
             "step": self.step,
@@ -209,6 +219,14 @@ class _Run:
                 raise TrainingError(f"{name} is not finite at step {self.step}; lower the learning rate. {KEPT}")
 
 
+def fingerprint(module: nn.Module) -> str:
+    """sha256 of every tensor, with its name: the same for the same weights, wherever they came from."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def learning_part(module: nn.Module, spec: ModelSpec) -> tuple[nn.Module, ModelSpec]:
     """Of a modular module its predictor, which works on latents; else the module itself. And its spec."""
     if isinstance(module, Modular):
@@ -223,16 +241,23 @@ def _fast(module: nn.Module, spec: ModelSpec, recipe: Recipe) -> Any:
         if reason is None:
             return FusedTau(module)  # type: ignore[arg-type]
         warnings.warn(f"training without the fused kernels, which is slower: {reason}", stacklevel=2)
-    return compiled(module) if recipe.compile else module
+    if not recipe.compile:
+        return module
+    return torch.compile(module) if recipe.sampling == "parallel" else compiled(module)
 
 
 def _steps_in(minutes: float, throwaway: _Run) -> int:
     """How many steps fit into `minutes` at the pace measured here, a tenth of the time left over for validation."""
+
+    def step() -> None:
+        throwaway.step = 0  # the same clips every time, whose latents are kept where the recipe says so
+        throwaway.advance(1_000_000).item()  # waits for a GPU
+
     for _ in range(3):  # these compile, and warm up
-        throwaway.advance(1_000_000).item()
+        step()
     start, taken = time.perf_counter(), 0
     while taken < 2 or time.perf_counter() - start < min(20.0, minutes * 6):
-        throwaway.advance(1_000_000).item()  # waits for a GPU
+        step()
         taken += 1
     return max(1, int(minutes * 60 * 0.9 * taken / (time.perf_counter() - start)))
 

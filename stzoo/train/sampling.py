@@ -16,7 +16,8 @@ def odds(sampling: Sampling, done: float) -> tuple[float, float]:
 
     * "scheduled" (Bengio et al., 2015): the past is always true, the future less and less, linearly.
     * "teacher": the same, but drawn once for all frames of a batch (PhyDNet).
-    * "parallel": always true, so that all steps of a clip are computed at once (TCTN); nothing is drawn.
+    "parallel" (TCTN) draws nothing: every frame is true, and all steps of a clip are computed at once.
+
     * "reverse" (PredRNN-V2): the past is true more and more, from a half; the future half the time, then less and less.
     """
     done = min(max(done, 0.0), 1.0)

@@ -150,6 +150,7 @@ def test_the_large_one_has_the_papers_parameters() -> None:
         ({"predictor": {"arch": "predrnn", "channels": 32}}, r"predictor\.channels is 32; the codec's latents have 8"),
         ({"predictor": {"arch": "vqvae"}}, r"params\.predictor\.arch is 'vqvae'; it may be conv, convlstm"),
         ({"predictor": {"arch": "modular"}}, r"params\.predictor\.arch is 'modular'"),
+        ({"predictor": {"arch": "predrnn", "channels": 10**5000}}, r"predictor\.channels is a number of absurd size"),
         ({"codec": {"arch": "tau"}}, r"params\.codec\.arch is 'tau'; it may be vqvae"),
         ({"codec": {"arch": "vqvae", "params": {"dims": 8}}}, r"in the codec: spec\.params\.dims is not a known key"),
         ({"predictor": {"arch": "tctn", "params": {"hidden": 7}}}, r"in the predictor: spec\.params\.hidden is 7"),

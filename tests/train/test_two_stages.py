@@ -19,6 +19,7 @@ from stzoo.hub import file_sha256
 from stzoo.spec import ModelSpec
 from stzoo.train import Recipe, loop, train
 from stzoo.train import pack as packing
+from stzoo.train.codec import CodebookAverage
 from stzoo.train.latents import CachedLatents
 
 CODEC = {"width": 16, "residual_layers": 1, "residual_width": 4, "codes": 32, "dim": 8}
@@ -69,7 +70,7 @@ def test_a_codec_learns_and_its_codes_are_counted(run: Path) -> None:
 
 @pytest.mark.parametrize("codebook", ["ema", "loss"])
 def test_training_a_codec_resumes_exactly(codebook: Any, tmp_path: Path) -> None:
-    recipe = dataclasses.replace(BASE, codebook=codebook, validate_every=4)
+    recipe = dataclasses.replace(BASE, codebook=codebook, codebook_decay=0.1, validate_every=4)  # codes die all along
     training = clips(1, 1)
 
     class Stop(Exception):
@@ -84,13 +85,15 @@ def test_training_a_codec_resumes_exactly(codebook: Any, tmp_path: Path) -> None
                 raise Stop
             return training.clips(start, stop)
 
-    whole = trained(VQVAE, recipe, tmp_path / "whole", 8)
+    trained(VQVAE, recipe, tmp_path / "whole", 8)
     with pytest.raises(Stop):
         train(
             VQVAE, recipe, Interrupted(), clips(2, 1), tmp_path / "parts", steps=8, device="cpu", progress=False
         )  # fmt: skip
-    parts = trained(VQVAE, recipe, tmp_path / "parts", 8)
-    one, other = (stzoo.load_codec(folder).module.state_dict() for folder in (whole, parts))
+    trained(VQVAE, recipe, tmp_path / "parts", 8)
+    one, other = (
+        torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["module"] for name in ("whole", "parts")
+    )
     assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
@@ -123,6 +126,7 @@ def test_the_codec_is_as_it_was_after_training(precision: Any, codec: Codec, tmp
         assert torch.equal(after.codec.state_dict()[name], tensor)
         assert torch.equal(checkpoint["codec." + name], tensor)
         assert torch.equal(codec.module.state_dict()[name], tensor)
+    torch.manual_seed(recipe.seed)  # what the run began with
     start = stzoo.create(MODULAR).module.predictor.state_dict()  # type: ignore[union-attr, operator]
     assert not any(torch.equal(after.predictor.state_dict()[name], t) for name, t in start.items() if t.std() > 0)
 
@@ -143,10 +147,12 @@ def test_a_modular_run_needs_its_codec(codec: Codec, tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="latents of a trained codec; none was given"):
         trained(MODULAR, SCHEDULED, tmp_path, 1)
     other = MODULAR.replace(codec={"arch": "vqvae", "params": CODEC | {"dim": 4}})
-    with pytest.raises(SpecError, match=r"given is vqvae .*'dim': 8.*the spec names vqvae .*'dim': 4"):
+    with pytest.raises(SpecError, match=r"given is not the spec's: params VqVaeConfig\(.*dim=8\) for VqVae.*dim=4\)"):
         trained(other, SCHEDULED, tmp_path, 1, codec)
-    with pytest.raises(SpecError, match=r"1 channels; the spec names vqvae .* of 2 channels"):
+    with pytest.raises(SpecError, match=r"given is not the spec's: channels 1 for 2"):
         trained(MODULAR.replace(channels=2), SCHEDULED, tmp_path, 1, codec)
+    with pytest.raises(SpecError, match=r"mean \[0\.0\] for \[0\.5\], std \[1\.0\] for \[0\.5\]"):
+        trained(MODULAR.replace(mean=(0.5,), std=(0.5,)), SCHEDULED, tmp_path, 1, codec)
     with pytest.raises(SpecError, match="a vqvae has no codec"):
         trained(VQVAE, BASE, tmp_path, 1, codec)
 
@@ -159,7 +165,7 @@ def test_a_run_goes_on_with_the_codec_it_began_with(codec: Codec, tmp_path: Path
 
 
 def test_cached_latents_train_as_encoded_ones(codec: Codec, tmp_path: Path) -> None:
-    """The first six clips over and over; what the disk keeps is float16, so weights agree to about that."""
+    """The first six clips over and over, each encoded once; the disk keeps them in float16."""
     training, seen = clips(1), []
 
     class Repeated:
@@ -188,28 +194,85 @@ def test_cached_latents_train_as_encoded_ones(codec: Codec, tmp_path: Path) -> N
     kept = train(
         MODULAR, cached, Watched(), data, tmp_path / "b", steps=10, device="cpu", progress=False, codec=codec
     )  # fmt: skip
-    assert sorted(seen) == [0, 0, 1, 2, 3, 4, 5]  # once each, and the first to learn the shape
+    assert sorted(seen) == [0, 0, 0, 1, 2, 3, 4, 5]  # once each, and the first to know whose latents, of what shape
     one, other = (stzoo.load(folder).module.state_dict() for folder in (plain, kept))
     for name, tensor in one.items():
         torch.testing.assert_close(other[name], tensor, rtol=0.02, atol=0.01)
 
 
-def test_a_killed_cache_goes_on(tmp_path: Path) -> None:
-    asked: list[int] = []
+def test_a_cache_holds_what_the_run_would_read(codec: Codec, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(SCHEDULED, cached_clips=11)
+    run = loop._Run(MODULAR, recipe, clips(1), torch.device("cpu"), codec, tmp_path)
+    assert run.cache is not None
+    for _ in range(2):  # encoded, then read from the disk
+        found = run.cache.clips(9, 14)  # over the end: clips 9, 10, 0, 1, 2
+        wanted = [torch.cat(x) for x in zip(run._read(9, 11), run._read(0, 3), strict=True)]
+        for one, other in zip(found, wanted, strict=True):
+            assert one.shape == other.shape
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
+    assert not torch.equal(found[0], found[1])
+
+
+def test_another_codec_has_a_cache_of_its_own(codec: Codec, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(SCHEDULED, cached_clips=3)
+    changed = stzoo.load_codec(codec.report.source.removesuffix("/model.safetensors"))
+    with torch.no_grad():
+        changed.module.codebook.add_(1)
+    caches = []
+    for one in (codec, changed, codec):
+        run = loop._Run(MODULAR, recipe, clips(1), torch.device("cpu"), one, tmp_path)
+        assert run.cache is not None
+        caches.append((run.cache.folder, run.cache.clips(0, 3)[0]))
+    assert caches[0][0] == caches[2][0] != caches[1][0]
+    assert torch.equal(caches[0][1], caches[2][1])
+    assert not torch.equal(caches[0][1], caches[1][1])
+    assert loop.fingerprint(codec.module) != loop.fingerprint(changed.module)
+
+
+def numbered(asked: list[int]) -> Any:
+    """An encoder whose latents of clip i are i, and i + 0.5 in the future; it writes down what it was asked for."""
 
     def encode(start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor]:
         asked.extend(range(start, stop))
         numbers = torch.arange(start, stop).float()[:, None, None, None, None]
         return numbers.expand(-1, 2, 3, 2, 2), numbers.expand(-1, 1, 3, 2, 2) + 0.5
 
-    first = CachedLatents(tmp_path, 5, encode)
-    first.clips(1, 3)
-    again = CachedLatents(tmp_path, 5, encode)
-    past, future = again.clips(2, 8)
-    assert asked == [0, 1, 2, 0, 3, 4, 0]
-    assert past.shape == (6, 2, 3, 2, 2)
-    assert past[:, 0, 0, 0, 0].tolist() == [2, 3, 4, 0, 1, 2]
-    assert future[:, 0, 0, 0, 0].tolist() == [2.5, 3.5, 4.5, 0.5, 1.5, 2.5]
+    return encode
+
+
+def test_a_killed_cache_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed while a file is renamed into place, after 8 of 19 clips: those are kept, the others encoded."""
+    asked: list[int] = []
+    cache = CachedLatents(tmp_path, 19, numbered(asked), {})
+    cache.clips(0, 3)
+    with monkeypatch.context() as broken:
+        broken.setattr("os.replace", lambda *paths: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            cache.clips(8, 9)
+    asked.clear()
+    past, future = CachedLatents(tmp_path, 19, numbered(asked), {}).clips(7, 21)
+    assert asked == [0, *range(8, 19)]
+    wanted = [*range(7, 19), 0, 1]
+    assert past.shape == (14, 2, 3, 2, 2)
+    assert past[:, 0, 0, 0, 0].tolist() == wanted
+    assert future[:, 0, 0, 0, 0].tolist() == [i + 0.5 for i in wanted]
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    cache = CachedLatents(tmp_path, 4, numbered([]), {})
+    cache.clips(0, 4)
+    (file,) = cache.folder.iterdir()
+    file.write_bytes(file.read_bytes()[:150])
+    with pytest.raises(TrainingError, match=r"000000\.npy is damaged, remove it"):
+        CachedLatents(tmp_path, 4, numbered([]), {}).clips(0, 4)
+
+
+def test_latents_that_half_precision_cannot_hold(tmp_path: Path) -> None:
+    def encode(start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.full((stop - start, 1, 2, 2, 2), 1e6), torch.zeros(stop - start, 1, 2, 2, 2)
+
+    with pytest.raises(TrainingError, match=r"does not fit into float16; set recipe\.cached_clips to 0"):
+        CachedLatents(tmp_path, 4, encode, {}).clips(0, 1)
 
 
 def test_a_full_disk_is_known_in_advance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,13 +281,39 @@ def test_a_full_disk_is_known_in_advance(tmp_path: Path, monkeypatch: pytest.Mon
     def encode(start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor]:
         return torch.zeros(1, 10, 64, 16, 16), torch.zeros(1, 10, 64, 16, 16)
 
-    with pytest.raises(TrainingError, match=r"10,000 clips take 6\.6 GB, and .* has 5\.0 GB left; lower recipe"):
-        CachedLatents(tmp_path / "latents", 10_000, encode)
-    assert list((tmp_path / "latents").iterdir()) == []
+    with pytest.raises(TrainingError, match=r"10,000 clips take 6\.6 GB more, and .* has 5\.0 GB left; lower recipe"):
+        CachedLatents(tmp_path, 10_000, encode, {})
+    assert not list(tmp_path.rglob("*.npy"))
 
 
 class _Usage:
     free = 5_000_000_000
+
+
+def test_a_codec_without_a_file_is_pinned_as_well(codec: Codec, tmp_path: Path) -> None:
+    alone = Codec(codec.spec, codec.module, dataclasses.replace(codec.report, sha256=None))
+    trained(MODULAR, SCHEDULED, tmp_path, 2, alone)
+    trained(MODULAR, SCHEDULED, tmp_path, 2, codec)  # the same tensors
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    del plan["codec"]
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    with pytest.raises(TrainingError, match="holds a run with another codec"):
+        trained(MODULAR, SCHEDULED, tmp_path, 2, codec)
+
+
+def test_all_steps_at_once_run_compiled(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    tctn = {"arch": "tctn", "params": {"layers": 1, "hidden": 8, "heads": 2, "patch": 1}}
+    recipe = dataclasses.replace(BASE, sampling="parallel", compile=True)
+    run = loop._Run(MODULAR.replace(predictor=tctn), recipe, clips(1), torch.device("cpu"), codec)
+    assert run.advance(10).isfinite()
+
+
+def test_latents_that_are_no_numbers_leave_the_report_to_the_loop(run: Path) -> None:
+    module: Any = stzoo.load_codec(run / "best").module
+    average = CodebookAverage(module, BASE)
+    latents = torch.full((1, 8, 16, 16), torch.nan)
+    average.update(latents, module.nearest(latents))  # codes are dead, and none can be drawn
 
 
 def test_caching_is_for_modular_models(tmp_path: Path) -> None:
