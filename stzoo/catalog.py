@@ -123,7 +123,7 @@ class Entry:
         s = self.spec
         lines = [
             f"{self.name}: {self.summary}",
-            f"  architecture  {s.arch} ({', '.join(f'{k} {v}' for k, v in s.params.items()) or 'defaults'})",
+            f"  architecture  {s.arch} ({_settings(s.params)})",
             f"  frames        {s.frames_in} in, {s.frames_out} out, {s.channels}x{s.height}x{s.width}, "
             f"values in {s.value_range}",
         ]
@@ -141,6 +141,16 @@ class Entry:
             lines.append(f"  training      {t.sequences_seen:,} sequences in {t.hours:g} h on {t.hardware}; {t.recipe}")
         lines += [f"  license       {self.license}; data: {self.data_terms}", f"  citation      {self.citation}"]
         return "\n".join(lines)
+
+
+def _settings(params: Mapping[str, Any]) -> str:
+    """Readable; a part that is an architecture of its own by its name and its own settings."""
+    shown = []
+    for key, value in params.items():
+        if isinstance(value, Mapping):
+            value = f"{value.get('arch', '')} ({_settings(value.get('params', {}))})"
+        shown.append(f"{key} {value}")
+    return ", ".join(shown) or "defaults"
 
 
 def list_models(

@@ -75,6 +75,13 @@ CODEC = ENTRY | {
 }  # fmt: skip
 
 
+def test_the_card_of_a_modular_entry_names_its_parts() -> None:
+    card = str(stzoo.info("predrnn-modular-mmnist"))
+    assert "modular (codec vqvae (width 256, " in card
+    assert "predictor predrnn (layers 4, hidden 64, " in card
+    assert "codec         vqvae-mmnist" in card
+
+
 def test_a_modular_entry_names_its_codecs_entry() -> None:
     entry = ENTRY | {"spec": MODULAR, "codec": {"entry": "y"}}
     found = parse_manifest(json.dumps({"schema": 1, "models": {"x": entry, "y": CODEC}}).encode())
