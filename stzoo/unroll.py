@@ -6,7 +6,8 @@ An architecture is of one of two kinds:
   ``min(frames_in, frames_out)`` frames are kept, and the window of past frames slides on by as many.
 * **sequential**: ``initial_state(batch, size, device, dtype)`` and
   ``step(frame (B, C, H, W), state) -> (frame, state)``. It reads the
-  past once, then feeds on its own frames; nothing is encoded twice.
+  past once, then feeds on its own frames; nothing is encoded twice. Where it also has
+  ``read(frames (B, T, C, H, W), state) -> (frames, state)``, which is that many steps, the past is read at once.
 
 A third, *modular*, is made of either: what it ``read``s of the past goes through its ``predictor``, which feeds on its
 own forecasts, and each of these is ``paint``ed when it is asked for.
@@ -54,8 +55,12 @@ def _block(module: nn.Module, spec: ModelSpec, window: Tensor) -> Iterator[Tenso
 
 def _sequential(module: Any, past: Tensor) -> Iterator[Tensor]:
     state = module.initial_state(past.shape[0], tuple(past.shape[-2:]), past.device, past.dtype)
-    for frame in past.unbind(1):
-        frame, state = module.step(frame, state)
+    if hasattr(module, "read"):
+        frames, state = module.read(past, state)
+        frame = frames[:, -1]
+    else:
+        for frame in past.unbind(1):
+            frame, state = module.step(frame, state)
     while True:
         yield frame
         frame, state = module.step(frame, state)

@@ -18,7 +18,7 @@ def test_every_model_has_an_entry_point_that_reads_well() -> None:
     module = importlib.util.module_from_spec(place)
     place.loader.exec_module(module)
     listed = [n for n in dir(module) if callable(getattr(module, n)) and not n.startswith("_")]
-    assert listed == sorted(name.replace("-", "_") for name in stzoo.list_models())
+    assert listed == sorted(name.replace("-", "_") for name in stzoo.list_models(kind="forecaster"))
     assert stzoo.info("tau-mmnist").summary in module.tau_mmnist.__doc__
     assert "pretrained (bool)" in module.tau_mmnist.__doc__
 
