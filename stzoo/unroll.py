@@ -81,5 +81,7 @@ def compiled(module: nn.Module) -> Any:
             paint=torch.compile(module.paint),  # type: ignore[arg-type]
         )
     if hasattr(module, "step"):
-        return SimpleNamespace(initial_state=module.initial_state, step=torch.compile(module.step))  # type: ignore[arg-type]
+        own = [name for name in ("step", "read") if hasattr(module, name)]
+        run = {name: torch.compile(getattr(module, name)) for name in own}
+        return SimpleNamespace(initial_state=module.initial_state, **run)
     return torch.compile(module)
