@@ -69,8 +69,8 @@ def test_latents_of_any_float_dtype_are_decoded(codec: Codec, clip: np.ndarray, 
 def test_more_frames_than_go_through_at_once(codec: Codec) -> None:
     many = MovingDigits(drawn_digits(), 1, 1, 40, 40).sequences(0, 1)[0]
     assert codec.encode(many).shape[1] == 80
-    for back, part in ((codec.reconstruct(many)[70:], many[70:]),):
-        assert (back.int() - codec.reconstruct(part).int()).abs().max() <= 2
+    late = codec.reconstruct(many)[70:]  # beyond the first 64, each still in its own place
+    assert (late.int() - codec.reconstruct(many[70:]).int()).abs().max() <= 2
 
 
 def test_every_kind_comes_back(codec: Codec, clip: np.ndarray) -> None:
