@@ -71,7 +71,7 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     torch.set_flush_denormal(True)
     training = mmnist.training_set(arguments.mnist, 10, 10)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    run = loop._Run(entry.spec, recipe, training, torch.device(loop.default_device()), codec)
+    run = loop.Run(entry.spec, recipe, training, torch.device(loop.default_device()), codec)
     for i in range(arguments.iterations):
         if i == WARM_UP:
             start = time.perf_counter()

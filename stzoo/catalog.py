@@ -46,7 +46,9 @@ class WeightsFile:
 class Metrics:
     """Figures of the packaged file on a whole test protocol, and the command that printed them.
 
-    A forecaster has `persistence_mse`; a codec, whose error is its reconstruction's, `codes_used` and `perplexity`.
+    A forecaster has `persistence_mse` and may have more of persistence; csi_1 and csi_5, the critical success indices
+    of rain of 1 and 5 mm/h, go with the definition "stzoo-rain". A codec, whose error is its reconstruction's, has
+    `codes_used` and `perplexity`.
     """
 
     protocol: str
@@ -54,16 +56,26 @@ class Metrics:
     mae: float
     ssim: float
     psnr: float
+    csi_1: float | None = None
+    csi_5: float | None = None
     persistence_mse: float | None = None
+    persistence_ssim: float | None = None
+    persistence_psnr: float | None = None
+    persistence_csi_1: float | None = None
+    persistence_csi_5: float | None = None
     codes_used: int | None = None
     perplexity: float | None = None
     command: str
 
     def __str__(self) -> str:
-        beside = "" if self.persistence_mse is None else f" (persistence {self.persistence_mse:.2f})"
         usage = "" if self.codes_used is None else f", {self.codes_used} codes in use, perplexity {self.perplexity:.1f}"
-        figures = f"MAE {self.mae:.2f}, SSIM {self.ssim:.4f}, PSNR {self.psnr:.2f}"
-        return f"{self.protocol:<13} MSE {self.mse:.2f}{beside}, {figures}{usage}"
+        shown = [
+            f"{name.upper().replace('_', ' ')} {value:.{digits}f}"
+            + (f" (persistence {other:.{digits}f})" if (other := getattr(self, f"persistence_{name}", None)) else "")
+            for name, digits in (("mse", 2), ("mae", 2), ("ssim", 4), ("psnr", 2), ("csi_1", 3), ("csi_5", 3))
+            if (value := getattr(self, name)) is not None
+        ]
+        return f"{self.protocol:<13} {', '.join(shown)}{usage}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +140,7 @@ class Entry:
             f"values in {s.value_range}",
         ]
         if self.weights is None:
-            lines.append(f"  weights       none yet; train them: stzoo train {self.name}")
+            lines.append(f"  weights       none yet; train them: stzoo train {self.name} --data DIR --out RUN")
         else:
             w = self.weights
             lines.append(f"  weights       {w.file}, {w.size / 1e6:.1f} MB, sha256 {w.sha256[:12]}...")

@@ -5,18 +5,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stzoo import __version__, catalog
 from stzoo.errors import SpecError, StzooError
 from stzoo.spec import ModelSpec
-
-if TYPE_CHECKING:
-    from stzoo.data.mmnist import MovingDigits
 
 Arguments = argparse.Namespace
 
@@ -38,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from stzoo.data.options import add_options
+
     parser = argparse.ArgumentParser(prog="stzoo", description="Forecast the next frames with pretrained models.")
     parser.add_argument("--version", action="version", version=f"stzoo {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -59,15 +57,35 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--json", action="store_true")
 
     for name, run, help in (
-        ("predict", _forecast, "forecast one block of frames from an animation or a folder of images"),
+        (
+            "predict",
+            _forecast,
+            "forecast one block of frames from a video, an animation, a folder of images or an array",
+        ),
         ("rollout", _forecast, "forecast any number of frames, autoregressively"),
     ):
         sub = command(name, run, help)
-        sub.add_argument("input", type=Path, help="a GIF, PNG or WebP animation, or a folder of images")
+        sub.add_argument(
+            "input",
+            type=Path,
+            help="a video, a GIF, PNG or WebP animation, a folder of images, or .npy, .npz, .nc, .zarr",
+        )
         sub.add_argument(
             "--model", required=True, help="a catalogue name, a folder, a .safetensors file or hf://user/repo"
         )
-        sub.add_argument("-o", "--out", type=Path, required=True, help="an animation (.gif, .png, .webp), or a folder")
+        sub.add_argument(
+            "-o",
+            "--out",
+            type=Path,
+            required=True,
+            help=".gif, .png, .webp, .mp4, .avi, .npy, .npz or a folder; from netCDF or Zarr: .nc, .zarr, .npy or .npz",
+        )
+        sub.add_argument("--every", type=int, default=1, metavar="K", help="use frames 0, K, 2K, ... of the input")
+        sub.add_argument(
+            "--keep-size",
+            action="store_true",
+            help="leave images and videos at their own size, which the model must take; else they get the model's",
+        )
         if name == "rollout":
             sub.add_argument("--steps", type=int, required=True)
         else:
@@ -75,18 +93,26 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("evaluate", _evaluate, "measure a model on its test protocol, beside persistence")
     sub.add_argument("source", help="a catalogue name, a folder, a .safetensors file or hf://user/repo")
-    _data_options(sub)
+    add_options(sub)
+    sub.add_argument("--steps", type=int, help="frames to forecast, autoregressively beyond the model's own block")
     sub.add_argument("--limit", type=int, help="only the first so many sequences; the report says so")
     sub.add_argument(
-        "--definition", default="stzoo", choices=["stzoo", "simvp-2022"], help="how the metrics are defined"
+        "--definition",
+        choices=["stzoo", "stzoo-rain", "simvp-2022"],
+        help="how the metrics are defined; by default stzoo, with rain for radar",
     )
     _precision_option(sub)
     sub.add_argument("--csv", action="store_true", help="one row a step")
     sub.add_argument("--json", action="store_true")
 
-    sub = command("train", _train, "train a model of the catalogue by its recipe, or go on where a run stopped")
-    sub.add_argument("name")
-    _data_options(sub)
+    sub = command("train", _train, "train a model of the catalogue, or fine-tune one; run again, it goes on")
+    sub.add_argument("name", nargs="?", help="an entry, trained from scratch by its recipe")
+    sub.add_argument("--from", dest="source", metavar="SOURCE", help="fine-tune this: a name, a folder, a file")
+    sub.add_argument("--channels", type=int, help="of the clips, where SOURCE has another number")
+    sub.add_argument("--frames-in", type=int, help="past frames, where SOURCE reads another number")
+    sub.add_argument("--frames-out", type=int, help="future frames, where SOURCE forecasts another number")
+    sub.add_argument("--freeze", action="append", default=[], metavar="PART", help="such as encoder: stays as it is")
+    add_options(sub)
     sub.add_argument("--out", type=Path, required=True, help="the run folder")
     sub.add_argument("--recipe", help="a TOML file in place of the entry's own recipe")
     budget = sub.add_mutually_exclusive_group()
@@ -106,25 +132,28 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("action", choices=["pack"])
     sub.add_argument("name")
     sub.add_argument("run_folder", type=Path, metavar="RUN")
-    _data_options(sub)
+    add_options(sub)
     _precision_option(sub)
+    sub.add_argument(
+        "--horizons", type=int, nargs="+", metavar="STEPS", help="measure each; the model's own by default"
+    )
+    sub.add_argument("--after", type=Path, metavar="RUN0", help="the run that RUN was fine-tuned from")
     sub.add_argument("--hardware", required=True, help="what the run ran on, for the card")
 
     sub = command(
         "benchmark", _benchmark, "import time, time to the first forecast, latency and memory on this machine"
     )
     sub.add_argument("name", nargs="?", default="tau-mmnist")
+    sub.add_argument(
+        "--loader", action="store_true", help="instead, how fast clips are read beside how fast they train"
+    )
+    add_options(sub, required=False)
     sub.add_argument("--json", action="store_true")
 
     sub = command("demo", _demo, "forecast drawn digits: no dataset, no network; writes a GIF and a PNG strip")
     sub.add_argument("--out", type=Path, default=Path())
     sub.add_argument("--seed", type=int, default=0)
     return parser
-
-
-def _data_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--mnist", type=Path, required=True, metavar="DIR", help="folder of the MNIST IDX files")
-    parser.add_argument("--download", metavar="URL", help="https base to fetch the IDX files from where DIR lacks them")
 
 
 def _precision_option(parser: argparse.ArgumentParser) -> None:
@@ -148,6 +177,7 @@ def _list(arguments: Arguments) -> None:
                         "arch": e.spec.arch,
                         "dataset": e.dataset,
                         "pretrained": e.weights is not None,
+                        "data_terms": e.data_terms,
                     }
                     for e in rows
                 ]
@@ -156,7 +186,8 @@ def _list(arguments: Arguments) -> None:
         return
     width = max((len(n) for n in names), default=0)
     for e in rows:
-        print(f"{e.name:<{width}}  {'weights' if e.weights else '-':<8} {e.summary}")
+        terms = f" [{e.data_terms}]" if e.weights else ""  # what may be done with trained weights hangs on these
+        print(f"{e.name:<{width}}  {'weights' if e.weights else '-':<8} {e.summary}{terms}")
 
 
 def _info(arguments: Arguments) -> None:
@@ -171,39 +202,47 @@ def _info(arguments: Arguments) -> None:
 
 
 def _forecast(arguments: Arguments) -> None:
-    from tqdm import tqdm
-
     from stzoo.forecaster import load
-    from stzoo.frames.images import check_writable, write_images
+    from stzoo.frames import check_writable, kind_of, write
 
-    check_writable(arguments.out)
+    check_writable(arguments.out, arguments.input)
     model = load(arguments.model)
     steps = model.spec.frames_out if arguments.steps is None else arguments.steps
-    images = list(tqdm(model.stream(arguments.input, steps), total=steps, unit="frame", delay=1))
-    write_images(arguments.out, images)
-    print(f"{len(images)} frames -> {arguments.out}")
+    resize = kind_of(arguments.input) == "pictures" and not arguments.keep_size  # arrays have the size they have
+    future = model.rollout(arguments.input, steps, resize=resize, every=arguments.every, progress=True)
+    write(arguments.out, future)
+    print(f"{steps} frames -> {arguments.out}")
 
 
 def _evaluate(arguments: Arguments) -> None:
     from stzoo.codec import load_codec
+    from stzoo.data import Part
+    from stzoo.data.options import chosen, definition_of, protocol_name
     from stzoo.evaluate import evaluate, evaluate_codec
     from stzoo.forecaster import load
 
     codec = _is_codec(arguments.source)
     model: Any = (load_codec if codec else load)(arguments.source)
-    _fill(arguments)
-    clips, protocol = _protocol(arguments.mnist, codec)
+    known = catalog.entries().get(arguments.source)
+    dataset, data = chosen(arguments, model.spec, "clips" if known is None else known.dataset)
+    if codec and arguments.steps is not None:
+        raise SpecError("--steps is for forecasters; of a codec the first two frames of each sequence are measured")
+    steps = 1 if codec else model.spec.frames_out if arguments.steps is None else arguments.steps
+    if steps < 1:
+        raise SpecError(f"--steps is {steps}; it must be at least 1")
+    protocol = protocol_name(dataset, model.spec.frames_in, steps, codec=codec, every=arguments.every)
+    clips: Any = data.split("test", model.spec.frames_in, steps)
     if arguments.limit is not None:
         if not 1 <= arguments.limit <= len(clips):
             raise SpecError(f"--limit is {arguments.limit}; it may be 1 to {len(clips)}")
-        clips = dataclasses.replace(clips, count=arguments.limit)
+        clips = Part(clips, arguments.limit)
         protocol += f", first {arguments.limit} sequences only"
     report: Any = (evaluate_codec if codec else evaluate)(
         model,
         clips,
         name=arguments.source,
         protocol=protocol,
-        definition=arguments.definition,
+        definition=arguments.definition or definition_of(dataset),
         precision=arguments.precision,
     )
     print(report.to_json() if arguments.json else report.to_csv() if arguments.csv else report)
@@ -218,60 +257,10 @@ def _is_codec(source: str) -> bool:
     return spec.arch in ARCHITECTURES and ARCHITECTURES[spec.arch].kind == "codec"
 
 
-def _protocol(folder: Path, codec: bool) -> tuple[MovingDigits, str]:
-    """The test set and its name: of a codec, the first two frames of each sequence."""
-    from stzoo.data import mmnist
-
-    if codec:
-        return mmnist.protocol_set(folder, 1, 1), "mmnist-frames"
-    return mmnist.protocol_set(folder), "mmnist-10-10"
-
-
 def _train(arguments: Arguments) -> None:
-    from stzoo.codec import Codec, load_codec
-    from stzoo.data import mmnist
-    from stzoo.models import build
-    from stzoo.train import Recipe, default_device, read_recipe, train
-    from stzoo.train.objectives import check
+    from stzoo.train.commands import run_train
 
-    entry = catalog.info(arguments.name)
-    spec, recipe = entry.spec, read_recipe(arguments.recipe or arguments.name)
-    if recipe.dataset != "mmnist":
-        raise SpecError(f"{entry.name} is trained on {recipe.dataset}, which this release does not read yet")
-    _fill(arguments)
-    for option in ("steps", "minutes", "codec_minutes"):
-        value = getattr(arguments, option)
-        if value is not None and not 0 < value < math.inf:
-            raise SpecError(f"--{option.replace('_', '-')} is {value}; it must be positive")
-    device = arguments.device or default_device()
-    if device == "cuda" and default_device() != "cuda":
-        raise SpecError("--device is cuda; this machine, or this build of torch, has none")
-
-    def run(spec: ModelSpec, recipe: Recipe, out: Path, codec: Codec | None, **budget: Any) -> Path:
-        data = [
-            source(arguments.mnist, spec.frames_in, spec.frames_out).to(device)
-            for source in (mmnist.training_set, mmnist.validation_set)
-        ]
-        return train(spec, recipe, data[0], data[1], out, device=device, codec=codec, **budget)
-
-    check(build(spec, "meta"), recipe)  # before a codec is trained for it
-    first = None if entry.codec is None else catalog.info(entry.codec.entry)
-    if first is None and (arguments.codec is not None or arguments.codec_minutes is not None):
-        raise SpecError(f"{entry.name} has no codec; --codec and --codec-minutes are for modular entries")
-    untrained = first is not None and arguments.codec is None and first.weights is None
-    if arguments.codec_minutes is not None and not untrained:
-        raise SpecError("--codec-minutes is for a codec that must be trained first; this one has weights")
-    codec = None
-    if first is not None:
-        source: Any = first.name if arguments.codec is None else arguments.codec
-        if untrained:
-            print(f"first the codec, {first.name}, which has no weights yet", file=sys.stderr)
-            source = run(
-                first.spec, read_recipe(first.name), arguments.out / "codec", None, minutes=arguments.codec_minutes
-            )
-        codec = load_codec(source)
-    best = run(spec, recipe, arguments.out, codec, steps=arguments.steps, minutes=arguments.minutes)
-    print(f"best weights: {best}\nmeasure them: stzoo evaluate {best} --mnist {arguments.mnist}")
+    run_train(arguments)
 
 
 def _convert(arguments: Arguments) -> None:
@@ -293,26 +282,22 @@ def _spec(name: str) -> ModelSpec:
 
 
 def _pack(arguments: Arguments) -> None:
-    from stzoo.train.pack import pack
+    from stzoo.train.commands import run_pack
 
-    _fill(arguments)
-    name, precision = arguments.name, arguments.precision
-    command = f"stzoo evaluate {name} --mnist DIR" + (f" --precision {precision}" if precision != "float32" else "")
-    clips, protocol = _protocol(arguments.mnist, catalog.info(arguments.name).kind == "codec")
-    print(pack(name, arguments.run_folder, clips, protocol, command, arguments.hardware, precision))
-
-
-def _fill(arguments: Arguments) -> None:
-    if arguments.download:
-        from stzoo.data.mmnist import download
-
-        download(arguments.mnist, arguments.download)
+    run_pack(arguments)
 
 
 def _benchmark(arguments: Arguments) -> None:
     from stzoo.benchmark import benchmark
 
-    result = benchmark(arguments.name)
+    if arguments.loader:
+        from stzoo.train.commands import run_pace
+
+        result: Any = run_pace(arguments)
+    elif arguments.data is not None or arguments.mnist is not None:
+        raise SpecError("--data and --mnist are for --loader")
+    else:
+        result = benchmark(arguments.name)
     print(json.dumps(dataclasses.asdict(result)) if arguments.json else result)
 
 

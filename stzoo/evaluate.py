@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Literal, get_args
@@ -20,13 +20,13 @@ from stzoo.data import ClipSource
 from stzoo.errors import DataError
 from stzoo.forecaster import Forecaster
 from stzoo.frames.values import denormalise, normalise, to_units
-from stzoo.metrics import DEFINITIONS, Metric
+from stzoo.metrics import DEFINITIONS, Definition
 from stzoo.models import stride_of
 from stzoo.spec import ModelSpec
 from stzoo.unroll import unroll
 
 Precision = Literal["float32", "bfloat16"]
-Curves = dict[str, np.ndarray]  # metric -> one value a step
+Curves = dict[str, np.ndarray]  # metric -> (T, 2): what is summed at each step, and over how much
 
 
 @dataclass(frozen=True)
@@ -152,23 +152,23 @@ def evaluate(
     Raises:
         DataError: no clips, clips of another shape than the model's, or a model whose values have no range.
     """
-    metrics = _definition(definition, precision)
+    defined = _definition(definition, precision)
     _check(forecaster.spec, stride_of(forecaster.module), clips)
     sums: list[tuple[Curves, Curves]] = []
     workers = os.cpu_count() or 1
     pending: deque[Future[tuple[Curves, Curves]]] = deque()
     with ThreadPoolExecutor(workers) as pool, tqdm(total=len(clips), unit="seq", disable=not progress) as bar:
-        for past, future, forecast in _forecasts(forecaster, clips, batch, precision):
-            pending.append(pool.submit(_measure, metrics, past, future, forecast))
+        for past, future, forecast, valid in _forecasts(forecaster, clips, batch, precision):
+            pending.append(pool.submit(_measure, defined, past, future, forecast, valid))
             if len(pending) > 2 * workers:
                 sums.append(pending.popleft().result())
             bar.update(len(past))
         sums += [job.result() for job in pending]
-    model, persistence = ({m: np.sum([s[i][m] for s in sums], axis=0) / len(clips) for m in metrics} for i in (0, 1))
+    model, persistence = ({m: _ratio(np.sum([s[i][m] for s in sums], axis=0)) for m in sums[0][i]} for i in (0, 1))
     return Report(
         name, protocol, definition, precision, len(clips),
-        {m: v.tolist() for m, v in model.items()}, {m: float(v.mean()) for m, v in model.items()},
-        {m: v.tolist() for m, v in persistence.items()}, {m: float(v.mean()) for m, v in persistence.items()},
+        {m: v.tolist() for m, v in model.items()}, {m: float(np.nanmean(v)) for m, v in model.items()},
+        {m: v.tolist() for m, v in persistence.items()}, {m: float(np.nanmean(v)) for m, v in persistence.items()},
     )  # fmt: skip
 
 
@@ -185,7 +185,7 @@ def evaluate_codec(
     progress: bool = True,
 ) -> CodecReport:
     """Send every frame of every clip through the codebook and measure what comes back; arguments as in `evaluate`."""
-    metrics = _definition(definition, precision)
+    metrics = _definition(definition, precision).metrics
     spec, module, device = codec.spec, codec.module, codec.module.codebook.device
     _check(spec, stride_of(module), clips)
     low, high = spec.value_range or (0.0, 1.0)
@@ -203,7 +203,7 @@ def evaluate_codec(
             counts += torch.bincount(codes.cpu().flatten(), minlength=len(counts))
             frames += truth.shape[0] * truth.shape[1]
             unit = [((x - low) / (high - low)).numpy() for x in (painted, truth)]
-            sums = {m: sums[m] + float(f(*unit).sum()) for m, f in metrics.items()}
+            sums = {m: sums[m] + float(f(unit[0], unit[1], None).sum()) for m, f in metrics.items()}
             bar.update(len(truth))
     total = {m: s / frames for m, s in sums.items()}
     return CodecReport(name, protocol, definition, precision, frames, total, *usage(counts))
@@ -240,8 +240,8 @@ def _noise(spec: ModelSpec, seed: int, device: torch.device) -> Tensor:
 @torch.no_grad()
 def _forecasts(
     forecaster: Forecaster, clips: ClipSource, batch: int, precision: Precision
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Past, future and forecast of each batch, (B, T, C, H, W) float32 on the CPU, the spec's range as [0, 1]."""
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
+    """Past, future, forecast, (B, T, C, H, W) float32 on the CPU, the spec's range as [0, 1], and `valid`; by batch."""
     spec, device = forecaster.spec, next(forecaster.module.parameters()).device
     low, high = spec.value_range or (0.0, 1.0)
     for start in range(0, len(clips), batch):
@@ -252,10 +252,10 @@ def _forecasts(
             frames = list(unroll(forecaster.module, spec, window, future.shape[1]))
         forecast = denormalise(torch.stack(frames, 1).float(), spec)
         unit = [(x.cpu() - low) / (high - low) for x in (past, future, forecast)]
-        yield unit[0], unit[1], unit[2]
+        yield unit[0], unit[1], unit[2], clip.valid
 
 
-def _definition(name: str, precision: str) -> Mapping[str, Metric]:
+def _definition(name: str, precision: str) -> Definition:
     """The metrics of that name. Raises `DataError` where there is no such definition, or no such precision."""
     if precision not in get_args(Precision):
         raise DataError(f"precision is {precision!r}; it may be {' or '.join(get_args(Precision))}")
@@ -279,7 +279,22 @@ def _check(spec: ModelSpec, stride: int | None, clips: ClipSource) -> None:
         )
 
 
-def _measure(metrics: Mapping[str, Metric], past: Tensor, future: Tensor, forecast: Tensor) -> tuple[Curves, Curves]:
-    """Sums over the batch, for the forecast and for persistence."""
+def _measure(
+    defined: Definition, past: Tensor, future: Tensor, forecast: Tensor, valid: Tensor | None
+) -> tuple[Curves, Curves]:
+    """Sums over the batch, for the forecast and for persistence. A frame without a figure (NaN) is not counted."""
     truth, last = future.numpy(), past[:, -1:].expand_as(future).numpy()
-    return tuple({m: f(x, truth).sum(0) for m, f in metrics.items()} for x in (forecast.numpy(), last))  # type: ignore[return-value]
+    known = None if valid is None else valid.cpu().numpy()
+
+    def curves(frames: np.ndarray) -> Curves:
+        values = {m: f(frames, truth, known) for m, f in defined.metrics.items()}
+        summed = {m: np.stack([np.nansum(v, 0), (~np.isnan(v)).sum(0)], -1) for m, v in values.items()}
+        return summed | {m: f(frames, truth, known).sum(0) for m, f in defined.counts.items()}
+
+    return curves(forecast.numpy()), curves(last)
+
+
+def _ratio(sums: np.ndarray) -> np.ndarray:
+    """(T, 2) -> (T,); NaN where there is nothing to divide by: an event that neither happened nor was forecast."""
+    with np.errstate(invalid="ignore"):
+        return sums[:, 0] / sums[:, 1]

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import operator
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from stzoo import catalog, hub
 from stzoo import frames as frames_room
+from stzoo.adapting import adapt_tensors
 from stzoo.errors import FramesError
 from stzoo.frames.values import denormalise, normalise
-from stzoo.models import check_kind, stride_of
+from stzoo.models import build, check_kind, stride_of
 from stzoo.spec import ModelSpec
 from stzoo.unroll import compiled, unroll
 from stzoo.weights import LoadReport, load_module, random_module, save_folder
@@ -34,35 +37,62 @@ class Forecaster:
         self.spec, self.module, self.report = spec, module.eval(), report
         self._run: Any = module
 
-    def predict(self, frames: Any, *, layout: str | None = None) -> Any:
+    def predict(self, frames: Any, *, layout: str | None = None, resize: bool = False, every: int = 1) -> Any:
         """The next `spec.frames_out` frames: ``rollout(frames, spec.frames_out)``."""
-        return self.rollout(frames, self.spec.frames_out, layout=layout)
+        return self.rollout(frames, self.spec.frames_out, layout=layout, resize=resize, every=every)
 
-    def rollout(self, frames: Any, steps: int, *, layout: str | None = None) -> Any:
+    def rollout(
+        self,
+        frames: Any,
+        steps: int,
+        *,
+        layout: str | None = None,
+        resize: bool = False,
+        every: int = 1,
+        progress: bool = False,
+    ) -> Any:
         """The next `steps` frames, the model feeding on its own unrounded forecasts beyond its block.
 
         Args:
             frames: at least `spec.frames_in` past frames; of more, the last ones are used. A NumPy array or torch
-                tensor (T, H, W), (T, C, H, W), (B, T, C, H, W) or (T, H, W, C); a list of PIL images; or the path of
-                an animated GIF, PNG or WebP or of a folder of images. uint8 and the other integers are scaled by
-                their dtype, floats must lie in `spec.value_range`.
+                tensor (T, H, W), (T, C, H, W), (B, T, C, H, W) or (T, H, W, C); an xarray DataArray with a dimension
+                `time`, two of space, and perhaps `channel` and `sample`; a list of PIL images; or the path of a video,
+                an animated GIF, PNG or WebP, a folder of images, or a .npy, .npz, netCDF or Zarr file. uint8 and the
+                other integers are scaled by their dtype, floats must lie in `spec.value_range`.
             steps: how many frames to return, at least 1.
-            layout: names the axes where the shape alone is ambiguous, such as "THWC" or "BTHW".
+            layout: names the axes of an array where the shape alone is ambiguous, such as "THWC" or "BTHW".
+            resize: bring images and videos to the spec's height and width. Without it they keep their size, which must
+                be one that the model takes.
+            every: use frames 0, every, 2 * every, ... of those given.
+            progress: a bar where it takes longer than a second.
 
         Returns:
-            Future frames of the same kind, dtype, range, axes and device; for a path, a list of PIL images.
+            Future frames of the same kind, dtype, range, axes and device; of a DataArray also its coordinates, and the
+            times after the last one. For the path of pictures, a list of PIL images; of an array, an array; of a netCDF
+            or Zarr file, a DataArray.
 
         Raises:
-            FramesError: shape, dtype, range, too few frames, a missing value, or a size the model cannot take.
+            FramesError: shape, dtype, range, too few frames, a missing value, times that cannot be continued, a file
+                that cannot be read, or a size the model cannot take.
+            MissingExtraError: what reads such a file is not installed; the message holds the pip command.
         """
         steps = _checked_steps(steps)
-        source = self._read(frames, layout)
-        return source.collect(list(self._frames(source, steps)))
+        source = self._read(frames, layout, resize, every)
+        coming = tqdm(self._frames(source, steps), total=steps, unit="frame", delay=1, disable=not progress)
+        return source.collect(list(coming))
 
-    def stream(self, frames: Any, steps: int | None = None, *, layout: str | None = None) -> Iterator[Any]:
+    def stream(
+        self,
+        frames: Any,
+        steps: int | None = None,
+        *,
+        layout: str | None = None,
+        resize: bool = False,
+        every: int = 1,
+    ) -> Iterator[Any]:
         """Like `rollout`, one frame at a time, without end where `steps` is None. Memory does not grow."""
         steps = None if steps is None else _checked_steps(steps)
-        return self._frames(self._read(frames, layout), steps)
+        return self._frames(self._read(frames, layout, resize, every), steps)
 
     def to(self, device: str | torch.device) -> Forecaster:
         """Move the module; frames follow it and forecasts return to where the caller's frames are."""
@@ -88,8 +118,8 @@ class Forecaster:
         shape = f"{s.frames_in} frames of {s.channels}x{s.height}x{s.width} -> {s.frames_out}"
         return f"Forecaster({s.arch}, {shape}, {self.report})"
 
-    def _read(self, frames: Any, layout: str | None) -> frames_room.Source:
-        return frames_room.read(frames, self.spec, stride_of(self.module), layout)
+    def _read(self, frames: Any, layout: str | None, resize: bool, every: int) -> frames_room.Source:
+        return frames_room.read(frames, self.spec, stride_of(self.module), layout, resize=resize, every=every)
 
     @torch.no_grad()
     def _frames(self, source: frames_room.Source, steps: int | None) -> Iterator[Any]:
@@ -108,6 +138,7 @@ def load(
     offline: bool | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     progress: bool = True,
+    adapt: Mapping[str, Any] | None = None,
 ) -> Forecaster:
     """A forecaster with its trained weights.
 
@@ -120,6 +151,8 @@ def load(
         offline: True never opens a socket; None follows STZOO_OFFLINE and HF_HUB_OFFLINE.
         cache_dir: of huggingface_hub; its own default where None.
         progress: a bar while something is downloaded.
+        adapt: fields of the spec to change, such as ``{"channels": 3, "frames_in": 4}``, before fine-tuning. Weights
+            that no longer fit are averaged over channels or begin anew; ``report.adapted`` names each.
 
     Raises:
         UnknownModelError: no such entry. NotPublishedError: the entry has no weights yet. SpecError: it is a codec.
@@ -127,11 +160,19 @@ def load(
         DownloadError, OfflineError: a remote source cannot be read.
     """
     if not pretrained:
-        return create(os.fspath(source)).to(device or "cpu")
+        return create(os.fspath(source), **(adapt or {})).to(device or "cpu")
     found = hub.resolve(source, revision=revision, offline=offline, cache_dir=cache_dir, progress=progress)
     check_kind(found.spec, "forecaster", os.fspath(source))
     module, report = load_module(found.spec, found.path, found.sha256, found.codec)
-    return Forecaster(found.spec, module, report).to(device or "cpu")
+    if not adapt:
+        return Forecaster(found.spec, module, report).to(device or "cpu")
+    spec = found.spec.replace(**adapt)
+    tensors, done = adapt_tensors(module.state_dict(), found.spec, spec)
+    module = build(spec)
+    module.load_state_dict(tensors)
+    parameters = sum(p.numel() for p in module.parameters())
+    report = dataclasses.replace(report, parameters=parameters, adapted=done)
+    return Forecaster(spec, module, report).to(device or "cpu")
 
 
 def create(name_or_spec: str | ModelSpec, **overrides: Any) -> Forecaster:

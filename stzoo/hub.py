@@ -11,6 +11,7 @@ from pathlib import Path
 
 from stzoo import catalog
 from stzoo.catalog import CHECKPOINTS, Entry
+from stzoo.data import DATASETS
 from stzoo.errors import DownloadError, IntegrityError, NotPublishedError, OfflineError, SpecError, WeightsError
 from stzoo.spec import ModelSpec
 from stzoo.weights import CONFIG_FILE, WEIGHTS_FILE, embedded_spec, read_spec
@@ -110,8 +111,10 @@ def _from_entry(entry: Entry, fetch: _Fetch) -> Resolved:
     if entry.weights is None:
         name = repr(entry.name)
         random = f"load_codec({name}, pretrained=False)" if entry.kind == "codec" else f"create({name})"
+        files = DATASETS[entry.dataset].files if entry.dataset in DATASETS else f"the files of {entry.dataset}"
         raise NotPublishedError(
-            f"{entry.name} has no published weights yet; train them with `stzoo train {entry.name}`, "
+            f"{entry.name} has no published weights yet; train them with "
+            f"`stzoo train {entry.name} --data DIR --out RUN`, where DIR holds {files}; "
             f"or build it with random weights: stzoo.{random}"
         )
     codec = None if entry.codec is None else _codec_file(entry, fetch)

@@ -1,12 +1,15 @@
 """Named definitions of MSE, MAE, SSIM and PSNR. A figure means something only beside the name of its definition.
 
-All take (N, T, C, H, W) arrays of values meant to lie in [0, 1] and return (N, T): one value a frame.
+All take (N, T, C, H, W) arrays of values meant to lie in [0, 1] and return (N, T): one value a frame. `valid`
+(N, T, 1, H, W) is true where the truth is known; a figure is then that of the known cells, and NaN where there is none.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from functools import cache
+from dataclasses import dataclass, field
+from functools import cache, partial
 from types import MappingProxyType
 from typing import Any
 
@@ -16,56 +19,78 @@ from skimage.metrics import structural_similarity
 
 from stzoo.errors import DataError, MissingExtraError
 
-Metric = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Metric = Callable[[np.ndarray, np.ndarray, np.ndarray | None], np.ndarray]
+Valid = np.ndarray | None
 
 PSNR_CAP = 100.0  # dB; of identical frames
 _WINDOW = 7  # scikit-image's default uniform window
 
 
-def mse(forecast: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Squared error summed over C, H and W; unclipped."""
-    return np.square(forecast - truth, dtype=np.float64).sum((2, 3, 4))
+def mse(forecast: np.ndarray, truth: np.ndarray, valid: Valid = None) -> np.ndarray:
+    """Squared error summed over C, H and W, as if all cells were as wrong as the known ones; unclipped."""
+    return _mean(np.square(forecast - truth, dtype=np.float64), valid) * np.prod(truth.shape[2:])
 
 
-def mae(forecast: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Absolute error summed over C, H and W; unclipped."""
-    return np.abs(forecast - truth).sum((2, 3, 4), dtype=np.float64)
+def mae(forecast: np.ndarray, truth: np.ndarray, valid: Valid = None) -> np.ndarray:
+    """Absolute error summed over C, H and W, as if all cells were as wrong as the known ones; unclipped."""
+    return _mean(np.abs(forecast - truth).astype(np.float64), valid) * np.prod(truth.shape[2:])
 
 
-def psnr(forecast: np.ndarray, truth: np.ndarray) -> np.ndarray:
+def psnr(forecast: np.ndarray, truth: np.ndarray, valid: Valid = None) -> np.ndarray:
     """-10 log10 of the squared error per pixel, in dB; forecast clipped to [0, 1]; at most `PSNR_CAP`."""
-    error = np.square(forecast.clip(0, 1) - truth, dtype=np.float64).mean((2, 3, 4))
-    return -10.0 * np.log10(np.maximum(error, 10.0 ** (-PSNR_CAP / 10.0)))
+    return _decibels(_mean(np.square(forecast.clip(0, 1) - truth, dtype=np.float64), valid))
 
 
-def psnr_wrapped(forecast: np.ndarray, truth: np.ndarray) -> np.ndarray:
+def psnr_wrapped(forecast: np.ndarray, truth: np.ndarray, valid: Valid = None) -> np.ndarray:
     """PSNR as the code of 2022 computed it: differences and squares of uint8 wrap modulo 256. Too high by decibels."""
     a, b = ((x.clip(0, 1) * 255).astype(np.uint8) for x in (forecast, truth))
     difference = a - b
-    error = (difference * difference).mean((2, 3, 4), dtype=np.float64) / 255.0**2
+    return _decibels(_mean((difference * difference).astype(np.float64), valid) / 255.0**2)
+
+
+def _decibels(error: np.ndarray) -> np.ndarray:
     return -10.0 * np.log10(np.maximum(error, 10.0 ** (-PSNR_CAP / 10.0)))
 
 
-def ssim(forecast: np.ndarray, truth: np.ndarray) -> np.ndarray:
+def _mean(values: np.ndarray, valid: Valid) -> np.ndarray:
+    """Mean over the known cells of each frame."""
+    if valid is None:
+        return values.mean((2, 3, 4))
+    with np.errstate(invalid="ignore"):
+        return (values * valid).mean((2, 3, 4)) / valid.mean((2, 3, 4))
+
+
+def ssim(forecast: np.ndarray, truth: np.ndarray, valid: Valid = None) -> np.ndarray:
     """Structural similarity, 7x7 uniform window, data range 1, mean over channels; forecast clipped to [0, 1]."""
-    return _ssim(forecast, truth, 1.0)
+    return _ssim(forecast, truth, valid, 1.0)
 
 
-def ssim_range_2(forecast: np.ndarray, truth: np.ndarray) -> np.ndarray:
+def ssim_range_2(forecast: np.ndarray, truth: np.ndarray, valid: Valid = None) -> np.ndarray:
     """SSIM as published tables have it: old scikit-image took 2 for the range of floats. Higher than `ssim`."""
-    return _ssim(forecast, truth, 2.0)
+    return _ssim(forecast, truth, valid, 2.0)
 
 
-def _ssim(forecast: np.ndarray, truth: np.ndarray, data_range: float) -> np.ndarray:
+def _ssim(forecast: np.ndarray, truth: np.ndarray, valid: Valid, data_range: float) -> np.ndarray:
     """One call of scikit-image on all frames stacked into a tall image.
 
-    Only windows that lie wholly inside a frame count, as in scikit-image itself, so neighbours never mix.
+    Only windows that lie wholly inside a frame count, as in scikit-image itself, so neighbours never mix; and only
+    those in whose middle the truth is known. Unknown cells at their rim count as forecast right.
     """
     n, t, c, h, w = truth.shape
+    if valid is not None:
+        forecast = np.where(valid, forecast, truth)
     tall = [x.astype(np.float64).reshape(n * t * c * h, w) for x in (forecast.clip(0, 1), truth)]
     _, full = structural_similarity(*tall, win_size=_WINDOW, data_range=data_range, full=True)
     edge = _WINDOW // 2
-    return full.reshape(n, t, c, h, w)[..., edge : h - edge, edge : w - edge].mean((2, 3, 4))
+    inner = (..., slice(edge, h - edge), slice(edge, w - edge))
+    return _mean(full.reshape(n, t, c, h, w)[inner], None if valid is None else valid[inner])
+
+
+def event_counts(forecast: np.ndarray, truth: np.ndarray, valid: Valid, threshold: float) -> np.ndarray:
+    """(N, T, 2): cells where both reach `threshold`, and cells where either does; their ratio is the critical success
+    index, hits / (hits + misses + false alarms). It is taken over all frames of a step, not frame by frame."""
+    seen, expected = (x >= threshold if valid is None else (x >= threshold) & valid for x in (truth, forecast))
+    return np.stack([(seen & expected).sum((2, 3, 4)), (seen | expected).sum((2, 3, 4))], -1)
 
 
 def sharpness(forecast: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -114,9 +139,25 @@ def _lpips_network() -> Any:
         raise DataError(f"the backbone of LPIPS cannot be fetched: {error}") from error
 
 
-DEFINITIONS: Mapping[str, Mapping[str, Metric]] = MappingProxyType(
+@dataclass(frozen=True)
+class Definition:
+    """What a report holds: the means of `metrics` over frames, and of `counts` the ratio of their sums."""
+
+    metrics: Mapping[str, Metric]
+    counts: Mapping[str, Metric] = field(default_factory=lambda: MappingProxyType({}))
+
+
+def _rain(rate: float) -> Metric:
+    """Events of at least `rate` mm/h, in frames whose [0, 1] stands for -10.4 to 40.6 dBR (`stzoo.data.radar.DBR`)."""
+    return partial(event_counts, threshold=(10 * math.log10(rate) + 10.4) / 51.0)
+
+
+_OURS: Mapping[str, Metric] = MappingProxyType({"mse": mse, "mae": mae, "ssim": ssim, "psnr": psnr})
+_OF_2022: Mapping[str, Metric] = MappingProxyType({"mse": mse, "mae": mae, "ssim": ssim_range_2, "psnr": psnr_wrapped})
+DEFINITIONS: Mapping[str, Definition] = MappingProxyType(
     {
-        "stzoo": MappingProxyType({"mse": mse, "mae": mae, "ssim": ssim, "psnr": psnr}),
-        "simvp-2022": MappingProxyType({"mse": mse, "mae": mae, "ssim": ssim_range_2, "psnr": psnr_wrapped}),
+        "stzoo": Definition(_OURS),
+        "stzoo-rain": Definition(_OURS, MappingProxyType({"csi_1": _rain(1.0), "csi_5": _rain(5.0)})),
+        "simvp-2022": Definition(_OF_2022),
     }
 )

@@ -27,6 +27,7 @@ class LoadReport:
     """What was loaded from where. `sha256`, of the file `source`, is None for random weights.
 
     `codec` is the other file, which a modular entry's codec came from; tensors and parameters count both.
+    `adapted` says which tensors are not those of the file, and what they are instead.
     """
 
     source: str
@@ -35,10 +36,12 @@ class LoadReport:
     parameters: int
     stored_as: str
     codec: str | None = None
+    adapted: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         source = self.source if self.codec is None else f"{self.source} and {self.codec}"
-        return f"{source}: {self.tensors} tensors, {self.parameters:,} parameters, stored as {self.stored_as}"
+        adapted = "".join(f"\n  {what}" for what in self.adapted)
+        return f"{source}: {self.tensors} tensors, {self.parameters:,} parameters, stored as {self.stored_as}{adapted}"
 
 
 def embedded_spec(path: Path) -> ModelSpec | None:

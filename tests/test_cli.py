@@ -1,6 +1,7 @@
 import json
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ def test_list_and_info_speak_text_and_json(capsys: pytest.CaptureFixture[str]) -
     assert main(["list", "tau-*", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert {"tau-mmnist", "tau-mmnist-paper"} <= {r["name"] for r in rows}
+    assert main(["list", "tau-ut"]) == 0
+    assert "UT-Interaction, research use" in capsys.readouterr().out
     assert main(["info", "tau-mmnist-paper", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["spec"]["params"]["hid_t"] == 512
     assert main(["info", "tau-mmnist-paper"]) == 0
@@ -33,7 +36,7 @@ def test_list_and_info_speak_text_and_json(capsys: pytest.CaptureFixture[str]) -
         (["predict", "nothing.gif", "--model", "tau-mmnist", "-o", "x.gif"], "nothing.gif"),
         (["rollout", "x", "--model", "tau-mmnist", "--steps", "3", "-o", "x.mkv"], "cannot write x.mkv"),
         (["evaluate", "tau-mmnist-paper", "--mnist", "nowhere"], "no published weights"),
-        (["train", "tau-mmnist", "--mnist", "nowhere", "--out", "x"], "holds no train-images"),
+        (["train", "tau-mmnist", "--mnist", "nowhere", "--out", "x"], "nowhere does not exist"),
         (["train", "tau-mmnist", "--mnist", "nowhere", "--out", "x", "--steps", "-1"], "must be positive"),
         (["train", "tau-mmnist", "--mnist", "nowhere", "--out", "x", "--minutes", "nan"], "must be positive"),
     ],
@@ -195,7 +198,124 @@ def test_codec_options_are_for_modular_entries(
     assert "stzoo: vqvae-mmnist has no codec; --codec and" in capsys.readouterr().err
     assert main([*run, "--codec-minutes", "-1"]) == 2
     assert "stzoo: --codec-minutes is -1.0; it must be positive" in capsys.readouterr().err
-    kth = ["train", "vqvae-kth", "--mnist", str(idx_files), "--out", str(tmp_path / "run")]
-    assert main(kth) == 2
-    assert "vqvae-kth is trained on kth, which this release does not read yet" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    """Twenty frames of colour noise, 38x20, which not every model takes."""
+    video = pytest.importorskip("stzoo.frames.video")
+    pytest.importorskip("av")
+    rng = np.random.default_rng(0)
+    images = [Image.fromarray(rng.integers(0, 256, (20, 38, 3), dtype=np.uint8)) for _ in range(20)]
+    video.write_video(tmp_path / "in.avi", images)
+    return tmp_path / "in.avi"
+
+
+@pytest.mark.parametrize("out", ["out.gif", "out.png", "out.webp", "out.mp4", "out.avi", "out", "out.npy", "out.npz"])
+def test_a_recording_becomes_any_kind_of_file(
+    forecaster: Forecaster, recording: Path, out: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forecaster.save_pretrained(tmp_path / "model")
+    command = ["rollout", str(recording), "--model", str(tmp_path / "model"), "--steps", "6", "--every", "3"]
+    assert main([*command, "-o", str(tmp_path / out)]) == 0
+    assert "6 frames" in capsys.readouterr().out
+    expected = np.stack([np.asarray(i) for i in forecaster.rollout(recording, 6, resize=True, every=3)])
+    if out.startswith("out.np"):
+        written = np.load(tmp_path / out)
+        written = written if out == "out.npy" else written["frames"]
+    else:
+        from stzoo.frames.video import read_video
+
+        read: Any = read_video if out in ("out.mp4", "out.avi") else read_images
+        written = np.stack([np.asarray(i.convert("L")) for i in read(tmp_path / out)])
+    tolerance = 12 if out in ("out.mp4", "out.avi") else 0  # on average
+    assert np.abs(written.astype(float) - expected).mean() <= tolerance
+    assert {p.name for p in tmp_path.iterdir()} == {"in.avi", "model", out}
+
+
+def test_a_recording_may_keep_its_size_where_the_model_takes_it(
+    forecaster: Forecaster, recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forecaster.save_pretrained(tmp_path / "model")
+    command = ["predict", str(recording), "--model", str(tmp_path / "model"), "-o", str(tmp_path / "out.png")]
+    assert main([*command, "--keep-size"]) == 0
+    assert {image.size for image in read_images(tmp_path / "out.png")} == {(38, 20)}
+    assert main(command) == 0
+    assert {image.size for image in read_images(tmp_path / "out.png")} == {(16, 16)}
+    (tmp_path / "out.png").unlink()
+    stzoo.create(forecaster.spec.replace(n_s=4)).save_pretrained(tmp_path / "model")
+    capsys.readouterr()
+    assert main([*command, "--keep-size"]) == 2
+    assert "in.avi: height and width must be multiples of 4, given 20x38" in capsys.readouterr().err
+    assert main([*command, "--every", "0"]) == 2
+    assert "every is 0" in capsys.readouterr().err
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_arrays_and_fields_come_back_as_what_they_were(
+    forecaster: Forecaster, frames: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    xarray = pytest.importorskip("xarray")
+    forecaster.save_pretrained(tmp_path / "model")
+    model = ["--model", str(tmp_path / "model"), "--steps", "5"]
+    np.savez(tmp_path / "in.npz", frames=frames)
+    field = xarray.DataArray((frames / 255).astype("f4"), dims=("time", "y", "x"), name="rain")
+    field.assign_coords(time=np.arange(6) * 5).to_netcdf(tmp_path / "in.nc")
+    for name, outs in (("in.npz", ("a.npy", "a.gif")), ("in.nc", ("b.nc", "b.zarr", "b.npy"))):
+        for out in outs:
+            assert main(["rollout", str(tmp_path / name), *model, "-o", str(tmp_path / out)]) == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), forecaster.rollout(frames, 5))
+    pictures = [np.asarray(i.convert("L")) for i in read_images(tmp_path / "a.gif")]
+    np.testing.assert_array_equal(np.stack(pictures), forecaster.rollout(frames, 5))
+    with xarray.open_dataset(tmp_path / "b.nc") as written:
+        assert written.rain.time.values.tolist() == [30, 35, 40, 45, 50]
+        np.testing.assert_array_equal(written.rain.values, np.load(tmp_path / "b.npy"))
+    capsys.readouterr()
+    np.save(tmp_path / "floats.npy", frames / 255)
+    for name, out, message in (
+        ("in.nc", "c.gif", "cannot write c.gif from in.nc; use .nc"),
+        ("in.npz", "c.nc", "cannot write c.nc from in.npz; use .gif"),
+        ("floats.npy", "c.gif", "are no pictures"),
+        ("in.nc", "b.zarr", "exists"),
+        ("in.npz", "nowhere/c.npy", "does not exist"),
+    ):
+        assert main(["rollout", str(tmp_path / name), *model, "-o", str(tmp_path / out)]) == 2
+        assert message in capsys.readouterr().err
+        assert not list(tmp_path.glob("c.*"))
+
+
+def test_the_pace_of_reading_is_told_beside_that_of_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stzoo.train import pace
+
+    ticks = iter(x for i in range(99) for x in (i, i + 0.1, i + 0.5))
+    monkeypatch.setattr(pace, "time", SimpleNamespace(perf_counter=ticks.__next__))
+    for k in range(3):
+        np.save(tmp_path / f"{k}.npy", np.zeros((30, 64, 64), np.uint8))
+    assert main(["benchmark", "tau-ut", "--loader", "--dataset", "clips", "--data", str(tmp_path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["loader"] == pytest.approx(16 / 0.1)  # a batch of sixteen
+    assert found["step"] == pytest.approx(16 / 0.3)  # half a second less twice the reading
+    assert found["ratio"] == pytest.approx(3)
+    assert main(["benchmark", "tau-ut", "--loader"]) == 2
+    assert "name the folder of the dataset with --data DIR" in capsys.readouterr().err
+
+
+def test_any_horizon_is_measured_on_clips_of_ones_own(
+    forecaster: Forecaster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forecaster.save_pretrained(tmp_path / "model")
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    for k in range(3):
+        np.save(clips / f"{k}.npy", np.random.default_rng(k).integers(0, 256, (20, 16, 16), dtype=np.uint8))
+    start = ["evaluate", str(tmp_path / "model"), "--data", str(clips)]
+    assert main([*start, "--steps", "9", "--limit", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "clips-4-9, first 1 sequences only" in out
+    assert main([*start, "--steps", "9", "--every", "2", "--json"]) == 2  # ten frames are left, thirteen needed
+    assert "no recording has 13 frames" in capsys.readouterr().err
+    assert main([*start, "--steps", "0"]) == 2
+    assert "--steps is 0" in capsys.readouterr().err

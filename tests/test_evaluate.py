@@ -107,3 +107,41 @@ def test_the_definition_is_the_one_asked_for(persistence: Forecaster) -> None:
     assert theirs.definition == "simvp-2022"
     assert theirs.total["mse"] == ours.total["mse"]
     assert theirs.total["psnr"] != ours.total["psnr"]
+
+
+class Half(Ramp):
+    """The same clips; in the left half the truth is unknown and the files hold nonsense."""
+
+    def clips(self, start: int, stop: int) -> Clip:
+        clip = super().clips(start, stop)
+        valid = torch.ones_like(clip.future, dtype=torch.bool)
+        valid[..., :4] = False
+        return Clip(clip.past, torch.where(valid, clip.future, torch.tensor(0.77)), valid)
+
+
+def test_unknown_cells_change_no_figure(persistence: Forecaster) -> None:
+    """Frames are flat, so that half of one has the error per cell, and the likeness, of the whole."""
+    masked, plain = (evaluate(persistence, c, name="n", protocol="p", progress=False) for c in (Half(), Ramp()))
+    for metric in ("mse", "mae", "psnr"):
+        assert masked.steps[metric] == pytest.approx(plain.steps[metric], rel=1e-6)
+    assert masked.persistence_total["mse"] == pytest.approx(plain.persistence_total["mse"], rel=1e-6)
+
+
+def test_the_critical_success_index_is_pooled_over_clips(persistence: Forecaster) -> None:
+    """Persistence forecasts the last past frame, slope * 1; the truth of step k is slope * (k + 1). In [0, 1] the
+    threshold of 1 mm/h is 10.4 / 51 = 0.2039; make the slopes so large that some clips pass it."""
+
+    class Steep(Ramp):
+        def clips(self, start: int, stop: int) -> Clip:
+            clip = super().clips(start, stop)
+            return Clip(clip.past * 8, (clip.future * 8).clamp(max=1.0))
+
+    report = evaluate(persistence, Steep(), name="n", protocol="p", definition="stzoo-rain", progress=False, batch=2)
+    slopes = 0.08 * np.arange(1, 6)
+    forecast = slopes >= 10.4 / 51
+    truth = [np.minimum(slopes * step, 1) >= 10.4 / 51 for step in (2, 3, 4, 5)]
+    expected = [(forecast & t).sum() / (forecast | t).sum() for t in truth]
+    assert report.steps["csi_1"] == pytest.approx(expected)
+    assert report.persistence_steps["csi_1"] == pytest.approx(expected)
+    assert 0 < report.total["csi_1"] < 1
+    assert "csi_5" in str(report)

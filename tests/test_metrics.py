@@ -24,7 +24,7 @@ def pair() -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("definition", DEFINITIONS)
 def test_one_value_a_frame(definition: str, pair: tuple[np.ndarray, np.ndarray]) -> None:
-    for metric in DEFINITIONS[definition].values():
+    for metric in DEFINITIONS[definition].metrics.values():
         assert metric(*pair).shape == (2, 3)
 
 
@@ -137,3 +137,44 @@ def test_lpips_looks_at_each_frame_in_colour_and_in_plus_minus_one(monkeypatch: 
     with pytest.raises(DataError, match="not at 2 channels"):
         metrics.lpips(np.zeros((1, 1, 2, 8, 8)), np.zeros((1, 1, 2, 8, 8)))
     metrics._lpips_network.cache_clear()
+
+
+def test_unknown_cells_are_left_out_as_in_a_loop(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    forecast, truth = pair
+    valid = np.random.default_rng(1).random((2, 3, 1, 16, 20)) < 0.7
+    cells = np.prod(truth.shape[2:])
+    for n, t in np.ndindex(2, 3):
+        known = np.broadcast_to(valid[n, t], truth[n, t].shape)
+        error = (forecast[n, t] - truth[n, t]).astype(np.float64)[known]
+        assert metrics.mse(forecast, truth, valid)[n, t] == pytest.approx(np.square(error).mean() * cells, rel=1e-5)
+        assert metrics.mae(forecast, truth, valid)[n, t] == pytest.approx(np.abs(error).mean() * cells, rel=1e-5)
+        clipped = forecast[n, t].clip(0, 1)[known]
+        expected = peak_signal_noise_ratio(truth[n, t][known], clipped, data_range=1)
+        assert metrics.psnr(forecast, truth, valid)[n, t] == pytest.approx(expected, rel=1e-5)
+    everywhere = np.ones_like(valid)
+    for metric in (metrics.mse, metrics.mae, metrics.psnr, metrics.ssim):
+        np.testing.assert_allclose(metric(forecast, truth, everywhere), metric(forecast, truth), rtol=1e-6)
+        assert np.isnan(metric(forecast, truth, ~everywhere)).all()
+
+
+def test_ssim_looks_at_known_middles_alone(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    """An unknown half that is far from the other: what lies deep in it may be anything."""
+    forecast, truth = pair
+    valid = np.ones((2, 3, 1, 16, 20), bool)
+    valid[..., 10:] = False
+    other = np.where(valid, forecast, 1 - forecast)
+    np.testing.assert_array_equal(metrics.ssim(forecast, truth, valid), metrics.ssim(other, truth, valid))
+    assert (metrics.ssim(forecast, truth, valid) != metrics.ssim(forecast, truth)).all()
+
+
+def test_events_are_counted_as_in_a_loop(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    forecast, truth = pair
+    valid = np.random.default_rng(1).random((2, 3, 1, 16, 20)) < 0.7
+    counts = metrics.event_counts(forecast, truth, valid, 0.6)
+    for n, t in np.ndindex(2, 3):
+        hits = either = 0
+        for c, y, x in np.ndindex(2, 16, 20):
+            a, b = forecast[n, t, c, y, x] >= 0.6, truth[n, t, c, y, x] >= 0.6
+            hits += int(valid[n, t, 0, y, x] and a and b)
+            either += int(valid[n, t, 0, y, x] and (a or b))
+        assert counts[n, t].tolist() == [hits, either]

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stzoo.data import Clip
+from stzoo.data import Clip, Reading, Split
 from stzoo.errors import DataError
 
 CANVAS, DIGIT = 64, 28
@@ -129,6 +129,35 @@ def _velocity_table() -> np.ndarray:
 
 
 _VELOCITIES = _velocity_table()
+
+
+@dataclass(frozen=True)
+class MovingMnist:
+    """The dataset: sequences of the digits in `folder`."""
+
+    folder: Path
+
+    def split(self, name: Split, frames_in: int, frames_out: int) -> MovingDigits:
+        sets = {"train": training_set, "validation": validation_set, "test": protocol_set}
+        return sets[name](self.folder, frames_in, frames_out)
+
+    def describe(self) -> str:
+        return (
+            f"Moving MNIST from the digits in {self.folder}\n"
+            f"  train        endless, of the first {60_000 - HELD_OUT:,} training digits\n"
+            f"  validation   {VALIDATION_COUNT:,} sequences of the other {HELD_OUT:,}\n"
+            f"  test         {TEST_COUNT:,} sequences of the test digits"
+        )
+
+
+def open_folder(folder: Path, reading: Reading) -> MovingMnist:
+    """Raises `DataError` where a model wants other frames than gray 64x64 ones."""
+    wanted = (reading.channels, reading.height, reading.width)
+    if wanted != (1, CANVAS, CANVAS) or reading.every != 1:
+        raise DataError(
+            f"mmnist is drawn at 1x{CANVAS}x{CANVAS}, every frame; asked for {wanted}, every {reading.every}"
+        )
+    return MovingMnist(folder)
 
 
 def training_set(folder: Path, frames_in: int, frames_out: int) -> MovingDigits:

@@ -78,15 +78,18 @@ class EncodeTranslateDecode(nn.Module):
     """Encode each frame, translate all frames' features together, decode each frame.
 
     Time is folded into the batch for the encoder and decoder, and into the channels for the translator:
-    (B, T, C, H, W) -> (B*T, width, h, w) -> (B, T*width, h, w) -> (B, T, C, H, W).
+    (B, T, C, H, W) -> (B*T, width, h, w) -> (B, T*width, h, w) -> (B, T, C, H, W). With `from_last` the last past frame
+    is added to each of them.
     """
 
-    def __init__(self, channels: int, width: int, layers: int, patch: int, translator: nn.Module):
+    def __init__(
+        self, channels: int, width: int, layers: int, patch: int, translator: nn.Module, from_last: bool = False
+    ):
         super().__init__()
         self.encoder = Encoder(channels, width, layers, patch)
         self.translator = translator
         self.decoder = Decoder(channels, width, layers, patch)
-        self.patch = patch
+        self.patch, self.from_last = patch, from_last
         self.stride = patch * 2 ** (layers // 2)
 
     def forward(self, past: Tensor) -> Tensor:
@@ -94,7 +97,8 @@ class EncodeTranslateDecode(nn.Module):
         hidden, skip = self.encoder(past.flatten(0, 1))
         width, h, w = hidden.shape[1:]
         hidden = self.translator(hidden.reshape(b, t * width, h, w)).reshape(b * t, width, h, w)
-        return self.decoder(hidden, skip).unflatten(0, (b, t))
+        future = self.decoder(hidden, skip).unflatten(0, (b, t))
+        return future + past[:, -1:] if self.from_last else future
 
 
 class DropPath(nn.Module):

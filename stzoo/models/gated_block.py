@@ -16,7 +16,8 @@ class GatedConfig:
 
     `patch` folds p x p pixels into channels before the encoder (1 = the papers). `layer_scale` is what the residual
     scales start from. `project` puts a 1x1 convolution before and after the translator, so that the first block works
-    at hid_t too (False = the papers).
+    at hid_t too (False = the papers). `from_last` adds the last past frame to every frame of the block, so that what is
+    learned is the change from persistence (False = the papers).
     """
 
     hid_s: int = bounded(64, 2, 1024)
@@ -28,6 +29,7 @@ class GatedConfig:
     drop_path: float = bounded(0.0, 0.0, 0.9)
     layer_scale: float = bounded(1e-2, 0.0, 1.0)
     project: bool = False
+    from_last: bool = False
 
     def __post_init__(self) -> None:
         check_even(self.hid_s)

@@ -108,4 +108,4 @@ class SimVp(EncodeTranslateDecode):
             translator = IncepU(outer, config.hid_t, config.n_t)
         else:
             translator = gated_translator(outer, Gate, config)
-        super().__init__(spec.channels, config.hid_s, config.n_s, config.patch, translator)
+        super().__init__(spec.channels, config.hid_s, config.n_s, config.patch, translator, config.from_last)

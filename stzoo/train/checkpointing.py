@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,18 +56,19 @@ class RunFolder:
         recipe: Recipe,
         steps: int | None,
         choose_steps: Callable[[], int],
-        codec: str | None = None,
+        given: Mapping[str, str] | None = None,
     ) -> int:
         """The number of steps of this run: read where the folder has a plan, else `steps` or chosen, and written down.
 
-        `codec` is the fingerprint of a modular model's codec.
+        `given` are the fingerprints of what the run was handed: a codec, what fine-tuning starts from, clips.
 
         Raises:
-            TrainingError: the folder holds a run of another model, recipe, codec or number of steps, or a damaged plan.
+            TrainingError: the folder holds a run with other weights to start from, other
+                clips, or another model, recipe, codec or number of steps; or its plan is damaged.
         """
         file = self.path / "plan.json"
         wanted: dict[str, Any] = {"spec": spec.to_dict(), "recipe": json.loads(json.dumps(recipe.to_dict()))}
-        wanted |= {} if codec is None else {"codec": codec}
+        wanted |= given or {}
         if file.is_file():
             try:
                 plan = json.loads(file.read_text("utf-8"))

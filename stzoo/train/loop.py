@@ -7,6 +7,7 @@ import math
 import sys
 import time
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from stzoo.codec import Codec
-from stzoo.data import ClipSource
+from stzoo.data import Clip, ClipSource
 from stzoo.errors import SpecError, TrainingError
 from stzoo.frames.values import normalise, to_units
 from stzoo.models import build, config_of
@@ -51,6 +52,7 @@ def train(
     device: str | None = None,
     progress: bool = True,
     codec: Codec | None = None,
+    start: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Train `spec` by `recipe`; run again with the same arguments, it continues from the last checkpoint.
 
@@ -62,6 +64,7 @@ def train(
         out: the run folder, made where absent.
         codec: the trained codec of a modular spec, which stays as it is; the saved weights hold it too.
         device: "cpu" or "cuda"; the GPU where there is one.
+        start: the weights to begin from, which are validated first; random ones where None.
 
     Returns:
         The folder of the weights with the best validation error, which `stzoo.load` reads.
@@ -70,22 +73,28 @@ def train(
         TrainingError: the loss diverged (the last good checkpoint stays), or `out` holds another run.
         SpecError: a modular spec without its codec, or with another.
     """
-    _check_codec(spec, codec)
+    if start is None:  # which holds a modular model's codec too
+        _check_codec(spec, codec)
     place = torch.device(device or default_device())
     folder = RunFolder(out)
 
     def choose_steps() -> int:
-        throwaway = _Run(spec, recipe, training, place, codec, folder.path / "latents")
+        throwaway = Run(spec, recipe, training, place, codec, folder.path / "latents", start)
         return _steps_in(minutes if minutes is not None else recipe.minutes, throwaway)
 
     with folder.locked():
         torch.set_flush_denormal(True)  # denormals make a backward pass many times slower
         try:
-            total = folder.plan(spec, recipe, steps, choose_steps, None if codec is None else fingerprint(codec.module))
-            run = _Run(spec, recipe, training, place, codec, folder.path / "latents")
+            given = {} if codec is None else {"codec": fingerprint(codec.module.state_dict())}
+            given |= {} if start is None else {"start": fingerprint(start)}
+            given |= {"clips": _identity(training, validation)}
+            total = folder.plan(spec, recipe, steps, choose_steps, given)
+            run = Run(spec, recipe, training, place, codec, folder.path / "latents", start)
             restored = folder.restore(run.device)
             if restored:
                 run.restore(restored)
+            elif start is not None:
+                _validate(run, folder, validation, {"step": 0})
             _loop(run, folder, validation, total, progress)
         finally:
             torch.set_flush_denormal(False)
@@ -114,7 +123,7 @@ def _check_codec(spec: ModelSpec, codec: Codec | None) -> None:
         raise SpecError(f"the codec given is not the spec's: {', '.join(different)}")
 
 
-class _Run:
+class Run:
     """Everything that changes while training, and what one step does to it."""
 
     def __init__(
@@ -125,6 +134,7 @@ class _Run:
         device: torch.device,
         codec: Codec | None = None,
         latents: Path | None = None,
+        start: Mapping[str, Tensor] | None = None,
     ):
         self.spec, self.recipe, self.training, self.device = spec, recipe, training, device
         torch.manual_seed(recipe.seed)
@@ -132,9 +142,13 @@ class _Run:
         check(module, recipe)
         if codec is not None:
             module.codec.load_state_dict(codec.module.state_dict())  # type: ignore[union-attr]
+        if start is not None:
+            module.load_state_dict(start)
+        freeze(module, recipe.freeze)
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
         self.module = module.to(device).to(memory_format=layout)  # type: ignore[call-overload]
         self.ema = averaged(self.module, recipe.ema)
+        self.frozen = [m for m in module.modules() if not any(p.requires_grad for p in m.parameters())]
         self.part, self.part_spec = learning_part(self.module, spec)
         self.fast = _fast(self.part, self.part_spec, recipe)
         self.cache = None if latents is None or not recipe.cached_clips else self._cached(latents)
@@ -145,12 +159,13 @@ class _Run:
     def advance(self, total: int) -> Tensor:
         """One step: the loss, still on the device."""
         recipe, batch = self.recipe, self.recipe.batch
-        source = self._read if self.cache is None else self.cache.clips
-        past, future = (x.to(self.device) for x in source(self.step * batch, (self.step + 1) * batch))
+        past, future, valid = self._batch(self.step * batch, (self.step + 1) * batch)
         factor = SCHEDULES[recipe.schedule](self.step, total, recipe.warmup)
         self.module.train()
+        for part in self.frozen:
+            part.eval()  # or BatchNorm's statistics would move
         if self.codebook is None:
-            loss = objective(self.fast, self.part, self.part_spec, recipe, past, future, self.step / total)
+            loss = objective(self.fast, self.part, self.part_spec, recipe, past, future, self.step / total, valid)
         else:
             frames = torch.cat([past, future], 1).flatten(0, 1)
             loss, *seen = codec_loss(self.module, recipe, frames)
@@ -168,9 +183,18 @@ class _Run:
         self.step += 1
         return loss.detach()
 
-    def _read(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """Past and future of clips start..stop-1 as the part that learns sees them: frames, or a codec's latents."""
+    def _batch(self, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Past, future and where the future was observed, of clips start..stop-1, on the device."""
+        if self.cache is not None:
+            past, future = (x.to(self.device) for x in self.cache.clips(start, stop))
+            return past, future, None
         clip = self.training.clips(start, stop)
+        # of latents no cell can be left out: each is made of many pixels
+        valid = None if clip.valid is None or isinstance(self.module, Modular) else clip.valid.to(self.device)
+        return *self._seen(clip), valid
+
+    def _seen(self, clip: Clip) -> tuple[Tensor, Tensor]:
+        """Past and future as the part that learns sees them: frames, or a codec's latents."""
         past, future = (normalise(to_units(x.to(self.device), self.spec), self.spec) for x in (clip.past, clip.future))
         if isinstance(self.module, Modular):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
@@ -180,12 +204,14 @@ class _Run:
     def _cached(self, folder: Path) -> CachedLatents:
         clip = self.training.clips(0, 1)
         identity = {
-            "codec": fingerprint(self.module.codec),
+            "codec": fingerprint(self.module.codec.state_dict()),
             "spec": self.spec.to_dict(),
             "precision": self.recipe.precision,
             "first clip": hashlib.sha256(torch.cat([clip.past, clip.future], 1).cpu().numpy().tobytes()).hexdigest(),
         }
-        return CachedLatents(folder, self.recipe.cached_clips, self._read, identity)
+        return CachedLatents(
+            folder, self.recipe.cached_clips, lambda a, b: self._seen(self.training.clips(a, b)), identity
+        )
 
     def state(self) -> dict[str, Any]:
         return {
@@ -219,12 +245,36 @@ class _Run:
                 raise TrainingError(f"{name} is not finite at step {self.step}; lower the learning rate. {KEPT}")
 
 
-def fingerprint(module: nn.Module) -> str:
+def fingerprint(tensors: Mapping[str, Tensor]) -> str:
     """sha256 of every tensor, with its name: the same for the same weights, wherever they came from."""
     digest = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
+    for name, tensor in tensors.items():
         digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _identity(training: ClipSource, validation: ClipSource) -> str:
+    """Of the clips, by how many there are and by some of them: a run does not go on with others."""
+    digest = hashlib.sha256()
+    for source in (training, validation):
+        digest.update(str(len(source)).encode())
+        for i in (0, len(source) // 2):
+            clip = source.clips(i, i + 1)
+            digest.update(torch.cat([clip.past, clip.future], 1).cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def freeze(module: nn.Module, beginnings: Sequence[str]) -> None:
+    """Parameters whose name begins so stay as they are. Raises `SpecError` where none does, or nothing is left."""
+    for beginning in beginnings:
+        found = [p for name, p in module.named_parameters() if name.startswith(beginning)]
+        if not found:
+            parts = ", ".join(dict.fromkeys(name.split(".")[0] for name, _ in module.named_parameters()))
+            raise SpecError(f"freeze names {beginning!r}; no parameter begins so, the parts are {parts}")
+        for p in found:
+            p.requires_grad_(False)
+    if not any(p.requires_grad for p in module.parameters()):
+        raise SpecError(f"freeze names {', '.join(beginnings)}; nothing is left to learn")
 
 
 def learning_part(module: nn.Module, spec: ModelSpec) -> tuple[nn.Module, ModelSpec]:
@@ -236,7 +286,7 @@ def learning_part(module: nn.Module, spec: ModelSpec) -> tuple[nn.Module, ModelS
 
 def _fast(module: nn.Module, spec: ModelSpec, recipe: Recipe) -> Any:
     """The module, or what computes the same with the same parameters in less time."""
-    if recipe.fused and recipe.precision == "bfloat16":
+    if recipe.fused and recipe.precision == "bfloat16" and not recipe.freeze:
         reason = why_not(module, spec)
         if reason is None:
             return FusedTau(module)  # type: ignore[arg-type]
@@ -246,7 +296,7 @@ def _fast(module: nn.Module, spec: ModelSpec, recipe: Recipe) -> Any:
     return torch.compile(module) if recipe.sampling == "parallel" else compiled(module)
 
 
-def _steps_in(minutes: float, throwaway: _Run) -> int:
+def _steps_in(minutes: float, throwaway: Run) -> int:
     """How many steps fit into `minutes` at the pace measured here, a tenth of the time left over for validation."""
 
     def step() -> None:
@@ -262,7 +312,7 @@ def _steps_in(minutes: float, throwaway: _Run) -> int:
     return max(1, int(minutes * 60 * 0.9 * taken / (time.perf_counter() - start)))
 
 
-def _loop(run: _Run, folder: RunFolder, validation: ClipSource, total: int, progress: bool) -> None:
+def _loop(run: Run, folder: RunFolder, validation: ClipSource, total: int, progress: bool) -> None:
     recipe = run.recipe
     saved_at = time.monotonic()
     bar = tqdm(total=total * recipe.batch, initial=run.step * recipe.batch, unit="seq", disable=not progress)
@@ -279,23 +329,34 @@ def _loop(run: _Run, folder: RunFolder, validation: ClipSource, total: int, prog
             if due or validates:
                 run.check_finite()
             if validates:
-                picture = folder.path / "samples" / f"{run.step:07d}.png"
-                averaged_weights = run.ema.module.eval()
-                record |= validate(averaged_weights, run.spec, recipe, validation, run.device, picture)
-                error = record["validation_mse"]
-                if error < run.best:
-                    run.best = error
-                    save_folder(folder.best, run.spec, run.ema.module.state_dict())
+                error = _validate(run, folder, validation, record)
                 if progress:
                     line = f"step {run.step} of {total}: validation MSE {error:.2f}, best {run.best:.2f}"
                     bar.write(line, file=sys.stderr)
-            folder.log(record | {"seconds": round(time.time(), 1), "sequences": run.step * recipe.batch})
+            else:
+                _log(run, folder, record)
             if due or validates:
                 folder.save(run.state())
                 saved_at = time.monotonic()
 
 
-def _checked(run: _Run, loss: float) -> float:
+def _validate(run: Run, folder: RunFolder, clips: ClipSource, record: dict[str, Any]) -> float:
+    """Measure the averaged weights, keep them where they are the best so far, log `record` with what was found."""
+    picture = folder.path / "samples" / f"{run.step:07d}.png"
+    found = validate(run.ema.module.eval(), run.spec, run.recipe, clips, run.device, picture)
+    error = found["validation_mse"]
+    if error < run.best:
+        run.best = error
+        save_folder(folder.best, run.spec, run.ema.module.state_dict())
+    _log(run, folder, record | found)
+    return error
+
+
+def _log(run: Run, folder: RunFolder, record: dict[str, Any]) -> None:
+    folder.log(record | {"seconds": round(time.time(), 1), "sequences": run.step * run.recipe.batch})
+
+
+def _checked(run: Run, loss: float) -> float:
     """The loss, if it still makes sense beside its running mean. Raises `TrainingError` when it does not."""
     if not math.isfinite(loss) or loss > DIVERGED * run.running_loss:
         raise TrainingError(f"the loss diverged to {loss:.4g} at step {run.step}; lower the learning rate. {KEPT}")

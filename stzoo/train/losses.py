@@ -10,10 +10,17 @@ from torch.nn import functional as F
 Reduction = Literal["mean", "sum"]
 
 
-def squared_error(forecast: Tensor, truth: Tensor, reduction: Reduction) -> Tensor:
-    """Mean over all elements, or the sum over T*C*H*W averaged over the batch."""
+def squared_error(forecast: Tensor, truth: Tensor, reduction: Reduction, emphasis: float = 0.0) -> Tensor:
+    """Mean over all elements, or the sum over T*C*H*W averaged over the batch; `emphasis` as in `weight`."""
     error = (forecast.float() - truth.float()).square()
+    if emphasis:
+        error = error * weight(truth.float(), emphasis)
     return error.mean() if reduction == "mean" else error.sum() / len(error)
+
+
+def weight(truth: Tensor, emphasis: float) -> Tensor:
+    """What the error of each cell counts: 1 + emphasis * max(0, truth), of the normalised truth."""
+    return 1.0 + emphasis * truth.clamp(min=0.0)
 
 
 def absolute_error(forecast: Tensor, truth: Tensor, reduction: Reduction) -> Tensor:

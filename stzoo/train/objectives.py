@@ -38,7 +38,14 @@ def check(module: nn.Module, recipe: Recipe) -> None:
 
 
 def objective(
-    fast: Any, module: nn.Module, spec: ModelSpec, recipe: Recipe, past: Tensor, future: Tensor, done: float
+    fast: Any,
+    module: nn.Module,
+    spec: ModelSpec,
+    recipe: Recipe,
+    past: Tensor,
+    future: Tensor,
+    done: float,
+    valid: Tensor | None = None,
 ) -> Tensor:
     """The loss of one batch, a float32 scalar.
 
@@ -48,6 +55,8 @@ def objective(
         fast: computes what `module` does, with its parameters.
         past, future: (B, T, C, H, W) and (B, T', C, H, W), normalised.
         done: the share of the training steps that have passed.
+        valid: (B, T', 1, H, W), false where the future is unknown: no error is counted there. None: known everywhere.
+            Of the past every cell counts, as it was filled in.
     """
     extra = past.new_zeros(())
     with torch.autocast(past.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
@@ -69,7 +78,10 @@ def objective(
                     extra = extra + recipe.decouple_weight * torch.stack([alignment(*pair) for pair in pairs]).mean()
             forecast, truth = torch.stack(forecasts, 1), frames[:, 1:]
             extra = extra / len(forecasts)
-    loss = squared_error(forecast, truth, recipe.reduction) + extra
+    if valid is not None:  # where the truth is unknown the forecast counts as right
+        n = future.shape[1]
+        forecast = torch.cat([forecast[:, :-n], torch.where(valid, forecast[:, -n:], truth[:, -n:])], 1)
+    loss = squared_error(forecast, truth, recipe.reduction, recipe.emphasis) + extra
     if recipe.l1_weight:
         loss = loss + recipe.l1_weight * absolute_error(forecast, truth, recipe.reduction)
     if recipe.ddr_weight:

@@ -1,17 +1,21 @@
 """What a training run is measured by on its way: held-out clips, and a picture of the first of them."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from stzoo import viz
 from stzoo.codec import usage
 from stzoo.data import ClipSource
+from stzoo.data.recordings import Windows
 from stzoo.frames.values import denormalise, normalise, to_units
 from stzoo.models.vqvae import VqVae
 from stzoo.spec import ModelSpec
+from stzoo.train.losses import weight
 from stzoo.train.recipe import Recipe
 from stzoo.unroll import unroll
 
@@ -20,7 +24,8 @@ from stzoo.unroll import unroll
 def validate(
     module: nn.Module, spec: ModelSpec, recipe: Recipe, clips: ClipSource, device: torch.device, picture: Path
 ) -> dict[str, float]:
-    """`validation_mse`: squared error of the module's forecasts, summed over a frame, mean over frames.
+    """`validation_mse`: squared error of the module's forecasts in the spec's units, summed over a frame, mean over
+    frames. Where the truth is unknown, the error is taken to be the mean of the rest of the frame.
 
     Of a codec, the error of what is left of frames that went through its codebook, and how much of that they use.
     Writes a strip of the first clip, its first channel, to `picture`.
@@ -28,13 +33,18 @@ def validate(
     if isinstance(module, VqVae):
         return _validate_codec(module, spec, recipe, clips, device, picture)
     total, count = 0.0, 0
-    for past, future in _batches(spec, recipe, clips, device):
+    for past, future, valid in _batches(spec, recipe, clips, device):
         with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
             forecast = torch.stack(list(unroll(module, spec, normalise(past, spec), future.shape[1])), 1).float()
         forecast = denormalise(forecast, spec)
         if not count:
-            _strip(picture, {"past": past, "truth": future, "forecast": forecast})
-        total += (forecast - future).square().sum((2, 3, 4)).mean(1).sum().item()
+            _strip(picture, spec, {"past": past, "truth": future, "forecast": forecast})
+        error = (forecast - future).square()
+        if recipe.emphasis:
+            error = error * weight(normalise(future, spec), recipe.emphasis)
+        if valid is not None:
+            error = error * valid / valid.float().mean((2, 3, 4), keepdim=True).clamp(min=1e-6)
+        total += error.sum((2, 3, 4)).mean(1).sum().item()
         count += len(future)
     return {"validation_mse": total / count}
 
@@ -44,12 +54,12 @@ def _validate_codec(
 ) -> dict[str, float]:
     total, count = 0.0, 0
     counts = torch.zeros(len(module.codebook), dtype=torch.int64, device=device)
-    for past, future in _batches(spec, recipe, clips, device):
+    for past, future, _ in _batches(spec, recipe, clips, device):
         truth = torch.cat([past, future], 1).flatten(0, 1)
         quantised, codes = module.quantise(module.encode(normalise(truth, spec)))
         painted = denormalise(module.decode(quantised), spec)
         if not count:
-            _strip(picture, {"truth": truth[None], "painted": painted[None]})
+            _strip(picture, spec, {"truth": truth[None], "painted": painted[None]})
         total += (painted - truth).square().sum().item()
         count += len(truth)
         counts += torch.bincount(codes.flatten(), minlength=len(counts))
@@ -59,13 +69,19 @@ def _validate_codec(
 
 def _batches(
     spec: ModelSpec, recipe: Recipe, clips: ClipSource, device: torch.device
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Past and future in the spec's units, on the device."""
+) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    """Past and future in the spec's units, and where the future was observed, on the device."""
     end = min(recipe.validation_clips, len(clips))
+    if isinstance(clips, Windows):  # lie one after the other in time: take some of each recording
+        clips = replace(clips, places=clips.places[np.linspace(0, len(clips) - 1, end).round().astype(int)])
     for start in range(0, end, recipe.batch):
         clip = clips.clips(start, min(start + recipe.batch, end))
-        yield to_units(clip.past.to(device), spec), to_units(clip.future.to(device), spec)
+        valid = None if clip.valid is None else clip.valid.to(device)
+        yield to_units(clip.past.to(device), spec), to_units(clip.future.to(device), spec), valid
 
 
-def _strip(picture: Path, rows: dict[str, Tensor]) -> None:
-    viz.strip({name: frames[0, :, 0].cpu().numpy() for name, frames in rows.items()}).save(picture)
+def _strip(picture: Path, spec: ModelSpec, rows: dict[str, Tensor]) -> None:
+    """The first clip's first channel; without a range, from the least to the largest value of the first row."""
+    first = next(iter(rows.values()))[0, :, 0]
+    low, high = spec.value_range or (first.min().item(), first.max().item() + 1e-6)
+    viz.strip({name: ((x[0, :, 0] - low) / (high - low)).cpu().numpy() for name, x in rows.items()}).save(picture)

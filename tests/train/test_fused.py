@@ -17,7 +17,7 @@ WIDE = {"hid_s": 32, "hid_t": 64, "n_s": 2, "n_t": 3, "mlp_ratio": 2, "patch": 2
 SPEC = ModelSpec(arch="tau", frames_in=3, frames_out=3, channels=2, height=64, width=64, params=WIDE)
 
 
-@pytest.mark.parametrize("params", [{"project": True}, {"project": False}, {"patch": 1, "n_s": 4}])
+@pytest.mark.parametrize("params", [{"project": True}, {"project": False}, {"patch": 1, "n_s": 4}, {"from_last": True}])
 def test_forward_gradients_and_statistics_are_the_plain_ones(params: dict[str, object]) -> None:
     spec = SPEC.replace(**params)
     torch.manual_seed(0)

@@ -154,15 +154,15 @@ def test_a_diverging_loss_stops_and_keeps_the_last_good_checkpoint(
 
 def test_weights_that_are_no_numbers_are_never_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The update after the last good loss can ruin them."""
-    advance = loop._Run.advance
+    advance = loop.Run.advance
 
-    def ruining(self: loop._Run, total: int) -> torch.Tensor:
+    def ruining(self: loop.Run, total: int) -> torch.Tensor:
         loss = advance(self, total)
         if self.step == 40:
             next(self.module.parameters()).data.fill_(float("nan"))
         return loss
 
-    monkeypatch.setattr(loop._Run, "advance", ruining)
+    monkeypatch.setattr(loop.Run, "advance", ruining)
     with pytest.raises(TrainingError, match="is not finite at step 40"):
         run(tmp_path, 60)
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)

@@ -126,3 +126,13 @@ def test_absolute_error_in_both_reductions(pair: tuple[torch.Tensor, torch.Tenso
     error = np.abs(pair[0].double().numpy() - pair[1].double().numpy())
     assert absolute_error(*pair, "mean").item() == pytest.approx(error.mean(), rel=1e-5)
     assert absolute_error(*pair, "sum").item() == pytest.approx(error.sum() / 2, rel=1e-5)
+
+
+def test_emphasis_weighs_large_truths_as_a_loop_does() -> None:
+    torch.manual_seed(0)
+    forecast, truth = torch.randn(2, 3, 1, 4, 4), torch.randn(2, 3, 1, 4, 4)
+    pairs = list(zip(forecast.double().flatten().tolist(), truth.double().flatten().tolist(), strict=True))
+    expected = sum((a - b) ** 2 * (1 + 3 * max(0.0, b)) for a, b in pairs)
+    assert squared_error(forecast, truth, "mean", 3.0).item() == pytest.approx(expected / len(pairs), rel=1e-5)
+    assert squared_error(forecast, truth, "sum", 3.0).item() == pytest.approx(expected / 2, rel=1e-5)
+    assert torch.equal(squared_error(forecast, truth, "mean", 0.0), squared_error(forecast, truth, "mean"))

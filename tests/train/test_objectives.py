@@ -122,7 +122,7 @@ def test_truth_is_withdrawn_as_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("stzoo.train.objectives.draw_shown", spy)
     recipe = recipe_of("convlstm", sampling_share=0.4)
     clips = MovingDigits(drawn_digits(), 1, 1 << 20, 3, 3)
-    run = loop._Run(spec_of("convlstm"), recipe, clips, torch.device("cpu"))
+    run = loop.Run(spec_of("convlstm"), recipe, clips, torch.device("cpu"))
     for step in (0, 10, 39, 80):
         run.step = step
         run.advance(100)
@@ -152,7 +152,7 @@ def test_decoupling_is_the_mean_over_layers_and_steps() -> None:
 def test_200_steps_in_bfloat16_stay_finite_and_learn(arch: str) -> None:
     recipe = recipe_of(arch, precision="bfloat16", lr=3e-3, ema=0.9)
     training = MovingDigits(drawn_digits(), 1, 1 << 20, 3, 3)
-    run = loop._Run(spec_of(arch), recipe, training, torch.device("cpu"))
+    run = loop.Run(spec_of(arch), recipe, training, torch.device("cpu"))
     torch.set_flush_denormal(True)
     try:
         losses = [run.advance(200).item() for _ in range(200)]

@@ -91,7 +91,7 @@ def test_averages_forget_the_start_and_follow_batch_norm() -> None:
 def test_wrong_recipes_are_named(tmp_path) -> None:
     for text, message in (
         ("dataset = 'mmnist'\nminutes = 1\nlearning = 1", "recipe .*learning"),
-        ("dataset = 'x'\nminutes = 1", "may be 'mmnist'"),
+        ("dataset = 'x'\nminutes = 1", "may be clips, kitti-caltech, kth, mmnist"),
         ("a = [", "recipe"),
         ("dataset = 'mmnist'", "minutes is missing"),
     ):

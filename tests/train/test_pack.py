@@ -1,5 +1,6 @@
 """From a run to a catalogue entry: measured on the stored file, and never for the worse."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from stzoo.errors import TrainingError
 from stzoo.forecaster import create, load
 from stzoo.spec import ModelSpec
 from stzoo.train import pack as room
+from stzoo.train.loop import fingerprint
 
 CLIPS = MovingDigits(drawn_digits(), 9, 6, 3, 3)
+PROTOCOL = room.Measurement("p", CLIPS, "stzoo", "stzoo evaluate one")
 SPEC = ModelSpec(
     arch="tau", frames_in=3, frames_out=3, channels=1, height=64, width=64,
     params={"hid_s": 4, "hid_t": 8, "n_s": 2, "n_t": 2, "mlp_ratio": 2, "patch": 4},
@@ -25,7 +28,7 @@ SPEC = ModelSpec(
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A manifest with one entry without weights, and an empty folder of checkpoints."""
     entry = {
-        "summary": "s", "dataset": "d", "spec": SPEC.to_dict(), "weights": None,
+        "summary": "s", "dataset": "mmnist", "spec": SPEC.to_dict(), "weights": None,
         "license": "l", "data_terms": "t", "citation": "c",
     }  # fmt: skip
     manifest = tmp_path / "weights_manifest.json"
@@ -56,7 +59,7 @@ def a_run(folder: Path, level: float) -> Path:
 
 
 def test_a_run_becomes_an_entry(checkout: Path) -> None:
-    report = room.pack("one", a_run(checkout / "run", 0.5), CLIPS, "p", "stzoo evaluate one", "a machine")
+    (report,) = room.pack("one", a_run(checkout / "run", 0.5), [PROTOCOL], "a machine")
     entry = catalog.parse_manifest((checkout / "weights_manifest.json").read_bytes())["one"]
     assert entry.weights is not None
     assert entry.training is not None
@@ -71,8 +74,35 @@ def test_a_run_becomes_an_entry(checkout: Path) -> None:
 
 
 def test_only_a_better_one_replaces_it(checkout: Path) -> None:
-    room.pack("one", a_run(checkout / "good", 0.0), CLIPS, "p", "stzoo evaluate one", "a machine")
+    room.pack("one", a_run(checkout / "good", 0.0), [PROTOCOL], "a machine")
     before = {p: p.read_bytes() for p in [*checkout.glob("*.json"), *(checkout / "checkpoints").iterdir()]}
     with pytest.raises(TrainingError, match="no better than the present"):
-        room.pack("one", a_run(checkout / "bad", 0.5), CLIPS, "p", "stzoo evaluate one", "a machine")
+        room.pack("one", a_run(checkout / "bad", 0.5), [PROTOCOL], "a machine")
     assert {p: p.read_bytes() for p in [*checkout.glob("*.json"), *(checkout / "checkpoints").iterdir()]} == before
+
+
+def test_figures_of_another_protocol_replace_nothing(checkout: Path) -> None:
+    room.pack("one", a_run(checkout / "good", 0.5), [PROTOCOL], "a machine")
+    other = dataclasses.replace(PROTOCOL, protocol="q")
+    with pytest.raises(TrainingError, match="one is compared on p, which was not asked for"):
+        room.pack("one", a_run(checkout / "better", 0.0), [other], "a machine")
+    reports = room.pack("one", a_run(checkout / "better", 0.0), [other, PROTOCOL], "a machine")
+    assert [r.protocol for r in reports] == ["q", "p"]
+
+
+def test_a_second_stage_names_its_first(checkout: Path) -> None:
+    first, second = a_run(checkout / "first", 0.5), a_run(checkout / "second", 0.0)
+    start = fingerprint(load(first / "best").module.state_dict())
+    (second / "plan.json").write_text(json.dumps({"steps": 7, "start": start}))
+    with pytest.raises(TrainingError, match="was fine-tuned; name --after"):
+        room.pack("one", second, [PROTOCOL], "a machine")
+    with pytest.raises(TrainingError, match="was not fine-tuned from"):
+        room.pack("one", second, [PROTOCOL], "a machine", before=second)
+    room.pack("one", second, [PROTOCOL], "a machine", before=first)
+    training = catalog.parse_manifest((checkout / "weights_manifest.json").read_bytes())["one"].training
+    assert training is not None
+    assert (training.sequences_seen, training.hours) == (160, 0.2)
+    assert training.recipe == (
+        "stzoo train one --data DIR --out RUN --steps 30; "
+        "stzoo train --from RUN/best --recipe one-second-stage --data DIR --out TUNED --steps 7"
+    )

@@ -110,7 +110,7 @@ def test_a_codec_of_colour_frames_at_128_pixels_trains() -> None:
             frames = torch.rand(stop - start, 2, 3, 128, 128, generator=torch.Generator().manual_seed(start))
             return Clip(frames[:, :1], frames[:, 1:])
 
-    run = loop._Run(spec, dataclasses.replace(BASE, batch=1), Noise(), torch.device("cpu"))
+    run = loop.Run(spec, dataclasses.replace(BASE, batch=1), Noise(), torch.device("cpu"))
     losses = [run.advance(10).item() for _ in range(10)]
     assert losses[-1] < losses[0]
 
@@ -194,7 +194,8 @@ def test_cached_latents_train_as_encoded_ones(codec: Codec, tmp_path: Path) -> N
     kept = train(
         MODULAR, cached, Watched(), data, tmp_path / "b", steps=10, device="cpu", progress=False, codec=codec
     )  # fmt: skip
-    assert sorted(seen) == [0, 0, 0, 1, 2, 3, 4, 5]  # once each, and the first to know whose latents, of what shape
+    # once each; the first also to know whose latents, of what shape, and with one far away which clips these are
+    assert sorted(seen) == [0, 0, 0, 0, 1, 2, 3, 4, 5, len(training) // 2]
     one, other = (stzoo.load(folder).module.state_dict() for folder in (plain, kept))
     for name, tensor in one.items():
         torch.testing.assert_close(other[name], tensor, rtol=0.02, atol=0.01)
@@ -202,11 +203,13 @@ def test_cached_latents_train_as_encoded_ones(codec: Codec, tmp_path: Path) -> N
 
 def test_a_cache_holds_what_the_run_would_read(codec: Codec, tmp_path: Path) -> None:
     recipe = dataclasses.replace(SCHEDULED, cached_clips=11)
-    run = loop._Run(MODULAR, recipe, clips(1), torch.device("cpu"), codec, tmp_path)
+    run = loop.Run(MODULAR, recipe, clips(1), torch.device("cpu"), codec, tmp_path)
     assert run.cache is not None
     for _ in range(2):  # encoded, then read from the disk
         found = run.cache.clips(9, 14)  # over the end: clips 9, 10, 0, 1, 2
-        wanted = [torch.cat(x) for x in zip(run._read(9, 11), run._read(0, 3), strict=True)]
+        wanted = [
+            torch.cat(x) for x in zip(*(run._seen(run.training.clips(*r)) for r in ((9, 11), (0, 3))), strict=True)
+        ]
         for one, other in zip(found, wanted, strict=True):
             assert one.shape == other.shape
             torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
@@ -220,13 +223,13 @@ def test_another_codec_has_a_cache_of_its_own(codec: Codec, tmp_path: Path) -> N
         changed.module.codebook.add_(1)
     caches = []
     for one in (codec, changed, codec):
-        run = loop._Run(MODULAR, recipe, clips(1), torch.device("cpu"), one, tmp_path)
+        run = loop.Run(MODULAR, recipe, clips(1), torch.device("cpu"), one, tmp_path)
         assert run.cache is not None
         caches.append((run.cache.folder, run.cache.clips(0, 3)[0]))
     assert caches[0][0] == caches[2][0] != caches[1][0]
     assert torch.equal(caches[0][1], caches[2][1])
     assert not torch.equal(caches[0][1], caches[1][1])
-    assert loop.fingerprint(codec.module) != loop.fingerprint(changed.module)
+    assert loop.fingerprint(codec.module.state_dict()) != loop.fingerprint(changed.module.state_dict())
 
 
 def numbered(asked: list[int]) -> Any:
@@ -305,7 +308,7 @@ def test_all_steps_at_once_run_compiled(codec: Codec, monkeypatch: pytest.Monkey
     monkeypatch.setattr(torch, "compile", lambda function: function)
     tctn = {"arch": "tctn", "params": {"layers": 1, "hidden": 8, "heads": 2, "patch": 1}}
     recipe = dataclasses.replace(BASE, sampling="parallel", compile=True)
-    run = loop._Run(MODULAR.replace(predictor=tctn), recipe, clips(1), torch.device("cpu"), codec)
+    run = loop.Run(MODULAR.replace(predictor=tctn), recipe, clips(1), torch.device("cpu"), codec)
     assert run.advance(10).isfinite()
 
 
@@ -324,7 +327,7 @@ def test_caching_is_for_modular_models(tmp_path: Path) -> None:
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A manifest with a codec's and a modular entry, both without weights, and an empty folder of checkpoints."""
-    common = {"summary": "s", "dataset": "d", "weights": None, "license": "l", "data_terms": "t", "citation": "c"}
+    common = {"summary": "s", "dataset": "mmnist", "weights": None, "license": "l", "data_terms": "t", "citation": "c"}
     models = {
         "small-codec": common | {"spec": VQVAE.to_dict(), "kind": "codec"},
         "small-modular": common | {"spec": MODULAR.to_dict(), "codec": {"entry": "small-codec"}},
@@ -341,7 +344,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def packed(name: str, run: Path, length: int) -> Any:
     data = dataclasses.replace(clips(3, length), count=6)
-    return packing.pack(name, run, data, "p", f"stzoo evaluate {name}", "a machine")
+    return packing.pack(name, run, [packing.Measurement("p", data, "stzoo", f"stzoo evaluate {name}")], "a machine")[0]
 
 
 def test_a_codec_is_stored_once_and_pinned(run: Path, codec: Codec, checkout: Path, tmp_path: Path) -> None:

@@ -110,7 +110,8 @@ class FusedTau(nn.Module):
             x = _conv_norm(layer, x)
         x = _conv_norm(plain.decoder.layers[-1], x + skip)
         x = _pointwise(plain.decoder.readout, x).float()
-        return x.view(b, t, h // p, w // p, c, p, p).permute(0, 1, 4, 2, 5, 3, 6).reshape(b, t, c, h, w)
+        x = x.view(b, t, h // p, w // p, c, p, p).permute(0, 1, 4, 2, 5, 3, 6).reshape(b, t, c, h, w)
+        return x + past[:, -1:] if plain.from_last else x
 
 
 def _pointwise(conv: Any, x: Tensor) -> Tensor:

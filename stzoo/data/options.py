@@ -1,0 +1,57 @@
+"""The command-line options that name a dataset, and what they stand for."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from stzoo.data import DATASETS, Dataset, Reading, open_dataset
+from stzoo.errors import SpecError
+from stzoo.spec import ModelSpec
+
+
+def add_options(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """``--data DIR``, or ``--mnist DIR`` for the digits; which dataset that is, and how it is read."""
+    where = parser.add_mutually_exclusive_group(required=required)
+    where.add_argument("--data", type=Path, metavar="DIR", help="folder of the dataset, or one of your own")
+    where.add_argument("--mnist", type=Path, metavar="DIR", help="the same as --dataset mmnist --data DIR")
+    parser.add_argument("--dataset", choices=sorted(DATASETS), help="what DIR holds; by default what the model is for")
+    parser.add_argument("--every", type=int, default=1, metavar="K", help="keep every K-th frame of a recording")
+    parser.add_argument("--skip-bad", action="store_true", help="go on without files that cannot be read")
+    parser.add_argument("--download", metavar="URL", help="https base to fetch MNIST's files from where DIR lacks them")
+
+
+def chosen(arguments: argparse.Namespace, spec: ModelSpec, default: str, zoom: float = 1.0) -> tuple[str, Dataset]:
+    """The dataset's name, and the dataset read as `spec` wants it, its training part `zoom` times larger.
+
+    Raises:
+        SpecError: options that do not go together. DataError: the dataset cannot be opened.
+    """
+    name, folder = arguments.dataset or default, arguments.data
+    if arguments.mnist is not None:
+        if arguments.dataset not in (None, "mmnist"):
+            raise SpecError(f"--mnist names the digits of mmnist, --dataset is {arguments.dataset}; give --data")
+        name, folder = "mmnist", arguments.mnist
+    if folder is None:
+        raise SpecError("name the folder of the dataset with --data DIR")
+    if arguments.every < 1:
+        raise SpecError(f"--every is {arguments.every}; it must be at least 1")
+    if arguments.download:
+        if name != "mmnist":
+            raise SpecError(f"--download fetches MNIST's files; {name} has to be in {folder} already")
+        from stzoo.data.mmnist import download
+
+        download(folder, arguments.download)
+    reading = Reading.of(spec, zoom=zoom, every=arguments.every, skip_bad=arguments.skip_bad)
+    return name, open_dataset(name, folder, reading)
+
+
+def protocol_name(dataset: str, frames_in: int, frames_out: int, *, codec: bool = False, every: int = 1) -> str:
+    """Such as "kth-10-20": the dataset's test part, 10 frames given, 20 forecast. Of a codec "mmnist-frames"."""
+    horizon = "frames" if codec else f"{frames_in}-{frames_out}"
+    return f"{dataset}-{horizon}" + (f"-every-{every}" if every > 1 else "")
+
+
+def definition_of(dataset: str) -> str:
+    """The definition of the metrics that figures of that dataset are published in, a key of `DEFINITIONS`."""
+    return "stzoo-rain" if dataset == "radar" else "stzoo"

@@ -1,0 +1,166 @@
+"""One's own clips: a folder of videos, animations, folders of images and array files, or one such file.
+
+Where the folder has sub-folders ``train``, ``validation`` and ``test``, these are the parts. Else three files or more
+are split by file, in natural order: the last tenth tests, the tenth before it validates, at least one each. One or two
+files are split by time: the first eight tenths of each train, the next validates, the last tests.
+
+Pictures are resized to the model's frames; of an array, whose values keep their dtype and units, the middle is taken.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+
+from stzoo.data import Reading, Split
+from stzoo.data.recordings import Recording, Windows, decoded, readable, sliding
+from stzoo.errors import DataError
+from stzoo.frames.arrays import ARRAYS, open_array
+from stzoo.frames.dataarray import FIELDS, axes_of, opened
+from stzoo.frames.images import ANIMATED, STILL, iterate_images, natural
+from stzoo.frames.video import VIDEO, read_video
+
+PARTS: tuple[Split, ...] = ("train", "validation", "test")
+HOP = 5  # frames between the starts of two clips that are measured
+
+
+def open_folder(folder: Path, reading: Reading) -> OwnClips:
+    """What lies in `folder`, or the one file that it is.
+
+    Raises:
+        DataError: nothing there can be read.
+    """
+    missing = [part for part in PARTS if not (folder / part).is_dir()]
+    if 0 < len(missing) < len(PARTS):
+        raise DataError(
+            f"{folder} has parts but no {' and no '.join(missing)}; make it, or keep all files in one folder"
+        )
+    if not missing:
+        return OwnClips(folder, MappingProxyType({part: _sources(folder / part) for part in PARTS}), reading, False)
+    sources = _sources(folder)
+    if len(sources) < 3:
+        return OwnClips(folder, MappingProxyType(dict.fromkeys(PARTS, sources)), reading, True)
+    tenth = max(1, len(sources) // 10)
+    bounds = {"train": (0, -2 * tenth), "validation": (-2 * tenth, -tenth), "test": (-tenth, None)}
+    parts: dict[Split, tuple[Path, ...]] = {part: sources[slice(*bounds[part])] for part in PARTS}
+    return OwnClips(folder, MappingProxyType(parts), reading, False)
+
+
+@dataclass(frozen=True)
+class OwnClips:
+    """Files of any kind, split by file or, where `by_time`, each by time."""
+
+    folder: Path
+    files: Mapping[Split, tuple[Path, ...]]
+    reading: Reading
+    by_time: bool
+
+    def split(self, name: Split, frames_in: int, frames_out: int) -> Windows:
+        found = readable(self.files[name], lambda path: self._recording(path, name), self.reading.skip_bad)
+        return sliding(found, frames_in, frames_out, 1 if name == "train" else HOP)
+
+    def describe(self) -> str:
+        r = self.reading
+        how = "by time" if self.by_time else "by file"
+        lines = [f"{self.folder}, split {how}", f"  frames       {r.channels}x{r.height}x{r.width}, every {r.every}"]
+        for part, files in self.files.items():
+            lines.append(f"  {part:<12} {', '.join(f.name for f in files[:5])}{', ...' * (len(files) > 5)}")
+        return "\n".join(lines)
+
+    def _recording(self, path: Path, part: Split) -> Recording:
+        """The file, or where files are split by time, its share for the part."""
+        suffix = path.suffix.lower()
+        if suffix not in (*ARRAYS, *FIELDS):
+            reading = self.reading.larger() if part == "train" else self.reading
+            whole = decoded(path, reading, read_video if suffix in VIDEO else iterate_images)
+            first, last = self._share(part, whole.last)
+            return Recording(self._name(path, part), dataclasses.replace(whole, first=first, last=last))
+        array = open_array(path) if suffix in ARRAYS else _field(path, self.reading.channels)
+        first, last = self._share(part, len(array))
+        return _cropped(self._name(path, part), array[first : last : self.reading.every], self.reading)
+
+    def _share(self, part: Split, count: int) -> tuple[int, int]:
+        first, last = (round(count * share) for share in _SHARES[part])
+        return (first, last) if self.by_time else (0, count)
+
+    def _name(self, path: Path, part: Split) -> str:
+        return f"the {part} part of {path}, split by time" if self.by_time else str(path)
+
+
+_SHARES: Mapping[Split, tuple[float, float]] = MappingProxyType(
+    {"train": (0.0, 0.8), "validation": (0.8, 0.9), "test": (0.9, 1.0)}
+)
+
+
+def _sources(folder: Path) -> tuple[Path, ...]:
+    if folder.is_file():
+        return (folder,)
+    if _is_source(folder):
+        return (folder,)
+    found = tuple(sorted((p for p in folder.iterdir() if _is_source(p)), key=natural))
+    if not found:
+        raise DataError(f"{folder} holds no video, animation, array file or folder of images")
+    return found
+
+
+def _is_source(path: Path) -> bool:
+    """A file of a known kind, a Zarr store, or a folder of images: one with these and nothing else that is a source."""
+    suffix = path.suffix.lower()
+    if path.is_dir() and suffix not in FIELDS:
+        inside = [p for p in path.iterdir() if not p.name.startswith(".")]
+        images = [p for p in inside if p.suffix.lower() in STILL and p.is_file()]
+        return len(images) > 0 and not any(_is_source(p) for p in inside if p not in images)
+    return suffix in (*VIDEO, *ANIMATED, *ARRAYS, *FIELDS) and not path.name.startswith(".")
+
+
+def _field(path: Path, channels: int) -> np.ndarray:
+    """(T, H, W) or (T, C, H, W), whatever the order of the file's dimensions."""
+    with opened(path) as field:
+        axes = axes_of(field, channels)
+        if "B" in axes:
+            raise DataError(f"{path} holds several samples; select one, and write it to a file of its own")
+        try:
+            return field.transpose(*axes.values()).to_numpy()
+        except RuntimeError as error:
+            raise DataError(f"{path} is damaged: {error}") from error
+
+
+def _cropped(name: str, array: np.ndarray, reading: Reading) -> Recording:
+    """(T, H, W), (T, C, H, W) or, where only that reading fits, (T, H, W, C) -> the middle, as the model's frames.
+
+    Raises:
+        DataError: another shape or dtype, too small, values outside the model's range, or NaN where the model names no
+            value for what is missing.
+    """
+    channels, height, width = reading.channels, reading.height, reading.width
+    frames = array[:, None] if array.ndim == 3 else array
+    if frames.ndim == 4 and frames.shape[1] != channels and frames.shape[3] == channels:
+        frames = frames.transpose(0, 3, 1, 2)
+    there = frames.shape[1:] if frames.ndim == 4 else (0, 0, 0)
+    if there[0] != channels or there[1] < height or there[2] < width:
+        raise DataError(
+            f"{name} has shape {array.shape}; expected (T, H, W) or (T, C, H, W) with {channels} channels, of at least "
+            f"{height}x{width}"
+        )
+    top, left = (there[1] - height) // 2, (there[2] - width) // 2
+    frames = frames[..., top : top + height, left : left + width]
+    if frames.dtype == np.uint8:
+        return Recording(name, frames)
+    if frames.dtype.kind != "f":
+        raise DataError(f"{name} holds {frames.dtype}; expected uint8 or floats in the model's units")
+    frames = frames.astype(np.float32, copy=False)
+    known = ~np.isnan(frames).any(1, keepdims=True)
+    low, high = reading.value_range or (-np.finfo(np.float32).max, np.finfo(np.float32).max)
+    least, most = np.nanmin(frames, initial=np.inf), np.nanmax(frames, initial=-np.inf)
+    if least < np.float32(low) or most > np.float32(high):
+        raise DataError(f"{name} has values from {least:g} to {most:g}; the model's lie in [{low:g}, {high:g}]")
+    if known.all():
+        return Recording(name, frames)
+    if reading.fill is None:
+        raise DataError(f"{name} holds NaN; the model's spec names no fill value for missing data, so replace it")
+    return Recording(name, np.where(known, frames, np.float32(reading.fill)), known)

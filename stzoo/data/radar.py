@@ -1,0 +1,118 @@
+"""Precipitation seen by radar and satellite: events as ``.npz`` files with ``frames`` (T, H, W) uint8.
+
+A cell is 0 where nothing was observed, 1 below 0.1 mm/h, and above that 10 log10(rain rate in mm/h) in steps of 0.2
+from -10 on. Read as uint8 of the range `DBR` that is exactly dBR, with "dry" at -10.2. What was not observed reads as
+dry, and is `valid` nowhere, so neither a loss nor a figure counts it.
+
+Events are split whole. A clip is a crop; crops that are mostly unobserved or mostly dry are left out of every part.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from stzoo.data import Reading, Split
+from stzoo.data.recordings import Recording, Windows, readable
+from stzoo.errors import DataError
+
+DBR = (-10.4, 40.6)  # what 0 and 255 stand for
+NOTHING, DRY = 0, 1
+TEST, VALIDATION = ("bom2_20180616", "mch_20160711"), ("fmi_20160928",)
+OBSERVED, WET = 0.75, 0.1  # the least share of cells of a clip that were observed, and that have rain
+HOP: dict[Split, tuple[int, int]] = {"train": (1, 32), "validation": (1, 32), "test": (3, 64)}  # frames, pixels
+
+
+def open_folder(folder: Path, reading: Reading) -> RadarDataset:
+    """Every ``.npz`` of the folder.
+
+    Raises:
+        DataError: there is none, or the model wants more than one channel.
+    """
+    files = tuple(sorted(folder.glob("*.npz")))
+    if not files:
+        raise DataError(f"{folder} holds no .npz of radar frames")
+    if reading.channels != 1:
+        raise DataError(f"radar frames have one channel; this model reads {reading.channels}")
+    return RadarDataset(folder, files, reading)
+
+
+@dataclass(frozen=True)
+class RadarDataset:
+    """Events, one a file. A part's clips are crops of the reading's size, on a grid in space and time."""
+
+    folder: Path
+    files: tuple[Path, ...]
+    reading: Reading
+
+    def split(self, name: Split, frames_in: int, frames_out: int) -> Windows:
+        recordings = tuple(self._recordings(name))
+        height, width, length = self.reading.height, self.reading.width, frames_in + frames_out
+        found = [_places(i, each, length, height, width, *HOP[name]) for i, each in enumerate(recordings)]
+        places = np.concatenate([*found, np.empty((0, 4), np.int64)])
+        if not len(places):
+            raise DataError(
+                f"{self.folder}: the {name} part has no crop of {length} frames of {height}x{width} of which "
+                f"{OBSERVED:.0%} was observed and {WET:.0%} has rain"
+            )
+        return Windows(recordings, places, frames_in, frames_out, height, width)
+
+    def describe(self) -> str:
+        lines = [f"radar events in {self.folder}"]
+        for name in ("train", "validation", "test"):
+            lines.append(f"  {name:<12} {', '.join(p.stem for p in self.files if _part(p) == name) or 'nothing'}")
+        return "\n".join(lines)
+
+    def _recordings(self, name: Split) -> Iterator[Recording]:
+        def read(file: Path) -> Recording:
+            frames = _read(file)[:: self.reading.every]
+            return Recording(file.stem, np.maximum(frames, DRY)[:, None], (frames != NOTHING)[:, None])
+
+        return readable((file for file in self.files if _part(file) == name), read, self.reading.skip_bad)
+
+
+def _part(file: Path) -> Split:
+    return "test" if file.stem in TEST else "validation" if file.stem in VALIDATION else "train"
+
+
+def _read(file: Path) -> np.ndarray:
+    """(T, H, W) uint8. Raises `DataError` naming the file."""
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            frames = archive["frames"]
+    except KeyError as error:
+        raise DataError(f"{file} has no array 'frames'") from error
+    except (OSError, ValueError, EOFError, TypeError, IndexError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{file} is damaged: {error}") from error
+    if frames.ndim != 3 or frames.dtype != np.uint8:
+        raise DataError(f"{file}: frames are {frames.shape} {frames.dtype}; expected (T, H, W) uint8")
+    return frames
+
+
+def _places(number: int, recording: Recording, length: int, height: int, width: int, hop: int, grid: int) -> np.ndarray:
+    """(n, 4): the recording's number, first frame, top and left of each crop with enough in it."""
+    observed, wet = recording.valid[:, 0], recording.frames[:, 0] > DRY  # type: ignore[index]
+    t, h, w = wet.shape
+    if t < length or h < height or w < width:
+        return np.empty((0, 4), np.int64)
+    enough = (_shares(observed, length, height, width, grid) >= OBSERVED) & (
+        _shares(wet, length, height, width, grid) >= WET
+    )
+    found = np.argwhere(enough[::hop]) * (hop, grid, grid)
+    return np.column_stack([np.full(len(found), number), found])
+
+
+def _shares(mask: np.ndarray, length: int, height: int, width: int, grid: int) -> np.ndarray:
+    """The share of true cells in every window of that size: at every time, at every `grid`-th row and column."""
+    for axis, size, step in ((2, width, grid), (1, height, grid), (0, length, 1)):
+        total = np.cumsum(mask, axis, dtype=np.float64)
+        start = np.take(total, range(0, mask.shape[axis] - size + 1, step), axis)
+        end = np.take(total, range(size - 1, mask.shape[axis], step), axis)
+        first = np.take(mask, range(0, mask.shape[axis] - size + 1, step), axis)
+        mask = end - start + first
+    return mask / (length * height * width)

@@ -1,0 +1,208 @@
+"""TaxiBJ (Zhang, Zheng and Qi, AAAI 2017): taxis that enter and leave each cell of a 32x32 grid of Beijing.
+
+Four files ``BJ13_M32x32_T30_InOut.h5`` to ``BJ16_...``, each with ``data`` (N, 2, 32, 32), inflow and outflow in half
+an hour, and ``date`` (N,), such as b"2013070101": a day and its half hour, 01 to 48.
+
+As in the published code (ST-ResNet): days that lack a half hour are left out, negative counts are 0, the last four
+weeks are the test, windows never cross a gap, and values are scaled by the least and largest of the training part.
+
+Where we differ, on purpose: the 28 days before the test validate, so neither the weights nor the scale have seen them;
+each part's windows lie wholly within it, where the published samples reach back into the training part for their past;
+and the four weeks are counted in days of BJ16, where the published code counts samples. Papers on 4 -> 4
+share arrays already cut into clips; how they were cut we have not found written down, so these clips may not be those.
+
+Values are float32 in [0, 1], the range such models are made for. What lies beyond the training part's extremes
+is clipped, in past and future alike; `describe` tells how often.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from types import MappingProxyType, ModuleType
+
+import numpy as np
+
+from stzoo.data import Reading, Split
+from stzoo.data.recordings import Recording, Windows, sliding
+from stzoo.errors import DataError, MissingExtraError
+
+FILES = tuple(f"BJ{year}_M32x32_T30_InOut.h5" for year in (13, 14, 15, 16))
+FRAME = (2, 32, 32)
+SLOTS = 48  # half hours of a day
+MOST = 366 * SLOTS  # rows of a file, each of which covers less than a year
+TEST_DAYS = VALIDATION_DAYS = 28  # of the last file
+
+_DATE = re.compile(rb"(\d{4})(\d\d)(\d\d)(0[1-9]|[1-3]\d|4[0-8])")
+
+
+def open_folder(folder: Path, reading: Reading) -> TaxiBJ:
+    """The four files of the folder, read whole (about 170 MB).
+
+    With `skip_bad`, a file that is absent or damaged is left out; without BJ16 there is no validation and no test.
+
+    Raises:
+        MissingExtraError: h5py is absent.
+        DataError: the model reads other frames than 2x32x32, every one; a file is absent or wrong; too few days.
+    """
+    h5py = _h5py()
+    if (reading.channels, reading.height, reading.width, reading.every) != (*FRAME, 1):
+        raise DataError(
+            f"TaxiBJ has frames of 2x32x32, and all are read; asked for {reading.channels}x{reading.height}x"
+            f"{reading.width}, every {reading.every}"
+        )
+    found: dict[str, Days] = {}
+    for name in FILES:
+        try:
+            found[name] = _whole_days(folder / name, *_read(h5py, folder / name))
+        except DataError as error:
+            if not reading.skip_bad:
+                raise
+            warnings.warn(f"left out: {error}", stacklevel=2)
+    if not found:
+        raise DataError(f"{folder} holds none of {', '.join(FILES)} that can be read")
+    days = _joined(tuple(found.values()))
+    tested = found[FILES[-1]].ordinals if FILES[-1] in found else np.array([], np.int64)
+    return _scaled(folder, days, tested)
+
+
+@dataclass(frozen=True)
+class Days:
+    """Whole days: `ordinals` (D,), rising, as `date.toordinal` counts; `flow` (D, 48, 2, 32, 32) float32."""
+
+    ordinals: np.ndarray
+    flow: np.ndarray
+
+
+@dataclass(frozen=True)
+class TaxiBJ:
+    """Flows scaled to [0, 1].
+
+    Attributes:
+        folder: where they come from.
+        parts: the days of each part.
+        low, high: taxis in half an hour that 0 and 1 stand for.
+        clipped: per part, the share of values that lay beyond these.
+    """
+
+    folder: Path
+    parts: Mapping[Split, Days]
+    low: float
+    high: float
+    clipped: Mapping[Split, float]
+
+    def split(self, name: Split, frames_in: int, frames_out: int) -> Windows:
+        """Every window of consecutive half hours of the part. Raises `DataError` where it has none."""
+        if not len(self.parts[name].ordinals):
+            raise DataError(f"{self.folder}: the {name} part is empty, for {FILES[-1]} was left out")
+        return sliding(_runs(self.parts[name]), frames_in, frames_out, 1)
+
+    def describe(self) -> str:
+        lines = [f"TaxiBJ in {self.folder}", f"  0 and 1      {self.low:g} and {self.high:g} taxis in half an hour"]
+        for name, days in self.parts.items():
+            what = "nothing"
+            if len(days.ordinals):
+                first, last = (date.fromordinal(int(o)) for o in days.ordinals[[0, -1]])
+                what = f"{len(days.ordinals)} whole days from {first} to {last}, {self.clipped[name]:.3%} clipped"
+            lines.append(f"  {name:<12} {what}")
+        return "\n".join(lines)
+
+
+def _read(h5py: ModuleType, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """`data` as float32, negative counts as 0, and `date` as it is. Raises `DataError` naming file and key."""
+    if not path.is_file():
+        raise DataError(f"{path} does not exist; TaxiBJ is the four files {', '.join(FILES)}")
+    try:
+        with h5py.File(path, "r") as file:
+            for key in ("data", "date"):
+                if not isinstance(file.get(key), h5py.Dataset):
+                    raise DataError(f"{path} has no array {key!r}")
+            data, dates = file["data"], file["date"]
+            if dates.ndim != 1 or data.shape != (*dates.shape, *FRAME) or len(dates) > MOST:
+                raise DataError(
+                    f"{path}: data is {data.shape} and date {dates.shape}; expected (N, 2, 32, 32) and (N,), "
+                    f"N the same and at most {MOST}"
+                )
+            if data.dtype.kind not in "iuf":
+                raise DataError(f"{path}: data is of type {data.dtype}; expected numbers")
+            flow, texts = data.astype("float32")[()], dates[()]
+    except DataError:
+        raise
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is damaged or no HDF5 file: {error}") from error
+    wrong = np.flatnonzero(~np.isfinite(flow).all((1, 2, 3)))
+    if len(wrong):
+        raise DataError(f"{path}: data holds NaN or infinity in row {wrong[0]}")
+    return np.maximum(flow, 0, out=flow), texts
+
+
+def _whole_days(path: Path, flow: np.ndarray, dates: np.ndarray) -> Days:
+    """The days whose 48 half hours stand in 48 rows, in order."""
+    slots = np.array([_slot(path, row, text) for row, text in enumerate(dates)], np.int64)
+    starts = np.flatnonzero(slots[: max(len(slots) - SLOTS + 1, 0)] % SLOTS == 0)
+    rows = starts[:, None] + np.arange(SLOTS)
+    whole = (slots[rows] == slots[starts][:, None] + np.arange(SLOTS)).all(1)
+    return Days(slots[starts[whole]] // SLOTS, flow[rows[whole]])
+
+
+def _slot(path: Path, row: int, text: object) -> int:
+    """b"2013070101" -> half hours since day 0. Raises `DataError` naming file and row."""
+    raw = text.encode("ascii", "replace") if isinstance(text, str) else text
+    match = _DATE.fullmatch(raw) if isinstance(raw, bytes) else None
+    try:
+        if match is None:
+            raise ValueError
+        year, month, day, slot = (int(part) for part in match.groups())
+        return date(year, month, day).toordinal() * SLOTS + slot - 1
+    except ValueError:
+        raise DataError(f"{path}: date {row} is {text!s}; expected YYYYMMDD and a half hour 01 to 48") from None
+
+
+def _joined(files: tuple[Days, ...]) -> Days:
+    """All days in order of time, each once."""
+    ordinals, first = np.unique(np.concatenate([each.ordinals for each in files]), return_index=True)
+    return Days(ordinals, np.concatenate([each.flow for each in files])[first])
+
+
+def _scaled(folder: Path, days: Days, last_file: np.ndarray) -> TaxiBJ:
+    """Split, and brought to [0, 1] by the extremes of the training part. `last_file`: the days that BJ16 has."""
+    test, validation = last_file[-TEST_DAYS:], last_file[-TEST_DAYS - VALIDATION_DAYS : -TEST_DAYS]
+    tests, validates = np.isin(days.ordinals, test), np.isin(days.ordinals, validation)
+    masks: dict[Split, np.ndarray] = {"train": ~tests & ~validates, "validation": validates, "test": tests}
+    parts = {name: Days(days.ordinals[mask], days.flow[mask]) for name, mask in masks.items()}
+    if not masks["train"].any() or 0 < len(last_file) < TEST_DAYS + VALIDATION_DAYS:
+        raise DataError(
+            f"{folder}: {len(days.ordinals)} whole days, {len(last_file)} of them in {FILES[-1]}; validation and test "
+            f"take the last {TEST_DAYS + VALIDATION_DAYS} of those, and some must be left to train on"
+        )
+    low, high = float(parts["train"].flow.min()), float(parts["train"].flow.max())
+    if low == high:
+        raise DataError(f"{folder}: every flow to train on is {low:g}, so there is no scale")
+    clipped: dict[Split, float] = {}
+    for name, part in parts.items():
+        flow = part.flow
+        flow -= low
+        flow /= high - low
+        clipped[name] = float(((flow < 0) | (flow > 1)).mean()) if len(flow) else 0.0
+        np.clip(flow, 0, 1, out=flow)
+    return TaxiBJ(folder, MappingProxyType(parts), low, high, MappingProxyType(clipped))
+
+
+def _runs(days: Days) -> Iterator[Recording]:
+    """Days that follow one another without a gap, as one recording."""
+    breaks = np.flatnonzero(np.diff(days.ordinals) != 1) + 1
+    for first, last in zip([0, *breaks], [*breaks, len(days.ordinals)], strict=True):
+        name = f"{date.fromordinal(int(days.ordinals[first]))} and {last - first - 1} more days"
+        yield Recording(name, days.flow[first:last].reshape(-1, *FRAME))
+
+
+def _h5py() -> ModuleType:
+    try:
+        import h5py
+    except ImportError as error:
+        raise MissingExtraError('TaxiBJ needs an extra: pip install "stzoo[array]"') from error
+    return h5py

@@ -1,0 +1,150 @@
+"""What `stzoo train` and `stzoo catalog pack` do with their arguments."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from stzoo import catalog
+from stzoo.codec import Codec, load_codec
+from stzoo.data.options import chosen, definition_of, protocol_name
+from stzoo.errors import SpecError
+from stzoo.forecaster import load
+from stzoo.models import build
+from stzoo.spec import ModelSpec
+from stzoo.train.fine_tuning import RECIPE, fine_tune
+from stzoo.train.loop import default_device, train
+from stzoo.train.objectives import check
+from stzoo.train.pace import Pace, pace
+from stzoo.train.pack import Measurement, pack
+from stzoo.train.recipe import Recipe, read_recipe
+from stzoo.train.shuffled import endless
+
+
+def run_train(arguments: argparse.Namespace) -> None:
+    """Train an entry by its recipe, after its codec where it has one; or fine-tune a checkpoint."""
+    _check_budget(arguments, ("steps", "minutes", "codec_minutes"))
+    device = arguments.device or default_device()
+    if device == "cuda" and default_device() != "cuda":
+        raise SpecError("--device is cuda; this machine, or this build of torch, has none")
+    if (arguments.name is None) == (arguments.source is None):
+        raise SpecError("name an entry to train from scratch, or a checkpoint to go on from with --from; not both")
+    (_train_entry if arguments.source is None else _fine_tune)(arguments, device)
+
+
+def _train_entry(arguments: argparse.Namespace, device: str) -> None:
+    entry = catalog.info(arguments.name)
+    spec, recipe = entry.spec, read_recipe(arguments.recipe or arguments.name)
+    if arguments.freeze or _changes(arguments):
+        raise SpecError("--freeze, --channels, --frames-in and --frames-out are for --from")
+    dataset, data = chosen(arguments, spec, recipe.dataset, recipe.zoom)
+    recipe = dataclasses.replace(recipe, dataset=dataset)
+
+    def run(spec: ModelSpec, recipe: Recipe, out: Path, codec: Codec | None, **budget: Any) -> Path:
+        horizon = recipe.horizon or spec.frames_out
+        training = endless(data.split("train", spec.frames_in, horizon), spec, recipe.flips, recipe.seed, device)
+        held_out = data.split("validation", spec.frames_in, horizon)
+        return train(spec, recipe, training, held_out, out, device=device, codec=codec, **budget)
+
+    check(build(spec, "meta"), recipe)  # before a codec is trained for it
+    codec = _codec(arguments, entry, dataset, run)
+    best = run(spec, recipe, arguments.out, codec, steps=arguments.steps, minutes=arguments.minutes)
+    _tell(arguments, best, dataset)
+
+
+def _codec(arguments: argparse.Namespace, entry: catalog.Entry, dataset: str, run: Any) -> Codec | None:
+    """The trained codec of a modular entry: the one given, the entry's own, or one that is trained first."""
+    first = None if entry.codec is None else catalog.info(entry.codec.entry)
+    if first is None:
+        if arguments.codec is not None or arguments.codec_minutes is not None:
+            raise SpecError(f"{entry.name} has no codec; --codec and --codec-minutes are for modular entries")
+        return None
+    untrained = arguments.codec is None and first.weights is None
+    if arguments.codec_minutes is not None and not untrained:
+        raise SpecError("--codec-minutes is for a codec that must be trained first; this one has weights")
+    source: Any = first.name if arguments.codec is None else arguments.codec
+    if untrained:
+        print(f"first the codec, {first.name}, which has no weights yet", file=sys.stderr)
+        recipe = dataclasses.replace(read_recipe(first.name), dataset=dataset)
+        source = run(first.spec, recipe, arguments.out / "codec", None, minutes=arguments.codec_minutes)
+    return load_codec(source)
+
+
+def _fine_tune(arguments: argparse.Namespace, device: str) -> None:
+    if arguments.codec is not None or arguments.codec_minutes is not None:
+        raise SpecError("--codec and --codec-minutes are for training a modular entry; --from brings its own codec")
+    model = load(arguments.source, adapt=_changes(arguments), device=device)
+    recipe = read_recipe(arguments.recipe or RECIPE)
+    dataset, data = chosen(arguments, model.spec, recipe.dataset, recipe.zoom)
+    print(model.report)  # and what was adapted
+    fine_tune(
+        model,
+        data,
+        out=arguments.out,
+        recipe=dataclasses.replace(recipe, dataset=dataset),
+        steps=arguments.steps,
+        minutes=arguments.minutes,
+        freeze=tuple(arguments.freeze),
+    )
+    _tell(arguments, arguments.out / "best", dataset)
+
+
+def _changes(arguments: argparse.Namespace) -> dict[str, int]:
+    """The fields of the spec that the options change."""
+    fields = ("channels", "frames_in", "frames_out")
+    return {f: getattr(arguments, f) for f in fields if getattr(arguments, f) is not None}
+
+
+def _check_budget(arguments: argparse.Namespace, options: Sequence[str]) -> None:
+    for option in options:
+        given = getattr(arguments, option)
+        for value in given if isinstance(given, list) else [given]:
+            if value is not None and not 0 < value < math.inf:
+                raise SpecError(f"--{option.replace('_', '-')} is {value}; it must be positive")
+
+
+def _tell(arguments: argparse.Namespace, best: Path, dataset: str) -> None:
+    where = (
+        f"--mnist {arguments.mnist}" if arguments.mnist is not None else f"--dataset {dataset} --data {arguments.data}"
+    )
+    where += "" if arguments.every == 1 else f" --every {arguments.every}"
+    print(f"best weights: {best}\nmeasure them: stzoo evaluate {best} {where}")
+
+
+def run_pace(arguments: argparse.Namespace) -> Pace:
+    """How fast an entry's clips are read, beside how fast they train."""
+    spec, recipe = catalog.info(arguments.name).spec, read_recipe(arguments.name)
+    _, data = chosen(arguments, spec, recipe.dataset, recipe.zoom)
+    clips = data.split("train", spec.frames_in, recipe.horizon or spec.frames_out)
+    return pace(spec, recipe, endless(clips, spec, recipe.flips, recipe.seed, default_device()))
+
+
+def run_pack(arguments: argparse.Namespace) -> None:
+    """Enter a run's best weights in this checkout, with their figures at each horizon that was asked for."""
+    entry = catalog.info(arguments.name)
+    spec, codec = entry.spec, entry.kind == "codec"
+    if arguments.skip_bad:
+        raise SpecError("--skip-bad would measure a part of the protocol under the name of the whole")
+    if codec and arguments.horizons:
+        raise SpecError("--horizons are for forecasters")
+    _check_budget(arguments, ("horizons",))
+    dataset, data = chosen(arguments, spec, entry.dataset)
+    measurements = []
+    for steps in [1] if codec else arguments.horizons or [spec.frames_out]:
+        protocol = protocol_name(dataset, spec.frames_in, steps, codec=codec, every=arguments.every)
+        command = f"stzoo evaluate {entry.name} --data DIR"
+        command += "" if codec or steps == spec.frames_out else f" --steps {steps}"
+        command += "" if dataset == entry.dataset else f" --dataset {dataset}"
+        command += "" if arguments.every == 1 else f" --every {arguments.every}"
+        command += "" if arguments.precision == "float32" else f" --precision {arguments.precision}"
+        clips = data.split("test", spec.frames_in, steps)
+        measurements.append(Measurement(protocol, clips, definition_of(dataset), command))
+    for report in pack(
+        entry.name, arguments.run_folder, measurements, arguments.hardware, arguments.precision, arguments.after
+    ):
+        print(report)

@@ -1,0 +1,97 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stzoo.data import Reading, radar
+from stzoo.errors import DataError
+from stzoo.frames.values import to_units
+from stzoo.spec import ModelSpec
+
+READING = Reading(channels=1, height=64, width=64)
+SPEC = ModelSpec(arch="tau", frames_in=3, frames_out=3, channels=1, height=64, width=64, value_range=radar.DBR)
+
+
+def event(folder: Path, name: str, frames: np.ndarray) -> None:
+    np.savez(folder / f"{name}.npz", frames=frames, step_minutes=5)
+
+
+@pytest.fixture
+def rain() -> np.ndarray:
+    """(12, 96, 128): the left half was never observed, rain everywhere else, drier and drier."""
+    frames = np.random.default_rng(0).integers(2, 160, (12, 96, 128), dtype=np.uint8)
+    frames[:, :, :40] = radar.NOTHING
+    frames[6:, :, 80:] = radar.DRY
+    return frames
+
+
+def test_events_are_split_whole_and_what_was_not_observed_is_masked(tmp_path: Path, rain: np.ndarray) -> None:
+    for name in ("bom2_20180616", "fmi_20160928", "a_train"):
+        event(tmp_path, name, rain)
+    data = radar.open_folder(tmp_path, READING)
+    for part, name in (("train", "a_train"), ("validation", "fmi_20160928"), ("test", "bom2_20180616")):
+        windows = data.split(part, 3, 3)  # type: ignore[arg-type]
+        assert [r.name for r in windows.recordings] == [name]
+    assert "a_train" in data.describe()
+    windows = data.split("train", 3, 3)
+    # by hand: columns 0 and 32 begin left of 40; of 64 at most 16 may be unknown (0.75 observed): 32 and 64 remain
+    assert {tuple(p[2:]) for p in windows.places} == {(y, x) for y in (0, 32) for x in (32, 64)}
+    clip = windows.clips(0, 1)
+    _, t, y, x = windows.places[0]
+    cut = rain[t : t + 6, y : y + 64, x : x + 64]
+    assert clip.valid is not None
+    np.testing.assert_array_equal(clip.valid[0, :, 0].numpy(), cut[3:] != 0)
+    np.testing.assert_array_equal(clip.past[0, :, 0].numpy(), np.maximum(cut[:3], 1))  # unknown reads as dry
+
+
+def test_shares_are_those_of_a_slow_count(rain: np.ndarray) -> None:
+    wet = rain > 1
+    shares = radar._shares(wet, 6, 64, 64, 32)
+    assert shares.shape == (7, 2, 3)
+    for t, y, x in np.ndindex(shares.shape):
+        slow = wet[t : t + 6, 32 * y : 32 * y + 64, 32 * x : 32 * x + 64].mean()
+        assert shares[t, y, x] == pytest.approx(slow)
+
+
+def test_mostly_dry_crops_are_left_out(tmp_path: Path, rain: np.ndarray) -> None:
+    event(tmp_path, "dry", np.full((12, 96, 128), radar.DRY, np.uint8))
+    with pytest.raises(DataError, match="the train part has no crop of 6 frames of 64x64"):
+        radar.open_folder(tmp_path, READING).split("train", 3, 3)
+
+
+def test_units_are_decibels_of_the_rain_rate() -> None:
+    stored = np.array([1, 2, 52, 102], np.uint8)  # 2 stands for 0.1 mm/h, and 50 steps of 0.2 are ten times as much
+    frames = to_units(__import__("torch").from_numpy(stored), SPEC).numpy()
+    np.testing.assert_allclose(10 ** (frames[1:] / 10), [0.1, 1.0, 10.0], rtol=1e-5)
+    assert frames[0] == pytest.approx(-10.2)
+
+
+def test_bad_files_are_named(tmp_path: Path, rain: np.ndarray) -> None:
+    with pytest.raises(DataError, match=r"holds no \.npz"):
+        radar.open_folder(tmp_path, READING)
+    np.savez(tmp_path / "other.npz", rain=rain)
+    with pytest.raises(DataError, match=r"other\.npz has no array 'frames'"):
+        radar.open_folder(tmp_path, READING).split("train", 3, 3)
+    event(tmp_path, "good", rain)
+    (tmp_path / "torn.npz").write_bytes((tmp_path / "good.npz").read_bytes()[:2000])
+    event(tmp_path, "floats", rain.astype(np.float32))
+    lenient = Reading(channels=1, height=64, width=64, skip_bad=True)
+    with pytest.warns(UserWarning, match="left out") as warned:
+        windows = radar.open_folder(tmp_path, lenient).split("train", 3, 3)
+    assert {name for name in ("other", "torn", "floats") if any(name in str(w.message) for w in warned)} == {
+        "other", "torn", "floats",
+    }  # fmt: skip
+    assert [r.name for r in windows.recordings] == ["good"]
+    with pytest.raises(DataError, match="one channel; this model reads 3"):
+        radar.open_folder(tmp_path, Reading(channels=3, height=64, width=64))
+
+
+def test_the_real_events() -> None:
+    folder = Path(os.environ.get("STZOO_DATA", "")) / "radar"
+    if not folder.is_dir():
+        pytest.skip("set STZOO_DATA to a folder that holds radar/ to run this test")
+    data = radar.open_folder(folder, Reading(channels=1, height=128, width=128))
+    windows = data.split("test", 6, 12)
+    assert {r.name for r in windows.recordings} == set(radar.TEST)
+    assert len(windows) > 100
