@@ -1,6 +1,6 @@
 """The extrapolation row of docs/real-video.md: pysteps moves the last radar field along the motion in the past.
 
-    pip install pysteps
+    pip install pysteps opencv-python-headless
     python docs/radar_extrapolation.py --data DIR
 
 The clips, the mask and the metrics are those of `stzoo evaluate tau-radar --data DIR`.
