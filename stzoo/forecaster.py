@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import operator
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,7 +15,6 @@ from tqdm import tqdm
 from stzoo import catalog, hub
 from stzoo import frames as frames_room
 from stzoo.adapting import adapt_tensors
-from stzoo.errors import FramesError
 from stzoo.frames.values import denormalise, normalise
 from stzoo.models import build, check_kind, stride_of
 from stzoo.spec import ModelSpec
@@ -76,7 +74,7 @@ class Forecaster:
                 that cannot be read, or a size the model cannot take.
             MissingExtraError: what reads such a file is not installed; the message holds the pip command.
         """
-        steps = _checked_steps(steps)
+        steps = frames_room.whole_number("steps", steps)
         source = self._read(frames, layout, resize, every)
         coming = tqdm(self._frames(source, steps), total=steps, unit="frame", delay=1, disable=not progress)
         return source.collect(list(coming))
@@ -91,7 +89,7 @@ class Forecaster:
         every: int = 1,
     ) -> Iterator[Any]:
         """Like `rollout`, one frame at a time, without end where `steps` is None. Memory does not grow."""
-        steps = None if steps is None else _checked_steps(steps)
+        steps = None if steps is None else frames_room.whole_number("steps", steps)
         return self._frames(self._read(frames, layout, resize, every), steps)
 
     def to(self, device: str | torch.device) -> Forecaster:
@@ -189,13 +187,3 @@ def create(name_or_spec: str | ModelSpec, **overrides: Any) -> Forecaster:
     spec = spec.replace(**overrides) if overrides else spec
     check_kind(spec, "forecaster", name_or_spec if isinstance(name_or_spec, str) else f"arch {spec.arch!r}")
     return Forecaster(spec, *random_module(spec))
-
-
-def _checked_steps(steps: Any) -> int:
-    try:
-        count = operator.index(steps)
-    except TypeError:
-        count = 0
-    if count < 1 or isinstance(steps, bool):
-        raise FramesError(f"steps is {steps!r}; it must be a whole number of frames, at least 1")
-    return count

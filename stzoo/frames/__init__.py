@@ -61,7 +61,7 @@ def read(
         FramesError: kind, shape, dtype, range, times or a missing value; the message says what was expected.
         MissingExtraError: what reads such a file is not installed; the message says how to.
     """
-    wanted = Wanted(spec, stride, None if whole else spec.frames_in, _checked_every(every))
+    wanted = Wanted(spec, stride, None if whole else spec.frames_in, whole_number("every", every))
     if isinstance(frames, (str, os.PathLike)):
         if not os.fspath(frames):
             raise FramesError("the path is empty")
@@ -121,13 +121,14 @@ def _unresized(wanted: Wanted, resize: bool) -> Wanted:
     return wanted
 
 
-def _checked_every(every: Any) -> int:
+def whole_number(name: str, value: Any) -> int:
+    """`value`, which errors call `name`. Raises `FramesError` where it is none of 1, 2, 3, ..."""
     try:
-        count = operator.index(every)
+        count = operator.index(value)
     except TypeError:
         count = 0
-    if count < 1 or isinstance(every, bool):
-        raise FramesError(f"every is {every!r}; it must be a whole number, at least 1")
+    if count < 1 or isinstance(value, bool):
+        raise FramesError(f"{name} is {value!r}; it must be a whole number, at least 1")
     return count
 
 

@@ -79,14 +79,12 @@ def pack(
         save_weights(candidate, trained.spec, half_precision(kept))
         file = Resolved(candidate, trained.spec, file_sha256(candidate), None if codec is None else codec.path)
         reports: list[Report | CodecReport] = []
-        entry_first = entry.metrics[0].protocol if entry.metrics else None
         for measurement in measurements:
             report, sample = _measured(entry, file, measurement, precision)
-            present = [m.mse for m in entry.metrics if m.protocol == measurement.protocol]
-            if measurement.protocol == entry_first and present and report.total["mse"] >= present[0]:
-                raise TrainingError(
-                    f"MSE {report.total['mse']:.3f} is no better than the present {present[0]}; not packed"
-                )
+            mse = report.total["mse"]
+            for present in entry.metrics[:1]:
+                if measurement.protocol == present.protocol and mse >= present.mse:
+                    raise TrainingError(f"MSE {mse:.3f} is no better than the present {present.mse}; not packed")
             reports.append(report)
         values = {
             "weights": {

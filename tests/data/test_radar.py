@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from stzoo.data import Reading, radar
 from stzoo.errors import DataError
@@ -62,7 +63,7 @@ def test_mostly_dry_crops_are_left_out(tmp_path: Path, rain: np.ndarray) -> None
 
 def test_units_are_decibels_of_the_rain_rate() -> None:
     stored = np.array([1, 2, 52, 102], np.uint8)  # 2 stands for 0.1 mm/h, and 50 steps of 0.2 are ten times as much
-    frames = to_units(__import__("torch").from_numpy(stored), SPEC).numpy()
+    frames = to_units(torch.from_numpy(stored), SPEC).numpy()
     np.testing.assert_allclose(10 ** (frames[1:] / 10), [0.1, 1.0, 10.0], rtol=1e-5)
     assert frames[0] == pytest.approx(-10.2)
 
