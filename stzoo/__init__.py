@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from stzoo.card import Card as Card
     from stzoo.catalog import Entry as Entry
     from stzoo.catalog import info as info
     from stzoo.catalog import list_models as list_models
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {  # imported when first used: `import stzoo` costs no torch
+    "Card": "card",
     "Codec": "codec",
     "Entry": "catalog",
     "info": "catalog",
@@ -36,7 +38,8 @@ _HOME = {  # imported when first used: `import stzoo` costs no torch
     "ModelSpec": "spec",
 }
 __all__ = [
-    "Codec", "Entry", "Forecaster", "ModelSpec", "StzooError", "create", "info", "list_models", "load", "load_codec",
+    "Card", "Codec", "Entry", "Forecaster", "ModelSpec", "StzooError", "create", "info", "list_models", "load",
+    "load_codec",
 ]  # fmt: skip
 
 

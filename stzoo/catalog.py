@@ -18,6 +18,10 @@ from stzoo.spec import ModelSpec, bounded, differences, from_mapping, required
 
 SCHEMA = 1
 MAX_FILE = 25_000_000  # bytes a packaged checkpoint may have
+WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"  # of a folder or a hub repository
+CODEC_FILE = "codec.safetensors"  # beside them, where the weights of a modular model are its predictor's alone
+_FILE = r"[A-Za-z0-9_][\w.-]*\.safetensors"
+_SOURCE = r"package|hf://[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*@[0-9a-f]{40}|https://[^\s/?#@]+/[^\s?#]*\.safetensors"
 
 _PACKAGE = Path(__file__).parent
 CHECKPOINTS = _PACKAGE / "checkpoints"
@@ -33,13 +37,16 @@ class WeightsFile:
     sources: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[\w.-]+\.safetensors", self.file) or self.file.startswith("."):
+        if not re.fullmatch(_FILE, self.file, re.ASCII) or ".." in self.file:
             raise SpecError(f"weights.file is {self.file!r}; it must be a plain name ending in .safetensors")
         if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
             raise SpecError(f"weights.sha256 is {self.sha256!r}; it must be 64 hexadecimal digits")
         for source in self.sources:
-            if source != "package" and not re.fullmatch(r"hf://[\w.-]+/[\w.-]+@[0-9a-f]{40}", source):
-                raise SpecError(f"weights.sources holds {source!r}; it may be package or hf://org/repo@<40 hex>")
+            if not re.fullmatch(_SOURCE, source, re.ASCII) or ".." in source:
+                raise SpecError(
+                    f"weights.sources holds {source!r}; it may be package, hf://org/repo@<40 hex> or "
+                    "https://host/path.safetensors"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

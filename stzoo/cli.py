@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from stzoo import __version__, catalog
-from stzoo.errors import SpecError, StzooError
+from stzoo import __version__, catalog, environment
+from stzoo.errors import IntegrityError, SpecError, StzooError
 from stzoo.spec import ModelSpec
 
 Arguments = argparse.Namespace
@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     from stzoo.data.options import add_options
+    from stzoo.publishing.options import add_actions
 
     parser = argparse.ArgumentParser(prog="stzoo", description="Forecast the next frames with pretrained models.")
     parser.add_argument("--version", action="version", version=f"stzoo {__version__}")
@@ -128,17 +129,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--model", required=True, help="a catalogue name, or a JSON file holding a spec")
     sub.add_argument("--out", type=Path, required=True, help="the folder to write")
 
-    sub = command("catalog", _pack, "pack NAME RUN: measure a run's best weights and enter them in this checkout")
-    sub.add_argument("action", choices=["pack"])
-    sub.add_argument("name")
-    sub.add_argument("run_folder", type=Path, metavar="RUN")
-    add_options(sub)
-    _precision_option(sub)
-    sub.add_argument(
-        "--horizons", type=int, nargs="+", metavar="STEPS", help="measure each; the model's own by default"
-    )
-    sub.add_argument("--after", type=Path, metavar="RUN0", help="the run that RUN was fine-tuned from")
-    sub.add_argument("--hardware", required=True, help="what the run ran on, for the card")
+    help = "the entries of this checkout: pack a run, add a folder, verify all, publish to a hub"
+    add_actions(commands.add_parser("catalog", help=help, description=help))
 
     sub = command(
         "benchmark", _benchmark, "import time, time to the first forecast, latency and memory on this machine"
@@ -148,6 +140,13 @@ def _parser() -> argparse.ArgumentParser:
         "--loader", action="store_true", help="instead, how fast clips are read beside how fast they train"
     )
     add_options(sub, required=False)
+    sub.add_argument("--json", action="store_true")
+
+    sub = command("cache", _cache, "what was downloaded and decoded: list it, verify it, clear it")
+    sub.add_argument("action", choices=["list", "verify", "clear"])
+    sub.add_argument(
+        "name", nargs="?", help="clear this alone: a model, a repository, weights, hub, frames, unfinished"
+    )
     sub.add_argument("--json", action="store_true")
 
     sub = command("demo", _demo, "forecast drawn digits: no dataset, no network; writes a GIF and a PNG strip")
@@ -215,14 +214,17 @@ def _forecast(arguments: Arguments) -> None:
 
 
 def _evaluate(arguments: Arguments) -> None:
-    from stzoo.codec import load_codec
+    from stzoo.codec import opened as open_codec
     from stzoo.data import Part
     from stzoo.data.options import chosen, definition_of, protocol_name
     from stzoo.evaluate import evaluate, evaluate_codec
-    from stzoo.forecaster import load
+    from stzoo.forecaster import opened as open_forecaster
+    from stzoo.hub import resolve
+    from stzoo.models import ARCHITECTURES
 
-    codec = _is_codec(arguments.source)
-    model: Any = (load_codec if codec else load)(arguments.source)
+    found = resolve(arguments.source)
+    codec = found.spec.arch in ARCHITECTURES and ARCHITECTURES[found.spec.arch].kind == "codec"
+    model: Any = (open_codec if codec else open_forecaster)(found, arguments.source)
     known = catalog.entries().get(arguments.source)
     dataset, data = chosen(arguments, model.spec, "clips" if known is None else known.dataset)
     if codec and arguments.steps is not None:
@@ -246,15 +248,6 @@ def _evaluate(arguments: Arguments) -> None:
         precision=arguments.precision,
     )
     print(report.to_json() if arguments.json else report.to_csv() if arguments.csv else report)
-
-
-def _is_codec(source: str) -> bool:
-    """Does this name, folder or file hold a codec?"""
-    from stzoo.hub import resolve
-    from stzoo.models import ARCHITECTURES
-
-    spec = resolve(source).spec
-    return spec.arch in ARCHITECTURES and ARCHITECTURES[spec.arch].kind == "codec"
 
 
 def _train(arguments: Arguments) -> None:
@@ -281,12 +274,6 @@ def _spec(name: str) -> ModelSpec:
         raise SpecError(f"{name} is not JSON: {error}") from error
 
 
-def _pack(arguments: Arguments) -> None:
-    from stzoo.train.commands import run_pack
-
-    run_pack(arguments)
-
-
 def _benchmark(arguments: Arguments) -> None:
     from stzoo.benchmark import benchmark
 
@@ -299,6 +286,38 @@ def _benchmark(arguments: Arguments) -> None:
     else:
         result = benchmark(arguments.name)
     print(json.dumps(dataclasses.asdict(result)) if arguments.json else result)
+
+
+def _cache(arguments: Arguments) -> None:
+    from stzoo import cache
+
+    if arguments.name is not None and arguments.action != "clear":
+        raise SpecError(f"stzoo cache {arguments.action} takes no name")
+    if arguments.action == "clear":
+        freed = cache.clear(arguments.name)
+        print(json.dumps({"freed": freed}) if arguments.json else f"{freed / 1e6:.1f} MB freed")
+        return
+    rows = cache.verified() if arguments.action == "verify" else [(kept, ()) for kept in cache.listed()]
+    if arguments.json:
+        plain = [
+            {
+                "name": kept.name,
+                "kind": kept.kind,
+                "files": [str(f) for f in kept.files],
+                "size": kept.size,
+                "used": kept.used.isoformat(timespec="seconds"),
+                "removed": [str(f) for f in bad],
+            }
+            for kept, bad in rows
+        ]
+        print(json.dumps(plain))
+    else:
+        for kept, bad in rows:
+            print(f"{kept}{f', {len(bad)} damaged and removed' if bad else ''}")
+        print(f"{sum(kept.size for kept, _ in rows) / 1e6:.1f} MB in {environment.home()} and huggingface_hub's cache")
+    damaged = [str(file) for _, bad in rows for file in bad]
+    if damaged:
+        raise IntegrityError(f"{len(damaged)} files were damaged and have been removed: {', '.join(damaged[:5])}")
 
 
 def _demo(arguments: Arguments) -> None:

@@ -11,12 +11,14 @@ from torch import Tensor
 
 from stzoo import catalog, hub
 from stzoo import frames as frames_room
+from stzoo.card import Card
 from stzoo.errors import FramesError
 from stzoo.frames.values import denormalise, normalise
 from stzoo.models import check_kind, stride_of
 from stzoo.models.vqvae import VqVae
+from stzoo.publishing.sharing import save, send, source_of
 from stzoo.spec import ModelSpec
-from stzoo.weights import LoadReport, load_module, random_module, save_folder
+from stzoo.weights import LoadReport, load_module, random_module
 
 AT_ONCE = 64  # frames that go through the module together: a clip may have any number of them
 
@@ -83,9 +85,28 @@ class Codec:
         self.module.to(device)
         return self
 
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write `config.json` and `model.safetensors`, which `stzoo.load_codec(folder)` reads back bit for bit."""
-        save_folder(Path(folder), self.spec, self.module.state_dict())
+    def save_pretrained(self, folder: str | os.PathLike[str], *, card: Card | None = None) -> None:
+        """What `stzoo.load_codec(folder)` reads back bit for bit, and README.md; see `Forecaster.save_pretrained`."""
+        save(Path(folder), self.spec, self.module, self.report, card)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = False,
+        token: str | None = None,
+        message: str | None = None,
+        card: Card | None = None,
+    ) -> str:
+        """Send what `save_pretrained` writes to a hub, and return "hf://user/repo@<40 hex>"; as `Forecaster`'s."""
+        return send(
+            repo_id, self.spec, self.module, self.report, private=private, token=token, message=message, card=card
+        )
+
+    @classmethod
+    def from_pretrained(cls, source: str | os.PathLike[str], *, revision: str | None = None) -> Codec:
+        """As `stzoo.load_codec(source, revision=revision)`; "user/repo" is a hub's where no folder has that name."""
+        return load_codec(source_of(source), revision=revision)
 
     def __repr__(self) -> str:
         s, (codes, dim), stride = self.spec, self.module.codebook.shape, stride_of(self.module) or 1
@@ -136,15 +157,19 @@ def load_codec(
     progress: bool = True,
 ) -> Codec:
     """A codec with its trained weights; arguments and errors as in `stzoo.load`. A forecaster is a `SpecError`."""
-    if not pretrained:
-        spec = catalog.info(os.fspath(source)).spec
-        check_kind(spec, "codec", os.fspath(source))
-        module, report = random_module(spec)
-    else:
+    if pretrained:
         found = hub.resolve(source, revision=revision, offline=offline, cache_dir=cache_dir, progress=progress)
-        check_kind(found.spec, "codec", os.fspath(source))
-        spec, (module, report) = found.spec, load_module(found.spec, found.path, found.sha256)
-    return Codec(spec, module, report).to(device or "cpu")  # type: ignore[arg-type]
+        return opened(found, os.fspath(source)).to(device or "cpu")
+    spec = catalog.info(os.fspath(source)).spec
+    check_kind(spec, "codec", os.fspath(source))
+    return Codec(spec, *random_module(spec)).to(device or "cpu")  # type: ignore[arg-type]
+
+
+def opened(found: hub.Resolved, name: str) -> Codec:
+    """The codec of files that `stzoo.hub.resolve` found; `name` is what errors call it."""
+    check_kind(found.spec, "codec", name)
+    module, report = load_module(found.spec, found.path, found.sha256)
+    return Codec(found.spec, module, report)  # type: ignore[arg-type]
 
 
 def usage(counts: Tensor) -> tuple[int, float]:

@@ -15,11 +15,12 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from stzoo.catalog import WEIGHTS_FILE
 from stzoo.errors import MismatchError, SpecError, WeightsError
 from stzoo.models import build, config_of
 from stzoo.models.e3dlstm import WINDOW
 from stzoo.spec import ModelSpec
-from stzoo.weights import WEIGHTS_FILE, save_folder
+from stzoo.weights import save_folder
 
 Shape = tuple[int, ...]
 

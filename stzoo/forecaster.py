@@ -15,11 +15,13 @@ from tqdm import tqdm
 from stzoo import catalog, hub
 from stzoo import frames as frames_room
 from stzoo.adapting import adapt_tensors
+from stzoo.card import Card
 from stzoo.frames.values import denormalise, normalise
 from stzoo.models import build, check_kind, stride_of
+from stzoo.publishing.sharing import save, send, source_of
 from stzoo.spec import ModelSpec
 from stzoo.unroll import compiled, unroll
-from stzoo.weights import LoadReport, load_module, random_module, save_folder
+from stzoo.weights import LoadReport, load_module, random_module
 
 
 class Forecaster:
@@ -102,14 +104,52 @@ class Forecaster:
         self._run = compiled(self.module)
         return self
 
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write `config.json` and `model.safetensors`, which `stzoo.load(folder)` reads back bit for bit."""
-        save_folder(Path(folder), self.spec, self.module.state_dict())
+    def save_pretrained(self, folder: str | os.PathLike[str], *, card: Card | None = None) -> None:
+        """Write `model.safetensors` and `config.json`, which `stzoo.load` reads back bit for bit, and `README.md`.
+
+        Args:
+            folder: made where it is not there. A README.md in it that somebody wrote or edited is kept, with a warning.
+            card: what README.md says of the weights. By default those of a catalogue entry, unchanged, have that
+                entry's figures and terms, and all others only the word where they come from.
+
+        Raises:
+            WeightsError: `card` is given and the README.md there is somebody's own, or the folder holds a published
+                modular model; nothing is written then. SpecError: `card` is none.
+        """
+        save(Path(folder), self.spec, self.module, self.report, card)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = False,
+        token: str | None = None,
+        message: str | None = None,
+        card: Card | None = None,
+    ) -> str:
+        """Send what `save_pretrained` writes to a hub, in one commit, and return its source, which `load` opens.
+
+        Args:
+            repo_id: "user/repo", made where it is not there. Its README.md is replaced.
+            private: of a repository that is made.
+            token: by default what huggingface_hub finds: HF_TOKEN, or that of `hf auth login`.
+            message: of the commit.
+            card: as in `save_pretrained`.
+
+        Returns:
+            "hf://user/repo@<40 hex>", the very commit.
+
+        Raises:
+            WeightsError: no such name, or the hub refused, with its reason. OfflineError: the network is off.
+        """
+        return send(
+            repo_id, self.spec, self.module, self.report, private=private, token=token, message=message, card=card
+        )
 
     @classmethod
     def from_pretrained(cls, source: str | os.PathLike[str], *, revision: str | None = None) -> Forecaster:
-        """The same as `stzoo.load(source, revision=revision)`."""
-        return load(source, revision=revision)
+        """As `stzoo.load(source, revision=revision)`; "user/repo" is a hub's where no folder has that name."""
+        return load(source_of(source), revision=revision)
 
     def __repr__(self) -> str:
         s = self.spec
@@ -147,7 +187,7 @@ def load(
         revision: of an hf source that names none.
         device: where the module lies; the CPU by default.
         offline: True never opens a socket; None follows STZOO_OFFLINE and HF_HUB_OFFLINE.
-        cache_dir: of huggingface_hub; its own default where None.
+        cache_dir: where downloads go, in place of huggingface_hub's cache and of `weights` below $STZOO_HOME.
         progress: a bar while something is downloaded.
         adapt: fields of the spec to change, such as ``{"channels": 3, "frames_in": 4}``, before fine-tuning. Weights
             that no longer fit are averaged over channels or begin anew; ``report.adapted`` names each.
@@ -160,17 +200,22 @@ def load(
     if not pretrained:
         return create(os.fspath(source), **(adapt or {})).to(device or "cpu")
     found = hub.resolve(source, revision=revision, offline=offline, cache_dir=cache_dir, progress=progress)
-    check_kind(found.spec, "forecaster", os.fspath(source))
+    return opened(found, os.fspath(source), adapt).to(device or "cpu")
+
+
+def opened(found: hub.Resolved, name: str, adapt: Mapping[str, Any] | None = None) -> Forecaster:
+    """The forecaster of files that `stzoo.hub.resolve` found; `name` is what errors call it."""
+    check_kind(found.spec, "forecaster", name)
     module, report = load_module(found.spec, found.path, found.sha256, found.codec)
     if not adapt:
-        return Forecaster(found.spec, module, report).to(device or "cpu")
+        return Forecaster(found.spec, module, report)
     spec = found.spec.replace(**adapt)
     tensors, done = adapt_tensors(module.state_dict(), found.spec, spec)
     module = build(spec)
     module.load_state_dict(tensors)
     parameters = sum(p.numel() for p in module.parameters())
     report = dataclasses.replace(report, parameters=parameters, adapted=done)
-    return Forecaster(spec, module, report).to(device or "cpu")
+    return Forecaster(spec, module, report)
 
 
 def create(name_or_spec: str | ModelSpec, **overrides: Any) -> Forecaster:

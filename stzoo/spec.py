@@ -20,6 +20,7 @@ from stzoo.errors import SpecError
 
 T = TypeVar("T")
 MAX_DEPTH = 8  # of params
+MAX_INTEGER = 2**63  # in params: what a JSON reader of another language could not hold either
 
 
 def bounded(default: Any, low: float, high: float) -> Any:
@@ -50,9 +51,9 @@ def from_mapping(cls: type[T], values: Any, where: str) -> T:
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for key in values:
         if key not in fields:
-            close = get_close_matches(str(key), fields, n=3)
+            close = get_close_matches(_named(key), fields, n=3)
             hint = f"; did you mean {' or '.join(close)}?" if close else f"; known keys: {', '.join(fields)}"
-            raise SpecError(f"{where}.{key} is not a known key{hint}")
+            raise SpecError(f"{where}.{_named(key)} is not a known key{hint}")
     hints = typing.get_type_hints(cls)
     checked = {}
     for name, f in fields.items():
@@ -63,12 +64,26 @@ def from_mapping(cls: type[T], values: Any, where: str) -> T:
     return cls(**checked)
 
 
+def shown(value: Any, most: int = 100) -> str:
+    """`value` for a message: its repr, cut where it is long, whatever somebody wrote into a file."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits, lists a thousand deep
+        return f"an absurdly large {type(value).__name__}"
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
+def _named(key: Any) -> str:
+    """A key for a message: as it is where it can be printed, and is not long."""
+    return key if isinstance(key, str) and key.isprintable() and len(key) <= 100 else shown(key)
+
+
 def _checked(hint: Any, value: Any, bounds: Mapping[str, float], where: str) -> Any:
     """`value` as the type `hint`, or a SpecError. Knows what JSON and TOML can hold and our dataclasses use."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
         if not any(value == a and type(value) is type(a) for a in args):
-            raise SpecError(f"{where} is {value!r}; it may be {' or '.join(map(repr, args))}")
+            raise SpecError(f"{where} is {shown(value)}; it may be {' or '.join(map(repr, args))}")
         return value
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
@@ -77,26 +92,26 @@ def _checked(hint: Any, value: Any, bounds: Mapping[str, float], where: str) -> 
         return _checked(inner, value, bounds, where)
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
-            raise SpecError(f"{where} is {value!r}; it must be a list")
+            raise SpecError(f"{where} is {shown(value)}; it must be a list")
         kinds = [args[0]] * len(value) if args[-1] is Ellipsis else list(args)
         if len(kinds) != len(value):
             raise SpecError(f"{where} has {len(value)} values; it must have {len(kinds)}")
         return tuple(_checked(k, v, bounds, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
     if origin is not None and issubclass(origin, Mapping):
         if not isinstance(value, Mapping):
-            raise SpecError(f"{where} is {value!r}; it must be a mapping")
+            raise SpecError(f"{where} is {shown(value)}; it must be a mapping")
         return value
     if dataclasses.is_dataclass(hint):
         return value if isinstance(value, hint) else from_mapping(hint, value, where)  # type: ignore[arg-type]
     if hint is float and type(value) is int:
         value = float(value) if abs(value) < 1e300 else math.inf
     if type(value) is not hint:
-        raise SpecError(f"{where} is {value!r}; it must be of type {hint.__name__}")
+        raise SpecError(f"{where} is {shown(value)}; it must be of type {hint.__name__}")
     if hint is float and not math.isfinite(value):
         raise SpecError(f"{where} is {value!r}; it must be finite")
     if hint in (int, float) and not bounds.get("low", -math.inf) <= value <= bounds.get("high", math.inf):
-        shown = repr(value) if abs(value) < 1e30 else "a number of absurd size"  # which Python may refuse to print
-        raise SpecError(f"{where} is {shown}; it must lie in [{bounds.get('low')}, {bounds.get('high')}]")
+        size = repr(value) if abs(value) < 1e30 else "a number of absurd size"  # which Python may refuse to print
+        raise SpecError(f"{where} is {size}; it must lie in [{bounds.get('low')}, {bounds.get('high')}]")
     return value
 
 
@@ -105,9 +120,13 @@ def _frozen(value: Any, where: str, depth: int = 0) -> Any:
     if depth > MAX_DEPTH:
         raise SpecError(f"{where} is nested more than {MAX_DEPTH} deep")
     if isinstance(value, Mapping):
-        return types.MappingProxyType({str(k): _frozen(v, f"{where}.{k}", depth + 1) for k, v in value.items()})
+        return types.MappingProxyType({str(k): _frozen(v, f"{where}.{_named(k)}", depth + 1) for k, v in value.items()})
     if isinstance(value, (list, tuple)):
         return tuple(_frozen(v, f"{where}[{i}]", depth + 1) for i, v in enumerate(value))
+    if isinstance(value, float) and not math.isfinite(value):
+        raise SpecError(f"{where} is {value!r}; it must be finite")
+    if isinstance(value, int) and abs(value) >= MAX_INTEGER:
+        raise SpecError(f"{where} is {shown(value)}; an integer must lie within 64 bits")
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise SpecError(f"{where} is of type {type(value).__name__}; it must be a number, text, a list or a mapping")

@@ -5,21 +5,26 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from stzoo.catalog import CONFIG_FILE, WEIGHTS_FILE
 from stzoo.errors import MismatchError, SpecError, WeightsError
 from stzoo.models import build
-from stzoo.spec import ModelSpec
+from stzoo.spec import ModelSpec, shown
 
 SPEC_KEY = "stzoo_spec"
 CODEC_PREFIX = "codec."  # of a modular architecture's tensors that are its codec's
-WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"
+MAX_HEADER = 4 << 20  # bytes; the largest of ours, with some hundred tensors, has a hundredth of it
+DTYPES = ("F16", "BF16", "F32", "F64", "BOOL", "I8", "U8", "I16", "I32", "I64")  # without float8, complex, sub-byte
+MAX_DIMENSIONS, MAX_SIDE = 8, 2**40  # of a tensor: torch raises, or is slow, where an empty one is of absurd shape
 
 
 @dataclass(frozen=True)
@@ -50,11 +55,8 @@ def embedded_spec(path: Path) -> ModelSpec | None:
     Raises:
         WeightsError: the file cannot be read. SpecError: what it carries is no spec.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} cannot be read as safetensors: {error}") from error
+    with _opened(path) as file:
+        metadata = file.metadata() or {}
     if SPEC_KEY not in metadata:
         return None
     try:
@@ -89,10 +91,14 @@ def load_module(spec: ModelSpec, path: Path, sha256: str, codec: Path | None = N
     wanted = module.state_dict()
     found = read_tensors(path)
     if codec is not None:
+        if any(name.startswith(CODEC_PREFIX) for name in found):
+            raise MismatchError(f"{path} holds a codec already; {codec} beside it would take that one's place")
         found |= {CODEC_PREFIX + name: tensor for name, tensor in read_tensors(codec).items()}
     _check(path, wanted, found)
     stored = sorted({str(t.dtype).removeprefix("torch.") for t in found.values() if t.is_floating_point()})
-    module.load_state_dict({name: t.to(wanted[name].dtype) for name, t in found.items()}, strict=True, assign=True)
+    # Copied: what was read is mapped, and a program that shortens the file later would end this process.
+    own = {name: t.to(wanted[name].dtype, copy=True) for name, t in found.items()}
+    module.load_state_dict(own, strict=True, assign=True)
     parameters = sum(p.numel() for p in module.parameters())
     report = LoadReport(
         str(path), sha256, len(found), parameters, " and ".join(stored), None if codec is None else str(codec)
@@ -101,12 +107,49 @@ def load_module(spec: ModelSpec, path: Path, sha256: str, codec: Path | None = N
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Every tensor of a safetensors file, by name. Raises `WeightsError` where it cannot be read."""
+    """Every tensor of a safetensors file, by name.
+
+    Raises:
+        WeightsError: it cannot be read, or holds a tensor of a dtype or shape that no model has.
+    """
+    with _opened(path) as file:
+        names = file.keys()
+        for name in names:
+            header = file.get_slice(name)
+            dtype, shape = header.get_dtype(), header.get_shape()
+            if dtype not in DTYPES:
+                raise WeightsError(f"{path}: {shown(name)} is stored as {dtype}; it may be {', '.join(DTYPES)}")
+            if len(shape) > MAX_DIMENSIONS or any(side > MAX_SIDE for side in shape):
+                raise WeightsError(f"{path}: {shown(name)} has the shape {shown(shape)}, which no model has")
+        return {name: file.get_tensor(name) for name in names}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A safetensors file whose header is of bearable size. What is inside that, the library checks.
+
+    Raises:
+        WeightsError: no regular file, one whose header is too long or not there, or one that the library refuses.
+    """
     try:
+        _check_header(path)
         with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+            yield file
+    except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"{path} cannot be read as safetensors: {error}") from error
+
+
+def _check_header(path: Path) -> None:
+    """Raises `ValueError` where the length of the header, the file's first eight bytes, cannot be true or is absurd."""
+    if not path.is_file():  # a FIFO would block, a device would never end
+        raise ValueError("it is no file")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if size < 8 or length > size - 8:
+        raise ValueError(f"its header is said to have {length} bytes, the file has {size}")
+    if length > MAX_HEADER:
+        raise ValueError(f"its header has {length} bytes; at most {MAX_HEADER} are read")
 
 
 def _check(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
@@ -122,7 +165,7 @@ def _check(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]
         if found[name].is_floating_point() != wanted[name].is_floating_point()
     ]
     problems = [
-        f"{len(names)} {what}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
+        f"{len(names)} {what}: {', '.join(map(_short, names[:5]))}{', ...' if len(names) > 5 else ''}"
         for what, names in (
             ("missing", missing),
             ("unexpected", unexpected),
@@ -135,6 +178,12 @@ def _check(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]
         problems.append("the file holds a predictor alone, whose codec is a catalogue entry's: load it by its name")
     if problems:
         raise MismatchError(f"{path} does not fit its spec; " + "; ".join(problems))
+
+
+def _short(text: str) -> str:
+    """A name, with what is said of it, as far as a line of a message can hold it, and printed so that it is one."""
+    text = text if text.isprintable() else repr(text)
+    return text if len(text) <= 200 else f"{text[:100]}...{text[-60:]}"
 
 
 def half_precision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -150,9 +199,12 @@ def half_precision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def save_weights(path: Path, spec: ModelSpec, state: Mapping[str, Tensor]) -> None:
-    """Write tensors and spec to one safetensors file; `path` appears whole or not at all."""
+    """Write tensors and spec to one safetensors file; `path` appears whole or not at all.
+
+    The same model always gives the same bytes: more than one key of metadata would be written in any order.
+    """
     tensors = {name: t.detach().cpu().contiguous() for name, t in state.items()}
-    write_atomically(path, save(tensors, {SPEC_KEY: json.dumps(spec.to_dict()), "format": "pt"}))
+    write_atomically(path, save(tensors, {SPEC_KEY: json.dumps(spec.to_dict())}))
 
 
 def save_folder(folder: Path, spec: ModelSpec, state: Mapping[str, Tensor]) -> None:

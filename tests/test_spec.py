@@ -2,11 +2,12 @@ import json
 import pickle
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stzoo.errors import SpecError
-from stzoo.models import ARCHITECTURES, build
+from stzoo.models import ARCHITECTURES, build, config_of
 from stzoo.spec import ModelSpec
 
 GOOD = {"arch": "tau", "frames_in": 4, "frames_out": 2, "channels": 3, "height": 16, "width": 32}
@@ -40,6 +41,13 @@ def test_is_frozen_all_the_way_down() -> None:
         ({"value_range": [1.0, 0.0]}, "low must be below high"),
         ({"value_range": [1.0]}, "must have 2"),
         ({"params": 3}, "must be a mapping"),
+        ({"params": {"hid_s": float("nan")}}, r"spec\.params\.hid_s is nan; it must be finite"),
+        ({"params": {"hid_s": [{"x": 2**63}]}}, r"spec\.params\.hid_s\[0\]\.x is 9223372036854775808; .* 64 bits"),
+        ({"params": {"hid_s": 10**5000}}, r"spec\.params\.hid_s is an absurdly large int"),
+        ({"arch": 10**5000}, r"spec\.arch is an absurdly large int; it must be of type str"),
+        ({"\ud800": 1}, r"spec\.'\\ud800' is not a known key"),
+        ({"x" * 10**6: 1}, r"spec\.'x{99}\.\.\. is not a known key"),
+        ({"mean": "x" * 10**6}, r"spec\.mean is 'x{99}\.\.\.; it must be a list"),
     ],
 )
 def test_what_is_wrong_is_named(change: dict[str, object], named: str) -> None:
@@ -96,6 +104,56 @@ def test_any_json_is_a_spec_or_a_spec_error(values: dict[str, object]) -> None:
     except SpecError:
         return
     assert ModelSpec.from_dict(spec.to_dict()) == spec
+
+
+def test_a_spec_cannot_ask_for_more_parameters_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a terabyte of them."""
+    large = ModelSpec.from_dict(GOOD | {"params": {"hid_t": 8192, "mlp_ratio": 16, "n_t": 64}})
+    for device in ("cpu", "meta"):
+        with pytest.raises(
+            SpecError, match=r"would have 148,\d+,\d+,\d+ parameters, more than the 500,000,000 .*STZOO_"
+        ):
+            build(large, device)
+    small = ModelSpec.from_dict(GOOD | {"params": {"hid_s": 4, "hid_t": 8, "n_s": 2, "n_t": 2}})
+    count = sum(t.numel() for t in build(small).state_dict().values())
+    monkeypatch.setenv("STZOO_MAX_PARAMETERS", str(count))
+    build(small)
+    monkeypatch.setenv("STZOO_MAX_PARAMETERS", str(count - 1))
+    with pytest.raises(SpecError, match=f"would have {count:,} parameters, more than the {count - 1:,}"):
+        build(small)
+    monkeypatch.setenv("STZOO_MAX_PARAMETERS", "1000000000000000")
+    assert next(build(large, "meta").parameters()).is_meta
+    for bad in ("0", "-1", "1e9", "many", "1" * 5000, "\u0661"):
+        monkeypatch.setenv("STZOO_MAX_PARAMETERS", bad)
+        with pytest.raises(SpecError, match=r"STZOO_MAX_PARAMETERS is '.*it must be a whole number"):
+            build(small)
+
+
+def test_the_parts_of_a_modular_design_are_counted_too() -> None:
+    predictor = {"arch": "predrnn", "params": {"layers": 32, "hidden": 4096, "kernel": 31}}
+    with pytest.raises(SpecError, match=r"in the predictor: this predrnn would have [\d,]+ parameters"):
+        build(
+            ModelSpec(
+                arch="modular", frames_in=1, frames_out=1, channels=1, height=64, width=64,
+                params={"codec": {"arch": "vqvae", "params": {"dim": 8}}, "predictor": predictor},
+            ),
+            "meta",
+        )  # fmt: skip
+
+
+def test_counting_first_does_not_change_what_is_drawn() -> None:
+    """The seed of a training run decides its weights, whatever was looked at before."""
+    spec = ModelSpec.from_dict(GOOD | {"params": {"hid_s": 4, "hid_t": 8, "n_s": 2, "n_t": 2}})
+    torch.manual_seed(0)
+    built = build(spec).state_dict()
+    torch.manual_seed(0)
+    made = ARCHITECTURES["tau"].module(spec, config_of(spec)).state_dict()
+    assert all(torch.equal(built[name], made[name]) for name in made)
+
+
+def test_lists_of_layers_are_bounded() -> None:
+    with pytest.raises(SpecError, match=r"spec\.params\.lstm has 100000 values; it may have 32 at most"):
+        build(ModelSpec.from_dict(GOOD | {"arch": "phydnet", "params": {"lstm": [1] * 100_000}}), "meta")
 
 
 def test_every_architecture_has_a_frozen_config() -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import os
 import struct
 import zlib
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor
 
 from stzoo.data import Clip, Reading, Split
-from stzoo.errors import DataError
+from stzoo.errors import DataError, WeightsError
 
 CANVAS, DIGIT = 64, 28
 FREE = CANVAS - DIGIT  # a digit's corner moves in [0, FREE]
@@ -38,8 +37,16 @@ HELD_OUT = 10_000  # of the 60,000 training digits, the last ones validate and a
 TRAIN_SEED, VALIDATION_SEED, VALIDATION_COUNT = 1, 2, 10_000
 
 IDX_FILES = {
-    "train": ("train-images-idx3-ubyte.gz", "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"),
-    "test": ("t10k-images-idx3-ubyte.gz", "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"),
+    "train": (
+        "train-images-idx3-ubyte.gz",
+        9_912_422,
+        "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+    ),
+    "test": (
+        "t10k-images-idx3-ubyte.gz",
+        1_648_877,
+        "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+    ),
 }
 
 
@@ -219,25 +226,12 @@ def download(folder: Path, base: str) -> None:
     """Fetch the two IDX files from ``base/NAME`` over https into `folder`; what has the right sha256 stays as it is.
 
     Raises:
-        DataError: `base` is not https, a request fails, or a file has another sha256 (nothing is left behind).
+        DataError: `base` is not https, it cannot be read, or a file has another sha256 (which is not kept).
     """
-    import requests
+    from stzoo.hub.download import download as fetch
 
-    if not base.startswith("https://"):
-        raise DataError(f"{base} is not an https address")
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, sha256 in IDX_FILES.values():
-        path = folder / name
-        if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256:
-            continue
+    for name, size, sha256 in IDX_FILES.values():
         try:
-            response = requests.get(f"{base.rstrip('/')}/{name}", timeout=60)
-            response.raise_for_status()
-        except requests.RequestException as error:
-            raise DataError(f"cannot fetch {name} from {base}: {error}") from error
-        found = hashlib.sha256(response.content).hexdigest()
-        if found != sha256:
-            raise DataError(f"{base}/{name} has sha256 {found}, expected {sha256}; not kept")
-        partial = path.with_suffix(".part")
-        partial.write_bytes(response.content)
-        os.replace(partial, path)
+            fetch(f"{base.rstrip('/')}/{name}", folder / name, size, sha256)
+        except WeightsError as error:
+            raise DataError(str(error)) from error

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from stzoo import environment
 from stzoo.data import Clip, Reading, Split
 from stzoo.errors import DataError, FramesError
 from stzoo.frames.images import fit
@@ -210,7 +211,7 @@ def decoded(path: Path, reading: Reading, decode: Decode, first: int = 0, last: 
     what it was made from, so a changed video is decoded anew.
     """
     size = (reading.channels, reading.height, reading.width)
-    folder = Path(os.environ.get("STZOO_HOME", Path.home() / ".cache" / "stzoo")) / "frames"
+    folder = environment.home() / "frames"
     if reading.channels not in (1, 3):
         raise DataError(f"{path} holds pictures, gray or in colour; this model reads {reading.channels} channels")
     made = folder / f"{_identity(path, size, decode)}.uint8"

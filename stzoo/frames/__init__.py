@@ -23,7 +23,8 @@ from stzoo.frames.images import (
     check_folder,
     check_image,
     images_to_tensor,
-    read_images,
+    iterate_images,
+    resized,
     tensor_to_image,
     write_images,
 )
@@ -32,6 +33,8 @@ from stzoo.spec import ModelSpec
 
 if TYPE_CHECKING:
     import xarray as xr
+
+_MAX_VALUES = 2**28  # read from a file that may hold next to nothing, and says that the rest is all the same
 
 
 def read(
@@ -89,23 +92,37 @@ def _read_path(path: Path, wanted: Wanted, layout: str | None, resize: bool) -> 
             return read_array(open_array(path), _unresized(wanted, resize), layout)
         if kind == "field":
             with opened(path) as field:
+                _check_volume(field, wanted)
                 return read_dataarray(field, _unresized(wanted, resize))
         if path.suffix.lower() in VIDEO and not path.is_dir():
-            images = _last_images(read_video(path, wanted.every), wanted, resize)
+            images = read_video(path, wanted.every)
         else:
-            images = read_images(path, wanted.every, wanted.last)
-        return _read_images(images, wanted, resize)
+            images = iterate_images(path, wanted.every, wanted.last)
+        return _read_images(_last_images(images, wanted, resize), wanted, resize)
     except FramesError as error:
         raise error if str(path) in str(error) else FramesError(f"{path}: {error}") from error
 
 
+def _check_volume(field: xr.DataArray, wanted: Wanted) -> None:
+    """Raises `FramesError` where the frames that the model reads, of all samples, are too many values to read."""
+    values = field.size // max(1, field.sizes["time"]) * (wanted.last or 1)
+    if values > _MAX_VALUES:
+        raise FramesError(
+            f"the last {wanted.last} frames hold {values:,} values; at most {_MAX_VALUES:,} are read at once"
+        )
+
+
 def _last_images(images: Iterator[Image.Image], wanted: Wanted, resize: bool) -> list[Image.Image]:
-    """Those that the model reads, one more than these in memory. A wrong size is found at the first image."""
+    """Those that the model reads, one more than these in memory; resized ones at once, for they may be much smaller.
+
+    A wrong size is found at the first image.
+    """
     kept: deque[Image.Image] = deque(maxlen=wanted.last)
+    spec = wanted.spec
     for image in images:
         if not kept:
-            check_image(image, wanted.spec, wanted.stride, resize)
-        kept.append(image)
+            check_image(image, spec, wanted.stride, resize)
+        kept.append(resized(image, spec.channels, spec.height, spec.width) if resize else image)
     return list(kept)
 
 

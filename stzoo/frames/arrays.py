@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,11 @@ from stzoo.errors import FramesError
 from stzoo.frames.files import replacing
 from stzoo.frames.layout import find_layout, from_bchw, to_btchw
 from stzoo.frames.values import fill_missing, from_units, to_units
-from stzoo.spec import ModelSpec
+from stzoo.spec import ModelSpec, shown
 
 ARRAYS = (".npy", ".npz")
+MAX_UNPACKED = 2**30  # bytes of an array in a .npz file, which has to be unpacked whole; one in a .npy file is mapped
+_MOST_ARRAYS = 1000  # of a .npz file
 _DTYPES = ("uint8", "uint16", "int8", "int16", "float16", "float32", "float64")
 
 
@@ -122,11 +124,13 @@ def _unscaled(dtype: str) -> FramesError:
 def open_array(path: Path) -> np.ndarray:
     """The array of a ``.npy`` file, mapped; or of a ``.npz`` file, in memory: `frames`, or the only one that may be it.
 
+    Whatever NumPy and zipfile raise on bytes that nobody has checked (it is of many kinds), the file is damaged.
+
     Raises:
         FramesError: no such file, a damaged one, one of pickled objects, or several arrays that may be meant.
     """
     if not path.is_file():
-        raise FramesError(f"{path} does not exist")
+        raise FramesError(f"{path} {'is no file' if path.exists() else 'does not exist'}")
     try:
         if path.suffix.lower() == ".npy":
             return np.load(path, mmap_mode="r", allow_pickle=False)
@@ -134,36 +138,49 @@ def open_array(path: Path) -> np.ndarray:
             return _only(file)
     except FramesError:
         raise
-    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:
         raise FramesError(f"{path} is damaged or no array file: {error}") from error
 
 
 def _only(file: Any) -> np.ndarray:
-    """Of an open ``.npz`` file."""
+    """Of an open ``.npz`` file. Only the array that is returned is unpacked: of the others the headers are read."""
     if not isinstance(file, np.lib.npyio.NpzFile):
         raise ValueError("not a zip file of arrays")
     names = ["frames"] if "frames" in file.files else file.files
-    read = {name: _plain(file, name) for name in names}
-    arrays = {name: array for name, array in read.items() if array is not None and _may_be_frames(array)}
-    if len(arrays) != 1:
-        found = f"several, {', '.join(arrays)}" if arrays else f"none among {', '.join(file.files) or 'no arrays'}"
+    if len(names) > _MOST_ARRAYS:
+        raise FramesError(f"expected one array of frames, or one named frames; there are {len(names)} arrays")
+    sizes = {name: size for name in names if (size := _size_of_frames(file, name)) is not None}
+    if len(sizes) != 1:
+        found = f"several, {_listed(sizes)}" if sizes else f"none among {_listed(file.files) or 'no arrays'}"
         raise FramesError(f"expected one array of frames, or one named frames; there are {found}: load it, and pass it")
-    return next(iter(arrays.values()))
+    ((name, size),) = sizes.items()
+    if size > MAX_UNPACKED:
+        raise FramesError(
+            f"{shown(name)} unpacks to {size:,} bytes, more than {MAX_UNPACKED:,}; save it as a .npy file, of which no "
+            "more is read than is needed"
+        )
+    return file[name]
 
 
-def _plain(file: np.lib.npyio.NpzFile, name: str) -> np.ndarray | None:
-    """None where the array is one of pickled objects, which are never read; or where there is no array."""
-    try:
-        content = file[name]
-        return content if isinstance(content, np.ndarray) else None
-    except ValueError as error:
-        if "allow_pickle" in str(error):
+def _listed(names: Iterable[str]) -> str:
+    return shown(", ".join(names), 300).strip("'")
+
+
+def _size_of_frames(file: np.lib.npyio.NpzFile, name: str) -> int | None:
+    """Bytes that the array unpacks to, as its header says; None where it cannot be frames, or is no array."""
+    packed = file.zip
+    assert packed is not None
+    with packed.open(name if name in packed.NameToInfo else f"{name}.npy") as member:
+        version = np.lib.format.read_magic(member)
+        if version not in _HEADERS:  # of which only structured arrays have need
             return None
-        raise
+        shape, _, dtype = _HEADERS[version](member)
+    return math.prod(shape) * dtype.itemsize if dtype.kind in "uif" and 3 <= len(shape) <= 5 else None
 
 
-def _may_be_frames(array: np.ndarray) -> bool:
-    return array.dtype.kind in "uif" and 3 <= array.ndim <= 5
+_HEADERS: Mapping[tuple[int, int], Callable[[Any], tuple[tuple[int, ...], bool, np.dtype]]] = MappingProxyType(
+    {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+)
 
 
 def write_array(path: Path, array: np.ndarray) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from stzoo.errors import FramesError, MissingExtraError
 from stzoo.frames.arrays import Source, Wanted, read_array
+from stzoo.frames.fields import check_netcdf, check_zarr
 from stzoo.frames.files import replacing
 from stzoo.frames.layout import find_layout
 
@@ -65,7 +66,7 @@ def read_dataarray(frames: xr.DataArray, wanted: Wanted) -> Source:
     times = _times(frames, wanted)
     try:
         last = frames.isel(time=which).compute().transpose(*axes.values())
-    except (OSError, RuntimeError) as error:
+    except Exception as error:  # of a file: whatever its library raises on damaged bytes
         raise FramesError(f"the values cannot be read: {error}") from error
     source = read_array(last.to_numpy(), wanted.taken(), layout)
 
@@ -168,16 +169,23 @@ def _time(tick: Any, dtype: np.dtype) -> np.ndarray:
 def opened(path: Path) -> Iterator[xr.DataArray]:
     """The one variable of a netCDF or Zarr file that has a dimension `time` and two more; loaded by who needs it.
 
+    What a file wants beyond itself is refused (`stzoo.frames.fields`). Whatever the libraries raise on bytes that
+    nobody has checked (it is of many kinds), the file is damaged.
+
     Raises:
         MissingExtraError: xarray, or what it reads such files with, is absent.
         FramesError: no such file, a damaged one, or not one such variable.
     """
     xarray, options = _xarray(path)
-    if not path.exists():
-        raise FramesError(f"{path} does not exist")
+    zarr = path.suffix.lower() == ".zarr"
+    if not (path.is_dir() if zarr else path.is_file()):
+        raise FramesError(f"{path} {f'is no {path.suffix} store' if path.exists() else 'does not exist'}")
     try:
+        (check_zarr if zarr else check_netcdf)(path)
         dataset = xarray.open_dataset(path, **options)
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+    except FramesError:
+        raise
+    except Exception as error:
         raise FramesError(f"{path} is damaged or no {path.suffix} file: {error}") from error
     with dataset:
         names = [name for name, each in dataset.data_vars.items() if "time" in each.dims and each.ndim >= 3]
@@ -211,7 +219,8 @@ def _xarray(path: Path) -> tuple[Any, dict[str, Any]]:
     """The module, and how it opens such a file."""
     zarr = path.suffix.lower() == ".zarr"
     try:
-        import_module("zarr" if zarr else "netCDF4")
+        for name in ("zarr",) if zarr else ("netCDF4", "h5py"):
+            import_module(name)
         xarray = import_module("xarray")
     except ImportError as error:
         raise MissingExtraError(f'{path.suffix} files need an extra: pip install "stzoo[array]"') from error

@@ -3,32 +3,47 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageSequence, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from stzoo.errors import FramesError
 from stzoo.frames.files import replacing
-from stzoo.frames.layout import find_layout
+from stzoo.frames.layout import check_pixels, find_layout
 from stzoo.spec import ModelSpec
 
 _MODES = {1: "L", 3: "RGB"}
 _EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV")
 ANIMATED = (".gif", ".png", ".apng", ".webp")
 STILL = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+MAX_FRAMES, MAX_ANIMATION_PIXELS = 2**16, 2**30  # of one animation, which is decoded from its start; then it is a video
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF")  # not all of Pillow's, which runs Ghostscript for one of them
+_LONGEST = 1000  # shortest frames that one frame may last
 
 
 def fit(image: Image.Image, channels: int, height: int, width: int) -> np.ndarray:
-    """(C, H, W) uint8: gray or RGB, resized without aliasing. Raises `FramesError` for deep pixels."""
+    """(C, H, W) uint8: what `resized` makes of an image."""
+    array = np.asarray(resized(image, channels, height, width))
+    return array[None] if channels == 1 else np.ascontiguousarray(array.transpose(2, 0, 1))
+
+
+def resized(image: Image.Image, channels: int, height: int, width: int) -> Image.Image:
+    """Gray or RGB, without aliasing.
+
+    Raises:
+        FramesError: deep pixels, or an image that was opened but cannot be read.
+    """
     if image.mode not in _EIGHT_BIT:
         raise FramesError(f"an image has mode {image.mode}, which has no 8-bit scale; pass an array instead")
-    image = image.convert(_MODES[channels]).resize((width, height), Image.Resampling.BILINEAR)
-    array = np.asarray(image)
-    return array[None] if channels == 1 else np.ascontiguousarray(array.transpose(2, 0, 1))
+    try:
+        return image.convert(_MODES[channels]).resize((width, height), Image.Resampling.BILINEAR)
+    except (OSError, ValueError, TypeError, SyntaxError) as error:  # one of the caller's, read from its file only now
+        raise FramesError(f"an image cannot be read: {error}") from error
 
 
 def check_image(image: Image.Image, spec: ModelSpec, stride: int | None, resize: bool) -> None:
@@ -76,49 +91,91 @@ def array_to_images(array: np.ndarray) -> list[Image.Image]:
 
 
 def read_images(path: Path, every: int = 1, last: int | None = None) -> list[Image.Image]:
-    """All frames of an animated GIF, PNG or WebP, or all images of a folder in natural order (2 before 10).
+    """What `iterate_images` yields."""
+    return list(iterate_images(path, every, last))
 
-    Of these the first of each `every`, and of these the `last` so many; None: all.
+
+def iterate_images(path: Path, every: int = 1, last: int | None = None) -> Iterator[Image.Image]:
+    """The frames of an animated GIF, PNG or WebP, or the images of a folder in natural order (2 before 10).
+
+    Of these the first of each `every`, and of these the `last` so many; None: all. No more than one is in memory.
 
     Raises:
-        FramesError: nothing there, nothing that is an image, or a damaged file; the message names it.
+        FramesError: nothing there, nothing that is an image, a damaged file, or one that claims to hold absurdly much;
+            the message names it.
     """
-    kept = slice(None if last is None else -last, None)
-    if path.is_dir():
-        files = sorted((p for p in path.iterdir() if p.suffix.lower() in STILL), key=natural)
-        if not files:
-            raise FramesError(f"{path} holds no images ({', '.join(STILL)})")
-        return [_read(file)[0] for file in files[::every][kept]]
-    if not path.is_file():
-        raise FramesError(f"{path} does not exist")
-    return _read(path)[::every][kept]
-
-
-def iterate_images(path: Path) -> Iterator[Image.Image]:
-    """Like `read_images`; of a folder no more than one image in memory."""
     if not path.is_dir():
-        yield from _read(path)
+        yield from _played(path, every, last)
         return
-    for file in sorted((p for p in path.iterdir() if p.suffix.lower() in STILL), key=natural):
-        yield _read(file)[0]
+    files = sorted((p for p in path.iterdir() if p.suffix.lower() in STILL), key=natural)
+    if not files:
+        raise FramesError(f"{path} holds no images ({', '.join(STILL)})")
+    for file in _kept(range(len(files)), every, last):
+        yield next(_stored(files[file]))[0]
 
 
-def _read(path: Path) -> list[Image.Image]:
+def _kept(numbers: range, every: int, last: int | None) -> range:
+    every_kth = numbers[::every]
+    return every_kth if last is None else every_kth[-last:]
+
+
+def _played(path: Path, every: int, last: int | None) -> Iterator[Image.Image]:
+    """Frames of one animation at equal intervals. It is decoded twice: only at its end is known which frames those are.
+
+    Writers store a still moment as one frame that lasts longer: it counts as often.
+    """
+    ends = np.cumsum(_repeats([duration for _, duration in _stored(path)]))  # of each, in intervals
+    chosen = _kept(range(int(ends[-1])), every, last)
+    if len(chosen) > MAX_FRAMES:
+        raise FramesError(f"{path}: its {len(ends)} frames last for {len(chosen)} of the shortest, too many to read")
+    wanted = Counter(np.searchsorted(ends, chosen, side="right").tolist())
+    for number, (image, _) in enumerate(_stored(path)):
+        for _ in range(wanted[number]):
+            yield image
+
+
+def _repeats(durations: list[float]) -> list[int]:
+    shortest = min(durations)
+    if shortest <= 0 or any(duration % shortest for duration in durations):
+        return [1] * len(durations)
+    return [min(round(duration / shortest), _LONGEST) for duration in durations]
+
+
+def _stored(path: Path) -> Iterator[tuple[Image.Image, float]]:
+    """The frames that a file holds, and for how long each is shown: 0 where the file does not say.
+
+    Sizes are looked at before pixels are decoded. Whatever Pillow raises on bytes that nobody has checked (it is of
+    many kinds), the file is damaged.
+    """
+    if not path.is_file():
+        raise FramesError(f"{path} {'is no file' if path.exists() else 'does not exist'}")
+    pixels = 0
     try:
-        with Image.open(path) as file:
-            return _evenly([(frame.copy(), frame.info.get("duration", 0)) for frame in ImageSequence.Iterator(file)])
+        with Image.open(path, formats=_FORMATS) as file:
+            for number in range(MAX_FRAMES + 1):
+                try:
+                    file.seek(number)
+                except EOFError:
+                    if number == 0:
+                        raise
+                    return
+                check_pixels(file.width, file.height)
+                pixels += file.width * file.height
+                if number == MAX_FRAMES or pixels > MAX_ANIMATION_PIXELS:
+                    raise FramesError(
+                        f"an animation of more than {MAX_FRAMES:,} frames or {MAX_ANIMATION_PIXELS:,} pixels; "
+                        "make it a video, which may be of any length"
+                    )
+                image = file.copy()
+                duration = file.info.get("duration", 0)
+                image.info = {}  # a file's own words, some of which mean something to Pillow
+                yield image, duration if isinstance(duration, (int, float)) else 0
+    except FramesError as error:
+        raise FramesError(f"{path}: {error}") from error
     except UnidentifiedImageError as error:
-        raise FramesError(f"{path} is no image that Pillow can read") from error
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise FramesError(f"{path} is no image that can be read ({', '.join(_FORMATS)})") from error
+    except Exception as error:
         raise FramesError(f"{path} is damaged: {error}") from error
-
-
-def _evenly(frames: list[tuple[Image.Image, float]]) -> list[Image.Image]:
-    """Frames at equal intervals. Writers store a still moment as one frame that lasts longer: it counts as often."""
-    shortest = min(duration for _, duration in frames)
-    if shortest <= 0 or any(duration % shortest for _, duration in frames):
-        return [image for image, _ in frames]
-    return [image for image, duration in frames for _ in range(min(round(duration / shortest), 1000))]
 
 
 def check_folder(path: Path) -> None:
@@ -151,4 +208,4 @@ def write_images(path: Path, images: list[Image.Image], seconds: float = 0.1) ->
 
 
 def natural(path: Path) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name.lower())]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.name.lower())]

@@ -7,6 +7,7 @@ from torch import Tensor
 from stzoo.errors import FramesError
 from stzoo.spec import ModelSpec
 
+MAX_PIXELS = 2**25  # of one frame: 7680x4320 fits. Files that claim more are refused before they are decoded
 LAYOUTS = ("THW", "TCHW", "THWC", "BTHW", "BTCHW", "BTHWC")
 
 
@@ -38,6 +39,12 @@ def find_layout(shape: tuple[int, ...], spec: ModelSpec, stride: int | None, lay
         channels_fit = [c for c in candidates if _axes(shape, c)["C"] == spec.channels]
         _check(shape, (channels_fit or candidates)[0], spec, stride)
     return fitting[0]
+
+
+def check_pixels(width: int, height: int) -> None:
+    """Raises `FramesError` where no frame is of that size, whatever a file says."""
+    if not 0 < width * height <= MAX_PIXELS or width < 0:
+        raise FramesError(f"frames of {width}x{height} pixels; one may have 1 to {MAX_PIXELS:,}")
 
 
 def to_btchw(frames: Tensor, layout: str) -> Tensor:
@@ -77,6 +84,8 @@ def _problem(shape: tuple[int, ...], layout: str, spec: ModelSpec, stride: int |
     if axes["T"] < spec.frames_in:
         return f"expected at least {spec.frames_in} past frames, given {axes['T']} ({_text(shape)} read as {layout})"
     height, width = axes["H"], axes["W"]
+    if height * width > MAX_PIXELS:
+        return f"a frame may have {MAX_PIXELS:,} pixels, given {height}x{width} ({_text(shape)} read as {layout})"
     if stride is None:
         if (height, width) == (spec.height, spec.width):
             return None

@@ -1,21 +1,35 @@
-"""Video files, through PyAV (extra `video`), one frame at a time: a file of any length fits into memory."""
+"""Video files, through PyAV (extra `video`), one frame at a time: a file of any length fits into memory.
+
+FFmpeg, which decodes them, also knows playlists and scripts, whatever the name of the file that they are in, and opens
+what these name, here or in the network. So it is handed an open file and no way to open another, and only the formats
+that are videos themselves; and it is told how large a frame may be before it decodes one.
+"""
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 from types import ModuleType
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
 
 from stzoo.errors import FramesError, MissingExtraError
 from stzoo.frames.files import replacing
+from stzoo.frames.layout import MAX_PIXELS, check_pixels
+from stzoo.spec import shown
 
 VIDEO = (".avi", ".mp4", ".mkv", ".mov", ".webm", ".mpg", ".mpeg", ".m4v")
 WRITTEN = (".mp4", ".avi")
+_MOV = ("mov", "mp4")  # FFmpeg's names, of which a file may be
+_OTHERS = ("avi", "matroska", "webm", "mpeg", "mpegts", "mpegvideo", "m4v")
+_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"moof", b"sidx")  # a .mp4 begins so
+_MAX_DECODED = str(MAX_PIXELS * 9 // 8)  # with the edges that FFmpeg adds
+_LARGE = 2**23  # pixels: more than 3840x2160 has
 _FEW = 3  # frames that a header may promise too many: writers count those they left out as unchanged
 
 
@@ -28,21 +42,83 @@ def read_video(path: Path, every: int = 1) -> Iterator[Image.Image]:
     """
     av = _pyav()
     if not path.is_file():
-        raise FramesError(f"{path} does not exist")
+        raise FramesError(f"{path} {'is no file' if path.exists() else 'does not exist'}")
     try:
-        with av.open(str(path)) as container:
+        with path.open("rb") as file, _opened(av, file) as container:
             if not container.streams.video:
                 raise FramesError(f"{path} holds no video")
             stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
+            if stream.codec_context is None:
+                raise FramesError(f"{path} holds a video of a kind that cannot be decoded here")
+            width, height = stream.codec_context.width, stream.codec_context.height  # 0 where no header says
+            check_pixels(max(1, width), max(1, height))
+            stream.thread_type = "AUTO" if width * height <= _LARGE else "SLICE"  # AUTO decodes several frames at once
+            stream.codec_context.options = {"max_pixels": _MAX_DECODED}  # a size may change on the way
             count = 0
             for count, frame in enumerate(container.decode(stream), 1):
+                check_pixels(frame.width, frame.height)
                 if (count - 1) % every == 0:
                     yield frame.to_image()
             if count + max(_FEW, stream.frames // 20) < stream.frames or not count:
                 raise FramesError(f"{path} is cut short: its header promises {stream.frames} frames, {count} are there")
-    except (av.FFmpegError, OSError) as error:
+    except FramesError as error:
+        raise error if str(path) in str(error) else FramesError(f"{path}: {error}") from error
+    except Exception as error:  # whatever it raises on bytes that nobody has checked
         raise FramesError(f"{path} is damaged or no video: {error}") from error
+
+
+def _opened(av: ModuleType, file: BinaryIO) -> Any:
+    """The container in a file, of one of the formats above, from which FFmpeg can open nothing else."""
+    head = file.read(8)
+    formats = _MOV if head[4:] in _BOXES else _OTHERS
+    if formats is _MOV:
+        _check_boxes(file)
+    file.seek(0)
+    options = {
+        "format_whitelist": ",".join(formats), "protocol_whitelist": "none", "max_pixels": _MAX_DECODED
+    }  # fmt: skip
+    return av.open(file, "r", options=options, io_open=_nothing_else)
+
+
+def _nothing_else(url: str, flags: int, options: dict[str, str]) -> BinaryIO:
+    raise PermissionError(f"it refers to {shown(url)}, which is not opened")
+
+
+def _check_boxes(file: BinaryIO) -> None:
+    """A table of one line may claim frames without number, of each of which FFmpeg makes a note before it reads any.
+
+    Raises:
+        ValueError: a table with more frames than the file has bytes; or a packed part, in which FFmpeg would find one.
+    """
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+
+        def number(at: int) -> int:
+            return int.from_bytes(content[at : at + 4], "big")
+
+        for start, end in _outside_frames(content):
+            for name in (b"stsz", b"trun", b"cmov"):
+                found = content.find(name, start, end)
+                while found >= 0:
+                    count = number(found + 12) * max(1, number(found + 8)) if name == b"stsz" else number(found + 8)
+                    is_box = (
+                        number(max(0, found - 4)) <= end - found + 4
+                    )  # else four letters that stand there by chance
+                    if is_box and (count > len(content) or name == b"cmov"):
+                        raise ValueError(f"its part {name.decode()} claims more than the file can hold")
+                    found = content.find(name, found + 1, end)
+
+
+def _outside_frames(content: mmap.mmap) -> Iterator[tuple[int, int]]:
+    """The parts of a .mp4 file that are not its frames themselves, in which any four letters may stand by chance."""
+    start, size = 0, len(content)
+    while start < size:
+        length, name = int.from_bytes(content[start : start + 4], "big"), content[start + 4 : start + 8]
+        if length == 1:
+            length = int.from_bytes(content[start + 8 : start + 16], "big")
+        end = min(size, start + length) if length >= 8 else size  # 0: to the end of the file
+        if name != b"mdat":
+            yield start, end
+        start = end
 
 
 def write_video(path: Path, images: Iterable[Image.Image], seconds: float = 0.1) -> None:

@@ -1,5 +1,6 @@
 """The closed table of architectures: name -> (Config, Module). A module is built as ``Module(spec, config)``."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -23,7 +24,10 @@ from stzoo.models.simvp import SimVp, SimVpConfig
 from stzoo.models.tau import Tau, TauConfig
 from stzoo.models.tctn import Tctn, TctnConfig
 from stzoo.models.vqvae import VqVae, VqVaeConfig
-from stzoo.spec import ModelSpec, from_mapping
+from stzoo.spec import ModelSpec, from_mapping, shown
+
+MAX_PARAMETERS = 500_000_000  # tensor elements, 2 GB in float32: ten times the largest configuration of the papers
+MAX_PARAMETERS_VARIABLE = "STZOO_MAX_PARAMETERS"
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ def config_of(spec: ModelSpec) -> Any:
     """
     if spec.arch not in ARCHITECTURES:
         close = get_close_matches(spec.arch, ARCHITECTURES, n=3)
-        raise SpecError(f"spec.arch is {spec.arch!r}; it may be {', '.join(close or ARCHITECTURES)}")
+        raise SpecError(f"spec.arch is {shown(spec.arch)}; it may be {', '.join(close or ARCHITECTURES)}")
     return from_mapping(ARCHITECTURES[spec.arch].config, spec.params, "spec.params")
 
 
@@ -74,16 +78,48 @@ def check_kind(spec: ModelSpec, kind: Literal["forecaster", "codec"], name: str)
 
 
 def build(spec: ModelSpec, device: str | torch.device = "cpu") -> nn.Module:
-    """The module a spec describes, freshly initialised, on `device` ("meta" allocates nothing). Raises `SpecError`."""
+    """The module a spec describes, freshly initialised, on `device` ("meta" allocates nothing).
+
+    It is built on meta first, which takes milliseconds whatever a spec asks for, and is looked at there.
+
+    Raises:
+        SpecError: `params` are wrong, or ask for more tensor elements than `max_parameters` allows; or the frames'
+            size is one that the architecture cannot take.
+    """
     config = config_of(spec)
-    with torch.device(device):
-        module = ARCHITECTURES[spec.arch].module(spec, config)
+    module_class = ARCHITECTURES[spec.arch].module
+    with torch.device("meta"):
+        module = module_class(spec, config)
+    _check_size(spec, module)
     stride = stride_of(module)
     if stride is not None and (spec.height % stride or spec.width % stride):
         raise SpecError(
             f"spec.height x spec.width is {spec.height}x{spec.width}; this {spec.arch} needs multiples of {stride}"
         )
-    return module
+    if torch.device(device).type == "meta":
+        return module
+    with torch.device(device):
+        return module_class(spec, config)
+
+
+def max_parameters() -> int:
+    """How many tensor elements a spec may ask for: 500 million, or what STZOO_MAX_PARAMETERS says."""
+    given = os.environ.get(MAX_PARAMETERS_VARIABLE, "")
+    if not given:
+        return MAX_PARAMETERS
+    if not (given.isascii() and given.isdecimal() and len(given) < 20 and int(given) > 0):
+        raise SpecError(f"{MAX_PARAMETERS_VARIABLE} is {shown(given)}; it must be a whole number, at least 1")
+    return int(given)
+
+
+def _check_size(spec: ModelSpec, module: nn.Module) -> None:
+    """Parameters and buffers are counted. Raises `SpecError` where there are too many."""
+    asked, limit = sum(tensor.numel() for tensor in module.state_dict().values()), max_parameters()
+    if asked > limit:
+        raise SpecError(
+            f"this {spec.arch} would have {asked:,} parameters, more than the {limit:,} that are allowed; where it is "
+            f"meant so, set the environment variable {MAX_PARAMETERS_VARIABLE} to a larger number"
+        )
 
 
 def stride_of(module: nn.Module) -> int | None:

@@ -16,6 +16,8 @@ from stzoo.errors import SpecError
 from stzoo.models.recurrent import zero_plane
 from stzoo.spec import ModelSpec, bounded
 
+MAX_LAYERS = 32  # of the residual branch, as many as the other recurrent architectures may have
+
 
 @dataclass(frozen=True)
 class PhyDNetConfig:
@@ -37,6 +39,8 @@ class PhyDNetConfig:
             raise SpecError(f"spec.params.width is {self.width}; it must be a multiple of 16")
         if self.kernel % 2 == 0:
             raise SpecError(f"spec.params.kernel is {self.kernel}; it must be odd")
+        if len(self.lstm) > MAX_LAYERS:
+            raise SpecError(f"spec.params.lstm has {len(self.lstm)} values; it may have {MAX_LAYERS} at most")
 
 
 class State(NamedTuple):

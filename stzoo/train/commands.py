@@ -12,16 +12,17 @@ from typing import Any
 
 from stzoo import catalog
 from stzoo.codec import Codec, load_codec
-from stzoo.data.options import chosen, definition_of, protocol_name
+from stzoo.data.options import chosen
 from stzoo.errors import SpecError
 from stzoo.forecaster import load
 from stzoo.models import build
+from stzoo.publishing.commands import measurements
 from stzoo.spec import ModelSpec
 from stzoo.train.fine_tuning import RECIPE, fine_tune
 from stzoo.train.loop import default_device, train
 from stzoo.train.objectives import check
 from stzoo.train.pace import Pace, pace
-from stzoo.train.pack import Measurement, pack
+from stzoo.train.pack import pack
 from stzoo.train.recipe import Recipe, read_recipe
 from stzoo.train.shuffled import endless
 
@@ -103,9 +104,8 @@ def _changes(arguments: argparse.Namespace) -> dict[str, int]:
 def _check_budget(arguments: argparse.Namespace, options: Sequence[str]) -> None:
     for option in options:
         given = getattr(arguments, option)
-        for value in given if isinstance(given, list) else [given]:
-            if value is not None and not 0 < value < math.inf:
-                raise SpecError(f"--{option.replace('_', '-')} is {value}; it must be positive")
+        if given is not None and not 0 < given < math.inf:
+            raise SpecError(f"--{option.replace('_', '-')} is {given}; it must be positive")
 
 
 def _tell(arguments: argparse.Namespace, best: Path, dataset: str) -> None:
@@ -127,24 +127,12 @@ def run_pace(arguments: argparse.Namespace) -> Pace:
 def run_pack(arguments: argparse.Namespace) -> None:
     """Enter a run's best weights in this checkout, with their figures at each horizon that was asked for."""
     entry = catalog.info(arguments.name)
-    spec, codec = entry.spec, entry.kind == "codec"
-    if arguments.skip_bad:
-        raise SpecError("--skip-bad would measure a part of the protocol under the name of the whole")
-    if codec and arguments.horizons:
-        raise SpecError("--horizons are for forecasters")
-    _check_budget(arguments, ("horizons",))
-    dataset, data = chosen(arguments, spec, entry.dataset)
-    measurements = []
-    for steps in [1] if codec else arguments.horizons or [spec.frames_out]:
-        protocol = protocol_name(dataset, spec.frames_in, steps, codec=codec, every=arguments.every)
-        command = f"stzoo evaluate {entry.name} --data DIR"
-        command += "" if codec or steps == spec.frames_out else f" --steps {steps}"
-        command += "" if dataset == entry.dataset else f" --dataset {dataset}"
-        command += "" if arguments.every == 1 else f" --every {arguments.every}"
-        command += "" if arguments.precision == "float32" else f" --precision {arguments.precision}"
-        clips = data.split("test", spec.frames_in, steps)
-        measurements.append(Measurement(protocol, clips, definition_of(dataset), command))
     for report in pack(
-        entry.name, arguments.run_folder, measurements, arguments.hardware, arguments.precision, arguments.after
+        entry.name,
+        arguments.run_folder,
+        measurements(arguments, entry),
+        arguments.hardware,
+        arguments.precision,
+        arguments.after,
     ):
         print(report)

@@ -12,6 +12,7 @@ from stzoo import frames as room
 from stzoo.errors import FramesError
 from stzoo.forecaster import Forecaster
 from stzoo.frames.arrays import open_array, write_array
+from stzoo.frames.images import read_images
 from stzoo.spec import ModelSpec
 
 
@@ -132,9 +133,85 @@ def test_arrays_that_are_pictures_can_be_written_as_such(frames: np.ndarray, tmp
     colour = np.stack([frames, frames[::-1], 255 - frames], 1)
     for array, plain in ((frames, frames), (colour, colour.transpose(0, 2, 3, 1)), (frames[..., None], frames)):
         room.write(tmp_path / "a.png", array)
-        back = room.read_images(tmp_path / "a.png")
+        back = read_images(tmp_path / "a.png")
         np.testing.assert_array_equal(np.stack([np.asarray(i) for i in back]), plain)
     for array in (frames / 255, frames[:, None].repeat(2, 1), frames[None, :, None]):
         with pytest.raises(FramesError, match="are no pictures"):
             room.write(tmp_path / "b.png", array)
     assert not (tmp_path / "b.png").exists()
+
+
+def header(shape: object, dtype: object = "|u1") -> bytes:
+    """The start of a .npy file."""
+    text = repr({"descr": dtype, "fortran_order": False, "shape": shape}).encode()
+    return b"\x93NUMPY\2\0" + len(text).to_bytes(4, "little") + text
+
+
+HEADERS = {
+    "more bytes than there are": header((10**6, 16, 16)),
+    "more bytes than 64 bits count": header((2**40, 2**40, 16)),
+    "a side beyond 64 bits": header((2**80, 16, 16)),
+    "a side below nothing": header((-4, 16, 16)),
+    "objects": header((4, 16, 16), "|O"),
+    "structures": header((4, 16, 16), [("a", "|u1")]),
+    "dates": header((32, 2, 2), "<M8[ns]"),
+    "text": header((4, 16, 16), "|S1"),
+    "sides that are no numbers": header(("a", None, 16)),
+    "no mapping": b"\x93NUMPY\1\0\x02\0[]",
+    "what Python cannot parse": b"\x93NUMPY\1\0\x10\x27" + b"(" * 10_000,
+    "another version": b"\x93NUMPY\x09\0\x02\0{}",
+    "an endless header": b"\x93NUMPY\2\0\xff\xff\xff\xff",
+}
+
+
+@pytest.mark.parametrize("what", HEADERS)
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+def test_adversarial_headers_are_refused(what: str, suffix: str, forecaster: Forecaster, tmp_path: Path) -> None:
+    path, content = tmp_path / f"a{suffix}", HEADERS[what] + bytes(1024)
+    path.write_bytes(content)
+    if suffix == ".npz":
+        with zipfile.ZipFile(path, "w") as file:
+            file.writestr("frames.npy", content)
+    with pytest.raises(FramesError, match=rf"a\{suffix}"):
+        forecaster.predict(path)
+
+
+def test_an_npz_file_that_would_unpack_to_more_than_fits_is_refused(forecaster: Forecaster, tmp_path: Path) -> None:
+    """The claim is of 100 GB; what follows is looked at no more."""
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("frames.npy", header((400_000_000, 16, 16)) + bytes(10**7))
+    with pytest.raises(
+        FramesError, match=r"a\.npz: '?frames'? unpacks to 102,400,000,000 bytes, .*save it as a \.npy file"
+    ):
+        forecaster.predict(tmp_path / "a.npz")
+
+
+def test_arrays_that_are_not_meant_are_not_unpacked(forecaster: Forecaster, frames: np.ndarray, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("other.npy", header((10**15,)) + bytes(10))
+        file.writestr("mine.npy", header(frames.shape) + frames.tobytes())
+    np.testing.assert_array_equal(forecaster.predict(tmp_path / "a.npz"), forecaster.predict(frames))
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as file:
+        for i in range(1001):
+            file.writestr(f"{i}.npy", b"")
+    with pytest.raises(FramesError, match="there are 1001 arrays"):
+        forecaster.predict(tmp_path / "a.npz")
+
+
+def test_what_is_no_file_is_not_opened(forecaster: Forecaster, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.npy")
+    (tmp_path / "b.npz").mkdir()
+    for name in ("a.npy", "b.npz"):
+        with pytest.raises(FramesError, match=rf"{name} is no file"):
+            forecaster.predict(tmp_path / name)
+
+
+def test_frames_of_absurd_size_are_not_read(forecaster: Forecaster, tmp_path: Path) -> None:
+    with (tmp_path / "a.npy").open("wb") as file:
+        file.write(header((4, 65536, 65536)))
+        try:
+            file.truncate(file.tell() + 2**34)  # a hole
+        except OSError:
+            pytest.skip("this file system has no files of such a size")
+    with pytest.raises(FramesError, match=r"a\.npy: a frame may have 33,554,432 pixels, given 65536x65536"):
+        forecaster.predict(tmp_path / "a.npy")

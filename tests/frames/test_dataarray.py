@@ -1,4 +1,6 @@
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -319,3 +321,113 @@ def test_era5(spec: ModelSpec) -> None:
         np.testing.assert_array_equal(future.values, model.rollout(field.values, 24))
     with pytest.raises(FramesError, match="given 33x49"):
         model.predict(path)
+
+
+def saved(field: Any, path: Path) -> Path:
+    field.drop_vars("level").to_netcdf(path, engine="netcdf4")
+    return path
+
+
+def test_a_file_that_refers_to_another_is_refused(forecaster: Forecaster, field: Any, tmp_path: Path) -> None:
+    """HDF5 would open what it names, and hand on what stands there."""
+    h5py = pytest.importorskip("h5py")
+    saved(field, tmp_path / "other.nc")
+    (tmp_path / "secret").write_bytes(bytes(2048))
+    for how in ("link", "virtual", "external"):
+        path = tmp_path / f"{how}.nc"
+        with h5py.File(path, "w") as file:
+            if how == "link":
+                file["x"] = h5py.ExternalLink(str(tmp_path / "other.nc"), "/t2m")
+            elif how == "virtual":
+                layout = h5py.VirtualLayout((6, 16, 16), "f4")
+                layout[:] = h5py.VirtualSource(str(tmp_path / "other.nc"), "t2m", (6, 16, 16))
+                file.create_virtual_dataset("x", layout)
+            else:
+                file.create_dataset("x", (6, 16, 16), "u1", external=[(str(tmp_path / "secret"), 0, 1536)])
+        with pytest.raises(FramesError, match=rf"{how}\.nc refers to another file, which is not opened"):
+            forecaster.predict(path)
+
+
+def test_axes_and_chunks_of_absurd_size_are_refused(forecaster: Forecaster, tmp_path: Path) -> None:
+    """All that is in these files is what their values are where nothing was written."""
+    netcdf4 = pytest.importorskip("netCDF4")
+    sizes = {
+        "axis": ((10**10, 16, 16), None, r"'time' has 10,000,000,000 values along one axis"),
+        "chunk": ((8, 2**20, 2**20), (1, 2**14, 2**14), r"'v' is stored in chunks of [\d,]+ values"),
+        "frame": ((8, 2**14, 2**14), (1, 16, 16), r"a frame may have 33,554,432 pixels, given 16384x16384"),
+    }
+    for name, (shape, chunks, message) in sizes.items():
+        with netcdf4.Dataset(tmp_path / f"{name}.nc", "w") as file:
+            for dimension, size in zip(("time", "y", "x"), shape, strict=True):
+                file.createDimension(dimension, size)
+            file.createVariable("time", "f8", ("time",), chunksizes=(min(shape[0], 1024),))
+            file.createVariable("v", "u1", ("time", "y", "x"), chunksizes=chunks or (1, 16, 16), zlib=True)
+        with pytest.raises(FramesError, match=message):
+            forecaster.predict(tmp_path / f"{name}.nc")
+    with netcdf4.Dataset(tmp_path / "samples.nc", "w") as file:
+        for dimension, size in {"sample": 2**22, "time": 8, "y": 16, "x": 16}.items():
+            file.createDimension(dimension, size)
+        file.createVariable("v", "u1", ("sample", "time", "y", "x"), chunksizes=(1, 8, 16, 16), zlib=True)
+    with pytest.raises(
+        FramesError, match=r"samples\.nc: the last 4 frames hold 4,294,967,296 values; at most 268,435,456"
+    ):
+        forecaster.predict(tmp_path / "samples.nc")
+
+
+@pytest.mark.parametrize("suffix", [".nc", ".nc4"])
+@pytest.mark.parametrize("kind", ["NETCDF4", "NETCDF3_CLASSIC"])
+def test_damaged_netcdf_files_are_named(
+    suffix: str, kind: Any, forecaster: Forecaster, field: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    field.drop_vars("level").to_netcdf(path, engine="netcdf4", format=kind)
+    whole = path.read_bytes()
+    assert forecaster.predict(path).shape == (4, 16, 16)
+    for content in (b"", b"CDF\1", b"no netCDF" * 99, whole[:100], whole[: len(whole) // 2], whole[:8] + bytes(2000)):
+        path.write_bytes(content)
+        with pytest.raises(FramesError, match=rf"a\{suffix}"):
+            forecaster.predict(path)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(FramesError, match=rf"a\{suffix} is no {suffix} store"):
+        forecaster.predict(path)
+
+
+def test_damaged_zarr_stores_are_named(forecaster: Forecaster, field: Any, tmp_path: Path) -> None:
+    pytest.importorskip("zarr")
+    for version in (2, 3):
+        whole, path = tmp_path / f"whole{version}.zarr", tmp_path / "a.zarr"
+        field.drop_vars("level").to_zarr(whole, zarr_format=version, consolidated=False)
+        assert forecaster.predict(whole).shape == (4, 16, 16)
+        name = ".zarray" if version == 2 else "zarr.json"
+        good = json.loads((whole / "t2m" / name).read_text())
+        codec = {"id": "pickle", "name": "pickle"}
+        key = "filters" if version == 2 else "codecs"
+        grid = {"chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [2**20, 16, 16]}}}
+        bad: list[tuple[str, str]] = [
+            ("{", "damaged or no .zarr file"),
+            ("[]", "damaged or no .zarr file"),
+            ("[" * 100_000, "damaged or no .zarr file"),
+            (" " * 2**21, "no description of an array"),
+            (json.dumps(good | {"shape": [-1, 16, 16]}), "a.zarr"),
+            (json.dumps(good | {"shape": [10**18, 10**18, 10**18]}), "a.zarr"),
+            (json.dumps(good | {key: [codec]}), "packed with 'pickle', which is not unpacked here"),
+            (
+                json.dumps(good | ({"chunks": [2**20, 16, 16]} if version == 2 else grid)),
+                "chunks of 268,435,456 values",
+            ),
+        ]
+        for content, message in bad:
+            shutil.rmtree(path, ignore_errors=True)
+            shutil.copytree(whole, path)
+            (path / "t2m" / name).write_text(content)
+            with pytest.raises(FramesError, match=message):
+                forecaster.predict(path)
+        for chunk in [p for p in (path / "t2m").rglob("*") if p.is_file() and p.name != name]:
+            chunk.write_bytes(b"garbage" if chunk.name[0].isdigit() else chunk.read_bytes())
+        (path / "t2m" / name).write_text(json.dumps(good))
+        with pytest.raises(FramesError, match=r"a\.zarr: the values cannot be read"):
+            forecaster.predict(path)
+    (tmp_path / "file.zarr").write_bytes(b"PK")
+    with pytest.raises(FramesError, match=r"file\.zarr is no \.zarr store"):
+        forecaster.predict(tmp_path / "file.zarr")

@@ -1,9 +1,12 @@
 import gc
 import os
+import struct
 import sys
+import threading
 import weakref
 from collections.abc import Iterator
 from fractions import Fraction
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -194,3 +197,136 @@ def test_real_recordings(forecaster: Forecaster) -> None:
         expected = [np.asarray(i.convert("L").resize((16, 16), Image.Resampling.BILINEAR)) / 255 for i in seen[-4:]]
         np.testing.assert_allclose(source.past[0, :, 0].numpy(), expected, atol=1e-6)
         assert forecaster.predict(seen)[0].size == (160, 120)
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[str, list[str]]]:
+    """An address on this machine, and what was asked for there."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_error(404)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{httpd.server_port}", asked
+        httpd.shutdown()
+        thread.join()
+
+
+SCRIPTS = {
+    "an HLS playlist": "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{}\n#EXT-X-ENDLIST\n",
+    "an HLS playlist with a key": (
+        '#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXT-X-KEY:METHOD=AES-128,URI="{0}"\n#EXTINF:1,\n{0}\n#EXT-X-ENDLIST\n'
+    ),
+    "a concat script": "ffconcat version 1.0\nfile {}\n",
+    "a concat script without a header": "file '{}'\n",
+    "a DASH manifest": (
+        '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" '
+        'profiles="urn:mpeg:dash:profile:isoff-on-demand:2011"><Period><AdaptationSet mimeType="video/mp4">'
+        '<Representation id="1" bandwidth="1"><BaseURL>{}</BaseURL></Representation></AdaptationSet></Period></MPD>'
+    ),
+    "a session description": (
+        "v=0\no=- 0 0 IN IP4 127.0.0.1\ns={}\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n"
+    ),
+    "a list of images": "{}",
+}
+
+
+@pytest.mark.parametrize("what", SCRIPTS)
+@pytest.mark.parametrize("suffix", [".mp4", ".avi", ".mkv"])
+def test_a_script_in_disguise_opens_nothing(
+    what: str, suffix: str, server: tuple[str, list[str]], forecaster: Forecaster, tmp_path: Path
+) -> None:
+    address, asked = server
+    record(tmp_path / "other.mp4", (16, 16))
+    path = tmp_path / f"a{suffix}"
+    for target in ("other.mp4", str(tmp_path / "other.mp4"), f"{address}/other.mp4", f"{address}/other.m3u8"):
+        path.write_text(SCRIPTS[what].format(target))
+        with pytest.raises(FramesError, match=rf"a\{suffix} is damaged or no video"):
+            forecaster.predict(path, resize=True)
+    assert asked == []
+
+
+def test_the_scripts_would_work_without_protection(tmp_path: Path) -> None:
+    """Else the test above says nothing."""
+    record(tmp_path / "other.mp4", (16, 16))
+    (tmp_path / "a.mp4").write_text(SCRIPTS["a concat script"].format("other.mp4"))
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 40
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "kind"),
+    [
+        ("a.mov", "mpeg4", "mov"), ("a.webm", "libvpx", "webm"), ("a.mpg", "mpeg1video", "mpeg"),
+        ("a.mpeg", "mpeg2video", "mpegts"), ("a.mpg", "mpeg1video", "mpeg1video"), ("a.m4v", "mpeg4", "m4v"),
+    ],
+)  # fmt: skip
+def test_every_kind_of_video_is_still_read(name: str, codec: str, kind: str, tmp_path: Path) -> None:
+    if codec not in av.codecs_available:
+        pytest.skip(f"PyAV was built without {codec}")
+    with av.open(str(tmp_path / name), "w", format=kind) as container:
+        stream = container.add_stream(codec, rate=Fraction(25))
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        for shade in SHADES[:9]:
+            pixels = np.full((32, 32, 3), shade, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
+    assert len(list(read_video(tmp_path / name))) == 9
+
+
+def patched(content: bytes, *changes: tuple[bytes, int, int]) -> bytes:
+    """With the number so many bytes behind the name of a part of the file set to another."""
+    new = bytearray(content)
+    for name, behind, number in changes:
+        at = new.index(name) + behind
+        new[at : at + 4] = struct.pack(">I", number)
+    return bytes(new)
+
+
+def test_frames_that_no_byte_stands_for_are_not_made_room_for(forecaster: Forecaster, tmp_path: Path) -> None:
+    """80 million of them in a file of a kilobyte took three gigabytes."""
+    path = record(tmp_path / "a.mp4", (16, 16))
+    whole = path.read_bytes()
+    path.write_bytes(patched(whole, (b"stsz", 8, 1), (b"stsz", 12, 80_000_000), (b"stsc", 12, 80_000_000)))
+    with pytest.raises(FramesError, match=r"a\.mp4 is damaged .*stsz claims more than the file can hold"):
+        forecaster.predict(path)
+    path.write_bytes(patched(whole, (b"udta", 0, int.from_bytes(b"cmov", "big"))))
+    with pytest.raises(FramesError, match=r"cmov claims more"):
+        forecaster.predict(path)
+    with av.open(str(path), "w", options={"movflags": "frag_keyframe+empty_moov"}) as container:
+        stream = container.add_stream("mpeg4", rate=Fraction(25))
+        stream.width, stream.height, stream.pix_fmt = 16, 16, "yuv420p"
+        for _ in range(9):
+            container.mux(stream.encode(av.VideoFrame(16, 16, "yuv420p")))
+        container.mux(stream.encode(None))
+    assert len(list(read_video(path))) == 9
+    path.write_bytes(patched(path.read_bytes(), (b"trun", 4, 1), (b"trun", 8, 80_000_000)))
+    with pytest.raises(FramesError, match=r"trun claims more"):
+        forecaster.predict(path)
+
+
+def test_absurd_sizes_are_refused_before_they_are_decoded(forecaster: Forecaster, tmp_path: Path) -> None:
+    codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=Fraction(25))
+        stream.width, stream.height, stream.pix_fmt = 16_000, 2_400, "yuv420p"
+        frame = av.VideoFrame(16_000, 2_400, "yuv420p")
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with pytest.raises(FramesError, match=r"a\.mkv: frames of 16000x2400 pixels; one may have 1 to 33,554,432"):
+        forecaster.predict(path, resize=True)
+
+
+def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.mp4")
+    with pytest.raises(FramesError, match=r"a\.mp4 is no file"):
+        list(read_video(tmp_path / "a.mp4"))

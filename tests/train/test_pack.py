@@ -2,22 +2,25 @@
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from stzoo import catalog
+from stzoo import catalog, hub
 from stzoo.data.digits import drawn_digits
 from stzoo.data.mmnist import MovingDigits
 from stzoo.errors import TrainingError
 from stzoo.forecaster import create, load
+from stzoo.publishing import entering
+from stzoo.publishing.entering import Measurement
 from stzoo.spec import ModelSpec
-from stzoo.train import pack as room
 from stzoo.train.loop import fingerprint
+from stzoo.train.pack import pack
 
 CLIPS = MovingDigits(drawn_digits(), 9, 6, 3, 3)
-PROTOCOL = room.Measurement("p", CLIPS, "stzoo", "stzoo evaluate one")
+PROTOCOL = Measurement("p", CLIPS, "stzoo", "stzoo evaluate one")
 SPEC = ModelSpec(
     arch="tau", frames_in=3, frames_out=3, channels=1, height=64, width=64,
     params={"hid_s": 4, "hid_t": 8, "n_s": 2, "n_t": 2, "mlp_ratio": 2, "patch": 4},
@@ -25,7 +28,7 @@ SPEC = ModelSpec(
 
 
 @pytest.fixture
-def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A manifest with one entry without weights, and an empty folder of checkpoints."""
     entry = {
         "summary": "s", "dataset": "mmnist", "spec": SPEC.to_dict(), "weights": None,
@@ -33,11 +36,13 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     }  # fmt: skip
     manifest = tmp_path / "weights_manifest.json"
     manifest.write_text(json.dumps({"schema": 1, "models": {"one": entry}}))
-    monkeypatch.setattr(room, "manifest_path", lambda: manifest)
-    monkeypatch.setattr(catalog, "entries", lambda: catalog.parse_manifest(manifest.read_bytes()))
-    monkeypatch.setattr(room, "entries", catalog.entries)
-    monkeypatch.setattr(room, "CHECKPOINTS", tmp_path / "checkpoints")
-    return tmp_path
+    monkeypatch.setattr(catalog, "manifest_path", lambda: manifest)
+    monkeypatch.setattr(catalog, "CHECKPOINTS", tmp_path / "checkpoints")
+    monkeypatch.setattr(hub, "CHECKPOINTS", tmp_path / "checkpoints")
+    catalog.entries.cache_clear()
+    yield tmp_path
+    monkeypatch.undo()
+    catalog.entries.cache_clear()
 
 
 def a_run(folder: Path, level: float) -> Path:
@@ -59,7 +64,7 @@ def a_run(folder: Path, level: float) -> Path:
 
 
 def test_a_run_becomes_an_entry(checkout: Path) -> None:
-    (report,) = room.pack("one", a_run(checkout / "run", 0.5), [PROTOCOL], "a machine")
+    (report,) = pack("one", a_run(checkout / "run", 0.5), [PROTOCOL], "a machine")
     entry = catalog.parse_manifest((checkout / "weights_manifest.json").read_bytes())["one"]
     assert entry.weights is not None
     assert entry.training is not None
@@ -74,19 +79,38 @@ def test_a_run_becomes_an_entry(checkout: Path) -> None:
 
 
 def test_only_a_better_one_replaces_it(checkout: Path) -> None:
-    room.pack("one", a_run(checkout / "good", 0.0), [PROTOCOL], "a machine")
+    pack("one", a_run(checkout / "good", 0.0), [PROTOCOL], "a machine")
     before = {p: p.read_bytes() for p in [*checkout.glob("*.json"), *(checkout / "checkpoints").iterdir()]}
     with pytest.raises(TrainingError, match="no better than the present"):
-        room.pack("one", a_run(checkout / "bad", 0.5), [PROTOCOL], "a machine")
+        pack("one", a_run(checkout / "bad", 0.5), [PROTOCOL], "a machine")
     assert {p: p.read_bytes() for p in [*checkout.glob("*.json"), *(checkout / "checkpoints").iterdir()]} == before
 
 
+@pytest.mark.parametrize("present", [False, True])
+def test_where_the_manifest_cannot_be_written_the_file_is_not_there_either(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, present: bool
+) -> None:
+    if present:
+        pack("one", a_run(checkout / "run", 0.5), [PROTOCOL], "a machine")
+    files = [*checkout.glob("*.json"), *(checkout / "checkpoints").glob("*")]
+    before = {p: p.read_bytes() for p in files}
+
+    def full(path: Path, content: bytes) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(entering, "write_atomically", full)
+    with pytest.raises(OSError, match="no space left"):
+        pack("one", a_run(checkout / "better", 0.0), [PROTOCOL], "a machine")
+    files = [*checkout.glob("*.json"), *(checkout / "checkpoints").glob("*")]
+    assert {p: p.read_bytes() for p in files} == before
+
+
 def test_figures_of_another_protocol_replace_nothing(checkout: Path) -> None:
-    room.pack("one", a_run(checkout / "good", 0.5), [PROTOCOL], "a machine")
+    pack("one", a_run(checkout / "good", 0.5), [PROTOCOL], "a machine")
     other = dataclasses.replace(PROTOCOL, protocol="q")
     with pytest.raises(TrainingError, match="one is compared on p, which was not asked for"):
-        room.pack("one", a_run(checkout / "better", 0.0), [other], "a machine")
-    reports = room.pack("one", a_run(checkout / "better", 0.0), [other, PROTOCOL], "a machine")
+        pack("one", a_run(checkout / "better", 0.0), [other], "a machine")
+    reports = pack("one", a_run(checkout / "better", 0.0), [other, PROTOCOL], "a machine")
     assert [r.protocol for r in reports] == ["q", "p"]
 
 
@@ -95,10 +119,10 @@ def test_a_second_stage_names_its_first(checkout: Path) -> None:
     start = fingerprint(load(first / "best").module.state_dict())
     (second / "plan.json").write_text(json.dumps({"steps": 7, "start": start}))
     with pytest.raises(TrainingError, match="was fine-tuned; name --after"):
-        room.pack("one", second, [PROTOCOL], "a machine")
+        pack("one", second, [PROTOCOL], "a machine")
     with pytest.raises(TrainingError, match="was not fine-tuned from"):
-        room.pack("one", second, [PROTOCOL], "a machine", before=second)
-    room.pack("one", second, [PROTOCOL], "a machine", before=first)
+        pack("one", second, [PROTOCOL], "a machine", before=second)
+    pack("one", second, [PROTOCOL], "a machine", before=first)
     training = catalog.parse_manifest((checkout / "weights_manifest.json").read_bytes())["one"].training
     assert training is not None
     assert (training.sequences_seen, training.hours) == (160, 0.2)

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stzoo import environment
 from stzoo.models.gated_block import GatedBlock
 from stzoo.models.tau import Tau
 from stzoo.spec import ModelSpec
@@ -71,7 +72,7 @@ def _kernels() -> ctypes.CDLL:
     source = here / "kernels.cpp"
     code = b"".join(file.read_bytes() for file in (source, *sorted(here.glob("*.h"))))
     key = hashlib.sha256(code + " ".join([*_FLAGS, *sorted(_cpu_flags())]).encode()).hexdigest()[:16]
-    folder = Path(os.environ.get("STZOO_HOME", Path.home() / ".cache" / "stzoo")) / "kernels"
+    folder = environment.home() / "kernels"
     library = folder / f"fused_tau-{key}.so"
     if not library.is_file():
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,290 @@
+"""The model card of a saved folder: what the model does, how to load it, and what is known of exactly these weights."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from stzoo import catalog
+from stzoo.catalog import Entry, Metrics, Training
+from stzoo.errors import SpecError, WeightsError
+from stzoo.hub import file_sha256
+from stzoo.models import ARCHITECTURES, build
+from stzoo.spec import ModelSpec
+from stzoo.weights import CODEC_PREFIX, LoadReport, read_tensors
+
+README = "README.md"
+# Identifiers that a hub lists for filtering by licence; any other licence is "other", with its name beside.
+LICENSES = frozenset(
+    [
+        "afl-3.0",
+        "agpl-3.0",
+        "apache-2.0",
+        "artistic-2.0",
+        "bsd-2-clause",
+        "bsd-3-clause",
+        "bsl-1.0",
+        "cc-by-3.0",
+        "cc-by-4.0",
+        "cc-by-nc-3.0",
+        "cc-by-nc-4.0",
+        "cc-by-nc-nd-4.0",
+        "cc-by-nc-sa-3.0",
+        "cc-by-nc-sa-4.0",
+        "cc-by-nd-4.0",
+        "cc-by-sa-3.0",
+        "cc-by-sa-4.0",
+        "cc0-1.0",
+        "gpl-2.0",
+        "gpl-3.0",
+        "isc",
+        "lgpl-2.1",
+        "lgpl-3.0",
+        "mit",
+        "mpl-2.0",
+        "unlicense",
+    ]
+)
+_FIGURES = (  # field of Metrics, heading, decimals
+    ("mse", "MSE", 2), ("mae", "MAE", 2), ("ssim", "SSIM", 4), ("psnr", "PSNR", 2), ("csi_1", "CSI 1 mm/h", 3),
+    ("csi_5", "CSI 5 mm/h", 3), ("codes_used", "codes in use", 0), ("perplexity", "perplexity", 1),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What is said of a model's weights. What is None or empty is left out; nothing is guessed.
+
+    Attributes:
+        summary: what the weights are, in one sentence.
+        license: of the weights, such as "Apache-2.0" or "CC-BY-SA-4.0".
+        datasets: what they were trained on, such as ("mmnist",).
+        data_terms: the terms of that data.
+        citation: the papers to cite.
+        metrics: figures measured with exactly these weights.
+        training: what training took.
+    """
+
+    summary: str
+    license: str | None = None
+    datasets: tuple[str, ...] = ()
+    data_terms: str | None = None
+    citation: str | None = None
+    metrics: tuple[Metrics, ...] = ()
+    training: Training | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("summary", "license", "data_terms", "citation"):
+            text = getattr(self, name)
+            if text is None and name != "summary":
+                continue
+            if not isinstance(text, str) or not text.strip():
+                raise SpecError(f"card.{name} is {text!r}; it must be text")
+        for name, kind in (("datasets", str), ("metrics", Metrics)):
+            values = getattr(self, name)
+            if not isinstance(values, tuple) or not all(isinstance(v, kind) for v in values):
+                raise SpecError(f"card.{name} is {values!r}; it must be a tuple of {kind.__name__}")
+        if self.training is not None and not isinstance(self.training, Training):
+            raise SpecError(f"card.training is {self.training!r}; it must be a Training")
+
+
+def entry_card(entry: Entry) -> Card:
+    """What the catalogue says of an entry's weights."""
+    return Card(
+        summary=entry.summary, license=entry.license, datasets=(entry.dataset,), data_terms=entry.data_terms,
+        citation=entry.citation, metrics=entry.metrics, training=entry.training,
+    )  # fmt: skip
+
+
+def card_of(spec: ModelSpec, module: nn.Module, report: LoadReport) -> tuple[Card, str | None]:
+    """What is known of the weights in `module`, and the name of the catalogue entry whose they are.
+
+    Only where every tensor still is that of an entry's file, the entry's figures, licence and training are theirs.
+    Of other weights the card says where they come from and nothing else; the name is None.
+    """
+    if report.sha256 is None:
+        return Card(summary=f"Random weights, never trained, of the architecture {spec.arch}"), None
+    entry = _entry_of(report)
+    same = not report.adapted and _unchanged(module, report)
+    if entry is not None and same and entry.spec == spec:
+        return entry_card(entry), entry.name
+    origin = _place(report.source)
+    if entry is not None:  # the data's terms hold for what was made from these weights, too
+        origin = f"{entry.name} of the stzoo catalogue (trained on {entry.dataset}: {entry.data_terms})"
+    if same and entry is None:
+        return Card(summary=f"The weights of {origin}"), None
+    return Card(summary=f"Weights that began as those of {origin}, and were changed since"), None
+
+
+def readme(card: Card, spec: ModelSpec, name: str, repo: str | None = None) -> str:
+    """README.md of a folder called `name`, or of the repository `repo` ("user/name") that it is sent to.
+
+    Raises:
+        SpecError: `card` is no `Card`.
+    """
+    if not isinstance(card, Card):
+        raise SpecError(f"card is a {type(card).__name__}; it must be a stzoo.Card")
+    text = f"---\n{_front_matter(card, spec, name)}\n---\n\n# {name}\n\n{_body(card, spec, repo)}"
+    return f"{text}\n{_mark(text)}\n"
+
+
+def written_here(path: Path) -> bool:
+    """Is this file what `readme` returned, and nobody has edited it since?"""
+    try:
+        text, _, mark = path.read_text("utf-8").removesuffix("\n").rpartition("\n")
+    except (OSError, UnicodeDecodeError):
+        return False
+    return mark == _mark(text)
+
+
+def _mark(text: str) -> str:
+    """The last line of a card: it tells our own text from one that somebody wrote or edited."""
+    return f"<!-- stzoo card {hashlib.sha256(text.encode()).hexdigest()[:16]} -->"
+
+
+def _front_matter(card: Card, spec: ModelSpec, name: str) -> str:
+    from huggingface_hub import EvalResult, ModelCardData  # not before it is needed: it takes a while to import
+
+    codec = _is_codec(spec)
+    task = "image-reconstruction" if codec else "video-prediction"
+    results = [
+        EvalResult(
+            task_type=task,
+            dataset_type=card.datasets[0] if card.datasets else m.protocol,
+            dataset_name=m.protocol,
+            dataset_config=m.protocol,  # tells the horizons of one dataset apart
+            dataset_split="test",
+            metric_type=f.name,
+            metric_name=_title(f.name),
+            metric_value=getattr(m, f.name),
+        )
+        for m in card.metrics
+        for f in fields(Metrics)
+        if f.name not in ("protocol", "command") and getattr(m, f.name) is not None
+    ]
+    values: dict[str, Any] = {}
+    if card.license is not None:
+        values["license"] = card.license.lower()
+        if values["license"] not in LICENSES:
+            slug = re.sub(r"[^a-z0-9.]+", "-", card.license.lower()).strip("-.")
+            values |= {"license": "other", "license_name": slug or "other"}
+    if results:
+        values |= {"eval_results": results, "model_name": name}
+    tags = ["stzoo", "pytorch", "safetensors", task, spec.arch]
+    tags += [] if codec else ["spatiotemporal-forecasting"]
+    data = ModelCardData(library_name="stzoo", tags=tags, datasets=list(card.datasets) or None, **values)
+    return str(data.to_yaml())
+
+
+def _body(card: Card, spec: ModelSpec, repo: str | None) -> str:
+    parts = [card.summary.strip().removesuffix(".") + ".", _what(spec), _loading(spec, repo), "## Figures"]
+    parts += [_figures(card.metrics)] if card.metrics else ["No figures have been measured with these weights."]
+    if card.training is not None:
+        t = card.training
+        cost = f"{t.sequences_seen:,} sequences in {t.hours:g} h on {t.hardware}"
+        parts += ["## Training", f"{cost}. How:\n\n```\n{t.recipe}\n```"]
+    terms = [] if card.license is None else [f"Licence of the weights: {card.license}."]
+    terms += [] if not card.datasets else [f"Trained on: {', '.join(card.datasets)}."]
+    terms += [] if card.data_terms is None else [f"Terms of the data: {card.data_terms}."]
+    parts += ["## Terms", " ".join(terms)] if terms else []
+    parts += ["## Citation", card.citation] if card.citation is not None else []
+    return "\n\n".join(parts) + "\n"
+
+
+def _what(spec: ModelSpec) -> str:
+    """What goes in and what comes out."""
+    parameters = sum(p.numel() for p in build(spec, "meta").parameters())
+    shape = f"{spec.channels}x{spec.height}x{spec.width}"
+    if _is_codec(spec):
+        does = f"Turns frames of {shape} (channels x height x width) into a small grid of codes, and back."
+    else:
+        frames = f"{spec.frames_in} frame{'s' if spec.frames_in > 1 else ''} of {shape} (channels x height x width)"
+        does = f"Reads {frames}, forecasts the next {spec.frames_out}, and by `rollout` any number."
+    if spec.value_range is None:
+        does += " Values are in the units of the data."
+    else:
+        does += " Values lie in [{:g}, {:g}]; integers are scaled by their dtype.".format(*spec.value_range)
+    return f"{does} Architecture: `{spec.arch}`, {parameters:,} parameters."
+
+
+def _loading(spec: ModelSpec, repo: str | None) -> str:
+    source = '"path/to/this/folder")  # or "hf://user/repo"' if repo is None else f'"hf://{repo}")'
+    if _is_codec(spec):
+        return f"```python\nimport stzoo\n\ncodec = stzoo.load_codec({source}\npainted = codec.reconstruct(frames)\n```"
+    return f"```python\nimport stzoo\n\nmodel = stzoo.load({source}\nfuture = model.predict(frames)\n```"
+
+
+def _figures(metrics: Sequence[Metrics]) -> str:
+    """A table, one row a metric, persistence beside it, and the command that prints each protocol's."""
+    rows = []
+    for m in metrics:
+        for name, title, digits in _FIGURES:
+            found = [getattr(m, key, None) for key in (name, f"persistence_{name}")]
+            if found[0] is not None:
+                shown = ["" if v is None else f"{v:.{digits}f}" for v in found]
+                rows.append([m.protocol.replace("|", "\\|"), title, *shown])
+    beside = any(row[3] for row in rows)
+    head = ["protocol", "metric", "model", "persistence"]
+    lines = [row if beside else row[:3] for row in (head, ["---"] * 4, *rows)]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    says = "As `stzoo evaluate` defines them: MSE and MAE are summed over a frame, values in [0, 1], and averaged."
+    says += " Persistence repeats the last frame that was given." if beside else ""
+    commands = "\n".join(f"- {m.protocol}: `{m.command}`" for m in metrics)
+    return f"{table}\n\n{says} Printed by:\n\n{commands}"
+
+
+def _title(name: str) -> str:
+    """Of a field of `Metrics`, such as "MSE of persistence"."""
+    plain = name.removeprefix("persistence_")
+    return {n: title for n, title, _ in _FIGURES}[plain] + ("" if plain == name else " of persistence")
+
+
+def _is_codec(spec: ModelSpec) -> bool:
+    return ARCHITECTURES[spec.arch].kind == "codec"
+
+
+def _entry_of(report: LoadReport) -> Entry | None:
+    """The entry whose pinned file was loaded, with the codec that it pins."""
+    for entry in catalog.entries().values():
+        if entry.weights is not None and entry.weights.sha256 == report.sha256:
+            pinned = None if entry.codec is None else entry.codec.sha256
+            found = None if report.codec is None else _sha256(Path(report.codec))
+            return entry if found == pinned else None
+    return None
+
+
+def _unchanged(module: nn.Module, report: LoadReport) -> bool:
+    """Are the tensors those of the file that was loaded, and is that file still there? Compared as numbers."""
+    path = Path(report.source)
+    if _sha256(path) != report.sha256:
+        return False
+    try:
+        stored = read_tensors(path)
+        if report.codec is not None:
+            stored |= {CODEC_PREFIX + name: t for name, t in read_tensors(Path(report.codec)).items()}
+    except WeightsError:
+        return False
+    present = module.state_dict()
+    return stored.keys() == present.keys() and all(
+        torch.equal(t.double(), present[name].detach().cpu().double()) for name, t in stored.items()
+    )
+
+
+def _sha256(path: Path) -> str | None:
+    try:
+        return file_sha256(path)
+    except OSError:
+        return None
+
+
+def _place(source: str) -> str:
+    """Where a file came from, without what its path tells of somebody's machine."""
+    cached = re.search(r"models--([\w.-]+?)--([\w.-]+)[/\\]snapshots[/\\]([0-9a-f]{40})", source)
+    return "hf://{}/{}@{}".format(*cached.groups()) if cached else "/".join(Path(source).parts[-2:])

@@ -1,0 +1,160 @@
+"""Repositories of a Hugging Face compatible hub, through huggingface_hub: its cache, its environment, its log-in."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from stzoo.environment import offline
+from stzoo.errors import DownloadError, OfflineError, WeightsError
+
+REPO = r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*"
+COMMIT = r"[0-9a-f]{40}"
+
+
+class AbsentError(DownloadError):
+    """The repository is there, the file is not."""
+
+
+def parse(source: str) -> tuple[str, str | None]:
+    """ "hf://user/repo@revision" -> ("user/repo", "revision"), without @revision None. Raises `WeightsError`."""
+    match = re.fullmatch(rf"hf://({REPO})(?:@([\w./-]+))?", source, re.ASCII)
+    if match is None or ".." in source:
+        raise WeightsError(f"{source!r} is no hub source; write hf://user/repo or hf://user/repo@revision")
+    return match[1], match[2]
+
+
+def fetch(
+    repo: str, revision: str | None, name: str, *, cache_dir: Path | None = None, offline: bool, progress: bool = True
+) -> Path:
+    """One file of a repository, in huggingface_hub's cache.
+
+    Raises:
+        AbsentError: no such file there. OfflineError: it is not in the cache, and the network is off.
+        DownloadError: any other reason, in words, with what to do.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    at = f"{repo}@{revision}" if revision else repo
+
+    def ask() -> str:
+        return hf_hub_download(repo, name, revision=revision, cache_dir=cache_dir, local_files_only=offline)
+
+    try:
+        with _bars(progress):
+            try:
+                return Path(ask())
+            except Exception as error:
+                if not _passing(error):
+                    raise
+                time.sleep(1)
+                return Path(ask())
+    except LocalEntryNotFoundError as error:
+        if offline:
+            raise OfflineError(f"{at} has no {name} in the local cache, and the network is off") from error
+        raise DownloadError(f"the hub has not given {name} of {at}: {_reason(error)}") from error
+    except EntryNotFoundError as error:
+        raise AbsentError(f"{at} has no file {name}") from error
+    except RevisionNotFoundError as error:
+        raise DownloadError(f"{repo} has no revision {revision}") from error
+    except GatedRepoError as error:
+        raise DownloadError(
+            f"{repo} is gated: accept its terms on its page, then put your token in HF_TOKEN or run `hf auth login`"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise DownloadError(
+            f"no repository {repo} for you: check the name; a private one needs your token in HF_TOKEN, "
+            "or `hf auth login`"
+        ) from error
+    except Exception as error:  # those of the HTTP library, which differs between versions of huggingface_hub
+        raise DownloadError(f"cannot fetch {name} of {at}: {_reason(error)}") from error
+
+
+def push(
+    folder: Path, repo_id: str, *, private: bool = False, token: str | None = None, message: str | None = None
+) -> str:
+    """Send the files of a folder in one commit to a repository, which is made where it is not there yet.
+
+    Returns:
+        "hf://user/repo@<40 hex>", which `stzoo.load` opens.
+
+    Raises:
+        WeightsError: `repo_id` is not "user/repo", or the hub refused, with its reason. OfflineError.
+    """
+    if re.fullmatch(REPO, repo_id, re.ASCII) is None or ".." in repo_id:
+        raise WeightsError(f"{repo_id!r} is no repository; write user/repo")
+    if offline():
+        raise OfflineError(f"nothing is sent to {repo_id}: the network is off by STZOO_OFFLINE or HF_HUB_OFFLINE")
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    api = HfApi(token=token)
+    files = [CommitOperationAdd(file.name, file) for file in sorted(folder.iterdir())]
+    try:
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        commit = api.create_commit(repo_id, files, commit_message=message or "A model saved by stzoo")
+    except Exception as error:  # see `fetch`
+        raise WeightsError(
+            f"cannot publish to {repo_id}: {_reason(error)}; publishing needs a token that may write, in HF_TOKEN "
+            "or by `hf auth login`"
+        ) from error
+    if re.fullmatch(COMMIT, commit.oid) is None:
+        raise WeightsError(f"the hub's answer names no commit of {repo_id}, but {commit.oid!r}")
+    return f"hf://{repo_id}@{commit.oid}"
+
+
+def remove(file: Path) -> None:
+    """Take a damaged file out of huggingface_hub's cache, and nothing out of any other place.
+
+    A snapshot there links to its blob, which may link on to a store that repositories share.
+    """
+    cache = file.parents[3]  # of cache/models--user--repo/snapshots/commit/name
+    while file.is_relative_to(cache):
+        link = os.readlink(file) if file.is_symlink() else None
+        file.unlink(missing_ok=True)
+        if link is None:
+            return
+        file = Path(os.path.normpath(file.parent / link))
+
+
+def _passing(error: BaseException) -> bool:
+    """Did the body of a file fail in a way that another try may cure? huggingface_hub itself retries other requests."""
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+
+    if isinstance(error, HfHubHTTPError):
+        status = error.response.status_code if error.response is not None else None
+        return status is not None and status >= 500
+    local = isinstance(error, (EntryNotFoundError, ValueError)) or getattr(error, "errno", None) is not None
+    return not local  # the HTTP library's own errors, and a body of another length
+
+
+def _reason(error: BaseException) -> str:
+    """What the hub, or the network below it, said: the cause, where huggingface_hub says only that there is one."""
+    cause = error.__cause__
+    text = str(cause if cause is not None and "LocalEntry" in type(error).__name__ else error)
+    text = " ".join(text.split()).removesuffix("Please retry with `force_download=True`.").rstrip()
+    return text[:500] or type(error).__name__
+
+
+@contextmanager
+def _bars(progress: bool) -> Iterator[None]:
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    hide = not progress and not are_progress_bars_disabled()
+    if hide:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        if hide:
+            enable_progress_bars()
