@@ -69,7 +69,7 @@ def shown(value: Any, most: int = 100) -> str:
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # an integer of thousands of digits, lists a thousand deep
-        return f"an absurdly large {type(value).__name__}"
+        return f"a {'number' if isinstance(value, int) else type(value).__name__} of absurd size"
     return text if len(text) <= most else f"{text[:most]}..."
 
 

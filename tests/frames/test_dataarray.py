@@ -354,7 +354,7 @@ def test_axes_and_chunks_of_absurd_size_are_refused(forecaster: Forecaster, tmp_
     sizes = {
         "axis": ((10**10, 16, 16), None, r"'time' has 10,000,000,000 values along one axis"),
         "chunk": ((8, 2**20, 2**20), (1, 2**14, 2**14), r"'v' is stored in chunks of [\d,]+ values"),
-        "frame": ((8, 2**14, 2**14), (1, 16, 16), r"a frame may have 33,554,432 pixels, given 16384x16384"),
+        "frame": ((8, 2**13, 2**13), (1, 16, 16), r"a frame may have 33,554,432 pixels, given 8192x8192"),
     }
     for name, (shape, chunks, message) in sizes.items():
         with netcdf4.Dataset(tmp_path / f"{name}.nc", "w") as file:
