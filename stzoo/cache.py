@@ -5,7 +5,6 @@ In huggingface_hub's cache, which other libraries share, only repositories that 
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import time
@@ -21,8 +20,8 @@ from filelock import Timeout
 from stzoo import catalog, environment
 from stzoo.catalog import CONFIG_FILE, WEIGHTS_FILE
 from stzoo.errors import SpecError, UnknownModelError
+from stzoo.hub import huggingface, read_config
 from stzoo.hub.download import file_sha256, lock
-from stzoo.spec import ModelSpec
 
 _IDLE = 600.0  # seconds after which a part that nothing was written to belongs to nobody
 
@@ -69,7 +68,7 @@ def verified() -> list[tuple[Kept, tuple[Path, ...]]]:
     for kept in listed():
         bad = tuple(f for f in kept.files if kept.kind != "unfinished" and _damaged(f, kept.kind))
         for file in bad:
-            _remove(file)
+            huggingface.remove(file) if kept.kind == "hub" else _remove(file)
         found.append((kept, bad))
     return found
 
@@ -110,7 +109,7 @@ def _made() -> Iterator[Kept]:
     """What was made here, and can be made again."""
     folder = environment.home()
     frames, kernels = sorted((folder / "frames").glob("[!.]*.uint8")), sorted((folder / "kernels").glob("*.so"))
-    parts = [f for f in (folder / "frames").glob(".*.uint8.*") if time.time() - f.stat().st_mtime > _IDLE]
+    parts = [f for f in (folder / "frames").glob(".*.uint8.*") if _idle(f)]
     if frames:
         yield _kept("frames", "frames", frames)
     if kernels:
@@ -138,7 +137,7 @@ def _repositories() -> list[Any]:
 
     try:
         found = scan_cache_dir().repos
-    except CacheNotFound:
+    except (CacheNotFound, ValueError):  # ValueError: it is no folder
         return []
     published = {s.partition("@")[0] for e in catalog.entries().values() if e.weights for s in e.weights.sources}
     return [
@@ -154,8 +153,8 @@ def _repositories() -> list[Any]:
 
 def _is_ours(snapshot: Path) -> bool:
     try:
-        ModelSpec.from_dict(json.loads((snapshot / CONFIG_FILE).read_bytes()))
-    except (OSError, ValueError, RecursionError, SpecError):
+        read_config(snapshot / CONFIG_FILE)
+    except (OSError, SpecError):
         return False
     return (snapshot / WEIGHTS_FILE).exists()
 
@@ -170,22 +169,33 @@ def _clear_repository(repo: str) -> int:
 
 
 def _kept(name: str, kind: Kind, files: list[Path]) -> Kept:
-    facts = [file.stat() for file in files]
-    used = max(max(f.st_atime, f.st_mtime) for f in facts)
-    return Kept(name, kind, tuple(files), sum(f.st_size for f in facts), datetime.fromtimestamp(used))
+    facts = {}
+    for file in files:
+        with suppress(FileNotFoundError):  # another process has finished or removed it meanwhile
+            facts[file] = file.stat()
+    used = max((max(f.st_atime, f.st_mtime) for f in facts.values()), default=0.0)
+    return Kept(name, kind, tuple(facts), sum(f.st_size for f in facts.values()), datetime.fromtimestamp(used))
+
+
+def _idle(part: Path) -> bool:
+    with suppress(FileNotFoundError):
+        return time.time() - part.stat().st_mtime > _IDLE
+    return False
 
 
 def _damaged(file: Path, kind: str) -> bool:
-    if kind in ("frames", "kernels"):
-        return not file.stat().st_size
     name = file.name.partition(".")[0]
-    return re.fullmatch(r"[0-9a-f]{64}", name) is not None and file_sha256(file) != name
+    with suppress(FileNotFoundError):
+        if kind in ("frames", "kernels"):
+            return not file.stat().st_size
+        return re.fullmatch(r"[0-9a-f]{64}", name) is not None and file_sha256(file) != name
+    return False
 
 
 def _remove(file: Path) -> int:
     """Bytes that are free again: none, where the file is being written, or has gone meanwhile."""
     target = file.with_name(file.name[1:].removesuffix(".part")) if file.name.endswith(".part") else None
-    with suppress(FileNotFoundError, Timeout):
+    with suppress(FileNotFoundError, Timeout, NotImplementedError):
         size = file.lstat().st_size
         if target is None:
             os.unlink(file)

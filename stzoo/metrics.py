@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from skimage.metrics import structural_similarity
 
+from stzoo import environment
 from stzoo.errors import DataError, MissingExtraError
 
 Metric = Callable[[np.ndarray, np.ndarray, np.ndarray | None], np.ndarray]
@@ -133,6 +135,9 @@ def _lpips_network() -> Any:
         import lpips as package
     except ImportError as error:
         raise MissingExtraError('LPIPS needs an extra: pip install "stzoo[metrics]"') from error
+    backbone = Path(torch.hub.get_dir()) / "checkpoints"
+    if environment.offline() and not any(backbone.glob("alexnet-*.pth")):
+        raise DataError(f"the backbone of LPIPS is not in {backbone}, and the network is off")
     try:
         return package.LPIPS(net="alex", verbose=False).eval()
     except (OSError, RuntimeError) as error:

@@ -122,6 +122,23 @@ except errors.OfflineError as error:
     assert "nothing is sent to user/model" in done.stdout
 
 
+def test_no_dataset_is_fetched_offline(tmp_path: Path) -> None:
+    done = without_sockets(
+        f"""
+from pathlib import Path
+from stzoo import errors
+from stzoo.data.mmnist import download
+
+try:
+    download(Path({str(tmp_path)!r}), "https://127.0.0.1:9")
+except errors.DataError as error:
+    print(error)
+""",
+        STZOO_OFFLINE="1",
+    )
+    assert "the network is off" in done.stdout, done.stderr
+
+
 def test_online_the_same_sources_are_asked() -> None:
     done = without_sockets(SOURCES + 'stzoo.load("tau-mmnist")')
     assert done.returncode == 66  # so the tests above would see a socket

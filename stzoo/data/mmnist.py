@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stzoo import environment
 from stzoo.data import Clip, Reading, Split
 from stzoo.errors import DataError, WeightsError
 
@@ -226,12 +227,17 @@ def download(folder: Path, base: str) -> None:
     """Fetch the two IDX files from ``base/NAME`` over https into `folder`; what has the right sha256 stays as it is.
 
     Raises:
-        DataError: `base` is not https, it cannot be read, or a file has another sha256 (which is not kept).
+        DataError: `base` is not https or cannot be read, the network is off, or a file has another sha256 (which is
+            not kept).
     """
     from stzoo.hub.download import download as fetch
+    from stzoo.hub.download import file_sha256
 
     for name, size, sha256 in IDX_FILES.values():
+        path = folder / name
+        if environment.offline() and not (path.is_file() and file_sha256(path) == sha256):
+            raise DataError(f"{folder} holds no {name}, and the network is off")
         try:
-            fetch(f"{base.rstrip('/')}/{name}", folder / name, size, sha256)
+            fetch(f"{base.rstrip('/')}/{name}", path, size, sha256)
         except WeightsError as error:
             raise DataError(str(error)) from error

@@ -34,7 +34,7 @@ from stzoo.spec import ModelSpec
 if TYPE_CHECKING:
     import xarray as xr
 
-_MAX_VALUES = 2**28  # read from a file that may hold next to nothing, and says that the rest is all the same
+_MAX_VALUES = 2**26  # read from a file that may hold next to nothing, and says that the rest is all the same
 
 
 def read(
@@ -68,7 +68,12 @@ def read(
     if isinstance(frames, (str, os.PathLike)):
         if not os.fspath(frames):
             raise FramesError("the path is empty")
-        return _read_path(Path(frames).expanduser(), wanted, layout, resize)
+        path = Path(os.path.expanduser(frames))
+        try:
+            path.exists()
+        except OSError as error:
+            raise FramesError(f"{str(path)[:300]}: {error.strerror}") from error
+        return _read_path(path, wanted, layout, resize)
     if isinstance(frames, (list, tuple)) and frames and all(isinstance(f, Image.Image) for f in frames):
         return _read_images(list(frames)[wanted.of(len(frames))], wanted, resize)
     if isinstance(frames, Tensor):
@@ -105,11 +110,9 @@ def _read_path(path: Path, wanted: Wanted, layout: str | None, resize: bool) -> 
 
 def _check_volume(field: xr.DataArray, wanted: Wanted) -> None:
     """Raises `FramesError` where the frames that the model reads, of all samples, are too many values to read."""
-    values = field.size // max(1, field.sizes["time"]) * (wanted.last or 1)
+    values = field.size // max(1, field.sizes["time"]) * (wanted.last or field.sizes["time"])
     if values > _MAX_VALUES:
-        raise FramesError(
-            f"the last {wanted.last} frames hold {values:,} values; at most {_MAX_VALUES:,} are read at once"
-        )
+        raise FramesError(f"the frames to read hold {values:,} values; at most {_MAX_VALUES:,} are read at once")
 
 
 def _last_images(images: Iterator[Image.Image], wanted: Wanted, resize: bool) -> list[Image.Image]:

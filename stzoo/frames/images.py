@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +23,7 @@ ANIMATED = (".gif", ".png", ".apng", ".webp")
 STILL = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 MAX_FRAMES, MAX_ANIMATION_PIXELS = 2**16, 2**30  # of one animation, which is decoded from its start; then it is a video
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF")  # not all of Pillow's, which runs Ghostscript for one of them
+_KEPT_PIXELS = 2**24  # of frames that are in memory before it is known which of them are wanted
 _LONGEST = 1000  # shortest frames that one frame may last
 
 
@@ -120,16 +121,25 @@ def _kept(numbers: range, every: int, last: int | None) -> range:
 
 
 def _played(path: Path, every: int, last: int | None) -> Iterator[Image.Image]:
-    """Frames of one animation at equal intervals. It is decoded twice: only at its end is known which frames those are.
+    """Frames of one animation at equal intervals.
 
-    Writers store a still moment as one frame that lasts longer: it counts as often.
+    Writers store a still moment as one frame that lasts longer: it counts as often. So only at the end is known which
+    frames are wanted. Where these are few and small they are kept on the way, else the file is decoded once more.
     """
-    ends = np.cumsum(_repeats([duration for _, duration in _stored(path)]))  # of each, in intervals
+    durations: list[float] = []
+    kept: deque[Image.Image] = deque(maxlen=0)
+    for image, duration in _stored(path):
+        if not durations and last is not None and last * every * image.width * image.height <= _KEPT_PIXELS:
+            kept = deque(maxlen=last * every)  # each lasts an interval or more, so those wanted are among these
+        durations.append(duration)
+        kept.append(image)
+    ends = np.cumsum(_repeats(durations))  # of each, in intervals
     chosen = _kept(range(int(ends[-1])), every, last)
     if len(chosen) > MAX_FRAMES:
         raise FramesError(f"{path}: its {len(ends)} frames last for {len(chosen)} of the shortest, too many to read")
     wanted = Counter(np.searchsorted(ends, chosen, side="right").tolist())
-    for number, (image, _) in enumerate(_stored(path)):
+    again = enumerate(kept, len(durations) - len(kept)) if kept else enumerate(each for each, _ in _stored(path))
+    for number, image in again:
         for _ in range(wanted[number]):
             yield image
 

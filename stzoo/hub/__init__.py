@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -21,7 +22,9 @@ from stzoo.hub.download import discard, file_sha256, shown
 from stzoo.hub.download import download as fetch  # `download` stays the module
 from stzoo.spec import ModelSpec
 
-__all__ = ["Resolved", "file_sha256", "resolve"]
+MAX_CONFIG = 1 << 20  # bytes of a config.json
+
+__all__ = ["Resolved", "file_sha256", "read_config", "resolve"]
 
 
 @dataclass(frozen=True)
@@ -54,22 +57,22 @@ def resolve(
         UnknownModelError, NotPublishedError, DownloadError, OfflineError, IntegrityError, WeightsError, SpecError.
     """
     text = os.fspath(source)
-    means = _Means(environment.offline(offline), None if cache_dir is None else Path(cache_dir), progress)
+    means = _Means(environment.offline(offline), None if cache_dir is None else Path(cache_dir).expanduser(), progress)
     if revision is not None and (not text.startswith("hf://") or "@" in text):
         raise WeightsError(f"revision {revision!r} has no meaning for {text!r}; it is for hf:// sources that name none")
     if text.startswith("hf://"):
         repo, named = huggingface.parse(text)
         return _from_repository(repo, named or revision, means)
-    path = Path(text).expanduser()
-    if len(path.name.encode()) > 255:  # no file system has such a name, and asking for it raises
+    if len(text) > 4096:
         raise WeightsError(f"{text[:50]}... is neither a name nor a path")
+    path = Path(os.path.expanduser(text))  # os.path: pathlib raises on what no path can be, and this only says so
     if path.suffix == ".safetensors":
         from stzoo.weights import read_spec  # imports torch, which finding and downloading files does without
 
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise WeightsError(f"{path} does not exist")
         return Resolved(path, read_spec(path), file_sha256(path))
-    if path.is_dir() and (isinstance(source, os.PathLike) or os.sep in text or text not in catalog.entries()):
+    if os.path.isdir(path) and (isinstance(source, os.PathLike) or os.sep in text or text not in catalog.entries()):
         return _from_folder(path)
     if isinstance(source, os.PathLike) or os.sep in text or text.startswith("."):
         hint = f"; a repository of a hub is hf://{text}" if re.fullmatch(huggingface.REPO, text, re.ASCII) else ""
@@ -163,7 +166,7 @@ def _from_cache(cached: Path, weights: WeightsFile) -> Path:
     try:
         path = _verified(_inside(cached), weights)
     except IntegrityError:
-        with suppress(OSError):  # others may only read here
+        with suppress(OSError, NotImplementedError):  # a folder that may only be read, or has no locks
             discard(cached, weights.sha256)
         raise
     with suppress(OSError):
@@ -193,7 +196,7 @@ def _inside(path: Path) -> Path:
     if not path.is_file():
         raise DownloadError(f"{path} is not there")
     if path.resolve().parent != path.parent.resolve():
-        raise DownloadError(f"{path} is a link out of its folder to {path.resolve()}, which is not followed")
+        raise DownloadError(f"{path} is a link out of its folder to {path.resolve()}; put a copy there instead")
     return path
 
 
@@ -209,13 +212,9 @@ def _from_repository(repo: str, revision: str | None, means: _Means) -> Resolved
     config = means.from_hub(repo, revision, CONFIG_FILE)
     commit = config.parent.name if re.fullmatch(huggingface.COMMIT, config.parent.name) else revision
     weights = means.from_hub(repo, commit, WEIGHTS_FILE)  # of the same commit: the branch may have moved on meanwhile
-    _check_name(weights)
-    try:
-        json.loads(config.read_bytes())
-    except ValueError as error:
-        huggingface.remove(config)
-        raise IntegrityError(f"{config} is damaged ({error}); it has been removed, load again") from error
-    found = _from_folder(config.parent)
+    sha256 = _check_name(weights)
+    _check_config(config)
+    found = _from_folder(config.parent, sha256)
     if found.spec.arch != "modular":
         return found
     with suppress(huggingface.AbsentError, OfflineError):
@@ -225,18 +224,35 @@ def _from_repository(repo: str, revision: str | None, means: _Means) -> Resolved
     return found
 
 
-def _check_name(path: Path) -> None:
-    """A large file is called by its sha256 in huggingface_hub's cache, so a body that was not the file's is found out.
+def _check_name(path: Path) -> str:
+    """The sha256 of a file, by which a large one is called in huggingface_hub's cache where that has links.
 
-    Raises `IntegrityError`, after which the file is gone.
+    Raises:
+        IntegrityError: its name says another, so the body was not the file's; it is gone.
     """
-    named = Path(os.readlink(path)).name if path.is_symlink() else ""  # one step: a blob may link to a shared store
-    if re.fullmatch(r"[0-9a-f]{64}", named) and named != (found := file_sha256(path)):
-        huggingface.remove(path)
-        raise IntegrityError(f"{path} has sha256 {found}, expected {named}; it has been removed, load again")
+    named, found = _blob(path), file_sha256(path)
+    if re.fullmatch(r"[0-9a-f]{64}", named) and named != found:
+        raise IntegrityError(f"{path} has sha256 {found}, expected {named}; {huggingface.remove(path)}")
+    return found
 
 
-def _from_folder(folder: Path) -> Resolved:
+def _check_config(path: Path) -> None:
+    """Raises `IntegrityError` where a small file, called by the sha1 that git gives it, is neither JSON nor its own."""
+    content = _bounded(path)
+    try:
+        json.loads(content)
+    except (ValueError, RecursionError) as error:
+        named, git = _blob(path), hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False)
+        if named != git.hexdigest():
+            raise IntegrityError(f"{path} is damaged ({error}); {huggingface.remove(path)}") from error
+
+
+def _blob(path: Path) -> str:
+    """What a file of huggingface_hub's cache is called there. One step: a blob may link on to a store of all."""
+    return Path(os.readlink(path)).name if path.is_symlink() else ""
+
+
+def _from_folder(folder: Path, sha256: str | None = None) -> Resolved:
     from stzoo.weights import embedded_spec
 
     config, weights, codec = folder / CONFIG_FILE, folder / WEIGHTS_FILE, folder / CODEC_FILE
@@ -245,11 +261,24 @@ def _from_folder(folder: Path) -> Resolved:
             raise WeightsError(
                 f"{folder} holds no {file.name}; save_pretrained writes {CONFIG_FILE} and {WEIGHTS_FILE}"
             )
-    try:
-        spec = ModelSpec.from_dict(json.loads(config.read_text("utf-8")))
-    except (ValueError, RecursionError) as error:
-        raise SpecError(f"{config}: {error}") from error
+    spec = read_config(config)
     if embedded_spec(weights) not in (None, spec):
         raise SpecError(f"{config} and the spec inside {weights.name} differ; save the model again, into a new folder")
     apart = codec if spec.arch == "modular" and codec.is_file() else None
-    return Resolved(weights, spec, file_sha256(weights), apart)
+    return Resolved(weights, spec, sha256 or file_sha256(weights), apart)
+
+
+def read_config(path: Path) -> ModelSpec:
+    """The spec in a ``config.json``. Raises `SpecError`."""
+    try:
+        return ModelSpec.from_dict(json.loads(_bounded(path).decode("utf-8")))
+    except (ValueError, RecursionError) as error:
+        raise SpecError(f"{path}: {error}") from error
+
+
+def _bounded(path: Path) -> bytes:
+    with path.open("rb") as file:
+        content = file.read(MAX_CONFIG + 1)
+    if len(content) > MAX_CONFIG:
+        raise SpecError(f"{path} has more than {MAX_CONFIG:,} bytes, which no spec has")
+    return content

@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from filelock import FileLock
 from tqdm import tqdm
@@ -28,7 +28,7 @@ from stzoo.errors import DownloadError, IntegrityError
 PIECE = 1 << 16  # bytes read at once
 MARGIN = 16 << 20  # bytes that stay free on the disk
 LONGEST_WAIT = 60.0  # seconds, whatever a server asks for
-_LATER = (408, 425, 429, 500, 502, 503, 504)  # statuses that may be gone the next time
+MOST_REDIRECTS = 5
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,8 @@ def download(
                 _flush_folder(target.parent)
     except OSError as error:
         raise DownloadError(f"cannot keep {shown(url)} as {target}: {error.strerror or error}") from error
+    except NotImplementedError as error:  # of a file system without locks
+        raise DownloadError(f"cannot keep {shown(url)} as {target}: {error}") from error
 
 
 def discard(target: Path, sha256: str) -> None:
@@ -123,6 +125,12 @@ def shown(url: str) -> str:
     return re.sub(r"(?<=://)[^/?#]*@", "", url).partition("?")[0]
 
 
+def scrubbed(text: str) -> str:
+    """What others say, with every address in it as `shown` shows it."""
+    text = re.sub(r"\w+://\S+", lambda found: shown(found[0]), text)
+    return re.sub(r"\?[^\s'\")]+", "?...", " ".join(text.split()))
+
+
 def _kept(target: Path, sha256: str) -> bool:
     if target.is_file() and not target.is_symlink() and file_sha256(target) == sha256:
         return True
@@ -142,19 +150,20 @@ def _fill(url: str, part: Path, size: int, sha256: str, patience: Patience, prog
             total=size, unit="B", unit_scale=True, desc=shown(url).rpartition("/")[2], delay=1, disable=not progress
         ) as bar,
     ):
-        del session.adapters["http://"]  # a redirect to http then ends before anything is sent
         written = _Written(file, size)
+        most = written.count  # that was ever there: what comes again after a restart is no progress
         leftover = written.count > 0  # by a run that was killed, or of another source
         failures: list[str] = []
         while True:
-            before = written.count
-            bar.update(before - bar.n)
+            bar.update(written.count - bar.n)
             try:
                 if written.count < size:
                     _space(part.parent, size - written.count)
                     _transfer(session, url, written, patience, bar)
             except _Failed as error:
-                failures = [*([] if written.count - before > size // 20 else failures), str(error)]
+                session.close()  # or the next request would go into a connection that is no longer one
+                failures = [*([] if written.count - most > size // 20 else failures), str(error)]
+                most = max(most, written.count)
                 if len(failures) == patience.attempts:
                     tries = f"{len(failures)} requests in a row failed, the last one with: {error}"
                     raise DownloadError(f"cannot fetch {shown(url)}: {tries}") from error
@@ -199,35 +208,57 @@ class _Written:
 
 def _transfer(session: Any, url: str, written: _Written, patience: Patience, bar: tqdm) -> None:
     """One request for what is missing. Raises `_Failed` where another one may help."""
-    from requests import exceptions
+    from requests import RequestException
 
     headers = {"Accept-Encoding": "identity"}
     if written.count:
         headers["Range"] = f"bytes={written.count}-"
-    try:
-        with session.get(url, headers=headers, stream=True, timeout=(patience.connect, patience.read)) as response:
-            _accept(response, url, written)
-            bar.update(written.count - bar.n)
+    with _answer(session, url, headers, patience) as response:
+        _accept(response, url, written)
+        bar.update(written.count - bar.n)
+        try:
             for piece in response.iter_content(PIECE):
                 if written.count + len(piece) > written.size:
                     written.restart()
                     raise DownloadError(f"{shown(url)} sends more than the expected {written.size:,} bytes")
                 written.add(piece)
                 bar.update(len(piece))
-    except (exceptions.InvalidSchema, exceptions.InvalidURL, exceptions.TooManyRedirects) as error:
-        raise DownloadError(f"cannot fetch {shown(url)}: {error}") from error
-    except exceptions.RequestException as error:
-        if isinstance(_root(error), ssl.SSLCertVerificationError):  # other errors of TLS are cuts, and may pass
-            raise DownloadError(f"cannot fetch {shown(url)}: {_reason(error)}") from error
-        raise _Failed(_reason(error)) from error
+        except RequestException as error:
+            raise _Failed(_reason(error)) from error
     if written.count < written.size:
         raise _Failed(f"the body ended after {written.count:,} of {written.size:,} bytes")
+
+
+def _answer(session: Any, url: str, headers: dict[str, str], patience: Patience) -> Any:
+    """To a request, after redirects to other https addresses, whose own bodies are not read."""
+    from requests import exceptions
+
+    here, final = url, (exceptions.InvalidURL, exceptions.InvalidHeader, exceptions.InvalidProxyURL)
+    for _ in range(MOST_REDIRECTS + 1):
+        try:
+            response = session.get(
+                here, headers=headers, stream=True, allow_redirects=False, timeout=(patience.connect, patience.read)
+            )
+        except exceptions.RequestException as error:
+            # Other errors of TLS than this one are cuts, and may pass.
+            if isinstance(error, final) or isinstance(_root(error), ssl.SSLCertVerificationError):
+                raise DownloadError(f"cannot fetch {shown(url)}: {_reason(error)}") from error
+            raise _Failed(_reason(error)) from error
+        except Exception as error:  # such as a bundle of certificates that is not there, or a host no name can be
+            raise DownloadError(f"cannot fetch {shown(url)}: {_reason(error)}") from error
+        if not response.is_redirect:
+            return response
+        response.close()
+        here = urljoin(here, response.headers["Location"])
+        if not is_https(here):
+            raise DownloadError(f"{shown(url)} redirects to {shown(here)}, which is not https; it is not followed")
+    raise DownloadError(f"{shown(url)} redirects more than {MOST_REDIRECTS} times")
 
 
 def _accept(response: Any, url: str, written: _Written) -> None:
     """Is what comes now the rest of the file, or all of it? Other answers are errors."""
     status, length = response.status_code, response.headers.get("Content-Length", "")
-    if status in _LATER:
+    if status in (408, 425, 429) or status >= 500:
         raise _Failed(f"status {status}", _retry_after(response.headers.get("Retry-After", "")))
     if status == 206:
         match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
@@ -261,20 +292,25 @@ def _space(folder: Path, needed: int) -> None:
     if free < needed + MARGIN:
         raise DownloadError(
             f"{needed / 1e6:,.1f} MB are still to come and {folder} has {free / 1e6:,.1f} MB free, of which "
-            f"{MARGIN / 1e6:.0f} stay free; make room, or name another folder in STZOO_HOME"
+            f"{MARGIN / 1e6:.0f} stay free; make room, or choose another folder"
         )
 
 
 def _root(error: Exception) -> Exception:
-    """The innermost cause: what requests and urllib3 wrap around it is long and says nothing."""
+    """The innermost cause: what requests and urllib3 wrap around it is long and says nothing.
+
+    (urllib3 1.26 tries a call in a way that raises TypeError; that is no cause.)
+    """
     while (inner := error.__cause__ or error.__context__) and isinstance(inner, Exception):
+        if isinstance(inner, TypeError):
+            break
         error = inner
     return error
 
 
 def _reason(error: Exception) -> str:
     root = _root(error)
-    return f"{type(root).__name__}: {root}"
+    return scrubbed(f"{type(root).__name__}: {root}")
 
 
 def _flush_folder(folder: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from stzoo.environment import offline
 from stzoo.errors import DownloadError, OfflineError, WeightsError
+from stzoo.hub.download import scrubbed
 
 REPO = r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*"
 COMMIT = r"[0-9a-f]{40}"
@@ -113,18 +114,22 @@ def push(
     return f"hf://{repo_id}@{commit.oid}"
 
 
-def remove(file: Path) -> None:
-    """Take a damaged file out of huggingface_hub's cache, and nothing out of any other place.
+def remove(file: Path) -> str:
+    """Take a damaged file out of huggingface_hub's cache, and nothing out of any other place; say whether it worked.
 
     A snapshot there links to its blob, which may link on to a store that repositories share.
     """
-    cache = file.parents[3]  # of cache/models--user--repo/snapshots/commit/name
-    while file.is_relative_to(cache):
-        link = os.readlink(file) if file.is_symlink() else None
-        file.unlink(missing_ok=True)
-        if link is None:
-            return
-        file = Path(os.path.normpath(file.parent / link))
+    cache = next((p.parent for p in file.parents if p.name.startswith("models--")), file.parent)
+    try:
+        while file.is_relative_to(cache):
+            link = os.readlink(file) if file.is_symlink() else None
+            file.unlink(missing_ok=True)
+            if link is None:
+                break
+            file = Path(os.path.normpath(file.parent / link))
+    except OSError as error:
+        return f"it could not be removed ({error.strerror})"
+    return "it has been removed, load again"
 
 
 def _passing(error: BaseException) -> bool:
@@ -133,7 +138,7 @@ def _passing(error: BaseException) -> bool:
 
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code if error.response is not None else None
-        return status is not None and status >= 500
+        return status is not None and (status in (408, 429) or status >= 500)
     local = isinstance(error, (EntryNotFoundError, ValueError)) or getattr(error, "errno", None) is not None
     return not local  # the HTTP library's own errors, and a body of another length
 
@@ -142,7 +147,7 @@ def _reason(error: BaseException) -> str:
     """What the hub, or the network below it, said: the cause, where huggingface_hub says only that there is one."""
     cause = error.__cause__
     text = str(cause if cause is not None and "LocalEntry" in type(error).__name__ else error)
-    text = " ".join(text.split()).removesuffix("Please retry with `force_download=True`.").rstrip()
+    text = scrubbed(text).removesuffix("Please retry with `force_download=True`.").rstrip()
     return text[:500] or type(error).__name__
 
 

@@ -36,7 +36,8 @@ def save(
             a README.md of somebody's own where a card was given.
     """
     found, known = card_of(spec, module, report) if card is None else (card, None)
-    name = repo.rpartition("/")[2] if repo else known or folder.resolve().name
+    called = folder.resolve().name.encode("utf-8", "replace").decode()  # a name may be no text
+    name = repo.rpartition("/")[2] if repo else known or called
     text = readme(found, spec, name, repo)
     path = folder / README
     if spec.arch == "modular" and (folder / CODEC_FILE).exists():  # which would be loaded in place of the codec inside
@@ -74,6 +75,6 @@ def send(
 
 def source_of(given: str | os.PathLike[str]) -> str | os.PathLike[str]:
     """``user/repo`` as a hub source, where no file or folder has that name; anything else as it is."""
-    if not isinstance(given, str) or given.endswith(".safetensors") or Path(given).expanduser().exists():
+    if not isinstance(given, str) or given.endswith(".safetensors") or os.path.exists(os.path.expanduser(given)):
         return given
     return f"hf://{given}" if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?", given) else given

@@ -47,6 +47,8 @@ def test_colour_models_take_and_give_rgb() -> None:
 def test_bad_images_are_named(forecaster: Forecaster, tmp_path: Path) -> None:
     cases: list[tuple[object, str]] = [
         (tmp_path / "nothing.gif", "does not exist"),
+        ("x" * 300 + ".gif", "File name too long|does not exist"),
+        ("~nobody-of-this-name/a.gif", "does not exist"),
         (tmp_path, "holds no images"),
         ([*pictures(3), Image.new("L", (8, 16))], "image 3 is 8x16, image 0 is 16x16"),
         ([Image.new("F", (16, 16))] * 4, "mode F"),
@@ -81,6 +83,22 @@ def test_a_still_moment_counts_as_often_as_it_lasts(name: str, tmp_path: Path) -
     back = [np.asarray(i.convert("L")) for i in read_images(tmp_path / name)]
     for ours, theirs in zip(back, [a, a, a, b, b, a], strict=True):
         np.testing.assert_array_equal(ours, np.asarray(theirs))
+
+
+@pytest.mark.parametrize(("every", "last"), [(1, 1), (1, 4), (2, 3), (3, 2), (1, 50), (5, 1)])
+@pytest.mark.parametrize("held", [0, room._KEPT_PIXELS])
+def test_the_last_frames_are_the_same_however_they_are_found(
+    every: int, last: int, held: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one pass over the file or in two."""
+    shown = pictures(7)
+    times = np.random.default_rng(1).integers(1, 4, 7)
+    write_images(tmp_path / "a.gif", [image for image, n in zip(shown, times, strict=True) for _ in range(n)])
+    expected = read_images(tmp_path / "a.gif")[::every][-last:]
+    monkeypatch.setattr(room, "_KEPT_PIXELS", held)
+    found = read_images(tmp_path / "a.gif", every, last)
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(np.asarray(ours.convert("L")), np.asarray(theirs.convert("L")))
 
 
 def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:

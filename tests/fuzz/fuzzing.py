@@ -63,12 +63,16 @@ def _peak(anew: bool = False) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
+class Hang(BaseException):
+    """No `Exception`: readers turn those into errors of their own, which are a good end."""
+
+
 @contextmanager
 def _guarded() -> Iterator[None]:
     """A hang in Python fails the case; one in a library, which no exception reaches, ends the process."""
 
     def expire(*_: object) -> None:
-        raise AssertionError(f"still running after {HANG} seconds")
+        raise Hang(f"still running after {HANG} seconds")
 
     old = signal.signal(signal.SIGALRM, expire)
     signal.setitimer(signal.ITIMER_REAL, HANG)

@@ -280,6 +280,58 @@ def test_secrets_in_an_address_are_not_repeated(place: Place) -> None:
     assert "/weights/a.safetensors" in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("url", "redirect"),
+    [
+        ("https://user:secret@127.0.0.1:99999/f", None),
+        ("https://user:secret@host..invalid/f", None),
+        ("https://user:secret@[::1/f", None),
+        (None, "http://elsewhere.invalid/x?token=secret"),
+        (None, "https://a..b/x?token=secret"),
+        (None, "https://user:secret@127.0.0.1:99999/x"),
+    ],
+)
+def test_addresses_that_are_none_end_in_one_error_without_secrets(
+    place: Place, url: str | None, redirect: str | None
+) -> None:
+    if redirect is not None:
+        place.mirror.redirect("*", redirect)
+    with pytest.raises(DownloadError) as raised:
+        place.get(url=url)
+    assert "secret" not in str(raised.value)
+    assert not place.target.exists()
+
+
+def test_bytes_that_come_again_are_no_progress(place: Place) -> None:
+    for _ in range(20):  # no ranges, and a body cut early and late in turn
+        place.mirror.fail(ranges=False, cut=20_000)
+        place.mirror.fail(ranges=False, cut=250_000)
+    with pytest.raises(DownloadError, match="4 requests in a row failed"):
+        place.get()
+    assert len(place.mirror.asked()) <= 4 + 2  # the first two each had more than was ever there
+
+
+def test_certificates_that_are_not_there_leave_the_part(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.part.parent.mkdir(parents=True, exist_ok=True)
+    place.part.write_bytes(CONTENT[:1000])
+    with monkeypatch.context() as patch:
+        patch.setenv("REQUESTS_CA_BUNDLE", "/nowhere.pem")
+        with pytest.raises(DownloadError, match="cannot fetch .*nowhere.pem"):
+            place.get()
+    assert place.part.read_bytes() == CONTENT[:1000]
+
+
+def test_a_bar_shows_what_comes_and_what_was_there(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    place.part.parent.mkdir(parents=True, exist_ok=True)
+    place.part.write_bytes(CONTENT[: SIZE // 2])
+    place.mirror.fail(rate=100_000)  # for longer than the second after which a bar appears
+    download(place.url, place.target, SIZE, SHA256, QUICK, progress=True)
+    shown = capsys.readouterr().err
+    assert "a.safetensors" in shown
+    assert "100%" in shown
+    assert " 50%" in shown or "/300k" in shown
+
+
 def test_a_full_disk_is_seen_before_anything_is_sent(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     free = [SIZE + MARGIN - 1]

@@ -1,6 +1,7 @@
 """What a hub can do wrong, through huggingface_hub as it is: the right model, or an error that says what to do."""
 
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ import pytest
 from hub.hf_server import LoopbackHub
 from hub.shared import WEIGHTS, Load, sha256_of
 
-from stzoo.errors import DownloadError, IntegrityError, OfflineError
+import stzoo
+from stzoo.cache import clear, verified
+from stzoo.errors import DownloadError, IntegrityError, OfflineError, SpecError
 from stzoo.forecaster import Forecaster, create
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -294,6 +297,48 @@ def test_a_damaged_configuration_is_removed(
     with pytest.raises(IntegrityError, match="is damaged .* load again"):
         load()
     assert load().report.sha256 == sha256_of(files)
+
+
+@pytest.mark.parametrize("content", [b"{a: 1}", b"[" * 200_000, b" " * (1 << 20) + b"{}"])
+def test_a_configuration_that_is_no_spec_is_its_authors(
+    hub_server: LoopbackHub, files: dict[str, bytes], load: Load, cache: Path, content: bytes
+) -> None:
+    hub_server.add("user/model", files | {"config.json": content})
+    with pytest.raises(SpecError):
+        load()
+    assert list(cache.rglob("snapshots/*/config.json"))  # as it was committed
+
+
+def test_a_cache_that_may_only_be_read_is_said_to_be_damaged(
+    hub_server: LoopbackHub, files: dict[str, bytes], load: Load, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub_server.add("user/model", files)
+    load()
+    (snapshot,) = cache.rglob("snapshots/*/model.safetensors")
+    snapshot.resolve().write_bytes(b"?")
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(IntegrityError, match=r"could not be removed \(Permission denied\)"):
+        load()
+
+
+def test_verifying_the_cache_heals_the_store_that_repositories_share(
+    hub_server: LoopbackHub, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    hub_server.add("user/shared", files)
+    stzoo.load("hf://user/shared", progress=False)
+    store = into_the_shared_store(Path(HF_HUB_CACHE))
+    store.write_bytes(store.read_bytes()[:-1] + b"?")
+    assert [len(bad) for kept, bad in verified() if kept.name == "user/shared"] == [1]
+    assert not store.exists()
+    assert stzoo.load("hf://user/shared", progress=False).report.sha256 == sha256_of(files)
+    assert clear("user/shared")
+    shutil.rmtree(store.parents[1])
 
 
 def test_a_redirect_within_the_hub_is_followed(hub_server: LoopbackHub, files: dict[str, bytes], load: Load) -> None:

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -330,10 +332,23 @@ def test_sources_that_are_none(tmp_path: Path) -> None:
         (tmp_path / "a.safetensors", WeightsError, "does not exist"),
         (tmp_path, WeightsError, "holds no config.json"),
         ("nothing", UnknownModelError, "no model"),
+        ("\ud800", UnknownModelError, "no model"),
+        ("x" * 300 + "/a", WeightsError, "no folder"),
+        ("x" * 300 + ".safetensors", WeightsError, "does not exist"),
+        ("~nobody-of-this-name/x", WeightsError, "no folder"),
+        ("a\0/b", WeightsError, "no folder"),
         ("x" * 5000, WeightsError, "neither a name nor a path"),
     ):
         with pytest.raises(error, match=message):
             stzoo.load(source)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="where names are text")
+def test_a_folder_whose_name_is_no_text_is_an_error_of_ours(forecaster: Forecaster, tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    forecaster.save_pretrained(folder)
+    with pytest.raises(WeightsError, match="cannot be read as safetensors"):  # whose library takes UTF-8 alone
+        stzoo.load(str(folder))
 
 
 @pytest.mark.parametrize("source", ["tau-mmnist", "./folder", f"hf://user/model@{COMMIT}"])
