@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -325,7 +326,7 @@ def test_caching_is_for_modular_models(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A manifest with a codec's and a modular entry, both without weights, and an empty folder of checkpoints."""
     common = {"summary": "s", "dataset": "mmnist", "weights": None, "license": "l", "data_terms": "t", "citation": "c"}
     models = {
@@ -334,12 +335,13 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     }
     manifest = tmp_path / "weights_manifest.json"
     manifest.write_text(json.dumps({"schema": 1, "models": models}))
-    monkeypatch.setattr(catalog, "entries", lambda: catalog.parse_manifest(manifest.read_bytes()))
-    monkeypatch.setattr(packing, "entries", catalog.entries)
-    monkeypatch.setattr(packing, "manifest_path", lambda: manifest)
-    for room in (packing, hub):
+    monkeypatch.setattr(catalog, "manifest_path", lambda: manifest)
+    for room in (catalog, hub):
         monkeypatch.setattr(room, "CHECKPOINTS", tmp_path / "checkpoints")
-    return tmp_path
+    catalog.entries.cache_clear()
+    yield tmp_path
+    monkeypatch.undo()
+    catalog.entries.cache_clear()
 
 
 def packed(name: str, run: Path, length: int) -> Any:
