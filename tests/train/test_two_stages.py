@@ -383,6 +383,7 @@ def test_a_codec_is_stored_once_and_pinned(run: Path, codec: Codec, checkout: Pa
     wrong = manifest["models"]["small-modular"]["codec"]["sha256"][::-1]
     manifest["models"]["small-modular"]["codec"]["sha256"] = wrong
     (checkout / "weights_manifest.json").write_text(json.dumps(manifest))
+    catalog.entries.cache_clear()
     found = file_sha256(checkout / "checkpoints" / "small-codec.safetensors")
     with pytest.raises(IntegrityError, match=rf"small-modular .* codec small-codec with sha256 {wrong}.*{found}"):
         stzoo.load("small-modular")
