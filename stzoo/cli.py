@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from stzoo.data.options import add_options
+    from stzoo.data.options import add_options, add_precision
     from stzoo.publishing.options import add_actions
 
     parser = argparse.ArgumentParser(prog="stzoo", description="Forecast the next frames with pretrained models.")
@@ -102,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
         choices=["stzoo", "stzoo-rain", "simvp-2022"],
         help="how the metrics are defined; by default stzoo, with rain for radar",
     )
-    _precision_option(sub)
+    add_precision(sub)
     sub.add_argument("--csv", action="store_true", help="one row a step")
     sub.add_argument("--json", action="store_true")
 
@@ -153,12 +153,6 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", type=Path, default=Path())
     sub.add_argument("--seed", type=int, default=0)
     return parser
-
-
-def _precision_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--precision", default="float32", choices=["float32", "bfloat16"], help="that the model runs in"
-    )
 
 
 def _list(arguments: Arguments) -> None:

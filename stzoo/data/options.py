@@ -21,6 +21,13 @@ def add_options(parser: argparse.ArgumentParser, required: bool = True) -> None:
     parser.add_argument("--download", metavar="URL", help="https base to fetch MNIST's files from where DIR lacks them")
 
 
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    """Of commands that measure a model."""
+    parser.add_argument(
+        "--precision", default="float32", choices=["float32", "bfloat16"], help="that the model runs in"
+    )
+
+
 def chosen(arguments: argparse.Namespace, spec: ModelSpec, default: str, zoom: float = 1.0) -> tuple[str, Dataset]:
     """The dataset's name, and the dataset read as `spec` wants it, its training part `zoom` times larger.
 

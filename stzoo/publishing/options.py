@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from stzoo.data.options import add_options
+from stzoo.data.options import add_options, add_precision
 
 
 def add_actions(catalog: argparse.ArgumentParser) -> None:
@@ -49,9 +49,7 @@ def add_actions(catalog: argparse.ArgumentParser) -> None:
 def _add_measuring(parser: argparse.ArgumentParser) -> None:
     """Of the actions that measure weights before they enter them."""
     add_options(parser)
-    parser.add_argument(
-        "--precision", default="float32", choices=["float32", "bfloat16"], help="that the model runs in"
-    )
+    add_precision(parser)
     parser.add_argument(
         "--horizons", type=int, nargs="+", metavar="STEPS", help="measure each; the model's own by default"
     )

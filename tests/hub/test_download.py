@@ -26,7 +26,7 @@ from hub.shared import CONTENT, QUICK, SHA256, SIZE, Place, trusted
 
 from stzoo.data import mmnist
 from stzoo.errors import DownloadError, IntegrityError
-from stzoo.hub.download import LONGEST_WAIT, MARGIN, Patience, discard, download
+from stzoo.hub.download import LONGEST_WAIT, MARGIN, Patience, discard, download, scrubbed
 
 OTHER = random.Random(1).randbytes(len(CONTENT))  # another file of the same size
 BRISK = Patience(attempts=2, backoff=0.01, connect=20, read=1.5)  # for bodies that stall
@@ -302,6 +302,19 @@ def test_addresses_that_are_none_end_in_one_error_without_secrets(
         place.get(url=url)
     assert "secret" not in str(raised.value)
     assert not place.target.exists()
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("403 for url 'https://cdn/x?X-Amz-Signature=SECRET'", "403 for url 'https://cdn/x"),
+        ("cannot reach http://user:SECRET@hub:80/api", "cannot reach http://hub:80/api"),
+        ("Max retries with url: /x?token=SECRET (refused)", "Max retries with url: /x?... (refused)"),
+        ("two\n lines", "two lines"),
+    ],
+)
+def test_what_others_say_is_repeated_in_one_line_without_secrets(said: str, shown: str) -> None:
+    assert scrubbed(said) == shown
 
 
 def test_bytes_that_come_again_are_no_progress(place: Place) -> None:
