@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from stzoo import catalog
-from stzoo.catalog import Entry, Metrics, Training
+from stzoo.catalog import Entry, Metrics, Speed, Training
 from stzoo.errors import SpecError, WeightsError
 from stzoo.hub import file_sha256
 from stzoo.models import ARCHITECTURES, build
@@ -70,6 +70,7 @@ class Card:
         citation: the papers to cite.
         metrics: figures measured with exactly these weights.
         training: what training took.
+        speed: how fast the model runs, where that was measured.
     """
 
     summary: str
@@ -79,6 +80,7 @@ class Card:
     citation: str | None = None
     metrics: tuple[Metrics, ...] = ()
     training: Training | None = None
+    speed: tuple[Speed, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("summary", "license", "data_terms", "citation"):
@@ -87,7 +89,7 @@ class Card:
                 continue
             if not isinstance(text, str) or not text.strip():
                 raise SpecError(f"card.{name} is {text!r}; it must be text")
-        for name, kind in (("datasets", str), ("metrics", Metrics)):
+        for name, kind in (("datasets", str), ("metrics", Metrics), ("speed", Speed)):
             values = getattr(self, name)
             if not isinstance(values, tuple) or not all(isinstance(v, kind) for v in values):
                 raise SpecError(f"card.{name} is {values!r}; it must be a tuple of {kind.__name__}")
@@ -99,7 +101,7 @@ def entry_card(entry: Entry) -> Card:
     """What the catalogue says of an entry's weights."""
     return Card(
         summary=entry.summary, license=entry.license, datasets=(entry.dataset,), data_terms=entry.data_terms,
-        citation=entry.citation, metrics=entry.metrics, training=entry.training,
+        citation=entry.citation, metrics=entry.metrics, training=entry.training, speed=entry.speed,
     )  # fmt: skip
 
 
@@ -186,6 +188,7 @@ def _front_matter(card: Card, spec: ModelSpec, name: str) -> str:
 def _body(card: Card, spec: ModelSpec, repo: str | None) -> str:
     parts = [card.summary.strip().removesuffix(".") + ".", _what(spec), _loading(spec, repo), "## Figures"]
     parts += [_figures(card.metrics)] if card.metrics else ["No figures have been measured with these weights."]
+    parts += ["## Speed", _speeds(card.speed)] if card.speed else []
     if card.training is not None:
         t = card.training
         cost = f"{t.sequences_seen:,} sequences in {t.hours:g} h on {t.hardware}"
@@ -238,6 +241,24 @@ def _figures(metrics: Sequence[Metrics]) -> str:
     says += " Persistence repeats the last frame that was given." if beside else ""
     commands = "\n".join(f"- {m.protocol}: `{m.command}`" for m in metrics)
     return f"{table}\n\n{says} Printed by:\n\n{commands}"
+
+
+def _speeds(speeds: Sequence[Speed]) -> str:
+    """A table, one row a measurement, and the command that prints each."""
+    rows = [
+        ["precision", "clips", "frames", "ms a pass", "clips/s", "beside plain", "measured on"],
+        ["---"] * 7,
+    ]
+    for s in speeds:
+        ratio = "" if s.against_plain is None else f"{s.against_plain:.2f} times"
+        where = f"{s.hardware.replace('|', chr(92) + '|')}, {s.threads} thread{'s' if s.threads > 1 else ''}"
+        figures = [f"{s.latency_median_ms:.1f}", f"{s.clips_per_second:.1f}", ratio]
+        rows.append([s.precision, str(s.batch), str(s.steps), *figures, where])
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    says = "One pass forecasts so many frames of so many clips, normalised tensors in, tensors out; medians."
+    beside = any(s.against_plain for s in speeds)
+    says += " Plain is the float32 module as PyTorch runs it by itself, on the same machine." if beside else ""
+    return f"{table}\n\n{says} Printed by:\n\n" + "\n".join(f"- `{s.command}`" for s in speeds)
 
 
 def _title(name: str) -> str:

@@ -86,6 +86,45 @@ class Metrics:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Speed:
+    """How fast the architecture of an entry ran where somebody measured it, and the command that printed the figures.
+
+    One pass forecasts `steps` frames of `batch` clips. `against_plain` is how many times as fast that is as the plain
+    float32 module on the same machine, None where that was not measured.
+    """
+
+    device: Literal["cpu", "cuda"]
+    precision: Literal["float32", "bfloat16"]
+    batch: int = required(1, 1 << 20)
+    steps: int = required(1, 1 << 20)
+    threads: int = required(1, 1 << 20)
+    hardware: str
+    clips_per_second: float = required(1e-9, 1e12)
+    latency_median_ms: float = required(1e-9, 1e12)
+    against_plain: float | None = bounded(None, 1e-9, 1e12)
+    command: str
+
+    def __post_init__(self) -> None:
+        for name in ("hardware", "command"):
+            if not getattr(self, name).strip():
+                raise SpecError(f"speed.{name} is empty; it must be text")
+
+    def __str__(self) -> str:
+        ratio = "" if self.against_plain is None else f", {self.against_plain:.2f} times as fast as plain"
+        clips = f"{self.batch} clip{'s' if self.batch > 1 else ''} of {self.steps} frames"
+        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+        return (
+            f"{self.device}, {self.precision}, {clips}: {self.latency_median_ms:.1f} ms, "
+            f"{self.clips_per_second:.1f} clips/s{ratio}; {self.hardware}, {threads}"
+        )
+
+    @property
+    def key(self) -> tuple[str, str, int, int]:
+        """What tells the figures of one entry apart."""
+        return self.device, self.precision, self.batch, self.steps
+
+
+@dataclass(frozen=True, kw_only=True)
 class Golden:
     """Mean and standard deviation of a forecast from seeded noise: a loader that changes numbers is found out."""
 
@@ -130,6 +169,7 @@ class Entry:
     spec: ModelSpec
     weights: WeightsFile | None
     metrics: tuple[Metrics, ...] = ()
+    speed: tuple[Speed, ...] = ()
     golden: Golden | None = None
     training: Training | None = None
     kind: Literal["forecaster", "codec"] = "forecaster"
@@ -155,6 +195,8 @@ class Entry:
             lines.append(f"  codec         {self.codec.entry}")
         for m in self.metrics:
             lines += [f"  {m}", f"                {m.command}"]
+        for speed in self.speed:
+            lines += [f"  speed         {speed}", f"                {speed.command}"]
         if self.training is not None:
             t = self.training
             lines.append(f"  training      {t.sequences_seen:,} sequences in {t.hours:g} h on {t.hardware}; {t.recipe}")
@@ -249,6 +291,10 @@ def _entry(name: str, values: Any) -> Entry:
             raise ManifestError(
                 f"{name}: metrics of a forecaster hold persistence_mse, those of a codec codes_used and perplexity"
             )
+    if entry.speed and entry.kind == "codec":
+        raise ManifestError(f"{name} is a codec; speed is that of forecasts")
+    if len({speed.key for speed in entry.speed}) < len(entry.speed):
+        raise ManifestError(f"{name}: speed holds the same device, precision, batch and steps twice")
     if entry.weights is not None:
         needed: dict[str, Any] = {"metrics": entry.metrics, "golden": entry.golden, "training": entry.training}
         if entry.codec is not None:

@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from stzoo.benchmark.options import add_benchmark
     from stzoo.data.options import add_options, add_precision
     from stzoo.publishing.options import add_actions
 
@@ -87,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
             action="store_true",
             help="leave images and videos at their own size, which the model must take; else they get the model's",
         )
+        add_precision(sub, auto=True)
         if name == "rollout":
             sub.add_argument("--steps", type=int, required=True)
         else:
@@ -129,18 +131,16 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--model", required=True, help="a catalogue name, or a JSON file holding a spec")
     sub.add_argument("--out", type=Path, required=True, help="the folder to write")
 
+    sub = command("export", _export, "write a model as one file that runs without stzoo: ONNX or torch.export")
+    sub.add_argument("source", help="a catalogue name, a folder, a .safetensors file or hf://user/repo")
+    sub.add_argument("--format", required=True, metavar="FORMAT", help="onnx or torch-export")
+    sub.add_argument("-o", "--out", type=Path, required=True, help=".onnx or .pt2")
+    sub.add_argument("--steps", type=int, help="frames that the file forecasts; those of the model by default")
+
     help = "the entries of this checkout: pack a run, add a folder, verify all, publish to a hub"
     add_actions(commands.add_parser("catalog", help=help, description=help))
 
-    sub = command(
-        "benchmark", _benchmark, "import time, time to the first forecast, latency and memory on this machine"
-    )
-    sub.add_argument("name", nargs="?", default="tau-mmnist")
-    sub.add_argument(
-        "--loader", action="store_true", help="instead, how fast clips are read beside how fast they train"
-    )
-    add_options(sub, required=False)
-    sub.add_argument("--json", action="store_true")
+    add_benchmark(command("benchmark", _benchmark, "latency, throughput, share of this machine's peak, and memory"))
 
     sub = command("cache", _cache, "what was downloaded and decoded: list it, verify it, clear it")
     sub.add_argument("action", choices=["list", "verify", "clear"])
@@ -190,7 +190,8 @@ def _info(arguments: Arguments) -> None:
         return
     fields = {f.name: getattr(entry, f.name) for f in dataclasses.fields(entry) if f.name != "spec"}
     plain = {k: dataclasses.asdict(v) if dataclasses.is_dataclass(v) else v for k, v in fields.items()}  # type: ignore[arg-type]
-    plain |= {"spec": entry.spec.to_dict(), "metrics": [dataclasses.asdict(m) for m in entry.metrics]}
+    plain |= {"spec": entry.spec.to_dict()}
+    plain |= {key: [dataclasses.asdict(row) for row in getattr(entry, key)] for key in ("metrics", "speed")}
     print(json.dumps(plain, indent=2))
 
 
@@ -199,7 +200,7 @@ def _forecast(arguments: Arguments) -> None:
     from stzoo.frames import check_writable, kind_of, write
 
     check_writable(arguments.out, arguments.input)
-    model = load(arguments.model)
+    model = load(arguments.model, precision=arguments.precision)
     steps = model.spec.frames_out if arguments.steps is None else arguments.steps
     resize = kind_of(arguments.input) == "pictures" and not arguments.keep_size  # arrays have the size they have
     future = model.rollout(arguments.input, steps, resize=resize, every=arguments.every, progress=True)
@@ -256,6 +257,14 @@ def _convert(arguments: Arguments) -> None:
     print(convert_openstl(arguments.checkpoint, _spec(arguments.model), arguments.out))
 
 
+def _export(arguments: Arguments) -> None:
+    from stzoo.export import check_exportable
+    from stzoo.forecaster import load
+
+    check_exportable(arguments.format, arguments.out, arguments.steps)
+    print(load(arguments.source).export(arguments.format, arguments.out, steps=arguments.steps))
+
+
 def _spec(name: str) -> ModelSpec:
     """Of a catalogue entry, or from a JSON file: the same JSON as an entry's `spec` or a folder's config.json."""
     if not name.endswith(".json"):
@@ -269,17 +278,9 @@ def _spec(name: str) -> ModelSpec:
 
 
 def _benchmark(arguments: Arguments) -> None:
-    from stzoo.benchmark import benchmark
+    from stzoo.benchmark.commands import run_benchmark
 
-    if arguments.loader:
-        from stzoo.train.commands import run_pace
-
-        result: Any = run_pace(arguments)
-    elif arguments.data is not None or arguments.mnist is not None:
-        raise SpecError("--data and --mnist are for --loader")
-    else:
-        result = benchmark(arguments.name)
-    print(json.dumps(dataclasses.asdict(result)) if arguments.json else result)
+    run_benchmark(arguments)
 
 
 def _cache(arguments: Arguments) -> None:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from stzoo.codec import Codec, usage
 from stzoo.data import ClipSource
+from stzoo.engine import Engine, Precision
 from stzoo.errors import DataError
 from stzoo.forecaster import Forecaster
 from stzoo.frames.values import denormalise, normalise, to_units
@@ -25,7 +26,6 @@ from stzoo.models import stride_of
 from stzoo.spec import ModelSpec
 from stzoo.unroll import unroll
 
-Precision = Literal["float32", "bfloat16"]
 Curves = dict[str, np.ndarray]  # metric -> (T, 2): what is summed at each step, and over how much
 
 
@@ -147,7 +147,7 @@ def evaluate(
     Args:
         name, protocol: written into the report.
         definition: a key of `stzoo.metrics.DEFINITIONS`.
-        precision: "bfloat16" runs the module under autocast: faster where the machine multiplies in bfloat16.
+        precision: that forecasts are computed in, see `stzoo.load`; the forecaster's own is not looked at.
 
     Raises:
         DataError: no clips, clips of another shape than the model's, or a model whose values have no range.
@@ -244,13 +244,12 @@ def _forecasts(
     """Past, future, forecast, (B, T, C, H, W) float32 on the CPU, the spec's range as [0, 1], and `valid`; by batch."""
     spec, device = forecaster.spec, next(forecaster.module.parameters()).device
     low, high = spec.value_range or (0.0, 1.0)
+    engine = Engine(forecaster.module, spec, precision)
     for start in range(0, len(clips), batch):
         clip = clips.clips(start, min(start + batch, len(clips)))
         past, future = to_units(clip.past, spec), to_units(clip.future, spec)
         window = normalise(past.to(device), spec)
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            frames = list(unroll(forecaster.module, spec, window, future.shape[1]))
-        forecast = denormalise(torch.stack(frames, 1).float(), spec)
+        forecast = denormalise(torch.stack(list(engine.unroll(window, future.shape[1])), 1), spec)
         unit = [(x.cpu() - low) / (high - low) for x in (past, future, forecast)]
         yield unit[0], unit[1], unit[2], clip.valid
 

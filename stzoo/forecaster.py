@@ -16,11 +16,12 @@ from stzoo import catalog, hub
 from stzoo import frames as frames_room
 from stzoo.adapting import adapt_tensors
 from stzoo.card import Card
+from stzoo.engine import Engine
+from stzoo.export import Exported, export
 from stzoo.frames.values import denormalise, normalise
 from stzoo.models import build, check_kind, stride_of
 from stzoo.publishing.sharing import save, send, source_of
 from stzoo.spec import ModelSpec
-from stzoo.unroll import compiled, unroll
 from stzoo.weights import LoadReport, load_module, random_module
 
 
@@ -29,13 +30,18 @@ class Forecaster:
 
     Attributes:
         spec: what the model is.
-        module: the plain `torch.nn.Module`, in eval mode.
         report: where its weights came from.
+        engine: how the module is run; what it runs follows the module's weights when they change.
     """
 
-    def __init__(self, spec: ModelSpec, module: nn.Module, report: LoadReport):
-        self.spec, self.module, self.report = spec, module.eval(), report
-        self._run: Any = module
+    def __init__(self, spec: ModelSpec, module: nn.Module, report: LoadReport, precision: str = "float32"):
+        self.spec, self.report = spec, report
+        self.engine = Engine(module.eval(), spec, precision)
+
+    @property
+    def module(self) -> nn.Module:
+        """The plain, trainable module, float32, in eval mode at first; forecasts are always those of eval mode."""
+        return self.engine.module
 
     def predict(self, frames: Any, *, layout: str | None = None, resize: bool = False, every: int = 1) -> Any:
         """The next `spec.frames_out` frames: ``rollout(frames, spec.frames_out)``."""
@@ -100,9 +106,28 @@ class Forecaster:
         return self
 
     def compile(self) -> Forecaster:
-        """Run through `torch.compile` from now on: slow at the first forecast, faster at the next ones."""
-        self._run = compiled(self.module)
+        """Run through `torch.compile` from now on: slow at the first forecast; on a CPU also later (docs/speed.md)."""
+        self.engine.compile()
         return self
+
+    def export(self, format: str, path: str | os.PathLike[str], *, steps: int | None = None) -> Exported:
+        """Write the whole forecast as one file that runs without stzoo, and return its shapes; see docs/export.md.
+
+        The file takes `past` (B, frames_in, C, H, W) and gives `future` (B, steps, C, H, W), float32 in the spec's
+        units, neither rounded nor clipped. Any batch, and any height and width that the architecture takes, from twice
+        its stride on.
+
+        Args:
+            format: "onnx", or "torch-export" for `torch.export.load`.
+            path: .onnx or .pt2, in a folder that is there. It appears whole or not at all.
+            steps: frames that the file forecasts, `spec.frames_out` by default; at most 1024.
+
+        Raises:
+            SpecError: no such format, a suffix of another one, or too many steps. FramesError: `steps` is no count.
+            WeightsError: no such folder, or one that cannot be written to; or `path` is a folder.
+            MissingExtraError: what writes ONNX is not installed; the message holds the pip command.
+        """
+        return export(self.spec, self.module, format, Path(path), steps)
 
     def save_pretrained(self, folder: str | os.PathLike[str], *, card: Card | None = None) -> None:
         """Write `model.safetensors` and `config.json`, which `stzoo.load` reads back bit for bit, and `README.md`.
@@ -163,7 +188,7 @@ class Forecaster:
     def _frames(self, source: frames_room.Source, steps: int | None) -> Iterator[Any]:
         device = next(self.module.parameters()).device
         past = normalise(source.past.to(device), self.spec)
-        for frame in unroll(self._run, self.spec, past, steps):
+        for frame in self.engine.unroll(past, steps):
             yield source.frame(denormalise(frame, self.spec))
 
 
@@ -173,6 +198,7 @@ def load(
     pretrained: bool = True,
     revision: str | None = None,
     device: str | torch.device | None = None,
+    precision: str = "float32",
     offline: bool | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     progress: bool = True,
@@ -186,6 +212,8 @@ def load(
         pretrained: False builds a catalogue entry with random weights, as `create` does.
         revision: of an hf source that names none.
         device: where the module lies; the CPU by default.
+        precision: that forecasts are computed in, "float32" or "bfloat16"; "auto" is bfloat16 where the machine
+            multiplies faster in it. The module stays in float32.
         offline: True never opens a socket; None follows STZOO_OFFLINE and HF_HUB_OFFLINE.
         cache_dir: where downloads go, in place of huggingface_hub's cache and of `weights` below $STZOO_HOME.
         progress: a bar while something is downloaded.
@@ -198,24 +226,27 @@ def load(
         DownloadError, OfflineError: a remote source cannot be read.
     """
     if not pretrained:
-        return create(os.fspath(source), **(adapt or {})).to(device or "cpu")
+        made = create(os.fspath(source), **(adapt or {}))
+        return Forecaster(made.spec, made.module, made.report, precision).to(device or "cpu")
     found = hub.resolve(source, revision=revision, offline=offline, cache_dir=cache_dir, progress=progress)
-    return opened(found, os.fspath(source), adapt).to(device or "cpu")
+    return opened(found, os.fspath(source), adapt, precision).to(device or "cpu")
 
 
-def opened(found: hub.Resolved, name: str, adapt: Mapping[str, Any] | None = None) -> Forecaster:
+def opened(
+    found: hub.Resolved, name: str, adapt: Mapping[str, Any] | None = None, precision: str = "float32"
+) -> Forecaster:
     """The forecaster of files that `stzoo.hub.resolve` found; `name` is what errors call it."""
     check_kind(found.spec, "forecaster", name)
     module, report = load_module(found.spec, found.path, found.sha256, found.codec)
     if not adapt:
-        return Forecaster(found.spec, module, report)
+        return Forecaster(found.spec, module, report, precision)
     spec = found.spec.replace(**adapt)
     tensors, done = adapt_tensors(module.state_dict(), found.spec, spec)
     module = build(spec)
     module.load_state_dict(tensors)
     parameters = sum(p.numel() for p in module.parameters())
     report = dataclasses.replace(report, parameters=parameters, adapted=done)
-    return Forecaster(spec, module, report)
+    return Forecaster(spec, module, report, precision)
 
 
 def create(name_or_spec: str | ModelSpec, **overrides: Any) -> Forecaster:

@@ -15,7 +15,6 @@ own forecasts, and each of these is ``paint``ed when it is asked for.
 
 from collections.abc import Iterator
 from itertools import count
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -31,7 +30,7 @@ def unroll(module: Any, spec: ModelSpec, past: Tensor, steps: int | None = None)
     once gradients are off.
 
     Args:
-        module: a block, sequential or modular architecture, or what `compiled` made of one.
+        module: a block, sequential or modular architecture, or what `stzoo.engine` made of one.
         spec: gives `frames_in` and `frames_out`.
         past: (B, T, C, H, W), normalised, T >= frames_in; the last frames_in are read.
         steps: how many frames to yield; None for as many as are asked for.
@@ -69,19 +68,3 @@ def _sequential(module: Any, past: Tensor) -> Iterator[Tensor]:
 def _modular(module: Any, past: Tensor) -> Iterator[Tensor]:
     for latents in unroll(module.predictor, module.predictor_spec, module.read(past)):
         yield module.paint(latents)
-
-
-def compiled(module: nn.Module) -> Any:
-    """What `unroll` drives, through `torch.compile`: slow at first, faster afterwards."""
-    if hasattr(module, "predictor"):
-        return SimpleNamespace(
-            predictor=compiled(module.predictor),  # type: ignore[arg-type]
-            predictor_spec=module.predictor_spec,
-            read=torch.compile(module.read),  # type: ignore[arg-type]
-            paint=torch.compile(module.paint),  # type: ignore[arg-type]
-        )
-    if hasattr(module, "step"):
-        own = [name for name in ("step", "read") if hasattr(module, name)]
-        run = {name: torch.compile(getattr(module, name)) for name in own}
-        return SimpleNamespace(initial_state=module.initial_state, **run)
-    return torch.compile(module)

@@ -1,7 +1,6 @@
 import json
 import struct
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -283,24 +282,6 @@ def test_arrays_and_fields_come_back_as_what_they_were(
         assert main(["rollout", str(tmp_path / name), *model, "-o", str(tmp_path / out)]) == 2
         assert message in capsys.readouterr().err
         assert not list(tmp_path.glob("c.*"))
-
-
-def test_the_pace_of_reading_is_told_beside_that_of_training(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from stzoo.train import pace
-
-    ticks = iter(x for i in range(99) for x in (i, i + 0.1, i + 0.5))
-    monkeypatch.setattr(pace, "time", SimpleNamespace(perf_counter=ticks.__next__))
-    for k in range(3):
-        np.save(tmp_path / f"{k}.npy", np.zeros((30, 64, 64), np.uint8))
-    assert main(["benchmark", "tau-ut", "--loader", "--dataset", "clips", "--data", str(tmp_path), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["loader"] == pytest.approx(16 / 0.1)  # a batch of sixteen
-    assert found["step"] == pytest.approx(16 / 0.3)  # half a second less twice the reading
-    assert found["ratio"] == pytest.approx(3)
-    assert main(["benchmark", "tau-ut", "--loader"]) == 2
-    assert "name the folder of the dataset with --data DIR" in capsys.readouterr().err
 
 
 def test_any_horizon_is_measured_on_clips_of_ones_own(

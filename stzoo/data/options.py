@@ -21,11 +21,10 @@ def add_options(parser: argparse.ArgumentParser, required: bool = True) -> None:
     parser.add_argument("--download", metavar="URL", help="https base to fetch MNIST's files from where DIR lacks them")
 
 
-def add_precision(parser: argparse.ArgumentParser) -> None:
-    """Of commands that measure a model."""
-    parser.add_argument(
-        "--precision", default="float32", choices=["float32", "bfloat16"], help="that the model runs in"
-    )
+def add_precision(parser: argparse.ArgumentParser, *, auto: bool = False) -> None:
+    """What the model runs in; commands that report figures name one, and so take no `auto`."""
+    choices = ["float32", "bfloat16", *(["auto"] if auto else [])]
+    parser.add_argument("--precision", default="float32", choices=choices, help="that the model runs in")
 
 
 def chosen(arguments: argparse.Namespace, spec: ModelSpec, default: str, zoom: float = 1.0) -> tuple[str, Dataset]:

@@ -94,7 +94,7 @@ class Attention(nn.Module):
         b, t, c, h, w = x.shape
         qkv, before = self.qkv(x, before)
         split = qkv.view(b, t, 3, self.heads, c // self.heads, h, w).permute(2, 0, 5, 6, 3, 1, 4)
-        q, k, v = split.reshape(3, b * h * w, self.heads, t, c // self.heads)
+        q, k, v = split.contiguous().view(3, b * h * w, self.heads, t, c // self.heads)  # reshape exports no batch of 1
         keys, values = torch.cat([keys.to(k.dtype), k], 2), torch.cat([values.to(v.dtype), v], 2)
         scores = (q @ keys.mT) * (c // self.heads) ** -0.5  # many small matrices: fused is slower
         weights = scores.masked_fill(self._beyond(t, keys.shape[2], x.device), -torch.inf).softmax(-1)

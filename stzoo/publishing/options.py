@@ -10,7 +10,7 @@ from stzoo.data.options import add_options, add_precision
 
 
 def add_actions(catalog: argparse.ArgumentParser) -> None:
-    """``pack``, ``add``, ``verify`` and ``publish``, each of which sets `run`."""
+    """``pack``, ``add``, ``verify``, ``publish`` and ``speed``, each of which sets `run`."""
     actions = catalog.add_subparsers(required=True, metavar="ACTION")
 
     def action(name: str, run: Any, help: str) -> argparse.ArgumentParser:
@@ -45,6 +45,11 @@ def add_actions(catalog: argparse.ArgumentParser) -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help="all with weights in the package, by default")
     parser.add_argument("--private", action="store_true", help="repositories that only members of ORG can read")
 
+    parser = action("speed", _speed, "enter the speed that `stzoo benchmark NAME --json` found")
+    parser.add_argument("name")
+    parser.add_argument("report", type=Path, metavar="REPORT.json")
+    parser.add_argument("--hardware", required=True, help="what it was measured on, for the card")
+
 
 def _add_measuring(parser: argparse.ArgumentParser) -> None:
     """Of the actions that measure weights before they enter them."""
@@ -78,3 +83,9 @@ def _publish(arguments: argparse.Namespace) -> None:
     from stzoo.publishing.commands import run_publish
 
     run_publish(arguments)
+
+
+def _speed(arguments: argparse.Namespace) -> None:
+    from stzoo.publishing.speeds import enter_speed
+
+    print(enter_speed(arguments.name, arguments.report, arguments.hardware))

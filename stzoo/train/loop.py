@@ -8,6 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +18,25 @@ from tqdm import tqdm
 
 from stzoo.codec import Codec
 from stzoo.data import Clip, ClipSource
+from stzoo.engine.compiling import compiled
 from stzoo.errors import SpecError, TrainingError
 from stzoo.frames.values import normalise, to_units
 from stzoo.models import build, config_of
 from stzoo.models.modular import Modular, codec_spec
 from stzoo.models.vqvae import VqVae
 from stzoo.spec import ModelSpec, differences
+from stzoo.train.ahead import Ahead
 from stzoo.train.checkpointing import RunFolder
 from stzoo.train.codec import CodebookAverage, codec_loss
+from stzoo.train.denormals import denormals_flushed
 from stzoo.train.fused import FusedTau, why_not
 from stzoo.train.latents import CachedLatents
 from stzoo.train.objectives import check, objective
 from stzoo.train.optim import averaged, optimizers
 from stzoo.train.recipe import Recipe
+from stzoo.train.recompute import recomputing
 from stzoo.train.schedules import SCHEDULES
 from stzoo.train.validation import validate
-from stzoo.unroll import compiled
 from stzoo.weights import save_folder
 
 CHECK_EVERY = 20  # steps between looks at the loss: logged, and held against divergence
@@ -82,22 +86,21 @@ def train(
         throwaway = Run(spec, recipe, training, place, codec, folder.path / "latents", start)
         return _steps_in(minutes if minutes is not None else recipe.minutes, throwaway)
 
-    with folder.locked():
-        torch.set_flush_denormal(True)  # denormals make a backward pass many times slower
-        try:
-            given = {} if codec is None else {"codec": fingerprint(codec.module.state_dict())}
-            given |= {} if start is None else {"start": fingerprint(start)}
-            given |= {"clips": _identity(training, validation)}
-            total = folder.plan(spec, recipe, steps, choose_steps, given)
-            run = Run(spec, recipe, training, place, codec, folder.path / "latents", start)
+    with folder.locked(), denormals_flushed():  # which make a backward pass many times slower
+        given = {} if codec is None else {"codec": fingerprint(codec.module.state_dict())}
+        given |= {} if start is None else {"start": fingerprint(start)}
+        given |= {"clips": _identity(training, validation)}
+        total = folder.plan(spec, recipe, steps, choose_steps, given)
+        # beside a GPU's step the next clips are made for nothing; on a CPU they would take time from it
+        ahead = place.type == "cuda" and not recipe.cached_clips
+        with Ahead(training, total * recipe.batch, pinned=True) if ahead else nullcontext(training) as clips:
+            run = Run(spec, recipe, clips, place, codec, folder.path / "latents", start)
             restored = folder.restore(run.device)
             if restored:
                 run.restore(restored)
             elif start is not None:
                 _validate(run, folder, validation, {"step": 0})
             _loop(run, folder, validation, total, progress)
-        finally:
-            torch.set_flush_denormal(False)
     return folder.best
 
 
@@ -195,7 +198,8 @@ class Run:
 
     def _seen(self, clip: Clip) -> tuple[Tensor, Tensor]:
         """Past and future as the part that learns sees them: frames, or a codec's latents."""
-        past, future = (normalise(to_units(x.to(self.device), self.spec), self.spec) for x in (clip.past, clip.future))
+        there = (x.to(self.device, non_blocking=True) for x in (clip.past, clip.future))
+        past, future = (normalise(to_units(x, self.spec), self.spec) for x in there)
         if isinstance(self.module, Modular):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
                 past, future = self.module.read(past), self.module.read(future)
@@ -291,6 +295,8 @@ def _fast(module: nn.Module, spec: ModelSpec, recipe: Recipe) -> Any:
         if reason is None:
             return FusedTau(module)  # type: ignore[arg-type]
         warnings.warn(f"training without the fused kernels, which is slower: {reason}", stacklevel=2)
+    if recipe.checkpoint:
+        return recomputing(module, hasattr(module, "step") and recipe.sampling != "parallel")
     if not recipe.compile:
         return module
     return torch.compile(module) if recipe.sampling == "parallel" else compiled(module)

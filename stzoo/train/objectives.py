@@ -10,6 +10,7 @@ from stzoo.errors import SpecError
 from stzoo.models.modular import Modular
 from stzoo.models.phydnet import PhyDNet
 from stzoo.models.tctn import Tctn
+from stzoo.models.vqvae import VqVae
 from stzoo.spec import ModelSpec
 from stzoo.train.losses import absolute_error, alignment, divergence_of_differences, moment_error, squared_error
 from stzoo.train.recipe import Recipe
@@ -21,6 +22,11 @@ def check(module: nn.Module, recipe: Recipe) -> None:
     """Raises `SpecError` where the recipe asks for what this architecture, or another setting of it, does not have."""
     if recipe.cached_clips and not isinstance(module, Modular):
         raise SpecError("recipe.cached_clips is for modular architectures, whose codec never changes")
+    if recipe.checkpoint and (recipe.fused or recipe.compile):
+        other = "fused" if recipe.fused else "compile"
+        raise SpecError(f"recipe.checkpoint is for the plain module; set recipe.{other} to false beside it")
+    if recipe.checkpoint and isinstance(module, VqVae):
+        raise SpecError("recipe.checkpoint is for forecasters; a codec needs little memory")
     if isinstance(module, Modular):
         module = module.predictor
     if recipe.sampling == "parallel" and not isinstance(module, Tctn):

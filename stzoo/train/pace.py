@@ -10,6 +10,7 @@ import torch
 
 from stzoo.data import ClipSource
 from stzoo.spec import ModelSpec
+from stzoo.train.denormals import denormals_flushed
 from stzoo.train.loop import Run, default_device
 from stzoo.train.recipe import Recipe
 
@@ -37,8 +38,7 @@ class Pace:
 
 def pace(spec: ModelSpec, recipe: Recipe, training: ClipSource, steps: int = 10) -> Pace:
     """Measure on random weights, after three steps that warm up."""
-    torch.set_flush_denormal(True)
-    try:
+    with denormals_flushed():
         run = Run(spec, recipe, training, torch.device(default_device()))
         reads, trains = [], []
         for i in range(steps + 3):
@@ -51,7 +51,5 @@ def pace(spec: ModelSpec, recipe: Recipe, training: ClipSource, steps: int = 10)
             if i < 3:
                 reads.clear()
                 trains.clear()
-    finally:
-        torch.set_flush_denormal(False)
     read, train = statistics.median(reads), statistics.median(trains)
     return Pace(recipe.batch / read, recipe.batch / train, train / read)

@@ -36,6 +36,8 @@ class Recipe:
         precision: "bfloat16" is autocast, parameters stay float32.
         channels_last, compile: how the plain module is laid out and run.
         fused: use the CPU kernels of `stzoo.train.fused` where they apply; elsewhere the plain module.
+        checkpoint: keep less of a step for its backward pass, and compute the rest again, see `stzoo.train.recompute`:
+            less memory for more time, the same gradients; without `fused` and `compile`, which keep what they like.
         reduction, ddr_weight, ddr_temperature: the loss, see `stzoo.train.losses`.
         emphasis: the squared error of a cell counts 1 + emphasis * max(0, truth), the truth normalised: rare, large
             values count more, such as heavy rain; in the validation error too.
@@ -73,6 +75,7 @@ class Recipe:
     channels_last: bool = True
     compile: bool = False
     fused: bool = False
+    checkpoint: bool = False
     reduction: Literal["mean", "sum"] = "mean"
     ddr_weight: float = bounded(0.1, 0.0, 1e3)
     ddr_temperature: float = bounded(0.1, 1e-3, 1e3)

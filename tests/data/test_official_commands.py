@@ -49,6 +49,8 @@ def test_it_trains_from_files_of_the_published_format(
     {"kth": kth, "taxibj": taxibj, "kitti-caltech": kitti_caltech}[stzoo.info(name).dataset](data)
     recipe = Path(str(stzoo.__path__[0])) / "train" / "recipes" / f"{name}.toml"
     smaller = {"batch": 1, "validation_clips": 1}  # the model, the loss and the data are the recipe's
+    if name in ("simvp-kth", "predrnn-kth"):  # tau-kth is trained through its own rollout, these only evaluated on it
+        smaller["horizon"] = 10
     lines = [line for line in recipe.read_text().splitlines() if line.split(" ")[0] not in smaller]
     quick = tmp_path / "quick.toml"
     quick.write_text("\n".join([*lines, *(f"{k} = {v}" for k, v in smaller.items())]))

@@ -11,10 +11,11 @@ from torch import Tensor
 import stzoo
 from stzoo.data.digits import drawn_digits
 from stzoo.data.mmnist import MovingDigits
+from stzoo.engine.compiling import compiled
 from stzoo.errors import SpecError
 from stzoo.models import ARCHITECTURES, build
 from stzoo.spec import ModelSpec
-from stzoo.unroll import compiled, unroll
+from stzoo.unroll import unroll
 
 CODEC = {"arch": "vqvae", "params": {"width": 16, "residual_layers": 1, "residual_width": 4, "codes": 32, "dim": 8}}
 BLOCKS: dict[str, dict[str, Any]] = {

@@ -13,6 +13,12 @@ from stzoo.train import Recipe, fused
 from stzoo.train.fused import FusedTau, why_not
 from stzoo.train.loop import _fast
 
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Not here: the kernels share their work out among threads."""
+
+
 WIDE = {"hid_s": 32, "hid_t": 64, "n_s": 2, "n_t": 3, "mlp_ratio": 2, "patch": 2, "layer_scale": 0.5}
 SPEC = ModelSpec(arch="tau", frames_in=3, frames_out=3, channels=2, height=64, width=64, params=WIDE)
 

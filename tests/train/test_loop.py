@@ -2,18 +2,18 @@
 
 import dataclasses
 import json
+import multiprocessing
 import random
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import stzoo
+from stzoo.data import ClipSource
 from stzoo.data.digits import drawn_digits
 from stzoo.data.mmnist import MovingDigits
 from stzoo.errors import TrainingError
@@ -34,8 +34,16 @@ def clips(seed: int, count: int = 1 << 30) -> MovingDigits:
     return MovingDigits(drawn_digits(), seed, count, 3, 3)
 
 
-def run(out: Path, steps: int = 40, spec: ModelSpec = SPEC, recipe: Recipe = RECIPE) -> Path:
-    return train(spec, recipe, clips(1), clips(2, 100), out, steps=steps, device="cpu", progress=False)
+def run(
+    out: Path,
+    steps: int = 40,
+    spec: ModelSpec = SPEC,
+    recipe: Recipe = RECIPE,
+    training: ClipSource | None = None,
+    device: str = "cpu",
+) -> Path:
+    data = clips(1) if training is None else training
+    return train(spec, recipe, data, clips(2, 100), out, steps=steps, device=device, progress=False)
 
 
 def log(out: Path) -> list[dict[str, float]]:
@@ -91,42 +99,46 @@ def lines_of(out: Path) -> list[str]:
     return file.read_text().splitlines() if file.exists() else []
 
 
-SCRIPT = """
-import sys
-sys.path.insert(0, {tests!r})
-from test_loop import run
-from pathlib import Path
-import torch; torch.set_num_threads(1)
-run(Path(sys.argv[1]), 400)
-"""
+STEPS = 200
+
+
+def run_alone(out: Path) -> None:
+    torch.set_num_threads(1)
+    run(out, STEPS)
 
 
 @pytest.mark.slow
 def test_killed_at_any_moment_it_reaches_the_same_weights(tmp_path: Path) -> None:
-    script = SCRIPT.format(tests=str(Path(__file__).parent))
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload([__name__])  # imports torch once, for all of them
 
-    def start(out: Path) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, "-c", script, str(out)], stderr=subprocess.PIPE)
+    def start(out: Path) -> Any:
+        process = processes.Process(target=run_alone, args=(out,))
+        process.start()
+        return process
 
-    undisturbed = start(tmp_path / "whole")
-    assert undisturbed.wait() == 0, undisturbed.stderr.read() if undisturbed.stderr else ""
+    def finished(process: Any) -> bool:
+        process.join()
+        return bool(process.exitcode == 0)
+
+    assert finished(start(tmp_path / "whole"))
     # Killed a random while after the log has grown by a random number of lines: at the very start, between two
     # checkpoints, while writing one. By progress and not by the clock, so that a fast machine is interrupted too.
     moments, resumed_from = random.Random(0), set()
     for lines in [0, 1, 2, 0, 3, 1]:
         process = start(tmp_path / "killed")
         goal = len(lines_of(tmp_path / "killed")) + lines
-        while process.poll() is None and not (
+        while process.is_alive() and not (
             (tmp_path / "killed").exists() and len(lines_of(tmp_path / "killed")) >= goal
         ):
             time.sleep(0.005)
         time.sleep(moments.uniform(0.0, 0.15))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
         if (tmp_path / "killed" / "checkpoint.pt").exists():
             resumed_from.add(torch.load(tmp_path / "killed" / "checkpoint.pt", weights_only=True)["step"])
-    assert start(tmp_path / "killed").wait() == 0
-    assert any(0 < step < 400 for step in resumed_from), resumed_from
+    assert finished(start(tmp_path / "killed"))
+    assert any(0 < step < STEPS for step in resumed_from), resumed_from
     whole, killed = (load_file(tmp_path / d / "best" / "model.safetensors") for d in ("whole", "killed"))
     assert all(torch.equal(whole[n], killed[n]) for n in whole)
     seconds = [{k: v for k, v in r.items() if k != "seconds"} for r in log(tmp_path / "whole")]
@@ -195,13 +207,6 @@ def test_what_a_killed_process_left_half_written_is_cleared_away(tmp_path: Path)
         file.write_bytes(b"half")
     run(tmp_path, 20)
     assert not any(file.exists() for file in litter)
-
-
-def test_denormals_are_only_flushed_while_it_trains(tmp_path: Path) -> None:
-    run(tmp_path, 20)
-    with pytest.raises(TrainingError):
-        run(tmp_path, 20, spec=SPEC.replace(hid_t=8))
-    assert (torch.tensor(1e-40) * 1).item() > 0
 
 
 def test_minutes_become_steps_once(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""`stzoo benchmark`: how fast a forecaster runs here, what share of the machine that uses, and what memory it takes."""

@@ -1,0 +1,124 @@
+"""Passes that take turns, so that a machine whose speed drifts gives a fair ratio; and what it can do meanwhile."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+Pass = Callable[[], Any]
+
+WARM_UP = 2
+LEAST = 5  # passes of each kind where no number is asked for; of fewer, no median is worth showing
+_MOST, _SECONDS = 100, 15.0  # as many at most, and how long they may take
+_LIMITS_EVERY = 2.0  # seconds between two looks at what the machine can do
+_SIZES = {"cpu": (512, 1024, 2048), "cuda": (2048, 4096, 8192)}  # of square matrices: which is fastest is the machine's
+_COPIED = {"cpu": 1 << 26, "cuda": 1 << 28}  # float32 values: larger than caches are
+_TRIES, _ENOUGH = 3, 0.02  # of each product in a look; fewer where they took so many seconds
+_TOO_LONG = 0.2  # seconds of one product
+
+
+def timed(run: Pass, device: torch.device) -> tuple[float, Any]:
+    """Seconds that `run` takes, and what it returns. On a GPU the time until its last kernel has ended."""
+    if device.type == "cuda":
+        first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        first.record()
+        result = run()
+        last.record()
+        last.synchronize()
+        return first.elapsed_time(last) / 1e3, result
+    start = time.perf_counter()
+    result = run()
+    return time.perf_counter() - start, result
+
+
+class Limits:
+    """The best of what this machine has done so far.
+
+    Attributes:
+        peak: TFLOP/s of the fastest matrix product in "float32" and in "bfloat16".
+        size: of its square matrices.
+        bandwidth: GB/s of a large copy, bytes read and bytes written.
+    """
+
+    def __init__(self, device: torch.device):
+        self.peak = {"float32": 0.0, "bfloat16": 0.0}
+        self.size = dict.fromkeys(self.peak, 0)
+        self.bandwidth = 0.0
+        self._device = device
+        self._products = {name: self._factors(getattr(torch, name)) for name in self.peak}
+        self._copied = torch.ones(_COPIED[device.type], device=device)
+        self._copy = torch.zeros_like(self._copied)
+        self.measure()  # warms up
+
+    def measure(self) -> None:
+        """Look again."""
+        for name, products in self._products.items():
+            for a, b, out in products:
+                seconds, work = self._fastest(partial(torch.mm, a, b, out=out)), 2 * len(a) ** 3
+                if work / seconds / 1e12 > self.peak[name]:
+                    self.peak[name], self.size[name] = work / seconds / 1e12, len(a)
+                if 8 * seconds > _TOO_LONG:  # the next one
+                    break
+        self.bandwidth = max(
+            self.bandwidth, 2 * self._copied.nbytes / self._fastest(partial(self._copy.copy_, self._copied)) / 1e9
+        )
+
+    def _fastest(self, run: Pass) -> float:
+        """Seconds, of a few tries."""
+        seconds = [timed(run, self._device)[0]]
+        while len(seconds) < _TRIES and sum(seconds) < _ENOUGH:
+            seconds.append(timed(run, self._device)[0])
+        return min(seconds)
+
+    def _factors(self, dtype: torch.dtype) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Of each size two factors and room for their product."""
+        found = []
+        for size in _SIZES[self._device.type]:
+            a, b, out = (torch.randn(size, size, device=self._device).to(dtype) for _ in range(3))
+            found.append((a, b, out))
+        return found
+
+
+def take_turns(
+    runs: Mapping[str, Pass], limits: Limits, device: torch.device, repeats: int | None, progress: bool
+) -> dict[str, list[float]]:
+    """Seconds of each run's passes. Round by round each passes once, in one order and then in the other.
+
+    Args:
+        runs: what is timed, warm already.
+        limits: measured in between.
+        repeats: rounds; None for what the time allows.
+        progress: a bar where it takes longer than a second.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    names, done, spent, looked = list(runs), 0, 0.0, -math.inf
+    with tqdm(total=repeats, unit="pass", delay=1, leave=False, disable=not progress) as bar:
+        while done < repeats if repeats is not None else done < LEAST or (done < _MOST and spent < _SECONDS):
+            if time.perf_counter() - looked > _LIMITS_EVERY:
+                limits.measure()
+                looked = time.perf_counter()
+            for name in names:
+                seconds[name].append(timed(runs[name], device)[0])
+                spent += seconds[name][-1]
+            names.reverse()
+            done += 1
+            bar.update()
+    return seconds
+
+
+def captured(run: Pass) -> Pass | None:
+    """A CUDA graph of one warm pass, whose input and output stay where they are; None where it cannot be captured."""
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph):
+            run()
+    except RuntimeError:
+        return None
+    return graph.replay
