@@ -246,14 +246,14 @@ def _figures(metrics: Sequence[Metrics]) -> str:
 def _speeds(speeds: Sequence[Speed]) -> str:
     """A table, one row a measurement, and the command that prints each."""
     rows = [
-        ["precision", "clips", "frames", "ms a pass", "clips/s", "beside plain", "measured on"],
-        ["---"] * 7,
+        ["device", "precision", "clips", "frames", "ms a pass", "clips/s", "beside plain", "measured on"],
+        ["---"] * 8,
     ]
     for s in speeds:
         ratio = "" if s.against_plain is None else f"{s.against_plain:.2f} times"
         where = f"{s.hardware.replace('|', chr(92) + '|')}, {s.threads} thread{'s' if s.threads > 1 else ''}"
         figures = [f"{s.latency_median_ms:.1f}", f"{s.clips_per_second:.1f}", ratio]
-        rows.append([s.precision, str(s.batch), str(s.steps), *figures, where])
+        rows.append([s.device, s.precision, str(s.batch), str(s.steps), *figures, where])
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     says = "One pass forecasts so many frames of so many clips, normalised tensors in, tensors out; medians."
     beside = any(s.against_plain for s in speeds)

@@ -47,6 +47,9 @@ def pytest_configure(config: pytest.Config) -> None:
         "NO_PROXY": "127.0.0.1",
         "STZOO_HOME": f"{config.stash[HOME]}/stzoo",
     }
+    if "PYTEST_XDIST_WORKER" in os.environ:  # small models wait for a second thread longer than that computes
+        os.environ["OMP_NUM_THREADS"] = "1"
+        torch.set_num_threads(1)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

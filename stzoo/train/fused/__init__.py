@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stzoo import environment
+from stzoo.engine.machine import cpu_flags
 from stzoo.models.gated_block import GatedBlock
 from stzoo.models.tau import Tau
 from stzoo.spec import ModelSpec
@@ -45,7 +46,7 @@ def why_not(module: nn.Module, spec: ModelSpec) -> str | None:
         return "hid_s must be at most 256"
     if any(b.gate.statical is None or b.gate.dynamical is None or b.drop_path.rate for b in blocks):
         return "both attentions must be on, and drop path off"
-    if next(module.parameters()).device.type != "cpu" or "avx512_bf16" not in _cpu_flags():
+    if next(module.parameters()).device.type != "cpu" or "avx512_bf16" not in cpu_flags():
         return "the kernels need a CPU with AVX-512 and bfloat16"
     if next(module.parameters()).dtype != torch.float32:
         return "parameters must be float32"
@@ -57,21 +58,12 @@ def why_not(module: nn.Module, spec: ModelSpec) -> str | None:
 
 
 @cache
-def _cpu_flags() -> frozenset[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return frozenset()
-    return frozenset(next((line.split(":")[1].split() for line in lines if line.startswith("flags")), []))
-
-
-@cache
 def _kernels() -> ctypes.CDLL:
     """The compiled library, built where the cache has none of this source."""
     here = Path(__file__).parent
     source = here / "kernels.cpp"
     code = b"".join(file.read_bytes() for file in (source, *sorted(here.glob("*.h"))))
-    key = hashlib.sha256(code + " ".join([*_FLAGS, *sorted(_cpu_flags())]).encode()).hexdigest()[:16]
+    key = hashlib.sha256(code + " ".join([*_FLAGS, *sorted(cpu_flags())]).encode()).hexdigest()[:16]
     folder = environment.home() / "kernels"
     library = folder / f"fused_tau-{key}.so"
     if not library.is_file():
