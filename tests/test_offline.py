@@ -88,9 +88,10 @@ def refused(source, **arguments):
 
 
 @pytest.mark.parametrize("switch", ["STZOO_OFFLINE", "HF_HUB_OFFLINE", "argument"])
-def test_offline_opens_no_socket(switch: str) -> None:
+def test_offline_opens_no_socket(switch: str, tmp_path: Path) -> None:
     argument = "offline=True" if switch == "argument" else ""
     environment = {"STZOO_MIRRORS": "https://127.0.0.1:9/mirror"} | ({} if argument else {switch: "1"})
+    environment |= {"HF_HOME": str(tmp_path), "STZOO_HOME": str(tmp_path)}  # others leave things in the tests' own
     done = without_sockets(
         SOURCES
         + f"""
