@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stzoo.models.gated_block import DilatedDepthwise
+
 NHWC = torch.channels_last
 Pair = tuple[int, int]
 
@@ -115,8 +117,12 @@ class Rounded(nn.Module):
 
 
 def is_plain(module: nn.Module) -> bool:
-    """A 2d convolution, and nothing that derives from it; zeros around the picture, so many."""
-    return type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str)
+    """A 2d convolution, and nothing that changes what it forecasts; zeros around the picture, so many."""
+    return (
+        type(module) in (nn.Conv2d, DilatedDepthwise)
+        and module.padding_mode == "zeros"
+        and not isinstance(module.padding, str)
+    )
 
 
 def twin(module: nn.Module) -> nn.Module:

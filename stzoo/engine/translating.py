@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from stzoo.engine.packed import NHWC, PackedConv, Rounded, is_plain, pieces
 from stzoo.models.encoder_decoder import ConvNorm, Decoder, DropPath, Encoder
-from stzoo.models.gated_block import GatedBlock
+from stzoo.models.gated_block import DilatedDepthwise, GatedBlock
 from stzoo.models.simvp import Gate as GstaGate
 from stzoo.models.simvp import SimVp
 from stzoo.models.tau import Gate as TauGate
@@ -28,7 +28,7 @@ KNOWN = frozenset(
     {
         Tau, SimVp, Encoder, Decoder, ConvNorm, GatedBlock, TauGate, GstaGate, DropPath, nn.Sequential, nn.ModuleList,
         nn.Conv2d, nn.GroupNorm, nn.BatchNorm2d, nn.Linear, nn.SiLU, nn.GELU, nn.ReLU, nn.Sigmoid, nn.Identity,
-        nn.PixelShuffle, nn.PixelUnshuffle,
+        nn.PixelShuffle, nn.PixelUnshuffle, DilatedDepthwise,
     }
 )  # fmt: skip
 

@@ -35,11 +35,29 @@ class GatedConfig:
         check_even(self.hid_s)
 
 
+class DilatedDepthwise(nn.Conv2d):
+    """A depthwise convolution with dilation, whose training on a CPU is in float32 whatever the precision around it.
+
+    In bfloat16, with the channels last, torch (2.13) returns gradients of its weights that have nothing to do with the
+    right ones: uninitialised memory goes into them. Smaller planes than some 32x32 take another way and are right.
+    """
+
+    def __init__(self, dim: int, kernel: int, dilation: int):
+        super().__init__(dim, dim, kernel, padding=kernel // 2 * dilation, dilation=dilation, groups=dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (x.is_cpu and torch.is_grad_enabled() and x.dtype in (torch.bfloat16, torch.float16)):
+            return super().forward(x)
+        assert self.bias is not None
+        with torch.autocast("cpu", enabled=False):
+            return self._conv_forward(x.float(), self.weight.float(), self.bias.float()).to(x.dtype)
+
+
 def large_kernel(dim: int, dim_out: int) -> nn.Sequential:
     """Large-kernel attention: depthwise 5x5, depthwise 7x7 with dilation 3 (together a 23x23 receptive field), 1x1."""
     return nn.Sequential(
         nn.Conv2d(dim, dim, 5, padding=2, groups=dim),
-        nn.Conv2d(dim, dim, 7, padding=9, dilation=3, groups=dim),
+        DilatedDepthwise(dim, 7, dilation=3),
         nn.Conv2d(dim, dim_out, 1),
     )
 

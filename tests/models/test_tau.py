@@ -1,5 +1,6 @@
 """TAU and SimVP's gSTA against published counts, and against its equations written out in float64."""
 
+import copy
 import logging
 import math
 from collections.abc import Callable
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from stzoo.models import build
-from stzoo.models.gated_block import GatedBlock
+from stzoo.models.gated_block import GatedBlock, large_kernel
 from stzoo.models.simvp import Gate as GstaGate
 from stzoo.models.tau import Gate
 from stzoo.spec import ModelSpec
@@ -159,6 +160,26 @@ def test_every_parameter_gets_a_gradient(project: bool) -> None:
     module = build(spec_of("tau", 3, 1, 16, hid_s=4, hid_t=64, n_s=4, n_t=3, project=project))
     module(torch.rand(2, 3, 1, 16, 16)).square().mean().backward()
     assert [n for n, p in module.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+
+
+@pytest.mark.parametrize("size", [16, 32, 48])
+def test_gradients_of_the_dilated_kernel_in_bfloat16_on_a_cpu_are_the_right_ones(size: int) -> None:
+    """torch's own are wrong by more than their size for 32x32 pixels and more, and not finite where memory is dirty."""
+    torch.manual_seed(0)
+    kernels = large_kernel(32, 32).to(memory_format=torch.channels_last)
+    x = torch.randn(1, 32, size, size).to(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = kernels(x)
+    gradient = torch.randn_like(y)
+    y.backward(gradient)
+    exact = copy.deepcopy(kernels).double()
+    exact.zero_grad()
+    exact(x.double()).backward(gradient.double())
+    for name, parameter in exact.named_parameters():
+        found = kernels.get_parameter(name).grad
+        assert found is not None
+        assert parameter.grad is not None
+        assert (found - parameter.grad).norm() < 0.02 * parameter.grad.norm(), name
 
 
 def test_drop_path_only_acts_in_training() -> None:
