@@ -124,6 +124,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--codec", help="of a modular entry: the folder of a trained codec, in place of the entry's own")
     sub.add_argument("--codec-minutes", type=float, help="for a codec that must be trained first")
     sub.add_argument("--device", choices=["cpu", "cuda"], help="the GPU where there is one, by default")
+    sub.add_argument(
+        "--micro-batch", type=int, metavar="N", help="at most so many clips go through the model at once: less memory"
+    )
 
     sub = command("convert", _convert, "turn a checkpoint that others published into a folder that stzoo loads")
     sub.add_argument("origin", choices=["openstl"])

@@ -14,16 +14,17 @@ from stzoo.data import Clip, ClipSource
 class Ahead:
     """A `ClipSource`, open as a context, that has a thread make the clips which will be asked for next.
 
-    Asked for clips start..stop-1, it goes on to make as many more, never beyond `end`. What is given is what `source`
-    would give: its errors are raised where its clips are asked for, and one that draws from torch's global generator,
-    whose order of draws would change, is only ever asked when its clips are needed.
+    Asked for clips start..stop-1, it goes on to make those `stride` further on, never beyond `end`. What is given is
+    what `source` would give: its errors are raised where its clips are asked for, and one that draws from torch's
+    global generator, whose order of draws would change, is only ever asked when its clips are needed.
 
     Args:
+        stride: clips of a step, of which one process of several is only asked for its share.
         pinned: hand out page-locked memory, which a GPU fetches while it computes.
     """
 
-    def __init__(self, source: ClipSource, end: int, pinned: bool):
-        self.source, self.end, self.pinned = source, end, pinned
+    def __init__(self, source: ClipSource, end: int, stride: int, pinned: bool):
+        self.source, self.end, self.stride, self.pinned = source, end, stride, pinned
         self.thread = ThreadPoolExecutor(1, "stzoo-clips")
         self.next: tuple[range, Future[Clip]] | None = None
         self.draws = False
@@ -47,7 +48,7 @@ class Ahead:
             state = torch.get_rng_state()
             clip = self._make(start, stop)
             self.draws = self.draws or not torch.equal(state, torch.get_rng_state())
-        following = range(stop, min(2 * stop - start, self.end))
+        following = range(start + self.stride, min(stop + self.stride, self.end))
         if following and not self.draws:
             self.next = following, self.thread.submit(self._make, following.start, following.stop)
         return clip

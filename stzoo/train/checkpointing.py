@@ -30,6 +30,10 @@ class RunFolder:
     def best(self) -> Path:
         return self.path / "best"
 
+    @property
+    def latents(self) -> Path:
+        return self.path / "latents"
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Make the folder, hold it for this process, and clear away what a killed one left half-written.
@@ -91,13 +95,13 @@ class RunFolder:
         torch.save(state, buffer)
         write_atomically(self.path / "checkpoint.pt", buffer.getvalue())
 
-    def restore(self, device: torch.device) -> dict[str, Any] | None:
-        """The last checkpoint, or None; what was logged after it is forgotten, since it will happen again."""
+    def restore(self) -> dict[str, Any] | None:
+        """The last checkpoint, on the CPU, or None. What was logged after it is forgotten: it will happen again."""
         file = self.path / "checkpoint.pt"
         if not file.is_file():
             (self.path / "log.jsonl").unlink(missing_ok=True)
             return None
-        state = torch.load(file, map_location=device, weights_only=True)
+        state = torch.load(file, map_location="cpu", weights_only=True)
         log = self.path / "log.jsonl"
         if log.is_file():
             kept = []

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from stzoo.models.vqvae import VqVae
+from stzoo.train.processes import Processes
 from stzoo.train.recipe import Recipe
 
 REVIVED_BELOW = 0.01  # latents a batch, on average, below which a code is dead
@@ -50,18 +52,22 @@ class CodebookAverage:
     With `recipe.codebook` = "loss" the optimiser moves the codes, and only the dead ones are put elsewhere.
     """
 
-    def __init__(self, module: VqVae, recipe: Recipe):
+    def __init__(self, module: VqVae, recipe: Recipe, processes: Processes):
         self.module, self.decay, self.averages = module, recipe.codebook_decay, recipe.codebook == "ema"
+        self.processes = processes
         module.codebook.requires_grad_(not self.averages)
         self.counts = torch.zeros(len(module.codebook), device=module.codebook.device)
         self.sums = torch.zeros_like(module.codebook.data)
 
     @torch.no_grad()
     def update(self, latents: Tensor, codes: Tensor) -> None:
-        """Take in a batch: latents (B, dim, h, w) and the codes (B, h, w) they went to."""
+        """Take in this process's share of a batch: latents (B, dim, h, w), and the codes (B, h, w) they went to.
+
+        The codebook follows the whole batch; codes that died move to latents of the first process.
+        """
         book, points, codes = self.module.codebook, latents.movedim(1, -1).flatten(0, -2), codes.flatten()
-        count = torch.bincount(codes, minlength=len(book)).to(self.counts.dtype)
-        total = torch.zeros_like(self.sums).index_add_(0, codes, points)
+        count = self.processes.total(torch.bincount(codes, minlength=len(book)).to(self.counts.dtype))
+        total = self.processes.total(torch.zeros_like(self.sums).index_add_(0, codes, points))
         self.counts.lerp_(count, 1.0 - self.decay)
         self.sums.lerp_(total, 1.0 - self.decay)
         if self.averages:
@@ -70,9 +76,13 @@ class CodebookAverage:
         dead = (self.counts < REVIVED_BELOW).nonzero()[:, 0]
         if len(dead):
             odds = (points - book[codes]).square().sum(1)[:MOST_DRAWN] + 1e-12
-            if not odds.isfinite().all():
-                return  # the loss diverged, which the training loop reports
-            chosen = points[torch.multinomial(odds, len(dead), replacement=True)]
+            if odds.isfinite().all():
+                chosen = points[torch.multinomial(odds, len(dead), replacement=True)]
+            else:  # the loss diverged, which the training loop reports
+                chosen = points.new_full((len(dead), points.shape[1]), math.nan)
+            chosen = self.processes.from_first(chosen.cpu()).to(points.device)
+            if not chosen.isfinite().all():
+                return
             book[dead], self.sums[dead], self.counts[dead] = chosen, chosen, 1.0
 
     def state(self) -> dict[str, Tensor]:

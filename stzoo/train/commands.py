@@ -19,46 +19,55 @@ from stzoo.models import build
 from stzoo.publishing.commands import measurements
 from stzoo.spec import ModelSpec
 from stzoo.train.fine_tuning import RECIPE, fine_tune
-from stzoo.train.loop import default_device, train
+from stzoo.train.loop import train
 from stzoo.train.objectives import check
 from stzoo.train.pace import Pace, pace
 from stzoo.train.pack import pack
+from stzoo.train.processes import Processes, default_device, joined
 from stzoo.train.recipe import Recipe, read_recipe
 from stzoo.train.shuffled import endless
 
 
 def run_train(arguments: argparse.Namespace) -> None:
     """Train an entry by its recipe, after its codec where it has one; or fine-tune a checkpoint."""
-    _check_budget(arguments, ("steps", "minutes", "codec_minutes"))
-    device = arguments.device or default_device()
-    if device == "cuda" and default_device() != "cuda":
+    _check_positive(arguments, ("steps", "minutes", "codec_minutes", "micro_batch"))
+    if arguments.device == "cuda" and default_device() != "cuda":
         raise SpecError("--device is cuda; this machine, or this build of torch, has none")
     if (arguments.name is None) == (arguments.source is None):
         raise SpecError("name an entry to train from scratch, or a checkpoint to go on from with --from; not both")
-    (_train_entry if arguments.source is None else _fine_tune)(arguments, device)
+    (_train_entry if arguments.source is None else _fine_tune)(arguments, joined(arguments.device))
 
 
-def _train_entry(arguments: argparse.Namespace, device: str) -> None:
+def _train_entry(arguments: argparse.Namespace, processes: Processes) -> None:
     entry = catalog.info(arguments.name)
     spec, recipe = entry.spec, read_recipe(arguments.recipe or arguments.name)
     if arguments.freeze or _changes(arguments):
         raise SpecError("--freeze, --channels, --frames-in and --frames-out are for --from")
-    dataset, data = chosen(arguments, spec, recipe.dataset, recipe.zoom)
+    with processes.one_first():  # which decodes videos, and keeps the frames
+        dataset, data = chosen(arguments, spec, recipe.dataset, recipe.zoom)
     recipe = dataclasses.replace(recipe, dataset=dataset)
+    device = str(processes.device)
 
     def run(spec: ModelSpec, recipe: Recipe, out: Path, codec: Codec | None, **budget: Any) -> Path:
         horizon = recipe.horizon or spec.frames_out
-        training = endless(data.split("train", spec.frames_in, horizon), spec, recipe.flips, recipe.seed, device)
-        held_out = data.split("validation", spec.frames_in, horizon)
-        return train(spec, recipe, training, held_out, out, device=device, codec=codec, **budget)
+        with processes.one_first():
+            clips, held_out = (data.split(part, spec.frames_in, horizon) for part in ("train", "validation"))
+        training = endless(clips, spec, recipe.flips, recipe.seed, device)
+        return train(
+            spec, recipe, training, held_out, out,
+            device=device, codec=codec, micro_batch=arguments.micro_batch, **budget,
+        )  # fmt: skip
 
     check(build(spec, "meta"), recipe)  # before a codec is trained for it
-    codec = _codec(arguments, entry, dataset, run)
+    codec = _codec(arguments, entry, dataset, run, processes)
     best = run(spec, recipe, arguments.out, codec, steps=arguments.steps, minutes=arguments.minutes)
-    _tell(arguments, best, dataset)
+    if processes.first:
+        _tell(arguments, best, dataset)
 
 
-def _codec(arguments: argparse.Namespace, entry: catalog.Entry, dataset: str, run: Any) -> Codec | None:
+def _codec(
+    arguments: argparse.Namespace, entry: catalog.Entry, dataset: str, run: Any, processes: Processes
+) -> Codec | None:
     """The trained codec of a modular entry: the one given, the entry's own, or one that is trained first."""
     first = None if entry.codec is None else catalog.info(entry.codec.entry)
     if first is None:
@@ -70,19 +79,23 @@ def _codec(arguments: argparse.Namespace, entry: catalog.Entry, dataset: str, ru
         raise SpecError("--codec-minutes is for a codec that must be trained first; this one has weights")
     source: Any = first.name if arguments.codec is None else arguments.codec
     if untrained:
-        print(f"first the codec, {first.name}, which has no weights yet", file=sys.stderr)
+        if processes.first:
+            print(f"first the codec, {first.name}, which has no weights yet", file=sys.stderr)
         recipe = dataclasses.replace(read_recipe(first.name), dataset=dataset)
         source = run(first.spec, recipe, arguments.out / "codec", None, minutes=arguments.codec_minutes)
-    return load_codec(source)
+    with processes.one_first():
+        return load_codec(source)
 
 
-def _fine_tune(arguments: argparse.Namespace, device: str) -> None:
+def _fine_tune(arguments: argparse.Namespace, processes: Processes) -> None:
     if arguments.codec is not None or arguments.codec_minutes is not None:
         raise SpecError("--codec and --codec-minutes are for training a modular entry; --from brings its own codec")
-    model = load(arguments.source, adapt=_changes(arguments), device=device)
     recipe = read_recipe(arguments.recipe or RECIPE)
-    dataset, data = chosen(arguments, model.spec, recipe.dataset, recipe.zoom)
-    print(model.report)  # and what was adapted
+    with processes.one_first():
+        model = load(arguments.source, adapt=_changes(arguments), device=processes.device, progress=processes.first)
+        dataset, data = chosen(arguments, model.spec, recipe.dataset, recipe.zoom)
+    if processes.first:
+        print(model.report)  # and what was adapted
     fine_tune(
         model,
         data,
@@ -91,8 +104,10 @@ def _fine_tune(arguments: argparse.Namespace, device: str) -> None:
         steps=arguments.steps,
         minutes=arguments.minutes,
         freeze=tuple(arguments.freeze),
+        micro_batch=arguments.micro_batch,
     )
-    _tell(arguments, arguments.out / "best", dataset)
+    if processes.first:
+        _tell(arguments, arguments.out / "best", dataset)
 
 
 def _changes(arguments: argparse.Namespace) -> dict[str, int]:
@@ -101,7 +116,7 @@ def _changes(arguments: argparse.Namespace) -> dict[str, int]:
     return {f: getattr(arguments, f) for f in fields if getattr(arguments, f) is not None}
 
 
-def _check_budget(arguments: argparse.Namespace, options: Sequence[str]) -> None:
+def _check_positive(arguments: argparse.Namespace, options: Sequence[str]) -> None:
     for option in options:
         given = getattr(arguments, option)
         if given is not None and not 0 < given < math.inf:

@@ -1,4 +1,4 @@
-"""The training loop: a fixed number of steps, validation on held-out clips, exact resume."""
+"""The training loop: a fixed number of steps by any number of processes, held-out clips, exact resume."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from stzoo.train.fused import FusedTau, why_not
 from stzoo.train.latents import CachedLatents
 from stzoo.train.objectives import check, objective
 from stzoo.train.optim import averaged, optimizers
+from stzoo.train.processes import Processes, joined
 from stzoo.train.recipe import Recipe
 from stzoo.train.recompute import recomputing
 from stzoo.train.schedules import SCHEDULES
@@ -57,8 +59,13 @@ def train(
     progress: bool = True,
     codec: Codec | None = None,
     start: Mapping[str, Tensor] | None = None,
+    micro_batch: int | None = None,
 ) -> Path:
     """Train `spec` by `recipe`; run again with the same arguments, it continues from the last checkpoint.
+
+    Started by `accelerate launch` or `torchrun`, each of the processes takes an equal share of every batch, and the
+    gradients are averaged: the run is that of one process, but for BatchNorm, which normalises each share by itself
+    (docs/training.md). It may be continued by another number of processes.
 
     The number of steps is fixed when the run begins, from `steps`, or from `minutes` (the recipe's own by default)
     and the pace measured on this machine, and kept in the run folder: a resumed run has the same schedule. Clip i of
@@ -69,44 +76,51 @@ def train(
         codec: the trained codec of a modular spec, which stays as it is; the saved weights hold it too.
         device: "cpu" or "cuda"; the GPU where there is one.
         start: the weights to begin from, which are validated first; random ones where None.
+        micro_batch: at most so many clips go through the model at once, their gradients added up: less memory for the
+            same batch.
 
     Returns:
-        The folder of the weights with the best validation error, which `stzoo.load` reads.
+        The folder of the weights with the best validation error, which `stzoo.load` reads. It is the first process's.
 
     Raises:
-        TrainingError: the loss diverged (the last good checkpoint stays), or `out` holds another run.
+        TrainingError: the loss diverged (the last good checkpoint stays), `out` holds another run, the batch cannot be
+            shared, or another process is gone.
         SpecError: a modular spec without its codec, or with another.
+        MissingExtraError: there are several processes, and what they speak through is not installed.
     """
+    if micro_batch is not None and micro_batch < 1:
+        raise SpecError(f"micro_batch is {micro_batch}; it must be at least 1")
     if start is None:  # which holds a modular model's codec too
         _check_codec(spec, codec)
-    place = torch.device(device or default_device())
+    processes = joined(device)
+    processes.share(recipe.batch)
     folder = RunFolder(out)
 
     def choose_steps() -> int:
-        throwaway = Run(spec, recipe, training, place, codec, folder.path / "latents", start)
+        throwaway = Run(spec, recipe, training, processes.silent(), codec, folder.latents, start, micro_batch)
         return _steps_in(minutes if minutes is not None else recipe.minutes, throwaway)
 
-    with folder.locked(), denormals_flushed():  # which make a backward pass many times slower
+    # denormals make a backward pass many times slower
+    with folder.locked() if processes.first else nullcontext(), denormals_flushed():
         given = {} if codec is None else {"codec": fingerprint(codec.module.state_dict())}
         given |= {} if start is None else {"start": fingerprint(start)}
         given |= {"clips": _identity(training, validation)}
-        total = folder.plan(spec, recipe, steps, choose_steps, given)
+        processes.agree({"spec": spec, "recipe": recipe, "steps": steps} | given)
+        total = folder.plan(spec, recipe, steps, choose_steps, given) if processes.first else 0
+        total = processes.from_first(total)
         # beside a GPU's step the next clips are made for nothing; on a CPU they would take time from it
-        ahead = place.type == "cuda" and not recipe.cached_clips
-        with Ahead(training, total * recipe.batch, pinned=True) if ahead else nullcontext(training) as clips:
-            run = Run(spec, recipe, clips, place, codec, folder.path / "latents", start)
-            restored = folder.restore(run.device)
+        ahead = processes.device.type == "cuda" and not recipe.cached_clips
+        end = total * recipe.batch
+        with Ahead(training, end, recipe.batch, pinned=True) if ahead else nullcontext(training) as clips:
+            run = Run(spec, recipe, clips, processes, codec, folder.latents, start, micro_batch)
+            restored = processes.from_first(folder.restore() if processes.first else None)
             if restored:
                 run.restore(restored)
-            elif start is not None:
+            elif start is not None and processes.first:
                 _validate(run, folder, validation, {"step": 0})
-            _loop(run, folder, validation, total, progress)
+            _loop(run, folder, validation, total, progress and processes.first)
+        processes.wait()  # the first one saves last
     return folder.best
-
-
-def default_device() -> str:
-    """The GPU where there is one."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _check_codec(spec: ModelSpec, codec: Codec | None) -> None:
@@ -134,12 +148,16 @@ class Run:
         spec: ModelSpec,
         recipe: Recipe,
         training: ClipSource,
-        device: torch.device,
+        processes: Processes,
         codec: Codec | None = None,
         latents: Path | None = None,
         start: Mapping[str, Tensor] | None = None,
+        micro_batch: int | None = None,
     ):
-        self.spec, self.recipe, self.training, self.device = spec, recipe, training, device
+        self.spec, self.recipe, self.training = spec, recipe, training
+        self.processes, self.device = processes, processes.device
+        self.share = processes.share(recipe.batch)
+        self.micro_batch = micro_batch or len(self.share)
         torch.manual_seed(recipe.seed)
         module = build(spec)
         check(module, recipe)
@@ -149,30 +167,35 @@ class Run:
             module.load_state_dict(start)
         freeze(module, recipe.freeze)
         layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
-        self.module = module.to(device).to(memory_format=layout)  # type: ignore[call-overload]
-        self.ema = averaged(self.module, recipe.ema)
+        self.module = module.to(self.device).to(memory_format=layout)  # type: ignore[call-overload]
+        self.ema = averaged(self.module, recipe.ema) if processes.first else None
         self.frozen = [m for m in module.modules() if not any(p.requires_grad for p in m.parameters())]
         self.part, self.part_spec = learning_part(self.module, spec)
         self.fast = _fast(self.part, self.part_spec, recipe)
         self.cache = None if latents is None or not recipe.cached_clips else self._cached(latents)
-        self.codebook = CodebookAverage(self.module, recipe) if isinstance(self.module, VqVae) else None
+        self.codebook = CodebookAverage(self.module, recipe, processes) if isinstance(self.module, VqVae) else None
         self.optimizers = optimizers(self.module, recipe)
         self.step, self.best, self.running_loss = 0, math.inf, math.inf
 
     def advance(self, total: int) -> Tensor:
-        """One step: the loss, still on the device."""
-        recipe, batch = self.recipe, self.recipe.batch
-        past, future, valid = self._batch(self.step * batch, (self.step + 1) * batch)
+        """One step: the loss of the whole batch, still on the device."""
+        recipe = self.recipe
+        self.processes.seeded(recipe.seed, self.step)
+        first = self.step * recipe.batch
+        past, future, valid = self._batch(first + self.share.start, first + self.share.stop)
         factor = SCHEDULES[recipe.schedule](self.step, total, recipe.warmup)
         self.module.train()
         for part in self.frozen:
             part.eval()  # or BatchNorm's statistics would move
-        if self.codebook is None:
-            loss = objective(self.fast, self.part, self.part_spec, recipe, past, future, self.step / total, valid)
-        else:
-            frames = torch.cat([past, future], 1).flatten(0, 1)
-            loss, *seen = codec_loss(self.module, recipe, frames)
-        loss.backward()
+        loss, seen = past.new_zeros(()), []
+        masks = repeat(None) if valid is None else valid.split(self.micro_batch)
+        for a, b, mask in zip(past.split(self.micro_batch), future.split(self.micro_batch), masks, strict=False):
+            one, codes = self._loss(a, b, mask, self.step / total)
+            one = one * (len(a) / len(past))
+            one.backward()
+            loss += one.detach()
+            seen.append(codes)
+        self._average(loss)
         if recipe.clip:
             nn.utils.clip_grad_norm_(self.module.parameters(), recipe.clip)
         for optimizer in self.optimizers:
@@ -181,10 +204,24 @@ class Run:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         if self.codebook is not None:
-            self.codebook.update(*seen)
-        self.ema.update_parameters(self.module)
+            self.codebook.update(*(torch.cat(each) for each in zip(*seen, strict=True)))
+        if self.ema is not None:
+            self.ema.update_parameters(self.module)
         self.step += 1
-        return loss.detach()
+        return loss
+
+    def _loss(self, past: Tensor, future: Tensor, valid: Tensor | None, done: float) -> tuple[Tensor, list[Tensor]]:
+        """The mean over these clips; and of a codec the latents, and the codes they went to."""
+        if self.codebook is None:
+            return objective(self.fast, self.part, self.part_spec, self.recipe, past, future, done, valid), []
+        loss, *seen = codec_loss(self.module, self.recipe, torch.cat([past, future], 1).flatten(0, 1))
+        return loss, seen
+
+    def _average(self, loss: Tensor) -> None:
+        """Over all processes: the loss, the gradients, and BatchNorm's statistics, each share having moved its own."""
+        gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
+        statistics = [b for b in self.module.buffers() if b.is_floating_point()]
+        self.processes.average([loss, *gradients, *statistics])
 
     def _batch(self, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor | None]:
         """Past, future and where the future was observed, of clips start..stop-1, on the device."""
@@ -218,6 +255,7 @@ class Run:
         )
 
     def state(self) -> dict[str, Any]:
+        assert self.ema is not None  # only the first process saves
         return {
             "step": self.step,
             "best": self.best,
@@ -226,21 +264,17 @@ class Run:
             "ema": self.ema.state_dict(),
             "optimizers": [o.state_dict() for o in self.optimizers],
             "codebook": self.codebook.state() if self.codebook is not None else None,
-            "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         self.step, self.best, self.running_loss = state["step"], state["best"], state["running_loss"]
         self.module.load_state_dict(state["module"])
-        self.ema.load_state_dict(state["ema"])
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         if self.codebook is not None:
             self.codebook.restore(state["codebook"])
-        torch.set_rng_state(state["rng"].cpu())
-        if self.device.type == "cuda":
-            torch.cuda.set_rng_state(state["cuda_rng"].cpu(), self.device)
 
     def check_finite(self) -> None:
         """Raises `TrainingError` where a weight is not a number any more: such a checkpoint must never be kept."""
@@ -330,6 +364,8 @@ def _loop(run: Run, folder: RunFolder, validation: ClipSource, total: int, progr
             if run.step % CHECK_EVERY and not validates:
                 continue
             record: dict[str, Any] = {"step": run.step, "loss": _checked(run, loss.item())}
+            if not run.processes.first:
+                continue  # it has nothing to keep; the first one is waited for where gradients meet
             bar.set_postfix(loss=f"{record['loss']:.4g}", refresh=False)
             due = time.monotonic() - saved_at >= recipe.checkpoint_minutes * 60
             if due or validates:
@@ -348,6 +384,7 @@ def _loop(run: Run, folder: RunFolder, validation: ClipSource, total: int, progr
 
 def _validate(run: Run, folder: RunFolder, clips: ClipSource, record: dict[str, Any]) -> float:
     """Measure the averaged weights, keep them where they are the best so far, log `record` with what was found."""
+    assert run.ema is not None
     picture = folder.path / "samples" / f"{run.step:07d}.png"
     found = validate(run.ema.module.eval(), run.spec, run.recipe, clips, run.device, picture)
     error = found["validation_mse"]

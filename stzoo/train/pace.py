@@ -11,7 +11,8 @@ import torch
 from stzoo.data import ClipSource
 from stzoo.spec import ModelSpec
 from stzoo.train.denormals import denormals_flushed
-from stzoo.train.loop import Run, default_device
+from stzoo.train.loop import Run
+from stzoo.train.processes import Processes, default_device
 from stzoo.train.recipe import Recipe
 
 
@@ -39,7 +40,7 @@ class Pace:
 def pace(spec: ModelSpec, recipe: Recipe, training: ClipSource, steps: int = 10) -> Pace:
     """Measure on random weights, after three steps that warm up."""
     with denormals_flushed():
-        run = Run(spec, recipe, training, torch.device(default_device()))
+        run = Run(spec, recipe, training, Processes(torch.device(default_device())))
         reads, trains = [], []
         for i in range(steps + 3):
             start = time.perf_counter()

@@ -14,6 +14,9 @@ from stzoo.models.vqvae import VqVae
 from stzoo.spec import ModelSpec
 from stzoo.train import Recipe
 from stzoo.train.codec import REVIVED_BELOW, CodebookAverage, codec_loss, straight_through
+from stzoo.train.processes import Processes
+
+ALONE = Processes(torch.device("cpu"))
 
 SMALL = {"width": 16, "residual_width": 4, "codes": 12, "dim": 6}
 RECIPE = {"dataset": "mmnist", "minutes": 1, "precision": "float32", "ddr_weight": 0.0}
@@ -138,7 +141,7 @@ def test_what_each_term_moves() -> None:
 def test_the_codebook_is_a_running_mean_of_its_latents() -> None:
     """Against sums kept in float64, code by code; no code is dead."""
     module = small(codes=4, dim=3)
-    average = CodebookAverage(module, recipe(codebook_decay=0.8))
+    average = CodebookAverage(module, recipe(codebook_decay=0.8), ALONE)
     assert not module.codebook.requires_grad
     generator = torch.Generator().manual_seed(2)
     counts, sums = [0.0] * 4, [torch.zeros(3, dtype=torch.float64) for _ in range(4)]
@@ -158,7 +161,7 @@ def test_the_codebook_is_a_running_mean_of_its_latents() -> None:
 @pytest.mark.parametrize("codebook", ["ema", "loss"])
 def test_dead_codes_are_revived_where_latents_are(codebook: str) -> None:
     module = small(codes=4, dim=3)
-    average = CodebookAverage(module, recipe(codebook=codebook, codebook_decay=0.5))
+    average = CodebookAverage(module, recipe(codebook=codebook, codebook_decay=0.5), ALONE)
     latents = torch.randn(2, 3, 4, 4)
     average.update(latents, torch.arange(32).view(2, 4, 4) % 4)  # all alive now
     book = module.codebook.detach().clone()
@@ -174,7 +177,7 @@ def test_dead_codes_are_revived_where_latents_are(codebook: str) -> None:
 
 def test_a_codebook_starts_from_the_first_batch() -> None:
     module = small()
-    average = CodebookAverage(module, recipe())
+    average = CodebookAverage(module, recipe(), ALONE)
     latents = 5 + torch.randn(4, 6, 4, 4)
     average.update(latents, module.nearest(latents))
     assert module.codebook.mean() > 4
@@ -182,7 +185,7 @@ def test_a_codebook_starts_from_the_first_batch() -> None:
 
 def test_a_codec_average_is_resumed_exactly() -> None:
     one, other = small(), small()
-    first, second = CodebookAverage(one, recipe()), CodebookAverage(other, recipe())
+    first, second = CodebookAverage(one, recipe(), ALONE), CodebookAverage(other, recipe(), ALONE)
     latents = torch.randn(2, 6, 4, 4)
     torch.manual_seed(3)
     first.update(latents, one.nearest(latents))

@@ -11,6 +11,9 @@ from test_loop import RECIPE, SPEC, clips, run
 from stzoo.data import Clip
 from stzoo.train import loop
 from stzoo.train.ahead import Ahead
+from stzoo.train.processes import Processes
+
+ALONE = Processes(torch.device("cpu"))
 
 
 class Counted:
@@ -39,13 +42,21 @@ def makers() -> list[str]:
 
 def test_it_makes_the_next_clips_and_none_beyond_the_end() -> None:
     source = Counted()
-    with Ahead(source, 10, pinned=False) as ahead:
+    with Ahead(source, 10, 4, pinned=False) as ahead:
         found = [ahead.clips(start, start + 4).past.flatten().tolist() for start in (0, 4)]
         found.append(ahead.clips(8, 10).past.flatten().tolist())
     assert found == [[0.0, 1.0, 2.0, 3.0], [4.0, 5.0, 6.0, 7.0], [8.0, 9.0]]
     assert source.asked == [(0, 4), (4, 8), (8, 10)]
     assert source.threads[0] == threading.current_thread().name
     assert all(name.startswith("stzoo-clips") for name in source.threads[1:])
+
+
+def test_of_one_process_of_several_it_makes_the_next_share() -> None:
+    source = Counted()
+    with Ahead(source, 16, 8, pinned=False) as ahead:
+        found = [ahead.clips(start, start + 4).past.flatten().tolist() for start in (4, 12)]
+    assert found == [[4.0, 5.0, 6.0, 7.0], [12.0, 13.0, 14.0, 15.0]]
+    assert source.asked == [(4, 8), (12, 16)]
 
 
 def test_the_next_clips_are_made_while_nothing_is_asked() -> None:
@@ -57,21 +68,21 @@ def test_the_next_clips_are_made_while_nothing_is_asked() -> None:
                 reached.set()
             return super().clips(start, stop)
 
-    with Ahead(Waiting(), 100, pinned=False) as ahead:
+    with Ahead(Waiting(), 100, 4, pinned=False) as ahead:
         ahead.clips(0, 4)
         assert reached.wait(60)
 
 
 def test_other_clips_than_the_next_are_made_when_asked_for() -> None:
     source = Counted()
-    with Ahead(source, 100, pinned=False) as ahead:
+    with Ahead(source, 100, 4, pinned=False) as ahead:
         for start in (0, 40, 8, 12):
             assert ahead.clips(start, start + 4).past.flatten().tolist() == [start, start + 1, start + 2, start + 3]
     assert len(ahead) == len(source)
 
 
 def test_an_error_is_raised_where_its_clips_are_asked_for() -> None:
-    with Ahead(Counted(fails_at=4), 100, pinned=False) as ahead:
+    with Ahead(Counted(fails_at=4), 100, 4, pinned=False) as ahead:
         ahead.clips(0, 4)
         with pytest.raises(OSError, match="clip 4 cannot be read"):
             ahead.clips(4, 8)
@@ -81,7 +92,7 @@ def test_an_error_is_raised_where_its_clips_are_asked_for() -> None:
 @pytest.mark.parametrize("error", [None, ValueError, KeyboardInterrupt])
 def test_its_thread_ends_with_it(error: type[BaseException] | None) -> None:
     def use() -> None:
-        with Ahead(Counted(), 100, pinned=False) as ahead:
+        with Ahead(Counted(), 100, 4, pinned=False) as ahead:
             ahead.clips(0, 4)
             assert makers()
             if error is not None:
@@ -111,7 +122,7 @@ def test_a_source_that_draws_from_the_global_generator_is_asked_in_order() -> No
         return found
 
     source = Random()
-    with Ahead(source, 100, pinned=False) as ahead:
+    with Ahead(source, 100, 4, pinned=False) as ahead:
         assert drawn(ahead) == drawn(Random())
     assert source.asked == [(0, 4), (4, 8), (8, 12)]
     assert set(source.threads) == {threading.current_thread().name}
@@ -121,12 +132,12 @@ def test_training_is_bit_equal_with_and_without() -> None:
     """The model draws too: a rate of 0.1 drops residual branches."""
 
     def trained(source: Any) -> dict[str, torch.Tensor]:
-        run = loop.Run(SPEC, RECIPE, source, torch.device("cpu"))
+        run = loop.Run(SPEC, RECIPE, source, ALONE)
         for _ in range(5):
             run.advance(5)
         return run.module.state_dict()
 
-    with Ahead(clips(1), 5 * RECIPE.batch, pinned=False) as ahead:
+    with Ahead(clips(1), 5 * RECIPE.batch, RECIPE.batch, pinned=False) as ahead:
         made_ahead = trained(ahead)
     plain = trained(clips(1))
     assert all(torch.equal(plain[name], tensor) for name, tensor in made_ahead.items())

@@ -22,6 +22,9 @@ from stzoo.train import Recipe, loop, train
 from stzoo.train import pack as packing
 from stzoo.train.codec import CodebookAverage
 from stzoo.train.latents import CachedLatents
+from stzoo.train.processes import Processes
+
+ALONE = Processes(torch.device("cpu"))
 
 CODEC = {"width": 16, "residual_layers": 1, "residual_width": 4, "codes": 32, "dim": 8}
 VQVAE = ModelSpec(arch="vqvae", frames_in=1, frames_out=1, channels=1, height=64, width=64, params=CODEC)
@@ -111,7 +114,7 @@ def test_a_codec_of_colour_frames_at_128_pixels_trains() -> None:
             frames = torch.rand(stop - start, 2, 3, 128, 128, generator=torch.Generator().manual_seed(start))
             return Clip(frames[:, :1], frames[:, 1:])
 
-    run = loop.Run(spec, dataclasses.replace(BASE, batch=1), Noise(), torch.device("cpu"))
+    run = loop.Run(spec, dataclasses.replace(BASE, batch=1), Noise(), ALONE)
     losses = [run.advance(10).item() for _ in range(10)]
     assert losses[-1] < losses[0]
 
@@ -204,7 +207,7 @@ def test_cached_latents_train_as_encoded_ones(codec: Codec, tmp_path: Path) -> N
 
 def test_a_cache_holds_what_the_run_would_read(codec: Codec, tmp_path: Path) -> None:
     recipe = dataclasses.replace(SCHEDULED, cached_clips=11)
-    run = loop.Run(MODULAR, recipe, clips(1), torch.device("cpu"), codec, tmp_path)
+    run = loop.Run(MODULAR, recipe, clips(1), ALONE, codec, tmp_path)
     assert run.cache is not None
     for _ in range(2):  # encoded, then read from the disk
         found = run.cache.clips(9, 14)  # over the end: clips 9, 10, 0, 1, 2
@@ -224,7 +227,7 @@ def test_another_codec_has_a_cache_of_its_own(codec: Codec, tmp_path: Path) -> N
         changed.module.codebook.add_(1)
     caches = []
     for one in (codec, changed, codec):
-        run = loop.Run(MODULAR, recipe, clips(1), torch.device("cpu"), one, tmp_path)
+        run = loop.Run(MODULAR, recipe, clips(1), ALONE, one, tmp_path)
         assert run.cache is not None
         caches.append((run.cache.folder, run.cache.clips(0, 3)[0]))
     assert caches[0][0] == caches[2][0] != caches[1][0]
@@ -309,13 +312,13 @@ def test_all_steps_at_once_run_compiled(codec: Codec, monkeypatch: pytest.Monkey
     monkeypatch.setattr(torch, "compile", lambda function: function)
     tctn = {"arch": "tctn", "params": {"layers": 1, "hidden": 8, "heads": 2, "patch": 1}}
     recipe = dataclasses.replace(BASE, sampling="parallel", compile=True)
-    run = loop.Run(MODULAR.replace(predictor=tctn), recipe, clips(1), torch.device("cpu"), codec)
+    run = loop.Run(MODULAR.replace(predictor=tctn), recipe, clips(1), ALONE, codec)
     assert run.advance(10).isfinite()
 
 
 def test_latents_that_are_no_numbers_leave_the_report_to_the_loop(run: Path) -> None:
     module: Any = stzoo.load_codec(run / "best").module
-    average = CodebookAverage(module, BASE)
+    average = CodebookAverage(module, BASE, ALONE)
     latents = torch.full((1, 8, 16, 16), torch.nan)
     average.update(latents, module.nearest(latents))  # codes are dead, and none can be drawn
 
