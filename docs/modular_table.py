@@ -25,7 +25,8 @@ from stzoo import metrics
 from stzoo.data import mmnist
 from stzoo.errors import StzooError
 from stzoo.frames.values import to_units
-from stzoo.train import loop, read_recipe
+from stzoo.train import default_device, loop, read_recipe
+from stzoo.train.processes import Processes
 from stzoo.unroll import unroll
 
 MODELS = {
@@ -71,7 +72,7 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     torch.set_flush_denormal(True)
     training = mmnist.training_set(arguments.mnist, 10, 10)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    run = loop.Run(entry.spec, recipe, training, torch.device(loop.default_device()), codec)
+    run = loop.Run(entry.spec, recipe, training, Processes(torch.device(default_device())), codec)
     for i in range(arguments.iterations):
         if i == WARM_UP:
             start = time.perf_counter()

@@ -39,6 +39,7 @@ from stzoo.train import Recipe, default_device, loop, read_recipe
 from stzoo.train.ahead import Ahead
 from stzoo.train.denormals import denormals_flushed
 from stzoo.train.objectives import objective
+from stzoo.train.processes import Processes
 from stzoo.train.shuffled import ENDLESS, endless
 
 WARM_UP = 2  # steps of each way that do not count
@@ -140,8 +141,8 @@ def step(process: subprocess.Popen[str]) -> dict[str, float]:
 def alone(spec: ModelSpec, recipe: Recipe, way: Way) -> None:
     device = default_device()
     source, end = digits(spec, device), ENDLESS
-    with Ahead(source, end, device == "cuda") if way.overlapped else nullcontext(source) as clips:
-        run = loop.Run(spec, dataclasses.replace(recipe, **way.changes), clips, torch.device(device))
+    with Ahead(source, end, recipe.batch, device == "cuda") if way.overlapped else nullcontext(source) as clips:
+        run = loop.Run(spec, dataclasses.replace(recipe, **way.changes), clips, Processes(torch.device(device)))
         before = held(run.device)
         with denormals_flushed() if way.flushed else nullcontext():
             for _ in sys.stdin:
@@ -165,7 +166,7 @@ def denormals(spec: ModelSpec, recipe: Recipe, turns: int) -> None:
     Their gradients are ordinary, or so small that they become denormal on their way.
     """
     recipe = dataclasses.replace(recipe, **PLAIN)
-    run = loop.Run(spec, recipe, digits(spec, "cpu"), torch.device("cpu"))
+    run = loop.Run(spec, recipe, digits(spec, "cpu"), Processes(torch.device("cpu")))
     past, future, _ = run._batch(0, recipe.batch)
     past, future = past[:, :2], future[:, :1]
 
