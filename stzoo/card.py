@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,7 @@ class Card:
 
     Attributes:
         summary: what the weights are, in one sentence.
+        unsuited: what the model must not be used for, in a sentence or two.
         license: of the weights, such as "Apache-2.0" or "CC-BY-SA-4.0".
         datasets: what they were trained on, such as ("mmnist",).
         data_terms: the terms of that data.
@@ -74,6 +75,7 @@ class Card:
     """
 
     summary: str
+    unsuited: str | None = None
     license: str | None = None
     datasets: tuple[str, ...] = ()
     data_terms: str | None = None
@@ -83,7 +85,7 @@ class Card:
     speed: tuple[Speed, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("summary", "license", "data_terms", "citation"):
+        for name in ("summary", "unsuited", "license", "data_terms", "citation"):
             text = getattr(self, name)
             if text is None and name != "summary":
                 continue
@@ -100,8 +102,9 @@ class Card:
 def entry_card(entry: Entry) -> Card:
     """What the catalogue says of an entry's weights."""
     return Card(
-        summary=entry.summary, license=entry.license, datasets=(entry.dataset,), data_terms=entry.data_terms,
-        citation=entry.citation, metrics=entry.metrics, training=entry.training, speed=entry.speed,
+        summary=entry.summary, unsuited=entry.unsuited, license=entry.license, datasets=(entry.dataset,),
+        data_terms=entry.data_terms, citation=entry.citation, metrics=entry.metrics,
+        training=entry.training, speed=entry.speed,
     )  # fmt: skip
 
 
@@ -133,7 +136,9 @@ def readme(card: Card, spec: ModelSpec, name: str, repo: str | None = None) -> s
     """
     if not isinstance(card, Card):
         raise SpecError(f"card is a {type(card).__name__}; it must be a stzoo.Card")
-    text = f"---\n{_front_matter(card, spec, name)}\n---\n\n# {name}\n\n{_body(card, spec, repo)}"
+    source = '"path/to/this/folder")  # or "hf://user/repo"' if repo is None else f'"hf://{repo}")'
+    body = page(name, sections(card, spec, loading(spec, source)))
+    text = f"---\n{_front_matter(card, spec, name)}\n---\n\n{body}"
     return f"{text}\n{_mark(text)}\n"
 
 
@@ -154,7 +159,7 @@ def _mark(text: str) -> str:
 def _front_matter(card: Card, spec: ModelSpec, name: str) -> str:
     from huggingface_hub import EvalResult, ModelCardData  # not before it is needed: it takes a while to import
 
-    codec = _is_codec(spec)
+    codec = is_codec(spec)
     task = "image-reconstruction" if codec else "video-prediction"
     results = [
         EvalResult(
@@ -169,7 +174,7 @@ def _front_matter(card: Card, spec: ModelSpec, name: str) -> str:
         )
         for m in card.metrics
         for f in fields(Metrics)
-        if f.name not in ("protocol", "command") and getattr(m, f.name) is not None
+        if isinstance(getattr(m, f.name), (int, float))
     ]
     values: dict[str, Any] = {}
     if card.license is not None:
@@ -185,27 +190,43 @@ def _front_matter(card: Card, spec: ModelSpec, name: str) -> str:
     return str(data.to_yaml())
 
 
-def _body(card: Card, spec: ModelSpec, repo: str | None) -> str:
-    parts = [card.summary.strip().removesuffix(".") + ".", _what(spec), _loading(spec, repo), "## Figures"]
-    parts += [_figures(card.metrics)] if card.metrics else ["No figures have been measured with these weights."]
-    parts += ["## Speed", _speeds(card.speed)] if card.speed else []
+def page(title: str, said: Mapping[str, str]) -> str:
+    """The Markdown of sections (heading -> text); those without text are left out."""
+    parts = [f"## {heading}\n\n{text}" if heading else text for heading, text in said.items() if text]
+    return "\n\n".join([f"# {title}", *parts]) + "\n"
+
+
+def sections(card: Card, spec: ModelSpec, usage: str) -> dict[str, str]:
+    """What a card says, heading -> text, in order, the first without a heading; `usage` says how to get the model."""
+    training, terms = "", []
     if card.training is not None:
         t = card.training
         cost = f"{t.sequences_seen:,} sequences in {t.hours:g} h on {t.hardware}"
-        parts += ["## Training", f"{cost}. How:\n\n```\n{t.recipe}\n```"]
-    terms = [] if card.license is None else [f"Licence of the weights: {card.license}."]
+        training = f"{cost}. How:\n\n```\n{t.recipe}\n```"
+    terms += [] if card.license is None else [f"Licence of the weights: {card.license}."]
     terms += [] if not card.datasets else [f"Trained on: {', '.join(card.datasets)}."]
     terms += [] if card.data_terms is None else [f"Terms of the data: {card.data_terms}."]
-    parts += ["## Terms", " ".join(terms)] if terms else []
-    parts += ["## Citation", card.citation] if card.citation is not None else []
-    return "\n\n".join(parts) + "\n"
+    return {
+        "": f"{card.summary.strip().removesuffix('.')}.\n\n{_what(spec)}\n\n{usage}",
+        "What it is not for": card.unsuited or "",
+        "Figures": _figures(card.metrics) if card.metrics else "No figures have been measured with these weights.",
+        "Speed": _speeds(card.speed) if card.speed else "",
+        "Training": training,
+        "Terms": " ".join(terms),
+        "Citation": card.citation or "",
+    }
+
+
+def count_parameters(spec: ModelSpec) -> int:
+    """Of the module that a spec describes, which is not filled for it."""
+    return sum(p.numel() for p in build(spec, "meta").parameters())
 
 
 def _what(spec: ModelSpec) -> str:
     """What goes in and what comes out."""
-    parameters = sum(p.numel() for p in build(spec, "meta").parameters())
+    parameters = count_parameters(spec)
     shape = f"{spec.channels}x{spec.height}x{spec.width}"
-    if _is_codec(spec):
+    if is_codec(spec):
         does = f"Turns frames of {shape} (channels x height x width) into a small grid of codes, and back."
     else:
         frames = f"{spec.frames_in} frame{'s' if spec.frames_in > 1 else ''} of {shape} (channels x height x width)"
@@ -217,9 +238,9 @@ def _what(spec: ModelSpec) -> str:
     return f"{does} Architecture: `{spec.arch}`, {parameters:,} parameters."
 
 
-def _loading(spec: ModelSpec, repo: str | None) -> str:
-    source = '"path/to/this/folder")  # or "hf://user/repo"' if repo is None else f'"hf://{repo}")'
-    if _is_codec(spec):
+def loading(spec: ModelSpec, source: str) -> str:
+    """The lines that load a model and run it; `source` is the rest of the call, its closing bracket included."""
+    if is_codec(spec):
         return f"```python\nimport stzoo\n\ncodec = stzoo.load_codec({source}\npainted = codec.reconstruct(frames)\n```"
     return f"```python\nimport stzoo\n\nmodel = stzoo.load({source}\nfuture = model.predict(frames)\n```"
 
@@ -267,7 +288,7 @@ def _title(name: str) -> str:
     return {n: title for n, title, _ in _FIGURES}[plain] + ("" if plain == name else " of persistence")
 
 
-def _is_codec(spec: ModelSpec) -> bool:
+def is_codec(spec: ModelSpec) -> bool:
     return ARCHITECTURES[spec.arch].kind == "codec"
 
 

@@ -54,8 +54,9 @@ class Metrics:
     """Figures of the packaged file on a whole test protocol, and the command that printed them.
 
     A forecaster has `persistence_mse` and may have more of persistence; csi_1 and csi_5, the critical success indices
-    of rain of 1 and 5 mm/h, go with the definition "stzoo-rain". A codec, whose error is its reconstruction's, has
-    `codes_used` and `perplexity`.
+    of rain of 1 and 5 mm/h, go with the definition "stzoo-rain". `mse_steps` and `persistence_mse_steps` are the two
+    errors at each step ahead, both or neither. A codec, whose error is its reconstruction's, has `codes_used` and
+    `perplexity`.
     """
 
     protocol: str
@@ -72,7 +73,17 @@ class Metrics:
     persistence_csi_5: float | None = None
     codes_used: int | None = None
     perplexity: float | None = None
+    mse_steps: tuple[float, ...] | None = None
+    persistence_mse_steps: tuple[float, ...] | None = None
     command: str
+
+    def __post_init__(self) -> None:
+        steps = [None if curve is None else len(curve) for curve in (self.mse_steps, self.persistence_mse_steps)]
+        if steps[0] != steps[1] or steps[0] == 0:
+            raise SpecError(
+                f"metrics.mse_steps and persistence_mse_steps have {steps[0]} and {steps[1]} values; "
+                "give as many of both, or neither"
+            )
 
     def __str__(self) -> str:
         usage = "" if self.codes_used is None else f", {self.codes_used} codes in use, perplexity {self.perplexity:.1f}"
@@ -161,10 +172,14 @@ class CodecReference:
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One row of the catalogue. `print(entry)` shows a readable card."""
+    """One row of the catalogue. `print(entry)` shows a readable card.
+
+    `unsuited` says what the model must not be used for, in a sentence or two; an entry with weights has it.
+    """
 
     name: str
     summary: str
+    unsuited: str | None = None
     dataset: str
     spec: ModelSpec
     weights: WeightsFile | None
@@ -182,10 +197,11 @@ class Entry:
         s = self.spec
         lines = [
             f"{self.name}: {self.summary}",
-            f"  architecture  {s.arch} ({_settings(s.params)})",
+            f"  architecture  {s.arch} ({settings(s.params)})",
             f"  frames        {s.frames_in} in, {s.frames_out} out, {s.channels}x{s.height}x{s.width}, "
             f"values in {s.value_range}",
         ]
+        lines += [] if self.unsuited is None else [f"  unsuited      {self.unsuited}"]
         if self.weights is None:
             lines.append(f"  weights       none yet; train them: stzoo train {self.name} --data DIR --out RUN")
         else:
@@ -204,12 +220,12 @@ class Entry:
         return "\n".join(lines)
 
 
-def _settings(params: Mapping[str, Any]) -> str:
-    """Readable; a part that is an architecture of its own by its name and its own settings."""
+def settings(params: Mapping[str, Any]) -> str:
+    """A spec's `params`, readable; a part that is an architecture of its own by its name and its own settings."""
     shown = []
     for key, value in params.items():
         if isinstance(value, Mapping):
-            value = f"{value.get('arch', '')} ({_settings(value.get('params', {}))})"
+            value = f"{value.get('arch', '')} ({settings(value.get('params', {}))})"
         shown.append(f"{key} {value}")
     return ", ".join(shown) or "defaults"
 
@@ -291,6 +307,8 @@ def _entry(name: str, values: Any) -> Entry:
             raise ManifestError(
                 f"{name}: metrics of a forecaster hold persistence_mse, those of a codec codes_used and perplexity"
             )
+        if entry.kind == "codec" and m.mse_steps is not None:
+            raise ManifestError(f"{name} is a codec; mse_steps are those of forecasts")
     if entry.speed and entry.kind == "codec":
         raise ManifestError(f"{name} is a codec; speed is that of forecasts")
     if len({speed.key for speed in entry.speed}) < len(entry.speed):
@@ -299,6 +317,7 @@ def _entry(name: str, values: Any) -> Entry:
         needed: dict[str, Any] = {"metrics": entry.metrics, "golden": entry.golden, "training": entry.training}
         if entry.codec is not None:
             needed["codec.sha256"] = entry.codec.sha256
+        needed["unsuited"] = (entry.unsuited or "").strip()
         absent = [what for what, value in needed.items() if not value]
         if absent:
             raise ManifestError(f"{name} has weights but no {', no '.join(absent)}")

@@ -33,9 +33,10 @@ from stzoo.spec import differences
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """What weights cannot say of themselves. An entry that is there already has it: None leaves that as it is."""
+    """What weights cannot say of themselves. None leaves what an entry already says as it is."""
 
     summary: str | None = None
+    unsuited: str | None = None
     dataset: str | None = None
     license: str | None = None
     data_terms: str | None = None
@@ -82,13 +83,14 @@ def add(
     trained: Any = (load_codec if kind == "codec" else load)(folder)
     reference = None if spec.arch != "modular" else CodecReference(entry=_codec_entry(trained, known))
     values: dict[str, Any] = {
-        "summary": described["summary"], "dataset": described["dataset"], "spec": spec.to_dict(), "weights": None,
+        "summary": described["summary"], "unsuited": described["unsuited"], "dataset": described["dataset"],
+        "spec": spec.to_dict(), "weights": None,
     }  # fmt: skip
     values |= {"kind": kind} if kind == "codec" else {}
     values |= {} if reference is None else {"codec": {"entry": reference.entry}}
     values |= {key: described[key] for key in ("license", "data_terms", "citation")}
     if known is not None:  # its own text and order of keys stay
-        values = read_manifest()["models"][name]
+        values = read_manifest()["models"][name] | {"unsuited": described["unsuited"]}
     record = dataclasses.asdict(training)
     measurements = protocols(_proposed(name, values | {"training": record}))
     codec = None if reference is None else codec_file(reference.entry, trained)
@@ -106,15 +108,15 @@ def add(
 def _described(name: str, description: Description, known: Entry | None) -> dict[str, str]:
     """Every text of the entry. Raises `SpecError` naming the options that are missing, empty, or say something else."""
     given = dataclasses.asdict(description)
-    if known is not None:
-        other = [key for key, text in given.items() if text not in (None, getattr(known, key))]
-        if other:
-            raise SpecError(f"{name} is described in the manifest already; leave out {_options(other)}")
-        return {key: getattr(known, key) for key in given}
-    absent = [key for key, text in given.items() if text is None or not text.strip()]
+    there = {key: None if known is None else getattr(known, key) for key in given}
+    other = [key for key, text in given.items() if there[key] is not None and text not in (None, there[key])]
+    if other:
+        raise SpecError(f"{name} is described in the manifest already; leave out {_options(other)}")
+    described = {key: there[key] or text for key, text in given.items()}
+    absent = [key for key, text in described.items() if text is None or not text.strip()]
     if absent:
-        raise SpecError(f"a new entry needs {_options(absent)}")
-    return given
+        raise SpecError(f"{'a new entry' if known is None else name} needs {_options(absent)}")
+    return described
 
 
 def _options(keys: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""What `stzoo catalog add`, `verify` and `publish` do with their arguments."""
+"""What `stzoo catalog add`, `verify`, `publish` and `cards` do with their arguments."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import argparse
 import dataclasses
 import json
 
+from stzoo import catalog
 from stzoo.catalog import Entry, Training
+from stzoo.data import Reading, open_dataset
 from stzoo.data.options import chosen, definition_of, protocol_name
 from stzoo.errors import ManifestError, SpecError
 from stzoo.publishing.adding import Description, add
+from stzoo.publishing.cards import write_cards
 from stzoo.publishing.entering import Measurement
+from stzoo.publishing.pictures import Footage, check_filmed
 from stzoo.publishing.publishing import publish
 from stzoo.publishing.verifying import verify
 
@@ -43,6 +47,7 @@ def run_add(arguments: argparse.Namespace) -> None:
     """Enter a saved folder in this checkout, with its figures at each horizon that was asked for."""
     description = Description(
         summary=arguments.summary,
+        unsuited=arguments.unsuited,
         dataset=arguments.dataset if arguments.mnist is None else "mmnist",
         license=arguments.license,
         data_terms=arguments.data_terms,
@@ -82,3 +87,40 @@ def run_publish(arguments: argparse.Namespace) -> None:
     """One line for each entry, as soon as it is there and has been read back."""
     for published in publish(arguments.destination, arguments.names, private=arguments.private):
         print(published, flush=True)
+
+
+def run_cards(arguments: argparse.Namespace) -> None:
+    """One line for each file, as soon as it is there."""
+    for path in write_cards(arguments.names, _footage(arguments), arguments.out):
+        print(path, flush=True)
+
+
+def _footage(arguments: argparse.Namespace) -> dict[str, Footage]:
+    """The test clips of each entry that is named; where none is, of each with weights that is for the dataset.
+
+    Raises:
+        UnknownModelError, SpecError, NotPublishedError: names and data do not go together. DataError: no such data.
+    """
+    dataset, folder = arguments.dataset, arguments.data or arguments.mnist
+    if arguments.mnist is not None and dataset not in (None, "mmnist"):
+        raise SpecError(f"--mnist names the digits of mmnist, --dataset is {dataset}; give --data")
+    dataset = "mmnist" if arguments.mnist is not None else dataset
+    if folder is None:
+        if dataset is not None:
+            raise SpecError("name the folder of the dataset with --data DIR")
+        return {}
+    entries = [catalog.info(name) for name in arguments.names]
+    if not entries and dataset is None:
+        raise SpecError(f"say what {folder} holds with --dataset, or name the entries")
+    if not entries:
+        names = catalog.list_models(dataset=dataset, pretrained=True, kind="forecaster")
+        entries = [catalog.info(name) for name in names]
+    found = {}
+    for entry in entries:
+        check_filmed(entry)
+        if dataset not in (None, entry.dataset):
+            raise SpecError(f"{entry.name} is shown on {entry.dataset}, the data is {dataset}")
+        data = open_dataset(entry.dataset, folder, Reading.of(entry.spec))
+        clips = data.split("test", entry.spec.frames_in, entry.spec.frames_out)
+        found[entry.name] = Footage(clips, f"stzoo catalog cards {entry.name} --data DIR")
+    return found

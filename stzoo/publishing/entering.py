@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -95,6 +96,9 @@ def metrics_of(report: Report | CodecReport, command: str) -> dict[str, Any]:
             for name in ("mse", "psnr", "ssim", "csi_1", "csi_5")
             if name in report.persistence_total
         }
+        curves = {"mse_steps": report.steps["mse"], "persistence_mse_steps": report.persistence_steps["mse"]}
+        if all(math.isfinite(value) for curve in curves.values() for value in curve):  # every step was observed
+            figures |= {name: [round(value, 4) for value in curve] for name, curve in curves.items()}
     return {"protocol": report.protocol, **figures, "command": command}
 
 

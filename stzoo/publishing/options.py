@@ -6,11 +6,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from stzoo.data import DATASETS
 from stzoo.data.options import add_options, add_precision
 
 
 def add_actions(catalog: argparse.ArgumentParser) -> None:
-    """``pack``, ``add``, ``verify``, ``publish`` and ``speed``, each of which sets `run`."""
+    """``pack``, ``add``, ``verify``, ``publish``, ``speed``, ``cards``, ``leaderboard``; each sets `run`."""
     actions = catalog.add_subparsers(required=True, metavar="ACTION")
 
     def action(name: str, run: Any, help: str) -> argparse.ArgumentParser:
@@ -27,7 +28,8 @@ def add_actions(catalog: argparse.ArgumentParser) -> None:
     parser = action("add", _add, "measure the weights of a folder that save_pretrained wrote and enter them")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--name", required=True, help="of a new entry, or of one that has this spec and no weights")
-    parser.add_argument("--summary", help="one line; this and the next three are for a new entry, which needs them")
+    parser.add_argument("--summary", help="one line; this and the next four are for a new entry, which needs them")
+    parser.add_argument("--unsuited", help="what the model must not be used for, in a sentence or two")
     parser.add_argument("--license", help="of the weights")
     parser.add_argument("--data-terms", help="of what they were trained on")
     parser.add_argument("--citation", help="what to cite")
@@ -49,6 +51,17 @@ def add_actions(catalog: argparse.ArgumentParser) -> None:
     parser.add_argument("name")
     parser.add_argument("report", type=Path, metavar="REPORT.json")
     parser.add_argument("--hardware", required=True, help="what it was measured on, for the card")
+
+    parser = action("cards", _cards, "write a page for each entry from the manifest; with data, two animations as well")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="all, by default")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--data", type=Path, metavar="DIR", help="folder of the dataset, to make animations of")
+    where.add_argument("--mnist", type=Path, metavar="DIR", help="the same as --dataset mmnist --data DIR")
+    parser.add_argument("--dataset", choices=sorted(DATASETS), help="what DIR holds; by default what NAME is for")
+    parser.add_argument("--out", type=Path, default=Path("docs/models"), help="folder; docs/models by default")
+
+    parser = action("leaderboard", _leaderboard, "write every figure of the manifest beside those of papers")
+    parser.add_argument("--out", type=Path, default=Path("docs"), help="folder; docs by default")
 
 
 def _add_measuring(parser: argparse.ArgumentParser) -> None:
@@ -89,3 +102,16 @@ def _speed(arguments: argparse.Namespace) -> None:
     from stzoo.publishing.speeds import enter_speed
 
     print(enter_speed(arguments.name, arguments.report, arguments.hardware))
+
+
+def _cards(arguments: argparse.Namespace) -> None:
+    from stzoo.publishing.commands import run_cards
+
+    run_cards(arguments)
+
+
+def _leaderboard(arguments: argparse.Namespace) -> None:
+    from stzoo.publishing.leaderboard import write_leaderboard
+
+    for path in write_leaderboard(arguments.out):
+        print(path)

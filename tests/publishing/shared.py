@@ -11,7 +11,7 @@ import stzoo
 from stzoo import catalog
 from stzoo.forecaster import Forecaster
 
-TEXTS = {"summary": "s", "dataset": "clips", "license": "MIT", "data_terms": "mine", "citation": "c"}
+TEXTS = {"summary": "s", "dataset": "clips", "license": "MIT", "data_terms": "mine", "citation": "c", "unsuited": "u"}
 FRAME = {"frames_in": 4, "frames_out": 4, "channels": 1, "height": 16, "width": 16}
 CODEC = {"arch": "vqvae", "params": {"width": 8, "residual_width": 4, "codes": 16, "dim": 4}}
 MODULAR = FRAME | {

@@ -32,7 +32,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A manifest with one entry without weights, and an empty folder of checkpoints."""
     entry = {
         "summary": "s", "dataset": "mmnist", "spec": SPEC.to_dict(), "weights": None,
-        "license": "l", "data_terms": "t", "citation": "c",
+        "license": "l", "data_terms": "t", "citation": "c", "unsuited": "u",
     }  # fmt: skip
     manifest = tmp_path / "weights_manifest.json"
     manifest.write_text(json.dumps({"schema": 1, "models": {"one": entry}}))

@@ -331,7 +331,8 @@ def test_caching_is_for_modular_models(tmp_path: Path) -> None:
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A manifest with a codec's and a modular entry, both without weights, and an empty folder of checkpoints."""
-    common = {"summary": "s", "dataset": "mmnist", "weights": None, "license": "l", "data_terms": "t", "citation": "c"}
+    texts = {"summary": "s", "unsuited": "u", "license": "l", "data_terms": "t", "citation": "c"}
+    common = texts | {"dataset": "mmnist", "weights": None}
     models = {
         "small-codec": common | {"spec": VQVAE.to_dict(), "kind": "codec"},
         "small-modular": common | {"spec": MODULAR.to_dict(), "codec": {"entry": "small-codec"}},
