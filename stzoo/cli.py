@@ -37,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     from stzoo.benchmark.options import add_benchmark
     from stzoo.data.options import add_options, add_precision
     from stzoo.publishing.options import add_actions
+    from stzoo.scale.options import add_forecast_archive
 
     parser = argparse.ArgumentParser(prog="stzoo", description="Forecast the next frames with pretrained models.")
     parser.add_argument("--version", action="version", version=f"stzoo {__version__}")
@@ -144,6 +145,9 @@ def _parser() -> argparse.ArgumentParser:
     add_actions(commands.add_parser("catalog", help=help, description=help))
 
     add_benchmark(command("benchmark", _benchmark, "latency, throughput, share of this machine's peak, and memory"))
+
+    help = "forecast every clip of a folder or a table, or from every start in an archive; run again, it goes on"
+    add_forecast_archive(command("forecast-archive", _forecast_archive, help))
 
     sub = command("cache", _cache, "what was downloaded and decoded: list it, verify it, clear it")
     sub.add_argument("action", choices=["list", "verify", "clear"])
@@ -284,6 +288,12 @@ def _benchmark(arguments: Arguments) -> None:
     from stzoo.benchmark.commands import run_benchmark
 
     run_benchmark(arguments)
+
+
+def _forecast_archive(arguments: Arguments) -> None:
+    from stzoo.scale.commands import run_forecast_archive
+
+    run_forecast_archive(arguments)
 
 
 def _cache(arguments: Arguments) -> None:

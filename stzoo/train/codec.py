@@ -20,19 +20,20 @@ def straight_through(latents: Tensor, quantised: Tensor) -> Tensor:
     return latents + (quantised - latents).detach()
 
 
-def codec_loss(module: VqVae, recipe: Recipe, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def codec_loss(module: VqVae, recipe: Recipe, frames: Tensor, variance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The loss of (N, C, H, W) normalised frames, a float32 scalar; their latents, and the codes these went to.
 
-    Squared error of the reconstruction, as a share of the frames' variance, so that the weights mean the same on every
-    dataset; plus `recipe.commitment` times the squared distance from each latent to its (held) code; plus, where the
-    codebook learns by loss, that distance with the latent held and the code free. All are means over elements.
+    Squared error of the reconstruction, as a share of the `variance` of the batch that the frames are of, so that the
+    weights mean the same on every dataset; plus `recipe.commitment` times the squared distance from each latent to its
+    (held) code; plus, where the codebook learns by loss, that distance with the latent held and the code free. All are
+    means over elements.
     """
     with torch.autocast(frames.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
         latents = module.encode(frames).float()
         quantised, codes = module.quantise(latents)
         painted = module.decode(straight_through(latents, quantised)).float()
     frames = frames.float()
-    loss = (painted - frames).square().mean() / frames.var().clamp_min(1e-6)
+    loss = (painted - frames).square().mean() / variance.clamp_min(1e-6)
     loss = loss + recipe.commitment * (latents - quantised.detach()).square().mean()
     if recipe.codebook == "loss":
         loss = loss + (latents.detach() - quantised).square().mean()

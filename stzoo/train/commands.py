@@ -59,6 +59,7 @@ def _train_entry(arguments: argparse.Namespace, processes: Processes) -> None:
         )  # fmt: skip
 
     check(build(spec, "meta"), recipe)  # before a codec is trained for it
+    processes.share(recipe.batch)
     codec = _codec(arguments, entry, dataset, run, processes)
     best = run(spec, recipe, arguments.out, codec, steps=arguments.steps, minutes=arguments.minutes)
     if processes.first:

@@ -53,8 +53,8 @@ def fine_tune(
         DataError: no clips, or none that are long enough. TrainingError: see `train`.
         SpecError: nothing in the model is called what `freeze` names.
     """
-    device = str(next(model.module.parameters()).device)
-    processes = joined(device)
+    processes = joined(str(next(model.module.parameters()).device))
+    device = str(processes.device)
     if out is None and processes.count > 1:
         raise SpecError("several processes need a run folder that all of them can read; pass `out`")
     chosen = recipe or read_recipe(RECIPE)

@@ -116,8 +116,12 @@ def train(
             restored = processes.from_first(folder.restore() if processes.first else None)
             if restored:
                 run.restore(restored)
+                del restored  # as large as everything that trains
             elif start is not None and processes.first:
                 _validate(run, folder, validation, {"step": 0})
+            if processes.count > 1:  # not all machines draw the same numbers from one seed
+                start_of_all = {name: tensor.cpu() for name, tensor in run.module.state_dict().items()}
+                run.module.load_state_dict(processes.from_first(start_of_all))
             _loop(run, folder, validation, total, progress and processes.first)
         processes.wait()  # the first one saves last
     return folder.best
@@ -184,13 +188,14 @@ class Run:
         first = self.step * recipe.batch
         past, future, valid = self._batch(first + self.share.start, first + self.share.stop)
         factor = SCHEDULES[recipe.schedule](self.step, total, recipe.warmup)
+        spread = None if self.codebook is None else self._variance(past, future)
         self.module.train()
         for part in self.frozen:
             part.eval()  # or BatchNorm's statistics would move
         loss, seen = past.new_zeros(()), []
         masks = repeat(None) if valid is None else valid.split(self.micro_batch)
         for a, b, mask in zip(past.split(self.micro_batch), future.split(self.micro_batch), masks, strict=False):
-            one, codes = self._loss(a, b, mask, self.step / total)
+            one, codes = self._loss(a, b, mask, self.step / total, spread)
             one = one * (len(a) / len(past))
             one.backward()
             loss += one.detach()
@@ -210,12 +215,21 @@ class Run:
         self.step += 1
         return loss
 
-    def _loss(self, past: Tensor, future: Tensor, valid: Tensor | None, done: float) -> tuple[Tensor, list[Tensor]]:
-        """The mean over these clips; and of a codec the latents, and the codes they went to."""
-        if self.codebook is None:
+    def _loss(
+        self, past: Tensor, future: Tensor, valid: Tensor | None, done: float, spread: Tensor | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The mean over these clips; and of a codec, which needs `spread`, the latents, and the codes they went to."""
+        if spread is None:
             return objective(self.fast, self.part, self.part_spec, self.recipe, past, future, done, valid), []
-        loss, *seen = codec_loss(self.module, self.recipe, torch.cat([past, future], 1).flatten(0, 1))
+        loss, *seen = codec_loss(self.module, self.recipe, torch.cat([past, future], 1).flatten(0, 1), spread)
         return loss, seen
+
+    def _variance(self, past: Tensor, future: Tensor) -> Tensor:
+        """Of the values of the whole batch, of which these are this process's share."""
+        values = torch.cat([past.flatten(), future.flatten()]).double()
+        parts = torch.stack([values.new_tensor(len(values)), values.sum(), values.square().sum()])
+        count, total, squares = self.processes.total(parts)
+        return ((squares - total * total / count) / (count - 1)).float()
 
     def _average(self, loss: Tensor) -> None:
         """Over all processes: the loss, the gradients, and BatchNorm's statistics, each share having moved its own."""

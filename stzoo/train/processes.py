@@ -20,6 +20,7 @@ from torch import Tensor
 from stzoo.errors import MissingExtraError, TrainingError
 
 PATIENCE = timedelta(hours=1)  # with a process that is there and silent: the first one validates while the others wait
+_COUNTS = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")  # that launchers set
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class Processes:
         if self.state is None:
             return
         for rank, others in enumerate(self._together(lambda utils: utils.gather_object([dict(things)]))):
-            different = [name for name in things if others[name] != things[name]]
+            different = [name for name in {**things, **others} if others.get(name) != things.get(name)]
             if different:
                 raise TrainingError(f"processes {self.rank} and {rank} were given different {' and '.join(different)}")
 
@@ -122,10 +123,12 @@ class Processes:
 def _heard(count: int) -> Iterator[None]:
     try:
         yield
-    except RuntimeError as error:  # of torch.distributed, which has several kinds of them
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError) as error:  # of torch.distributed, which has several kinds of them
         raise TrainingError(
-            f"one of the {count} processes has ended, or cannot be reached: {str(error).splitlines()[0]}. What it said "
-            "itself tells why. Start the same command again, and training goes on from the last checkpoint"
+            f"one of the {count} processes has ended, or cannot be reached: {str(error).split('. ')[0]}. Where it did "
+            "not say itself what to do, start the same command again: training goes on from the last checkpoint"
         ) from error
 
 
@@ -140,7 +143,7 @@ def joined(device: str | None = None) -> Processes:
         TrainingError: they cannot be reached.
     """
     device = device or default_device()
-    count = int(os.environ.get("WORLD_SIZE") or 1)
+    count = max(int(os.environ.get(name) or 1) for name in _COUNTS)
     if count == 1:
         return Processes(torch.device(device))
     try:
@@ -149,6 +152,11 @@ def joined(device: str | None = None) -> Processes:
         raise MissingExtraError(f'{count} processes need an extra: pip install "stzoo[train]"') from error
     with _heard(count):
         state = PartialState(cpu=torch.device(device).type == "cpu", timeout=PATIENCE)
+    if state.num_processes != count:
+        raise TrainingError(
+            f"{count} processes were started, and this one meets {state.num_processes}; set LOCAL_RANK for each, or "
+            "start them with torchrun or accelerate launch"
+        )
     return Processes(state.device, state.process_index, state.num_processes, state)
 
 

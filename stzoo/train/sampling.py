@@ -33,7 +33,8 @@ def odds(sampling: Sampling, done: float) -> tuple[float, float]:
 def draw_shown(sampling: Sampling, done: float, past: int, frames: int, batch: int) -> Tensor:
     """(frames, batch) of booleans: is the module shown the true frame t? The first one always; `past` of them are past.
 
-    Drawn from torch's global generator on the CPU, whose state a checkpoint keeps.
+    Drawn from torch's global generator on the CPU. Of a batch that several processes share, or that is cut, each part
+    draws for itself.
     """
     of_past, of_future = odds(sampling, done)
     chances = torch.tensor([1.0] + [of_past] * (past - 1) + [of_future] * (frames - past))[:, None]

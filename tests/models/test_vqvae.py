@@ -104,7 +104,7 @@ def test_the_gradient_goes_straight_through() -> None:
 @pytest.mark.parametrize("codebook", ["ema", "loss"])
 def test_the_loss_in_float64(codebook: str) -> None:
     module, x = small(), frames()
-    found, latents, codes = codec_loss(module, recipe(codebook=codebook, commitment=0.3), x)
+    found, latents, codes = codec_loss(module, recipe(codebook=codebook, commitment=0.3), x, x.var())
     double: Any = small().double()
     z = double.encode(x.double())
     q = double.codebook[naive_nearest(z, double.codebook)].permute(0, 3, 1, 2)
@@ -120,12 +120,12 @@ def test_the_loss_in_float64(codebook: str) -> None:
 def test_what_each_term_moves() -> None:
     """The codebook's term moves codes towards the mean of their latents, and only the codebook."""
     module, x = small(), frames()
-    plain, _, _ = codec_loss(module, recipe(codebook="ema", commitment=0.0), x)
+    plain, _, _ = codec_loss(module, recipe(codebook="ema", commitment=0.0), x, x.var())
     plain.backward()
     encoder = [p.grad.clone() for p in module.encoder.parameters() if p.grad is not None]
     assert module.codebook.grad is None
     module.zero_grad()
-    with_codes, latents, codes = codec_loss(module, recipe(codebook="loss", commitment=0.0), x)
+    with_codes, latents, codes = codec_loss(module, recipe(codebook="loss", commitment=0.0), x, x.var())
     with_codes.backward()
     for before, p in zip(encoder, module.encoder.parameters(), strict=True):
         assert p.grad is not None
