@@ -123,7 +123,7 @@ def test_a_cluster_that_is_not_there(model: Path, clips: Path, tmp_path: Path, m
 def test_a_ray_of_its_own_ends_with_the_run(model: Path, clips: Path, tmp_path: Path) -> None:
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | {"RAY_TMPDIR": folder}
-    command = [sys.executable, "-m", "stzoo", *_command(clips, model, 3, tmp_path / "out", "--workers", "2")]
+    command = [sys.executable, "-m", "stzoo", *_command(clips, model, 3, tmp_path / "out", "--workers", "1")]
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
