@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -78,12 +78,7 @@ class Metrics:
     command: str
 
     def __post_init__(self) -> None:
-        steps = [None if curve is None else len(curve) for curve in (self.mse_steps, self.persistence_mse_steps)]
-        if steps[0] != steps[1] or steps[0] == 0:
-            raise SpecError(
-                f"metrics.mse_steps and persistence_mse_steps have {steps[0]} and {steps[1]} values; "
-                "give as many of both, or neither"
-            )
+        _check_beside("metrics", mse_steps=self.mse_steps, persistence_mse_steps=self.persistence_mse_steps)
 
     def __str__(self) -> str:
         usage = "" if self.codes_used is None else f", {self.codes_used} codes in use, perplexity {self.perplexity:.1f}"
@@ -147,12 +142,21 @@ class Golden:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """Where the weights come from."""
+    """Where the weights come from.
+
+    `curve_mse` is the validation MSE, on held-out clips and in the data's units, after each of `curve_sequences`; both
+    or neither. Of weights that were fine-tuned from a run of their own it is that run's.
+    """
 
     recipe: str
     sequences_seen: int = required(0, 1 << 40)
     hardware: str
     hours: float
+    curve_sequences: tuple[int, ...] | None = None
+    curve_mse: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        _check_beside("training", curve_sequences=self.curve_sequences, curve_mse=self.curve_mse)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,6 +222,14 @@ class Entry:
             lines.append(f"  training      {t.sequences_seen:,} sequences in {t.hours:g} h on {t.hardware}; {t.recipe}")
         lines += [f"  license       {self.license}; data: {self.data_terms}", f"  citation      {self.citation}"]
         return "\n".join(lines)
+
+
+def _check_beside(where: str, **curves: Sequence[float] | None) -> None:
+    """Raises `SpecError` where two curves have not the same number of values, or none."""
+    first, second = (None if curve is None else len(curve) for curve in curves.values())
+    if first != second or first == 0:
+        names = " and ".join(curves)
+        raise SpecError(f"{where}.{names} have {first} and {second} values; give as many of both, or neither")
 
 
 def settings(params: Mapping[str, Any]) -> str:

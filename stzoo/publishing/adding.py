@@ -91,7 +91,7 @@ def add(
     values |= {key: described[key] for key in ("license", "data_terms", "citation")}
     if known is not None:  # its own text and order of keys stay
         values = read_manifest()["models"][name] | {"unsuited": described["unsuited"]}
-    record = dataclasses.asdict(training)
+    record = {key: value for key, value in dataclasses.asdict(training).items() if value is not None}
     measurements = protocols(_proposed(name, values | {"training": record}))
     codec = None if reference is None else codec_file(reference.entry, trained)
     with packaged(name, trained, codec) as file:

@@ -13,7 +13,7 @@ from pathlib import Path
 from stzoo import catalog
 from stzoo.card import count_parameters, entry_card, loading, page, sections
 from stzoo.catalog import Entry, Metrics, settings
-from stzoo.publishing.pictures import Footage, check_filmed, curve_png, film, pictures_of
+from stzoo.publishing.pictures import Footage, check_filmed, curve_png, film, learning_png, pictures_of
 from stzoo.weights import write_atomically
 
 INDEX = "README.md"
@@ -42,6 +42,9 @@ def write_cards(names: Sequence[str], footage: Mapping[str, Footage], out: Path)
         if curve is not None:
             picture = curve_png(curve.protocol, curve.mse_steps or (), curve.persistence_mse_steps or ())
             yield _written(out / f"{entry.name}-curve.png", picture)
+        seen, mse = _learned(entry)
+        if seen:
+            yield _written(out / f"{entry.name}-learning.png", learning_png(seen, mse))
         yield _written(out / f"{entry.name}.md", card_text(entry, out).encode())
     yield _written(out / INDEX, index_text(out).encode())
 
@@ -55,6 +58,7 @@ def card_text(entry: Entry, folder: Path) -> str:
     else:
         said = sections(card, entry.spec, f"{about}\n\n" + loading(entry.spec, f'"{entry.name}")'))
         said["Figures"] += _curve_text(entry) + _film_text(entry, folder)
+        said["Training"] += _learning_text(entry)
     return f"{_NOTE}\n\n{page(entry.name, said)}"
 
 
@@ -90,6 +94,22 @@ def _curve_text(entry: Entry) -> str:
         return ""
     picture = f"![MSE over steps ahead]({entry.name}-curve.png)"
     return f"\n\n{picture}\n\nMSE at each step ahead on {metrics.protocol}; in gray that of persistence."
+
+
+def _learned(entry: Entry) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Sequences seen, and the validation MSE after them; two empty ones where less than two points are known."""
+    training = entry.training
+    if training is None or training.curve_sequences is None or training.curve_mse is None:
+        return (), ()
+    return (training.curve_sequences, training.curve_mse) if len(training.curve_mse) > 1 else ((), ())
+
+
+def _learning_text(entry: Entry) -> str:
+    seen, mse = _learned(entry)
+    if not seen:
+        return ""
+    said = f"MSE on held-out clips while it learned, in the data's units: {mse[0]:g} after {seen[0]:,} sequences"
+    return f"\n\n![Validation MSE over sequences]({entry.name}-learning.png)\n\n{said}, {mse[-1]:g} after {seen[-1]:,}."
 
 
 def _film_text(entry: Entry, folder: Path) -> str:

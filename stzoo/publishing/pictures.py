@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -146,25 +146,40 @@ def typical_and_worst(errors: np.ndarray) -> tuple[int, int]:
 
 def curve_png(label: str, model: Sequence[float], persistence: Sequence[float]) -> bytes:
     """Two errors over steps ahead, the model's black, that of persistence gray; a PNG of 480x260 pixels."""
+    steps = range(1, len(model) + 1)
+    ticks = {step: f"+{step}" for step in (1, (len(model) + 1) // 2, len(model))}
+    return _chart({f"MSE, {label}": model, "persistence": persistence}, steps, ticks)
+
+
+def learning_png(sequences: Sequence[int], mse: Sequence[float]) -> bytes:
+    """The validation error over sequences seen in training; a PNG of 480x260 pixels."""
+    ticks = {seen: f"{seen:,}" for seen in (sequences[0], sequences[-1])}
+    return _chart({"validation MSE over sequences": mse}, sequences, ticks)
+
+
+def _chart(curves: Mapping[str, Sequence[float]], places: Sequence[int], ticks: Mapping[int, str]) -> bytes:
+    """Curves by their names, the first black and the others gray, each with a value at each of `places`; from 0 up."""
     width, height, left, right, top, bottom, fine = 480, 260, 56, 16, 28, 36, 3  # drawn `fine` times as large
     sheet = Image.new("L", (width * fine, height * fine), 255)
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13 * fine)
-    most, last = max(*model, *persistence) or 1.0, len(model)
+    most = max(value for curve in curves.values() for value in curve) or 1.0
+    first, span = places[0], max(places[-1] - places[0], 1)
 
-    def place(step: int, value: float) -> tuple[float, float]:
-        x = left + (step - 1) / max(last - 1, 1) * (width - left - right)
+    def place(at: int, value: float) -> tuple[float, float]:
+        x = left + (at - first) / span * (width - left - right)
         return fine * x, fine * (top + (1 - value / most) * (height - top - bottom))
 
     for value in (0.0, most / 2, most):
-        _, y = place(1, value)
+        _, y = place(first, value)
         pen.line([(fine * left, y), (fine * (width - right), y)], fill=220, width=fine)
         pen.text((fine * (left - 8), y), f"{value:.3g}", fill=90, font=font, anchor="rm")
-    for step in sorted({1, (last + 1) // 2, last}):
-        pen.text((place(step, 0)[0], fine * (height - bottom / 2)), f"+{step}", fill=90, font=font, anchor="mm")
-    for x, name, curve, gray in ((200, "persistence", persistence, 160), (0, f"MSE, {label}", model, 0)):
-        points = [place(step, value) for step, value in enumerate(curve, 1)]
-        pen.line(points, fill=gray, width=3 * fine, joint="curve")
-        pen.text((fine * (left + x), fine * top / 2), name, fill=gray, font=font, anchor="lm")
+    for at, text in ticks.items():
+        x = min(place(at, 0)[0], fine * (width - 4) - pen.textlength(text, font) / 2)  # a long one stays on the sheet
+        pen.text((x, fine * (height - bottom / 2)), text, fill=90, font=font, anchor="mm")
+    for i, (name, curve) in reversed(list(enumerate(curves.items()))):  # the first on top
+        gray = 160 if i else 0
+        pen.line([place(*point) for point in zip(places, curve, strict=True)], fill=gray, width=3 * fine, joint="curve")
+        pen.text((fine * (left + 200 * i), fine * top / 2), name, fill=gray, font=font, anchor="lm")
     content = io.BytesIO()
     sheet.resize((width, height), Image.Resampling.LANCZOS).save(content, "PNG", optimize=True)
     return content.getvalue()

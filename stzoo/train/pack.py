@@ -21,6 +21,7 @@ from stzoo.publishing.entering import (
     metrics_of,
     opened,
     packaged,
+    read_manifest,
     weights_values,
 )
 from stzoo.train.loop import fingerprint
@@ -38,7 +39,8 @@ def pack(
 ) -> list[Report | CodecReport]:
     """Store the best weights of `run` in float16, measure that very file, enter it in this checkout's manifest.
 
-    Of a modular model only the predictor is stored; its codec is the codec entry's file.
+    Of a modular model only the predictor is stored; its codec is the codec entry's file. Where the file is the entry's
+    present one, its figures are measured again, and those of protocols that were not asked for stay.
 
     Args:
         name: the catalogue entry, whose spec the run must have trained.
@@ -56,29 +58,38 @@ def pack(
     trained: Any = (load_codec if entry.kind == "codec" else load)(run / "best")
     if trained.spec != entry.spec:
         raise SpecError(f"{run} trained another spec than {name}'s")
-    dependents = [e.name for e in catalog.entries().values() if e.codec and e.codec.entry == name and e.weights]
-    if dependents:
-        raise TrainingError(f"{' and '.join(dependents)} need the codec that {name} has now; not packed")
     training = _training(name, run, before, hardware)
     if entry.metrics and entry.metrics[0].protocol not in [m.protocol for m in measurements]:
         raise TrainingError(f"{name} is compared on {entry.metrics[0].protocol}, which was not asked for; not packed")
     codec = None if entry.codec is None else codec_file(entry.codec.entry, trained)
     with packaged(name, trained, codec) as file:
+        again = entry.weights is not None and entry.weights.sha256 == file.sha256
+        dependents = [e.name for e in catalog.entries().values() if e.codec and e.codec.entry == name and e.weights]
+        if dependents and not again:
+            raise TrainingError(f"{' and '.join(dependents)} need the codec that {name} has now; not packed")
         model = opened(file, entry.kind, name)
         reports: list[Report | CodecReport] = []
         for measurement in measurements:
             report = measure(model, name, measurement, precision)
             mse = report.total["mse"]
             for present in entry.metrics[:1]:
-                if measurement.protocol == present.protocol and mse >= present.mse:
+                if not again and measurement.protocol == present.protocol and mse >= present.mse:
                     raise TrainingError(f"MSE {mse:.3f} is no better than the present {present.mse}; not packed")
             reports.append(report)
         metrics = [metrics_of(r, m.command) for r, m in zip(reports, measurements, strict=True)]
+        if again:
+            metrics = _renewed(read_manifest()["models"][name]["metrics"], metrics)
         values = weights_values(name, file, model, metrics, training)
         if entry.codec is not None and codec is not None:
             values["codec"] = {"entry": entry.codec.entry, "sha256": codec.sha256}
         enter(name, file.path, values)
     return reports
+
+
+def _renewed(present: list[dict[str, Any]], measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """An entry's metrics, in their order, those of each protocol that was measured in place of its old ones."""
+    new = {m["protocol"]: m for m in measured}
+    return [new.pop(m["protocol"], m) for m in present] + list(new.values())
 
 
 def _training(name: str, run: Path, before: Path | None, hardware: str) -> dict[str, Any]:
@@ -95,17 +106,24 @@ def _training(name: str, run: Path, before: Path | None, hardware: str) -> dict[
         tuned = f"--from RUN/best --recipe {name}-second-stage --data DIR --out TUNED --steps {plans[1]['steps']}"
         commands.append(f"stzoo train {tuned}")
     seen, hours = zip(*map(_taken, runs), strict=True)
+    curve = {row["sequences"]: row["validation_mse"] for row in _log(runs[0]) if "validation_mse" in row}
     return {
         "recipe": "; ".join(commands),
         "sequences_seen": sum(seen),
         "hardware": hardware,
         "hours": round(sum(hours), 2),
+        "curve_sequences": list(curve),
+        "curve_mse": [float(f"{mse:.4g}") for mse in curve.values()],
     }
 
 
 def _taken(run: Path) -> tuple[int, float]:
     """Sequences until the best weights, and hours in all: those between neighbouring log lines, pauses left out."""
-    log = [json.loads(line) for line in (run / "log.jsonl").read_text("utf-8").splitlines()]
+    log = _log(run)
     best = min((r for r in log if "validation_mse" in r), key=lambda r: r["validation_mse"])
     gaps = [b["seconds"] - a["seconds"] for a, b in pairwise(log)]
     return best["sequences"], sum(g for g in gaps if g < _PAUSE) / 3600
+
+
+def _log(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "log.jsonl").read_text("utf-8").splitlines()]

@@ -146,6 +146,28 @@ def test_a_curve_is_where_its_values_are(tmp_path: Path) -> None:
     assert (sheet[top, left + 50 : left + 300] < 200).all()
 
 
+def test_what_was_learned_when_is_drawn(one: np.ndarray, checkout: Checkout, tmp_path: Path) -> None:
+    def drawn(seen: list[int], mse: list[float]) -> str:
+        models = checkout.read()
+        models["one"]["training"] |= {"curve_sequences": seen, "curve_mse": mse}
+        checkout.write(models)
+        assert main(["catalog", "cards", "one", "--out", str(tmp_path)]) == 0
+        return (tmp_path / "one.md").read_text()
+
+    assert "learning" not in drawn([12], [3.0])
+    text = drawn([0, 3_000, 12_000], [100.0, 50.0, 25.0])
+    assert "100 after 0 sequences, 25 after 12,000." in text
+    with Image.open(tmp_path / "one-learning.png") as picture:
+        sheet = np.asarray(picture)
+    assert sheet.shape == (260, 480)
+    rows, (top, bottom, left, right) = np.arange(len(sheet)), (28, 224, 56, 464)
+    for seen, mse in ((1_500, 75.0), (3_000, 50.0), (7_500, 37.5), (11_000, 27.8)):
+        column = sheet[:, round(left + seen / 12_000 * (right - left))].astype(float)
+        black = rows[(column < 80) & (rows > top - 5) & (rows < bottom + 5)]
+        assert black.mean() == pytest.approx(bottom - mse / 100 * (bottom - top), abs=2)
+    assert (sheet[:, -2:] > 250).all()  # nothing is cut off at the right
+
+
 def test_the_animations_show_the_right_clips(one: np.ndarray, checkout: Checkout, tmp_path: Path) -> None:
     text = filmed(checkout, tmp_path)
     ranked = ratios(one)
@@ -271,6 +293,8 @@ def test_what_a_manifest_may_not_say_of_steps_and_uses(three: Checkout) -> None:
 
     refused("one", "one has weights but no unsuited", unsuited=None)
     refused("one", "one has weights but no unsuited", unsuited="  ")
+    seen = {"recipe": "r", "sequences_seen": 1, "hardware": "h", "hours": 1.0, "curve_sequences": [1, 2]}
+    refused("one", r"training.curve_sequences and curve_mse have 2 and None values", training=seen)
     refused("one", "have 1 and 2 values", steps={"mse_steps": [1.0], "persistence_mse_steps": [1.0, 2.0]})
     refused("one", "have None and 4 values", steps={"mse_steps": None})
     refused("one", "have 0 and 0 values", steps={"mse_steps": [], "persistence_mse_steps": []})

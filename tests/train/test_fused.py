@@ -23,7 +23,18 @@ WIDE = {"hid_s": 32, "hid_t": 64, "n_s": 2, "n_t": 3, "mlp_ratio": 2, "patch": 2
 SPEC = ModelSpec(arch="tau", frames_in=3, frames_out=3, channels=2, height=64, width=64, params=WIDE)
 
 
-@pytest.mark.parametrize("params", [{"project": True}, {"project": False}, {"patch": 1, "n_s": 4}, {"from_last": True}])
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"project": True},
+        {"project": False},
+        {"patch": 1, "n_s": 4},
+        {"from_last": True},
+        {"statical": False},
+        {"dynamical": False},
+        {"statical": False, "dynamical": False},
+    ],
+)
 def test_forward_gradients_and_statistics_are_the_plain_ones(params: dict[str, object]) -> None:
     spec = SPEC.replace(**params)
     torch.manual_seed(0)
@@ -87,8 +98,7 @@ def test_where_it_cannot_build_the_plain_module_trains(monkeypatch: pytest.Monke
         ({"arch": "conv", "params": {"hid_s": 32}}, "only tau"),
         ({"height": 32}, "16x16"),
         ({"params": WIDE | {"hid_s": 16}}, "multiples of 32"),
-        ({"params": WIDE | {"dynamical": False}}, "both attentions"),
-        ({"params": WIDE | {"drop_path": 0.1}}, "drop path off"),
+        ({"params": WIDE | {"drop_path": 0.1}}, "drop path"),
     ],
 )
 def test_where_the_kernels_do_not_apply_it_says_why(change: dict[str, object], reason: str) -> None:

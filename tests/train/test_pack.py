@@ -78,6 +78,37 @@ def test_a_run_becomes_an_entry(checkout: Path) -> None:
     assert [p.name for p in (checkout / "checkpoints").iterdir()] == ["one.safetensors"]
 
 
+def test_its_learning_curve_is_kept(checkout: Path) -> None:
+    pack("one", a_run(checkout / "run", 0.5), [PROTOCOL], "a machine")
+    training = catalog.info("one").training
+    assert training is not None
+    assert (training.curve_sequences, training.curve_mse) == ((40, 80, 120), (9.0, 8.0, 8.5))
+
+
+def test_the_same_weights_are_measured_again(checkout: Path) -> None:
+    run = a_run(checkout / "run", 0.5)
+    other = dataclasses.replace(PROTOCOL, protocol="q")
+    pack("one", run, [PROTOCOL, other], "a machine")
+    before = {p.name: p.read_bytes() for p in (checkout / "checkpoints").iterdir()}
+    manifest = json.loads((checkout / "weights_manifest.json").read_text())
+    old = manifest["models"]["one"]
+    for m in old["metrics"]:
+        m |= {"mse": 1.0, "command": "an old one"}
+    (checkout / "weights_manifest.json").write_text(json.dumps(manifest))
+    catalog.entries.cache_clear()
+
+    pack("one", run, [PROTOCOL], "another machine")
+    first, second = catalog.info("one").metrics
+    assert (first.protocol, first.command, second.protocol, second.command) == (
+        "p",
+        "stzoo evaluate one",
+        "q",
+        "an old one",
+    )
+    assert first.mse > second.mse == 1.0  # worse than what it replaces, and yet what these weights have
+    assert {p.name: p.read_bytes() for p in (checkout / "checkpoints").iterdir()} == before
+
+
 def test_only_a_better_one_replaces_it(checkout: Path) -> None:
     pack("one", a_run(checkout / "good", 0.0), [PROTOCOL], "a machine")
     before = {p: p.read_bytes() for p in [*checkout.glob("*.json"), *(checkout / "checkpoints").iterdir()]}
@@ -126,6 +157,7 @@ def test_a_second_stage_names_its_first(checkout: Path) -> None:
     training = catalog.parse_manifest((checkout / "weights_manifest.json").read_bytes())["one"].training
     assert training is not None
     assert (training.sequences_seen, training.hours) == (160, 0.2)
+    assert (training.curve_sequences, training.curve_mse) == ((40, 80, 120), (9.0, 8.0, 8.5))  # of the first stage
     assert training.recipe == (
         "stzoo train one --data DIR --out RUN --steps 30; "
         "stzoo train --from RUN/best --recipe one-second-stage --data DIR --out TUNED --steps 7"

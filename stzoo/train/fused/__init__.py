@@ -44,8 +44,8 @@ def why_not(module: nn.Module, spec: ModelSpec) -> str | None:
         return "widths must be multiples of 32"
     if module.decoder.readout.in_channels > 256:
         return "hid_s must be at most 256"
-    if any(b.gate.statical is None or b.gate.dynamical is None or b.drop_path.rate for b in blocks):
-        return "both attentions must be on, and drop path off"
+    if any(b.drop_path.rate for b in blocks):
+        return "drop path must be off"
     if next(module.parameters()).device.type != "cpu" or "avx512_bf16" not in cpu_flags():
         return "the kernels need a CPU with AVX-512 and bfloat16"
     if next(module.parameters()).dtype != torch.float32:
@@ -129,12 +129,12 @@ def _conv_norm(layer: Any, x: Tensor) -> Tensor:
 
 def _block(block: Any, x: Tensor) -> Tensor:
     """`GatedBlock` on the float32 residual stream (B * 256, C)."""
-    statical, dynamical, mlp = block.gate.statical, block.gate.dynamical, block.mlp
+    gate, mlp = block.gate, block.mlp
+    statical = (None,) * 6 if gate.statical is None else [t for conv in gate.statical for t in (conv.weight, conv.bias)]
+    dynamical = (None,) * 2 if gate.dynamical is None else (gate.dynamical[0].weight, gate.dynamical[2].weight)
     x = _Block.apply(
         x, block.norm1, block.norm2,
-        block.norm1.weight, block.norm1.bias, block.proj1.weight, block.proj1.bias,
-        statical[0].weight, statical[0].bias, statical[1].weight, statical[1].bias,
-        statical[2].weight, statical[2].bias, dynamical[0].weight, dynamical[2].weight,
+        block.norm1.weight, block.norm1.bias, block.proj1.weight, block.proj1.bias, *statical, *dynamical,
         block.proj2.weight, block.proj2.bias, block.scale1,
         block.norm2.weight, block.norm2.bias, mlp[0].weight, mlp[0].bias, mlp[1].weight, mlp[1].bias,
         mlp[3].weight, mlp[3].bias, block.scale2,
@@ -163,9 +163,14 @@ def _full(*shape: int) -> Tensor:
     return torch.empty(*shape, dtype=torch.float32)
 
 
-def _taps(weight: Tensor) -> Tensor:
+def _matrix(weight: Tensor) -> Tensor:
+    """Weights of a 1x1 convolution (O, C, 1, 1) -> (O, C) in bfloat16."""
+    return weight.detach().flatten(1).to(_BF16)
+
+
+def _taps(weight: Tensor | None) -> Tensor | None:
     """Depthwise weights (C, 1, K, K) -> (K * K, C)."""
-    return weight.detach().flatten(1).t().contiguous()
+    return None if weight is None else weight.detach().flatten(1).t().contiguous()
 
 
 def _matrix_gradient(grad_out: Tensor, inputs: Tensor, weight: Tensor) -> Tensor:
@@ -185,29 +190,39 @@ def _track(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor, count: int) -> None:
 
 class _Block(torch.autograd.Function):
     """The whole block but its width change. Names: a = normalised, u = GELU(proj1), e = depthwise output, q = its
-    squeeze, st = statical, g = gated, y = branch output; d5, d7, d3 = depthwise kernels; s = residual scales."""
+    squeeze, st = statical, g = gated, y = branch output; d5, d7, d3 = depthwise kernels; s = residual scales.
+    Without statical attention d5w, d5b, d7w, d7b, c1w and c1b are None, without dynamical e1 and e2; what is absent
+    multiplies by one."""
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, norm1: nn.BatchNorm2d, norm2: nn.BatchNorm2d,
-        n1w: Tensor, n1b: Tensor, p1w: Tensor, p1b: Tensor, d5w: Tensor, d5b: Tensor, d7w: Tensor, d7b: Tensor,
-        c1w: Tensor, c1b: Tensor, e1: Tensor, e2: Tensor, p2w: Tensor, p2b: Tensor, s1: Tensor,
+        n1w: Tensor, n1b: Tensor, p1w: Tensor, p1b: Tensor,
+        d5w: Tensor | None, d5b: Tensor | None, d7w: Tensor | None, d7b: Tensor | None,
+        c1w: Tensor | None, c1b: Tensor | None, e1: Tensor | None, e2: Tensor | None,
+        p2w: Tensor, p2b: Tensor, s1: Tensor,
         n2w: Tensor, n2b: Tensor, f1w: Tensor, f1b: Tensor, d3w: Tensor, d3b: Tensor, f2w: Tensor, f2b: Tensor,
         s2: Tensor,
     ) -> Tensor:  # fmt: skip
         m, c = x.shape
         b, hidden = m // _PIXELS, f1w.shape[0]
-        wp1, wc1, wp2, wf1, wf2 = matrices = [w.detach().flatten(1).to(_BF16) for w in (p1w, c1w, p2w, f1w, f2w)]
+        wp1, wp2, wf1, wf2 = matrices = [_matrix(w) for w in (p1w, p2w, f1w, f2w)]
         t5, t7, t3 = taps = [_taps(w) for w in (d5w, d7w, d3w)]
 
         a1, m1, v1 = _half(m, c), _full(c), _full(c)
         _call("bn_fwd", x, None, None, None, n1w, n1b, None, a1, m1, v1, m, c, norm1.eps)
         p = torch.addmm(p1b.to(_BF16), a1, wp1.t())
-        u, e, q = _half(m, c), _half(m, c), _full(b, c)
-        _call("gate_fwd", p, t5, d5b, t7, d7b, u, e, q, b, c)
-        st = torch.addmm(c1b.to(_BF16), e, wc1.t())
-        r = F.relu(q @ e1.t())
-        sig = torch.sigmoid(r @ e2.t())
+        if c1w is None or c1b is None:
+            u, e = F.gelu(p, approximate="tanh"), None
+            q, st = u.view(b, _PIXELS, c).mean(1, dtype=torch.float32), torch.ones_like(u)
+        else:
+            u, e, q = _half(m, c), _half(m, c), _full(b, c)
+            _call("gate_fwd", p, t5, d5b, t7, d7b, u, e, q, b, c)
+            st = torch.addmm(c1b.to(_BF16), e, _matrix(c1w).t())
+        r, sig = None, torch.ones_like(q)
+        if e1 is not None and e2 is not None:
+            r = F.relu(q @ e1.t())
+            sig = torch.sigmoid(r @ e2.t())
         g = _half(m, c)
         _call("mul_fwd", st, u, sig, g, b, c)
         y1 = torch.addmm(p2b.to(_BF16), g, wp2.t())
@@ -232,7 +247,7 @@ class _Block(torch.autograd.Function):
     def backward(ctx: Any, go: Tensor) -> tuple[Tensor | None, ...]:
         x, a1, m1, v1, p, u, e, q, st, r, sig, g, y1, x1, a2, m2, v2, p3, h, y2 = ctx.activations
         n1w, n2w, d5w, d5b, d7w, d3w, d3b, e1, e2, s1, s2, p1w, c1w, p2w, f1w, f2w = ctx.saved_tensors
-        wp1, wc1, wp2, wf1, wf2 = ctx.matrices
+        wp1, wp2, wf1, wf2 = ctx.matrices
         t5, t7, t3 = ctx.taps
         go = go.contiguous()
         (m, c), hidden = x.shape, h.shape[1]
@@ -249,23 +264,32 @@ class _Block(torch.autograd.Function):
         _call("bn_bwd", ga2, None, go, x1, m2, v2, n2w, y1, a1, s1, gx1, gy1, gn2w, gn2b, gs1, gp2b, m, c, ctx.eps[1])
 
         gp2w, gg = _matrix_gradient(gy1, g, p2w), gy1 @ wp2
-        gst, gu, gsig, gc1b = _half(m, c), _half(m, c), full(b, c), full(b, c)
-        _call("mul_bwd", gg, st, u, sig, gst, gu, gsig, gc1b, b, c)
-        d2 = gsig * sig * (1 - sig)
-        dr = (d2 @ e2) * (r > 0)
-        ge2, ge1, gq = d2.t() @ r, dr.t() @ q, dr @ e1
-        gc1w, ge = _matrix_gradient(gst, e, c1w), gst @ wc1
-        gp, gd5, gd5b, gd7, gd7b, gp1b = _half(m, c), full(25, c), full(c), full(49, c), full(c), full(c)
-        _call("gate_bwd", p, ge, gu, gq, t5, d5b, t7, gp, gd5, gd5b, gd7, gd7b, gp1b, b, c)
+        gst, gu, gsig, gst_sum = _half(m, c), _half(m, c), full(b, c), full(b, c)
+        _call("mul_bwd", gg, st, u, sig, gst, gu, gsig, gst_sum, b, c)
+        ge1, ge2, gq = None, None, torch.zeros_like(q)
+        if r is not None:
+            d2 = gsig * sig * (1 - sig)
+            dr = (d2 @ e2) * (r > 0)
+            ge2, ge1, gq = d2.t() @ r, dr.t() @ q, dr @ e1
+        gd5w, gd5b, gd7w, gd7b, gc1w, gc1b = (None,) * 6
+        if e is None:
+            gu = gu.view(b, _PIXELS, c) + gq[:, None].to(_BF16) / _PIXELS
+            gp = torch.ops.aten.gelu_backward(gu.view(m, c), p, approximate="tanh")
+            gp1b = gp.sum(0, dtype=torch.float32)
+        else:
+            gc1w, gc1b, ge = _matrix_gradient(gst, e, c1w), gst_sum.sum(0), gst @ _matrix(c1w)
+            gp, gd5, gd5b, gd7, gd7b, gp1b = _half(m, c), full(25, c), full(c), full(49, c), full(c), full(c)
+            _call("gate_bwd", p, ge, gu, gq, t5, d5b, t7, gp, gd5, gd5b, gd7, gd7b, gp1b, b, c)
+            gd5w, gd7w = (t.t().reshape(w.shape) for t, w in ((gd5, d5w), (gd7, d7w)))
         gp1w, ga1 = _matrix_gradient(gp, a1, p1w), gp @ wp1
+        gd3w = gd3.t().reshape(d3w.shape)
         gx, gn1w, gn1b = full(m, c), full(c), full(c)
         no = (None, None, None)
         _call("bn_bwd", ga1, gy1, gx1, x, m1, v1, n1w, *no, gx, None, gn1w, gn1b, None, None, m, c, ctx.eps[0])
         ctx.activations = None
-        gd5, gd7, gd3 = (t.t().reshape(w.shape) for t, w in ((gd5, d5w), (gd7, d7w), (gd3, d3w)))
         return (
-            gx, None, None, gn1w, gn1b, gp1w, gp1b, gd5, gd5b, gd7, gd7b, gc1w, gc1b.sum(0), ge1, ge2, gp2w, gp2b,
-            gs1.view(s1.shape), gn2w, gn2b, gf1w, gf1b, gd3, gd3b, gf2w, gf2b, gs2.view(s2.shape),
+            gx, None, None, gn1w, gn1b, gp1w, gp1b, gd5w, gd5b, gd7w, gd7b, gc1w, gc1b, ge1, ge2, gp2w, gp2b,
+            gs1.view(s1.shape), gn2w, gn2b, gf1w, gf1b, gd3w, gd3b, gf2w, gf2b, gs2.view(s2.shape),
         )  # fmt: skip
 
 
