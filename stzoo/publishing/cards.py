@@ -116,7 +116,8 @@ def _film_text(entry: Entry, folder: Path) -> str:
     found = pictures_of(entry, folder)
     if found is None:
         return ""
-    parts = [f"Two of the first {found.among} test clips, truth and forecast, ranked by MSE relative to persistence:"]
+    among = f"{found.among} test clips, evenly spread over the test part"
+    parts = [f"Two of {among}; truth and forecast, ranked by MSE relative to persistence:"]
     for kind, where, shown in (
         ("typical", "the median", found.typical),
         ("worst", "where the worst tenth begins", found.worst),

@@ -24,7 +24,7 @@ from stzoo.metrics import mse
 from stzoo.spec import from_mapping
 from stzoo.weights import write_atomically
 
-AMONG = 200  # clips of a test part, the first ones, of which two are shown
+AMONG = 200  # clips of a test part, evenly spread, of which two are shown
 _PANEL, _GRAYS = 128, 32  # pixels a panel is high, about, and the grays it has: what keeps an animation small
 
 
@@ -43,7 +43,7 @@ class Pictures:
 
     Attributes:
         sha256: of the weights that forecast.
-        among: how many clips of the test part they were chosen from.
+        among: how many clips of the test part they were chosen from, evenly spread over it.
         command: that makes them.
     """
 
@@ -80,13 +80,13 @@ def film(entry: Entry, footage: Footage, folder: Path) -> Iterator[Path]:
     """
     assert entry.weights is not None
     model = load(entry.name)
-    among = min(AMONG, len(footage.clips))
-    errors = errors_of(model, footage.clips, among)
+    numbers = spread(len(footage.clips), AMONG)
+    errors = errors_of(model, footage.clips, numbers)
     typical, worst = typical_and_worst(errors)
     facts = folder / f"{entry.name}-clips.json"
     facts.unlink(missing_ok=True)
-    for kind, clip in (("typical", typical), ("worst", worst)):
-        past, truth, forecast, _ = (x[0] for x in _forecast(model, footage.clips, clip, clip + 1))
+    for kind, place in (("typical", typical), ("worst", worst)):
+        past, truth, forecast, _ = (x[0] for x in _forecast(model, footage.clips, numbers[place : place + 1]))
         panels = {"truth": _grays(past, truth), "forecast": _grays(past, forecast)}
         path = folder / f"{entry.name}-{kind}.gif"
         with replacing(path) as partial:
@@ -94,9 +94,12 @@ def film(entry: Entry, footage: Footage, folder: Path) -> Iterator[Path]:
             viz.animation(partial, panels, given=len(past), scale=scale, seconds=0.2)
         yield path
     pictures = Pictures(
-        sha256=entry.weights.sha256, among=among, typical=_shown(typical, errors), worst=_shown(worst, errors),
+        sha256=entry.weights.sha256,
+        among=len(numbers),
+        typical=_shown(numbers[typical], errors[typical]),
+        worst=_shown(numbers[worst], errors[worst]),
         command=footage.command,
-    )  # fmt: skip
+    )
     write_atomically(facts, (json.dumps(dataclasses.asdict(pictures), indent=2) + "\n").encode())
     yield facts
 
@@ -118,18 +121,23 @@ def pictures_of(entry: Entry, folder: Path) -> Pictures | None:
     return found if found.sha256 == entry.weights.sha256 else None
 
 
-def errors_of(model: Forecaster, clips: ClipSource, among: int, batch: int = 16) -> np.ndarray:
-    """(among, 2): of each of the first clips the MSE of the forecast and of persistence, means over its steps."""
+def spread(count: int, most: int) -> list[int]:
+    """Numbers of at most so many of `count` clips, evenly spread, the first and the last among them."""
+    return [int(number) for number in np.linspace(0, count - 1, min(count, most)).round()]
+
+
+def errors_of(model: Forecaster, clips: ClipSource, numbers: Sequence[int], batch: int = 16) -> np.ndarray:
+    """(len(numbers), 2): of each of these clips the MSE of the forecast and of persistence, means over its steps."""
     found = []
-    for start in range(0, among, batch):
-        past, truth, forecast, valid = _forecast(model, clips, start, min(start + batch, among))
+    for start in range(0, len(numbers), batch):
+        past, truth, forecast, valid = _forecast(model, clips, numbers[start : start + batch])
         last = np.broadcast_to(past[:, -1:], truth.shape)
         found.append(np.stack([np.nanmean(mse(x, truth, valid), 1) for x in (forecast, last)], 1))
     return np.concatenate(found)
 
 
 def typical_and_worst(errors: np.ndarray) -> tuple[int, int]:
-    """The clips with the median and with the ninth decile of the error relative to persistence.
+    """The places of the clips with the median and with the ninth decile of the error relative to persistence.
 
     Clips in which nothing moves, or nothing was observed, have no such ratio and are passed over.
 
@@ -140,7 +148,7 @@ def typical_and_worst(errors: np.ndarray) -> tuple[int, int]:
         ratio = errors[:, 0] / errors[:, 1]
     ranked = [int(i) for i in np.argsort(ratio, kind="stable") if np.isfinite(ratio[i])]
     if not ranked:
-        raise DataError(f"nothing moves in the first {len(errors)} clips; there is nothing to show")
+        raise DataError(f"nothing moves in any of {len(errors)} clips; there is nothing to show")
     return ranked[len(ranked) // 2], ranked[len(ranked) * 9 // 10]
 
 
@@ -186,7 +194,7 @@ def _chart(curves: Mapping[str, Sequence[float]], places: Sequence[int], ticks: 
 
 
 def _shown(clip: int, errors: np.ndarray) -> Shown:
-    error, persistence = (round(float(value), 4) for value in errors[clip])
+    error, persistence = (round(float(value), 4) for value in errors)
     return Shown(clip=clip, mse=error, persistence_mse=persistence)
 
 
@@ -198,13 +206,13 @@ def _grays(past: np.ndarray, future: np.ndarray) -> np.ndarray:
 
 @torch.no_grad()
 def _forecast(
-    model: Forecaster, clips: ClipSource, start: int, stop: int
+    model: Forecaster, clips: ClipSource, numbers: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Past, future, forecast (B, T, C, H, W), the spec's range as [0, 1], and where the future was observed."""
-    spec, clip = model.spec, clips.clips(start, stop)
+    spec, chosen = model.spec, [clips.clips(number, number + 1) for number in numbers]
     low, high = spec.value_range or (0.0, 1.0)
-    past, future = to_units(clip.past, spec), to_units(clip.future, spec)
+    past, future = (to_units(torch.cat(x), spec) for x in zip(*((c.past, c.future) for c in chosen), strict=True))
     forecast = denormalise(torch.stack(list(model.engine.unroll(normalise(past, spec), future.shape[1])), 1), spec)
-    valid = torch.ones_like(future[:, :, :1], dtype=torch.bool) if clip.valid is None else clip.valid
+    seen = [torch.ones_like(c.future[:, :, :1], dtype=torch.bool) if c.valid is None else c.valid for c in chosen]
     unit = [((x - low) / (high - low)).numpy() for x in (past, future, forecast)]
-    return unit[0], unit[1], unit[2], valid.numpy()
+    return unit[0], unit[1], unit[2], torch.cat(seen).numpy()

@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from stzoo.data.mmnist import MovingDigits
 from stzoo.errors import DataError, ManifestError
 from stzoo.forecaster import Forecaster
 from stzoo.publishing.cards import INDEX, card_text, index_text
-from stzoo.publishing.pictures import curve_png, typical_and_worst
+from stzoo.publishing.pictures import curve_png, spread, typical_and_worst
 from stzoo.unroll import unroll
 
 PAGES = Path(__file__).parents[2] / "docs" / "models"
@@ -232,8 +233,17 @@ def test_clips_in_which_nothing_moves_are_passed_over() -> None:
     assert typical_and_worst(ten) == (4, 0)  # clip 9 is best and clip 0 worst: ranks 5 and 9 of 10
     still = np.array([[3.0, 0.0], [np.nan, np.nan], [1.0, 2.0], [0.0, 0.0]])
     assert typical_and_worst(still) == (2, 2)
-    with pytest.raises(DataError, match="nothing moves in the first 1 clips"):
+    with pytest.raises(DataError, match="nothing moves in any of 1 clips"):
         typical_and_worst(still[:1])
+
+
+@pytest.mark.parametrize(("count", "most"), [(1, 200), (13, 200), (200, 200), (498, 200), (10_000, 200), (9, 4)])
+def test_clips_are_chosen_from_all_over_the_test_part(count: int, most: int) -> None:
+    numbers = spread(count, most)
+    assert len(numbers) == min(count, most)
+    assert (numbers[0], numbers[-1]) == (0, count - 1)
+    gaps = {after - before for before, after in pairwise(numbers)}
+    assert all(abs(gap - (count - 1) / (len(numbers) - 1)) < 1 for gap in gaps)
 
 
 @pytest.mark.parametrize(
