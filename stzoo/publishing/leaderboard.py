@@ -36,8 +36,8 @@ class PublishedRow:
 
     model: str
     mse: float = required(0, 1e9)
-    mae: float = required(0, 1e9)
-    ssim: float = required(-1, 1)
+    mae: float | None = bounded(None, 0, 1e9)
+    ssim: float | None = bounded(None, -1, 1)
     psnr: float | None = bounded(None, 0, 100)
     parameters: float | None = bounded(None, 0, 1e6)
     gmac: float | None = bounded(None, 0, 1e9)

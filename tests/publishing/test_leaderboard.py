@@ -99,7 +99,7 @@ def test_the_better_comes_first_and_speed_is_that_of_the_horizon(checkout: Check
     ]  # fmt: skip
     text = (tmp_path / "docs" / "leaderboard.md").read_text()
     assert "| 31.0 | cpu, float32, batch 8; a \\| b |" in text
-    assert "| 103.3 | 182.9 | 0.707 |" in text  # no more digits than were published
+    assert "| 41.07 | 380.6 | 0.9097 |" in text  # no more digits than were published
 
 
 @pytest.mark.parametrize(
@@ -111,8 +111,8 @@ def test_the_better_comes_first_and_speed_is_that_of_the_horizon(checkout: Check
         ('[[source]]\nsource = "s"\nprotocol = "p"\nrows = []', r"source\[0\].differs is missing"),
         ('[[source]]\ndiffers = "d"\nprotocol = "p"\nrows = []', r"source\[0\].source is missing"),
         (
-            '[[source]]\nsource = "s"\ndiffers = "d"\nprotocol = "p"\nrows = [{ model = "m", mse = 1.0, mae = 1.0 }]',
-            r"rows\[0\].ssim is missing",
+            '[[source]]\nsource = "s"\ndiffers = "d"\nprotocol = "p"\nrows = [{ model = "m", mae = 1.0 }]',
+            r"rows\[0\].mse is missing",
         ),
         (
             '[[source]]\nsource = "s"\ndiffers = "d"\nprotocol = "p"\n'
