@@ -63,7 +63,7 @@ def card_text(entry: Entry, folder: Path) -> str:
 
 
 def index_text(folder: Path) -> str:
-    """The table of all entries, with links to the pages that are in `folder`."""
+    """The table of all entries, with links to the pages that are in `folder`, and the animations that are there."""
     lines = ["| name | what | parameters | protocol | MSE | persistence |", "|---|---|---|---|---|---|"]
     for entry in catalog.entries().values():
         link = f"[`{entry.name}`]({entry.name}.md)" if (folder / f"{entry.name}.md").exists() else f"`{entry.name}`"
@@ -73,7 +73,17 @@ def index_text(folder: Path) -> str:
             figures = [m.protocol, f"{m.mse:.2f}", "" if m.persistence_mse is None else f"{m.persistence_mse:.2f}"]
         lines.append(f"| {' | '.join([link, entry.summary, f'{count_parameters(entry.spec):,}', *figures])} |")
     about = "A page for each entry of the catalogue. All figures side by side: [the leaderboard](../leaderboard.md)."
-    return f"{_NOTE}\n\n# Models\n\n{about}\n\n" + "\n".join(lines) + "\n"
+    return f"{_NOTE}\n\n# Models\n\n{about}\n\n" + "\n".join(lines) + "\n" + _gallery(folder)
+
+
+def _gallery(folder: Path) -> str:
+    """The typical clip of every entry that has animations in `folder`."""
+    shown = [entry.name for entry in catalog.entries().values() if pictures_of(entry, folder) is not None]
+    if not shown:
+        return ""
+    said = "Of each model the test clip with the median error relative to persistence, and on its page a bad one:"
+    rows = [f"| [`{name}`]({name}.md) | ![truth and forecast]({name}-typical.gif) |" for name in shown]
+    return f"\n## Truth and forecast\n\n{said}\n\n" + "\n".join(["| name | |", "|---|---|", *rows]) + "\n"
 
 
 def _untrained(entry: Entry) -> str:

@@ -171,6 +171,7 @@ def test_what_was_learned_when_is_drawn(one: np.ndarray, checkout: Checkout, tmp
 
 def test_the_animations_show_the_right_clips(one: np.ndarray, checkout: Checkout, tmp_path: Path) -> None:
     text = filmed(checkout, tmp_path)
+    assert links((tmp_path / INDEX).read_text()) == {"one-typical.gif"}
     ranked = ratios(one)
     assert len(ranked) == 12
     found = json.loads((tmp_path / "one-clips.json").read_text())
