@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from stzoo import catalog
+from stzoo.catalog import Entry
 from stzoo.codec import load_codec
 from stzoo.errors import SpecError, TrainingError
 from stzoo.evaluate import CodecReport, Precision, Report
 from stzoo.forecaster import load
+from stzoo.hub import Resolved
 from stzoo.publishing.entering import (
     Measurement,
     codec_file,
@@ -23,8 +28,10 @@ from stzoo.publishing.entering import (
     packaged,
     read_manifest,
     weights_values,
+    write_manifest,
 )
 from stzoo.train.loop import fingerprint
+from stzoo.weights import read_tensors
 
 _PAUSE = 900.0  # seconds between two log lines that mean the run was not running
 
@@ -39,8 +46,8 @@ def pack(
 ) -> list[Report | CodecReport]:
     """Store the best weights of `run` in float16, measure that very file, enter it in this checkout's manifest.
 
-    Of a modular model only the predictor is stored; its codec is the codec entry's file. Where the file is the entry's
-    present one, its figures are measured again, and those of protocols that were not asked for stay.
+    Of a modular model only the predictor is stored; its codec is the codec entry's file. Where the entry has these very
+    weights already, its file stays and is measured again, and so do figures of protocols that were not asked for.
 
     Args:
         name: the catalogue entry, whose spec the run must have trained.
@@ -62,28 +69,45 @@ def pack(
     if entry.metrics and entry.metrics[0].protocol not in [m.protocol for m in measurements]:
         raise TrainingError(f"{name} is compared on {entry.metrics[0].protocol}, which was not asked for; not packed")
     codec = None if entry.codec is None else codec_file(entry.codec.entry, trained)
-    with packaged(name, trained, codec) as file:
-        again = entry.weights is not None and entry.weights.sha256 == file.sha256
+    with packaged(name, trained, codec) as candidate:
+        present = _present(entry, candidate)
         dependents = [e.name for e in catalog.entries().values() if e.codec and e.codec.entry == name and e.weights]
-        if dependents and not again:
+        if dependents and present is None:
             raise TrainingError(f"{' and '.join(dependents)} need the codec that {name} has now; not packed")
+        file = present or candidate
         model = opened(file, entry.kind, name)
         reports: list[Report | CodecReport] = []
         for measurement in measurements:
             report = measure(model, name, measurement, precision)
             mse = report.total["mse"]
-            for present in entry.metrics[:1]:
-                if not again and measurement.protocol == present.protocol and mse >= present.mse:
-                    raise TrainingError(f"MSE {mse:.3f} is no better than the present {present.mse}; not packed")
+            for old in entry.metrics[:1]:
+                if present is None and measurement.protocol == old.protocol and mse >= old.mse:
+                    raise TrainingError(f"MSE {mse:.3f} is no better than the present {old.mse}; not packed")
             reports.append(report)
         metrics = [metrics_of(r, m.command) for r, m in zip(reports, measurements, strict=True)]
-        if again:
-            metrics = _renewed(read_manifest()["models"][name]["metrics"], metrics)
+        if present is not None:
+            manifest = read_manifest()
+            of_entry = manifest["models"][name]
+            of_entry |= {"metrics": _renewed(of_entry["metrics"], metrics), "training": training}
+            write_manifest(manifest)
+            return reports
         values = weights_values(name, file, model, metrics, training)
         if entry.codec is not None and codec is not None:
             values["codec"] = {"entry": entry.codec.entry, "sha256": codec.sha256}
         enter(name, file.path, values)
     return reports
+
+
+def _present(entry: Entry, candidate: Resolved) -> Resolved | None:
+    """The entry's packaged file, where it holds the candidate's tensors, bit for bit; headers may differ."""
+    if entry.weights is None:
+        return None
+    path = catalog.CHECKPOINTS / entry.weights.file
+    if not path.exists():
+        return None
+    old, new = read_tensors(path), read_tensors(candidate.path)
+    same = old.keys() == new.keys() and all(torch.equal(old[key], new[key]) for key in new)
+    return dataclasses.replace(candidate, path=path, sha256=entry.weights.sha256) if same else None
 
 
 def _renewed(present: list[dict[str, Any]], measured: list[dict[str, Any]]) -> list[dict[str, Any]]:

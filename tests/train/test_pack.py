@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from stzoo import catalog, hub
 from stzoo.data.digits import drawn_digits
@@ -89,9 +90,12 @@ def test_the_same_weights_are_measured_again(checkout: Path) -> None:
     run = a_run(checkout / "run", 0.5)
     other = dataclasses.replace(PROTOCOL, protocol="q")
     pack("one", run, [PROTOCOL, other], "a machine")
-    before = {p.name: p.read_bytes() for p in (checkout / "checkpoints").iterdir()}
+    (file,) = (checkout / "checkpoints").iterdir()
+    save_file(load_file(file), file, {"stzoo_spec": json.dumps(SPEC.to_dict()), "format": "pt"})  # another header
+    before = {file.name: file.read_bytes()}
     manifest = json.loads((checkout / "weights_manifest.json").read_text())
     old = manifest["models"]["one"]
+    old["weights"] |= {"sha256": hub.file_sha256(file), "size": file.stat().st_size}
     for m in old["metrics"]:
         m |= {"mse": 1.0, "command": "an old one"}
     (checkout / "weights_manifest.json").write_text(json.dumps(manifest))
