@@ -242,7 +242,9 @@ def loading(spec: ModelSpec, source: str) -> str:
     """The lines that load a model and run it; `source` is the rest of the call, its closing bracket included."""
     if is_codec(spec):
         return f"```python\nimport stzoo\n\ncodec = stzoo.load_codec({source}\npainted = codec.reconstruct(frames)\n```"
-    return f"```python\nimport stzoo\n\nmodel = stzoo.load({source}\nfuture = model.predict(frames)\n```"
+    shape = (spec.frames_in, *([spec.channels] if spec.channels > 1 else []), spec.height, spec.width)
+    takes = f"an array {shape}, a list of images, or a path"
+    return f"```python\nimport stzoo\n\nmodel = stzoo.load({source}\nfuture = model.predict(frames)  # {takes}\n```"
 
 
 def _figures(metrics: Sequence[Metrics]) -> str:
@@ -258,7 +260,9 @@ def _figures(metrics: Sequence[Metrics]) -> str:
     head = ["protocol", "metric", "model", "persistence"]
     lines = [row if beside else row[:3] for row in (head, ["---"] * 4, *rows)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    says = "As `stzoo evaluate` defines them: MSE and MAE are summed over a frame, values in [0, 1], and averaged."
+    says = (
+        "As `stzoo evaluate` defines them: MSE and MAE are summed over a frame, values scaled to [0, 1], and averaged."
+    )
     says += " Persistence repeats the last frame that was given." if beside else ""
     commands = "\n".join(f"- {m.protocol}: `{m.command}`" for m in metrics)
     return f"{table}\n\n{says} Printed by:\n\n{commands}"

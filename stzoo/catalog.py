@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -151,12 +152,15 @@ class Training:
     recipe: str
     sequences_seen: int = required(0, 1 << 40)
     hardware: str
-    hours: float
+    hours: float = required(0, 1e7)
     curve_sequences: tuple[int, ...] | None = None
     curve_mse: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         _check_beside("training", curve_sequences=self.curve_sequences, curve_mse=self.curve_mse)
+        seen = self.curve_sequences or (0,)
+        if seen[0] < 0 or any(later <= earlier for earlier, later in pairwise(seen)):
+            raise SpecError(f"training.curve_sequences is {list(seen)}; they must not be negative, and increase")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -323,6 +327,8 @@ def _entry(name: str, values: Any) -> Entry:
             raise ManifestError(f"{name} is a codec; mse_steps are those of forecasts")
     if entry.speed and entry.kind == "codec":
         raise ManifestError(f"{name} is a codec; speed is that of forecasts")
+    if len({m.protocol for m in entry.metrics}) < len(entry.metrics):
+        raise ManifestError(f"{name}: metrics hold the same protocol twice")
     if len({speed.key for speed in entry.speed}) < len(entry.speed):
         raise ManifestError(f"{name}: speed holds the same device, precision, batch and steps twice")
     if entry.weights is not None:

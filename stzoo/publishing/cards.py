@@ -29,7 +29,8 @@ def write_cards(names: Sequence[str], footage: Mapping[str, Footage], out: Path)
 
     Raises:
         UnknownModelError, SpecError, NotPublishedError: an entry that is not there, or that `footage` is not for;
-            nothing has been written then. DataError: nothing moves in the clips.
+            nothing has been written then. DataError: nothing moves in the clips of an entry; the pages of those before
+            it have been written.
     """
     entries = [catalog.info(name) for name in names] or list(catalog.entries().values())
     for name in footage:
@@ -38,20 +39,30 @@ def write_cards(names: Sequence[str], footage: Mapping[str, Footage], out: Path)
     for entry in entries:
         if entry.name in footage:
             yield from film(entry, footage[entry.name], out)
-        curve = _longest_curve(entry)
-        if curve is not None:
-            picture = curve_png(curve.protocol, curve.mse_steps or (), curve.persistence_mse_steps or ())
-            yield _written(out / f"{entry.name}-curve.png", picture)
-        seen, mse = _learned(entry)
-        if seen:
-            yield _written(out / f"{entry.name}-learning.png", learning_png(seen, mse))
+        for name, picture in charts(entry).items():
+            yield _written(out / name, picture)
         yield _written(out / f"{entry.name}.md", card_text(entry, out).encode())
     yield _written(out / INDEX, index_text(out).encode())
+
+
+def charts(entry: Entry) -> dict[str, bytes]:
+    """The PNG files that the page of an entry links: name -> content."""
+    found = {}
+    curve, (seen, mse) = _longest_curve(entry), _learned(entry)
+    if curve is not None:
+        picture = curve_png(curve.protocol, curve.mse_steps or (), curve.persistence_mse_steps or ())
+        found[f"{entry.name}-curve.png"] = picture
+    if seen:
+        found[f"{entry.name}-learning.png"] = learning_png(seen, mse)
+    return found
 
 
 def card_text(entry: Entry, folder: Path) -> str:
     """The page of an entry, which links the animations that are in `folder`."""
     card, about = entry_card(entry), f"Dataset: `{entry.dataset}`. Settings: {settings(entry.spec.params)}."
+    if entry.weights is not None:
+        w = entry.weights
+        about += f" Weights: {w.size / 1e6:.1f} MB of safetensors, sha256 `{w.sha256[:12]}...`."
     if entry.weights is None:
         card = dataclasses.replace(card, license=None, datasets=())  # which are those of weights
         said = sections(card, entry.spec, f"{about}\n\n{_untrained(entry)}") | {"Figures": ""}
@@ -65,7 +76,7 @@ def card_text(entry: Entry, folder: Path) -> str:
 def index_text(folder: Path) -> str:
     """The table of all entries, with links to the pages that are in `folder`, and the animations that are there."""
     lines = ["| name | what | parameters | protocol | MSE | persistence |", "|---|---|---|---|---|---|"]
-    for entry in catalog.entries().values():
+    for entry in sorted(catalog.entries().values(), key=lambda entry: entry.weights is None):
         link = f"[`{entry.name}`]({entry.name}.md)" if (folder / f"{entry.name}.md").exists() else f"`{entry.name}`"
         figures = ["no weights yet", "", ""]
         if entry.metrics:
@@ -107,33 +118,49 @@ def _curve_text(entry: Entry) -> str:
 
 
 def _learned(entry: Entry) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """Sequences seen, and the validation MSE after them; two empty ones where less than two points are known."""
+    """Sequences seen, and the validation MSE after them, of values scaled to [0, 1], as all other figures are.
+
+    Two empty ones where less than two points are known.
+    """
     training = entry.training
     if training is None or training.curve_sequences is None or training.curve_mse is None:
         return (), ()
-    return (training.curve_sequences, training.curve_mse) if len(training.curve_mse) > 1 else ((), ())
+    if len(training.curve_mse) < 2:
+        return (), ()
+    low, high = entry.spec.value_range or (0.0, 1.0)
+    return training.curve_sequences, tuple(mse / (high - low) ** 2 for mse in training.curve_mse)
 
 
 def _learning_text(entry: Entry) -> str:
     seen, mse = _learned(entry)
     if not seen:
         return ""
-    said = f"MSE on held-out clips while it learned, in the data's units: {mse[0]:g} after {seen[0]:,} sequences"
-    return f"\n\n![Validation MSE over sequences]({entry.name}-learning.png)\n\n{said}, {mse[-1]:g} after {seen[-1]:,}."
+    lowest = min(range(len(mse)), key=mse.__getitem__)
+    said = f"MSE on held-out clips while it learned: {mse[0]:.4g} after {seen[0]:,} sequences"
+    said += f", {mse[-1]:.4g} after {seen[-1]:,}"
+    said += "." if lowest == len(mse) - 1 else f"; lowest after {seen[lowest]:,}, {mse[lowest]:.4g}."
+    assert entry.training is not None
+    if seen[lowest] != entry.training.sequences_seen:
+        said += " That is the first of the runs; what followed it is not drawn."
+    return f"\n\n![Validation MSE over sequences]({entry.name}-learning.png)\n\n{said}"
 
 
 def _film_text(entry: Entry, folder: Path) -> str:
     found = pictures_of(entry, folder)
     if found is None:
         return ""
-    among = f"{found.among} test clips, evenly spread over the test part"
-    parts = [f"Two of {among}; truth and forecast, ranked by MSE relative to persistence:"]
-    for kind, where, shown in (
-        ("typical", "the median", found.typical),
-        ("worst", "where the worst tenth begins", found.worst),
+    parts = [
+        f"{found.among} clips, evenly spread over the test part, were ranked by MSE relative to persistence, which on "
+        f"{found.worse or 'none'} of them is better than the model. Two of them, truth and forecast, white being the "
+        "brightest value of the clip:"
+    ]
+    for kind, called, where, shown in (
+        ("typical", "a typical forecast", "the median", found.typical),
+        ("worst", "a bad forecast", "worse than nine clips of ten", found.worst),
     ):
-        errors = f"MSE {shown.mse:.2f}, persistence {shown.persistence_mse:.2f}"
-        parts += [f"![{kind}]({entry.name}-{kind}.gif)", f"Clip {shown.clip}, {where}: {errors}."]
+        ratio = f"{shown.mse / shown.persistence_mse:.2f} times that of persistence"
+        errors = f"MSE {shown.mse:.2f}, {ratio} ({shown.persistence_mse:.2f})"
+        parts += [f"![{called}]({entry.name}-{kind}.gif)", f"Clip {shown.clip}, {where}: {errors}."]
     return "\n\n" + "\n\n".join([*parts, f"Made by `{found.command}`."])
 
 

@@ -22,12 +22,13 @@ from stzoo.weights import write_atomically
 
 PUBLISHED = Path(__file__).with_name("published.toml")
 _NOTE = "<!-- Written by `stzoo catalog leaderboard` from weights_manifest.json and published.toml. -->"
-_ABOUT = """MSE and MAE are summed over a frame and averaged over frames, of values in [0, 1]; SSIM has a data range of
-1, PSNR is in dB; CSI is that of rain of 1 and 5 mm/h. Persistence repeats the last past frame. GMAC are billions of
-multiply-accumulates of one clip, counted on the plain module; clips/s is the fastest that was measured at that
-horizon. Each figure of ours was measured by the command in its row, on the packaged weights and the whole test part.
-Entries without figures have no weights yet; their command trains them. Published figures are as their source prints
-them, and none was measured here. The same for programs: [leaderboard.csv](leaderboard.csv)."""
+_ABOUT = """MSE and MAE are summed over a frame and averaged over frames, of values scaled to [0, 1]; SSIM has a data
+range of 1, PSNR is in dB; CSI is that of rain of 1 and 5 mm/h. Persistence repeats the last past frame; a model that
+has a lower MSE but also a lower SSIM or CSI than it is one that blurs. GMAC are billions of multiply-accumulates of one
+clip, counted on the plain module; clips/s is the fastest that was measured at that horizon. Each figure of ours is
+that of the packaged weights on the whole test part, in float32 where its command does not say otherwise;
+[training.md](training.md) names those that an earlier version measured. Published figures are as their source
+prints them, and none was measured here. The same for programs: [leaderboard.csv](leaderboard.csv)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +68,10 @@ class Row:
     csi_1: float | None = None
     csi_5: float | None = None
     persistence_mse: float | None = None
+    persistence_ssim: float | None = None
+    persistence_psnr: float | None = None
+    persistence_csi_1: float | None = None
+    persistence_csi_5: float | None = None
     parameters: int | None = None
     gmac: float | None = None
     clips_per_second: float | None = None
@@ -115,7 +120,9 @@ def _measured(entry: Entry, m: Metrics) -> Row:
     speed = _fastest(entry.speed, steps)
     return Row(
         kind="measured", protocol=m.protocol, model=entry.name, mse=m.mse, mae=m.mae, ssim=m.ssim, psnr=m.psnr,
-        csi_1=m.csi_1, csi_5=m.csi_5, persistence_mse=m.persistence_mse,
+        csi_1=m.csi_1, csi_5=m.csi_5,
+        persistence_mse=m.persistence_mse, persistence_ssim=m.persistence_ssim, persistence_psnr=m.persistence_psnr,
+        persistence_csi_1=m.persistence_csi_1, persistence_csi_5=m.persistence_csi_5,
         parameters=count_parameters(entry.spec), gmac=_gmac(entry.spec, steps),
         clips_per_second=None if speed is None else speed.clips_per_second,
         speed=None if speed is None else f"{speed.device}, {speed.precision}, batch {speed.batch}; {speed.hardware}",
@@ -170,7 +177,8 @@ def _published(source: Source) -> list[Row]:
 
 _COLUMNS = (  # field of Row, heading, decimals
     ("mse", "MSE", 2), ("mae", "MAE", 2), ("ssim", "SSIM", 4), ("psnr", "PSNR", 2), ("csi_1", "CSI 1 mm/h", 4),
-    ("csi_5", "CSI 5 mm/h", 4), ("persistence_mse", "persistence MSE", 2), ("parameters", "parameters", 0),
+    ("csi_5", "CSI 5 mm/h", 4), ("persistence_mse", "persistence MSE", 2), ("persistence_ssim", "its SSIM", 4),
+    ("persistence_csi_1", "its CSI 1", 4), ("persistence_csi_5", "its CSI 5", 4), ("parameters", "parameters", 0),
     ("gmac", "GMAC", 2), ("clips_per_second", "clips/s", 1), ("speed", "measured on", 0), ("command", "command", 0),
 )  # fmt: skip
 
@@ -179,7 +187,11 @@ def markdown(rows: Sequence[Row], sources: Sequence[Source]) -> str:
     """leaderboard.md: a chapter a protocol, our table and then those of others."""
     parts = [_NOTE, "# Leaderboard", _ABOUT]
     for protocol in dict.fromkeys([*(row.protocol for row in rows), *(source.protocol for source in sources)]):
-        parts += [f"## {protocol}", _lines([row for row in rows if row.protocol == protocol])]
+        ours = [row for row in rows if row.protocol == protocol]
+        bare = [row for row in ours if row.mse is None]
+        parts += [f"## {protocol}"]
+        parts += [_lines([row for row in ours if row.mse is not None])] if len(bare) < len(ours) else []
+        parts += ["Without weights yet; the command trains them:", _lines(bare)] if bare else []
         for source in sources:
             if source.protocol == protocol:
                 parts += [f"Published: {source.source}. What differs: {source.differs}.", _lines(_published(source))]

@@ -44,11 +44,13 @@ class Pictures:
     Attributes:
         sha256: of the weights that forecast.
         among: how many clips of the test part they were chosen from, evenly spread over it.
+        worse: on how many of those the forecast has a larger error than persistence.
         command: that makes them.
     """
 
     sha256: str
     among: int
+    worse: int
     typical: Shown
     worst: Shown
     command: str
@@ -87,7 +89,8 @@ def film(entry: Entry, footage: Footage, folder: Path) -> Iterator[Path]:
     facts.unlink(missing_ok=True)
     for kind, place in (("typical", typical), ("worst", worst)):
         past, truth, forecast, _ = (x[0] for x in _forecast(model, footage.clips, numbers[place : place + 1]))
-        panels = {"truth": _grays(past, truth), "forecast": _grays(past, forecast)}
+        brightest = max(past.max(), truth.max()) or 1.0  # fields that use a part of their range would be all but black
+        panels = {"truth": _grays(past, truth, brightest), "forecast": _grays(past, forecast, brightest)}
         path = folder / f"{entry.name}-{kind}.gif"
         with replacing(path) as partial:
             scale = max(1, round(_PANEL / past.shape[-2]))
@@ -96,6 +99,7 @@ def film(entry: Entry, footage: Footage, folder: Path) -> Iterator[Path]:
     pictures = Pictures(
         sha256=entry.weights.sha256,
         among=len(numbers),
+        worse=int((errors[:, 0] > errors[:, 1]).sum()),
         typical=_shown(numbers[typical], errors[typical]),
         worst=_shown(numbers[worst], errors[worst]),
         command=footage.command,
@@ -180,14 +184,19 @@ def _chart(curves: Mapping[str, Sequence[float]], places: Sequence[int], ticks: 
     for value in (0.0, most / 2, most):
         _, y = place(first, value)
         pen.line([(fine * left, y), (fine * (width - right), y)], fill=220, width=fine)
-        pen.text((fine * (left - 8), y), f"{value:.3g}", fill=90, font=font, anchor="rm")
+        label = f"{value:.3g}" if value < 1_000 else f"{value / 1_000:.3g}k"
+        pen.text((fine * (left - 8), y), label, fill=90, font=font, anchor="rm")
     for at, text in ticks.items():
         x = min(place(at, 0)[0], fine * (width - 4) - pen.textlength(text, font) / 2)  # a long one stays on the sheet
         pen.text((x, fine * (height - bottom / 2)), text, fill=90, font=font, anchor="mm")
-    for i, (name, curve) in reversed(list(enumerate(curves.items()))):  # the first on top
-        gray = 160 if i else 0
-        pen.line([place(*point) for point in zip(places, curve, strict=True)], fill=gray, width=3 * fine, joint="curve")
-        pen.text((fine * (left + 200 * i), fine * top / 2), name, fill=gray, font=font, anchor="lm")
+    grays = {name: 160 if i else 0 for i, name in enumerate(curves)}
+    for name, curve in reversed(list(curves.items())):  # the first on top
+        points = [place(*point) for point in zip(places, curve, strict=True)]
+        pen.line(points, fill=grays[name], width=3 * fine, joint="curve")
+    x = float(fine * left)
+    for name, gray in grays.items():
+        pen.text((x, fine * top / 2), name, fill=gray, font=font, anchor="lm")
+        x += pen.textlength(name, font) + 24 * fine
     content = io.BytesIO()
     sheet.resize((width, height), Image.Resampling.LANCZOS).save(content, "PNG", optimize=True)
     return content.getvalue()
@@ -198,9 +207,9 @@ def _shown(clip: int, errors: np.ndarray) -> Shown:
     return Shown(clip=clip, mse=error, persistence_mse=persistence)
 
 
-def _grays(past: np.ndarray, future: np.ndarray) -> np.ndarray:
-    """(T, C, H, W) twice -> (T + T', H, W) of few grays, the mean over channels."""
-    frames = np.concatenate([past, future]).mean(1).clip(0, 1)
+def _grays(past: np.ndarray, future: np.ndarray, brightest: float) -> np.ndarray:
+    """(T, C, H, W) twice -> (T + T', H, W) of few grays up to white at `brightest`, the mean over channels."""
+    frames = (np.concatenate([past, future]).mean(1) / brightest).clip(0, 1)
     return np.rint(frames * (_GRAYS - 1)) / (_GRAYS - 1)
 
 

@@ -150,4 +150,13 @@ def _taken(run: Path) -> tuple[int, float]:
 
 
 def _log(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "log.jsonl").read_text("utf-8").splitlines()]
+    """What a run wrote down, without a last line that a kill cut. Raises `TrainingError` where that is no whole log."""
+    path = run / "log.jsonl"
+    try:
+        *lines, _ = path.read_text("utf-8").split("\n")
+        rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{path} is not the log of a run: {error}; not packed") from error
+    if not any("validation_mse" in row for row in rows):
+        raise TrainingError(f"{run} was never validated; train it to its end. Not packed")
+    return rows

@@ -1,5 +1,6 @@
 """Pages that follow from the manifest, and animations of the clips that an independent ranking chooses."""
 
+import io
 import json
 import re
 from dataclasses import replace
@@ -21,7 +22,7 @@ from stzoo.data.digits import drawn_digits
 from stzoo.data.mmnist import MovingDigits
 from stzoo.errors import DataError, ManifestError
 from stzoo.forecaster import Forecaster
-from stzoo.publishing.cards import INDEX, card_text, index_text
+from stzoo.publishing.cards import INDEX, card_text, charts, index_text
 from stzoo.publishing.pictures import curve_png, spread, typical_and_worst
 from stzoo.unroll import unroll
 
@@ -71,11 +72,19 @@ def test_the_pages_of_this_checkout_are_those_of_its_manifest(name: str) -> None
     text = (PAGES / f"{name}.md").read_text("utf-8")
     assert text == card_text(stzoo.info(name), PAGES), AGAIN
     assert all((PAGES / picture).is_file() for picture in links(text))
+    drawn = charts(stzoo.info(name))
+    assert set(drawn) <= links(text)
+    for file, content in drawn.items():
+        ours, there = (np.asarray(Image.open(x), float) for x in (io.BytesIO(content), PAGES / file))
+        assert np.abs(ours - there).mean() < 1, AGAIN  # another FreeType may set letters a little differently
 
 
 def test_there_is_a_page_for_each_entry_and_for_nothing_else() -> None:
     assert (PAGES / INDEX).read_text("utf-8") == index_text(PAGES), AGAIN
     assert {p.name for p in PAGES.glob("*.md")} == {INDEX, *(f"{name}.md" for name in catalog.entries())}
+    pictures = {p.name for p in PAGES.iterdir() if p.suffix in (".gif", ".png")}
+    linked = [links((PAGES / f"{name}.md").read_text("utf-8")) for name in catalog.entries()]
+    assert pictures == set().union(*linked)
     assert all(p.stat().st_size < 300_000 for p in PAGES.glob("*.gif"))
 
 
@@ -157,7 +166,10 @@ def test_what_was_learned_when_is_drawn(one: np.ndarray, checkout: Checkout, tmp
 
     assert "learning" not in drawn([12], [3.0])
     text = drawn([0, 3_000, 12_000], [100.0, 50.0, 25.0])
-    assert "100 after 0 sequences, 25 after 12,000." in text
+    assert "100 after 0 sequences, 25 after 12,000. That is the first of the runs" in text
+    again = drawn([4, 12, 20], [100.0, 25.0, 50.0])  # the entry's sequences are 12
+    assert "100 after 4 sequences, 50 after 20; lowest after 12, 25.\n" in again
+    drawn([0, 3_000, 12_000], [100.0, 50.0, 25.0])
     with Image.open(tmp_path / "one-learning.png") as picture:
         sheet = np.asarray(picture)
     assert sheet.shape == (260, 480)
@@ -167,6 +179,9 @@ def test_what_was_learned_when_is_drawn(one: np.ndarray, checkout: Checkout, tmp
         black = rows[(column < 80) & (rows > top - 5) & (rows < bottom + 5)]
         assert black.mean() == pytest.approx(bottom - mse / 100 * (bottom - top), abs=2)
     assert (sheet[:, -2:] > 250).all()  # nothing is cut off at the right
+    drawn([10, 20], [125_467.5, 103_696.2])
+    with Image.open(tmp_path / "one-learning.png") as picture:
+        assert (np.asarray(picture)[:, :2] > 250).all()  # nor at the left
 
 
 def test_the_animations_show_the_right_clips(one: np.ndarray, checkout: Checkout, tmp_path: Path) -> None:
@@ -176,16 +191,19 @@ def test_the_animations_show_the_right_clips(one: np.ndarray, checkout: Checkout
     assert len(ranked) == 12
     found = json.loads((tmp_path / "one-clips.json").read_text())
     assert found["among"] == COUNT
-    for kind, (_, clip, mse) in (("typical", ranked[6]), ("worst", ranked[10])):  # ten of twelve are less than worst
+    assert found["worse"] == 1 + sum(ratio > 1 for ratio, *_ in ranked)  # where nothing moves, persistence is right
+    shown = {"typical": ranked[6], "worst": ranked[10]}  # ten of twelve are better than the worse one
+    for kind, (ratio, clip, mse) in shown.items():
         assert found[kind]["clip"] == clip
         assert found[kind]["mse"] == pytest.approx(mse, rel=1e-3)
         assert f"Clip {clip}, " in text
+        assert f"{ratio:.2f} times that of persistence" in text
         with Image.open(tmp_path / f"one-{kind}.gif") as file:
             pictures = [np.asarray(f.convert("L"), float) for f in ImageSequence.Iterator(file)]
         assert len(pictures) == 8
         for shown, truth in zip(pictures, one[clip], strict=True):
             panel = shown[20 : 20 + 128, 2 : 2 + 128][4::8, 4::8]  # 16x16 pixels, each eight times as large
-            np.testing.assert_allclose(panel, truth, atol=255 / 31 / 2 + 1)
+            np.testing.assert_allclose(panel, truth / one[clip].max() * 255, atol=255 / 31 / 2 + 1)
     assert links(text) == {"one-curve.png", "one-typical.gif", "one-worst.gif"}
     assert "Made by `stzoo catalog cards one --data DIR`" in text
     assert {p.suffix for p in tmp_path.glob("one*")} == {".gif", ".json", ".md", ".png"}
@@ -306,6 +324,14 @@ def test_what_a_manifest_may_not_say_of_steps_and_uses(three: Checkout) -> None:
     refused("one", "one has weights but no unsuited", unsuited="  ")
     seen = {"recipe": "r", "sequences_seen": 1, "hardware": "h", "hours": 1.0, "curve_sequences": [1, 2]}
     refused("one", r"training.curve_sequences and curve_mse have 2 and None values", training=seen)
+    seen |= {"curve_mse": [2.0, 1.0]}
+    for curve in ([-1, 2], [2, 2], [3, 2]):
+        refused("one", r"curve_sequences is \[.*\]; they must not be neg", training=seen | {"curve_sequences": curve})
+    refused("one", "training.hours is -3", training=seen | {"hours": -3.0})
+    models = three.read()
+    models["one"]["metrics"] *= 2
+    with pytest.raises(ManifestError, match="metrics hold the same protocol twice"):
+        parse_manifest(json.dumps({"schema": 1, "models": models}).encode())
     refused("one", "have 1 and 2 values", steps={"mse_steps": [1.0], "persistence_mse_steps": [1.0, 2.0]})
     refused("one", "have None and 4 values", steps={"mse_steps": None})
     refused("one", "have 0 and 0 values", steps={"mse_steps": [], "persistence_mse_steps": []})

@@ -60,8 +60,20 @@ def test_forward_gradients_and_statistics_are_the_plain_ones(params: dict[str, o
         assert ours < 2 * autocast + 0.005, (name, ours, autocast)
 
 
-@pytest.mark.parametrize("kernel", ["gate_fwd", "mid_bwd", "gn_bwd"])
-def test_a_kernel_that_does_nothing_would_be_seen(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("kernel", "params"),
+    [
+        ("gate_fwd", {"project": True}),
+        ("mid_bwd", {"project": True}),
+        ("gn_bwd", {"project": True}),
+        ("gate_bwd", {"dynamical": False}),
+        ("mul_fwd", {"statical": False}),
+        ("mul_bwd", {"statical": False}),
+    ],
+)
+def test_a_kernel_that_does_nothing_would_be_seen(
+    kernel: str, params: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The test above fails when one kernel leaves its outputs as they were."""
     call = fused._call
 
@@ -75,7 +87,7 @@ def test_a_kernel_that_does_nothing_would_be_seen(kernel: str, monkeypatch: pyte
 
     monkeypatch.setattr(fused, "_call", broken)
     with pytest.raises(AssertionError):
-        test_forward_gradients_and_statistics_are_the_plain_ones({"project": True})
+        test_forward_gradients_and_statistics_are_the_plain_ones(params)
 
 
 def test_where_it_cannot_build_the_plain_module_trains(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

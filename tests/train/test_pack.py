@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -84,6 +84,32 @@ def test_its_learning_curve_is_kept(checkout: Path) -> None:
     training = catalog.info("one").training
     assert training is not None
     assert (training.curve_sequences, training.curve_mse) == ((40, 80, 120), (9.0, 8.0, 8.5))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda log: log + '{"step": 40, "secon', None),
+        (lambda log: log[:-20] + "\n", "is not the log of a run"),
+        (lambda log: log.replace("validation_mse", "loss"), "was never validated"),
+        (lambda log: "", "was never validated"),
+        (None, "is not the log of a run"),
+    ],
+)
+def test_a_log_is_read_as_far_as_it_is_whole(
+    checkout: Path, change: Callable[[str], str] | None, message: str | None
+) -> None:
+    log = a_run(checkout / "run", 0.5) / "log.jsonl"
+    if change is None:
+        log.unlink()
+    else:
+        log.write_text(change(log.read_text()))
+    if message is None:
+        pack("one", checkout / "run", [PROTOCOL], "a machine")
+        return
+    with pytest.raises(TrainingError, match=message):
+        pack("one", checkout / "run", [PROTOCOL], "a machine")
+    assert not list((checkout / "checkpoints").glob("*"))
 
 
 def test_the_same_weights_are_measured_again(checkout: Path) -> None:
