@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from stzoo.train import pack as packing
 from stzoo.train.codec import CodebookAverage
 from stzoo.train.latents import CachedLatents
 from stzoo.train.processes import Processes
+from stzoo.weights import save_folder
 
 ALONE = Processes(torch.device("cpu"))
 
@@ -374,8 +376,15 @@ def test_a_codec_is_stored_once_and_pinned(run: Path, codec: Codec, checkout: Pa
     with pytest.raises(MismatchError, match=r"missing: codec\..*a predictor alone.*load it by its name"):
         stzoo.load(alone)
 
+    packed("small-codec", run, 1)  # the very same weights are measured again
+    assert entry.codec.sha256 == file_sha256(checkout / "checkpoints" / "small-codec.safetensors")
+    shutil.copytree(run, tmp_path / "other")
+    other = stzoo.load_codec(run / "best")
+    with torch.no_grad():
+        next(other.module.parameters()).add_(0.5)
+    save_folder(tmp_path / "other" / "best", other.spec, other.module.state_dict())
     with pytest.raises(TrainingError, match="small-modular need the codec that small-codec has now; not packed"):
-        packed("small-codec", run, 1)
+        packed("small-codec", tmp_path / "other", 1)
 
     frames = clips(5).clips(0, 1).past
     loaded, whole = stzoo.load("small-modular"), stzoo.load(best)
