@@ -140,7 +140,7 @@ def _learning_text(entry: Entry) -> str:
     said += f", {mse[-1]:.4g} after {seen[-1]:,}"
     said += "." if lowest == len(mse) - 1 else f"; lowest after {seen[lowest]:,}, {mse[lowest]:.4g}."
     assert entry.training is not None
-    if seen[lowest] != entry.training.sequences_seen:
+    if entry.training.sequences_seen not in seen:  # a run's best weights are ones that were validated
         said += " That is the first of the runs; what followed it is not drawn."
     return f"\n\n![Validation MSE over sequences]({entry.name}-learning.png)\n\n{said}"
 

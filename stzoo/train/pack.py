@@ -58,8 +58,9 @@ def pack(
 
     Raises:
         SpecError: the run trained another spec. TrainingError: the entry's present weights are at least as good; a
-            modular run had another codec than the entry's; other entries' weights need the codec that is there; or
-            `run` began from other weights than those of `before`, or from none. WeightsError: it is too large.
+            modular run had another codec than the entry's; other entries' weights need the codec that is there;
+            `run` began from other weights than those of `before`, or from none; or its log is damaged.
+        WeightsError: it is too large.
     """
     entry = catalog.info(name)
     trained: Any = (load_codec if entry.kind == "codec" else load)(run / "best")
