@@ -10,7 +10,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stzoo.card import Card as Card
     from stzoo.catalog import Entry as Entry
     from stzoo.catalog import info as info
     from stzoo.catalog import list_models as list_models
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from stzoo.forecaster import Forecaster as Forecaster
     from stzoo.forecaster import create as create
     from stzoo.forecaster import load as load
+    from stzoo.hub.card import Card as Card
     from stzoo.spec import ModelSpec as ModelSpec
 
 __version__ = "0.1.0"

@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     from stzoo.benchmark.options import add_benchmark
     from stzoo.data.options import add_options, add_precision
-    from stzoo.publishing.options import add_actions
+    from stzoo.release.options import add_actions
     from stzoo.scale.options import add_forecast_archive
 
     parser = argparse.ArgumentParser(prog="stzoo", description="Forecast the next frames with pretrained models.")
@@ -297,7 +297,7 @@ def _forecast_archive(arguments: Arguments) -> None:
 
 
 def _cache(arguments: Arguments) -> None:
-    from stzoo import cache
+    from stzoo.hub import cache
 
     if arguments.name is not None and arguments.action != "clear":
         raise SpecError(f"stzoo cache {arguments.action} takes no name")

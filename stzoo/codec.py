@@ -11,12 +11,12 @@ from torch import Tensor
 
 from stzoo import catalog, hub
 from stzoo import frames as frames_room
-from stzoo.card import Card
 from stzoo.errors import FramesError
 from stzoo.frames.values import denormalise, normalise
+from stzoo.hub.card import Card
+from stzoo.hub.sharing import save, send, source_of
 from stzoo.models import check_kind, stride_of
 from stzoo.models.vqvae import VqVae
-from stzoo.publishing.sharing import save, send, source_of
 from stzoo.spec import ModelSpec
 from stzoo.weights import LoadReport, load_module, random_module
 

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import get_args
 
 import numpy as np
 import torch
@@ -17,10 +16,11 @@ from tqdm import tqdm
 
 from stzoo.codec import Codec, usage
 from stzoo.data import ClipSource
-from stzoo.engine import Engine, Precision
+from stzoo.engine import Engine
 from stzoo.errors import DataError
 from stzoo.forecaster import Forecaster
-from stzoo.frames.values import denormalise, normalise, to_units
+from stzoo.frames.values import denormalise, noise, normalise, to_units
+from stzoo.machine import PRECISIONS, Precision, check_precision
 from stzoo.metrics import DEFINITIONS, Definition
 from stzoo.models import stride_of
 from stzoo.spec import ModelSpec
@@ -211,9 +211,9 @@ def evaluate_codec(
 
 def golden_codec(codec: Codec, seed: int) -> tuple[float, float]:
     """Like `golden`, of one frame of noise that went through the codebook."""
-    noise = _noise(codec.spec, seed, codec.module.codebook.device)
+    frames = noise(codec.spec, 1, seed).to(codec.module.codebook.device)
     with torch.no_grad():
-        painted = denormalise(codec.module(normalise(noise[:, 0], codec.spec)), codec.spec).double()
+        painted = denormalise(codec.module(normalise(frames[:, 0], codec.spec)), codec.spec).double()
     return painted.mean().item(), painted.std().item()
 
 
@@ -223,18 +223,11 @@ def golden(forecaster: Forecaster, seed: int) -> tuple[float, float]:
     The manifest keeps them for every checkpoint: whatever changes a forecast's numbers on its way changes these.
     """
     spec = forecaster.spec
-    noise = _noise(spec, seed, next(forecaster.module.parameters()).device)
+    past = noise(spec, 1, seed).to(next(forecaster.module.parameters()).device)
     with torch.no_grad():
-        frames = list(unroll(forecaster.module, spec, normalise(noise, spec), spec.frames_out))
+        frames = list(unroll(forecaster.module, spec, normalise(past, spec), spec.frames_out))
     forecast = denormalise(torch.stack(frames, 1), spec).double()
     return forecast.mean().item(), forecast.std().item()
-
-
-def _noise(spec: ModelSpec, seed: int, device: torch.device) -> Tensor:
-    """(1, frames_in, C, H, W), uniform over the spec's range."""
-    low, high = spec.value_range or (spec.mean[0] - spec.std[0], spec.mean[0] + spec.std[0])
-    shape = (1, spec.frames_in, spec.channels, spec.height, spec.width)
-    return torch.from_numpy(np.random.default_rng(seed).uniform(low, high, shape).astype(np.float32)).to(device)
 
 
 @torch.no_grad()
@@ -255,9 +248,8 @@ def _forecasts(
 
 
 def _definition(name: str, precision: str) -> Definition:
-    """The metrics of that name. Raises `DataError` where there is no such definition, or no such precision."""
-    if precision not in get_args(Precision):
-        raise DataError(f"precision is {precision!r}; it may be {' or '.join(get_args(Precision))}")
+    """The metrics of that name. Raises `DataError` where no definition has it, `SpecError` for an unknown precision."""
+    check_precision(precision, PRECISIONS)
     if name not in DEFINITIONS:
         raise DataError(f"no definition {name!r} of the metrics; there are {', '.join(DEFINITIONS)}")
     return DEFINITIONS[name]

@@ -24,12 +24,12 @@ import torch
 from torch import Tensor, nn
 
 from stzoo.errors import MissingExtraError, SpecError, WeightsError
+from stzoo.files import write_atomically
 from stzoo.frames import whole_number
 from stzoo.frames.values import denormalise, normalise
 from stzoo.models import stride_of
 from stzoo.spec import ModelSpec, shown
 from stzoo.unroll import unroll
-from stzoo.weights import write_atomically
 
 SUFFIXES: Mapping[str, str] = MappingProxyType({"onnx": ".onnx", "torch-export": ".pt2"})  # of the formats
 SPEC_KEY = "stzoo.spec"  # of an ONNX file's metadata, and of a .pt2's extra files

@@ -15,12 +15,12 @@ from tqdm import tqdm
 from stzoo import catalog, hub
 from stzoo import frames as frames_room
 from stzoo.adapting import adapt_tensors
-from stzoo.card import Card
 from stzoo.engine import Engine
 from stzoo.export import Exported, export
 from stzoo.frames.values import denormalise, normalise
+from stzoo.hub.card import Card
+from stzoo.hub.sharing import save, send, source_of
 from stzoo.models import build, check_kind, stride_of
-from stzoo.publishing.sharing import save, send, source_of
 from stzoo.spec import ModelSpec
 from stzoo.weights import LoadReport, load_module, random_module
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from torch import Tensor, nn
 
 from stzoo.catalog import CONFIG_FILE, WEIGHTS_FILE
 from stzoo.errors import MismatchError, SpecError, WeightsError
+from stzoo.files import write_atomically
 from stzoo.models import build
 from stzoo.spec import ModelSpec, shown
 
@@ -212,21 +211,6 @@ def save_folder(folder: Path, spec: ModelSpec, state: Mapping[str, Tensor]) -> N
     folder.mkdir(parents=True, exist_ok=True)
     save_weights(folder / WEIGHTS_FILE, spec, state)
     write_atomically(folder / CONFIG_FILE, (json.dumps(spec.to_dict(), indent=2) + "\n").encode())
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write beside `path`, flush to disk, then rename over it."""
-    descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(partial, 0o644)
-        os.replace(partial, path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
 
 
 def random_module(spec: ModelSpec) -> tuple[nn.Module, LoadReport]:

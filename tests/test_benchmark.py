@@ -22,12 +22,13 @@ from stzoo.benchmark.counting import bytes_moved, macs
 from stzoo.benchmark.report import Machine, Plain, Report
 from stzoo.benchmark.roofline import PLAIN_COLOUR, ROOF_COLOURS, SIZE, SLOPE_COLOUR, Axis, axes, roofline
 from stzoo.benchmark.running import _beside, benchmark
-from stzoo.benchmark.setting import PRECISIONS, Setting, noise, opened
-from stzoo.card import count_parameters
+from stzoo.benchmark.setting import Setting, opened
 from stzoo.cli import _parser, main
 from stzoo.errors import SpecError, StzooError
 from stzoo.forecaster import Forecaster
-from stzoo.publishing.speeds import speed_of
+from stzoo.frames.values import noise
+from stzoo.hub.card import count_parameters
+from stzoo.release.speed import speed_of
 from stzoo.spec import ModelSpec
 from stzoo.train.recipe import read_recipe
 
@@ -381,10 +382,6 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
         Setting(source="tau-mmnist", device="cuda")
     with pytest.raises(SpecError, match="--precision is 'float16'; it may be float32 or bfloat16 or auto"):
         Setting(source="tau-mmnist", precision="float16")
-
-
-def test_the_precisions_are_those_of_the_engine() -> None:
-    assert PRECISIONS == engine.PRECISIONS  # the command line knows them without importing torch
 
 
 def test_an_entry_without_weights_gets_random_ones() -> None:

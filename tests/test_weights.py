@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 import stzoo
 from stzoo.catalog import CHECKPOINTS
 from stzoo.errors import MismatchError, SpecError, WeightsError
+from stzoo.files import write_atomically
 from stzoo.forecaster import Forecaster
 from stzoo.weights import (
     MAX_HEADER,
@@ -22,7 +23,6 @@ from stzoo.weights import (
     load_module,
     read_tensors,
     save_weights,
-    write_atomically,
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from stzoo.engine import Precision
+from stzoo.machine import Precision
 from stzoo.models import build
 from stzoo.spec import ModelSpec
 from stzoo.unroll import unroll

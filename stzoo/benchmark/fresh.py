@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stzoo.benchmark.setting import Setting, noise, opened
+from stzoo.benchmark.setting import Setting, opened
 from stzoo.errors import StzooError
 
 _STARTS = 3  # processes whose median counts
@@ -89,6 +89,8 @@ def _run(code: str) -> Any:
 def first_forecast(values: dict[str, Any]) -> None:
     """In the fresh process: load, and forecast one clip of NumPy frames."""
     setting = _here(values)
+    from stzoo.frames.values import noise
+
     model = opened(setting)
     model.predict(noise(model.spec, 1).numpy())
 
@@ -98,7 +100,7 @@ def one_pass(values: dict[str, Any], steps: int) -> dict[str, float | None]:
     import torch
 
     import stzoo.forecaster  # noqa: F401  (what `opened` will need is no part of what the forecast takes)
-    from stzoo.frames.values import normalise
+    from stzoo.frames.values import noise, normalise
 
     before, setting = _resident("VmRSS"), _here(values)
     model = opened(setting)
@@ -112,6 +114,8 @@ def one_pass(values: dict[str, Any], steps: int) -> dict[str, float | None]:
 
 def streaming(values: dict[str, Any], steps: int) -> float:
     """In the fresh process: peak MiB."""
+    from stzoo.frames.values import noise
+
     model = opened(_here(values))
     for _ in model.stream(noise(model.spec, 1), steps):
         pass

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from stzoo.benchmark.setting import DEVICES, PRECISIONS
 from stzoo.data.options import add_options
+from stzoo.machine import DEVICES, PRECISION_CHOICES
 
 
 def add_benchmark(parser: argparse.ArgumentParser) -> None:
     """Those that measure a forecaster, and those of ``--loader``."""
     parser.add_argument("name", nargs="?", default="tau-mmnist", help="an entry, a folder or a file; tau-mmnist")
-    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="that the model runs in")
+    parser.add_argument("--precision", choices=PRECISION_CHOICES, default="float32", help="that the model runs in")
     parser.add_argument("--batch", type=int, default=1, metavar="N", help="clips in one pass")
     parser.add_argument("--steps", type=int, metavar="N", help="frames that one pass forecasts; the model's own number")
     parser.add_argument("--device", choices=DEVICES, default="cpu", help="that it runs on")

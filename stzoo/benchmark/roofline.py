@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from stzoo.benchmark.report import Plain, Report
-from stzoo.weights import write_atomically
+from stzoo.files import write_atomically
 
 SIZE = (1000, 710)
 _FINE = 3  # drawn so many times larger, then reduced: Pillow's lines have no smooth edges of their own

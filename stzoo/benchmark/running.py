@@ -19,11 +19,11 @@ from stzoo import __version__
 from stzoo.benchmark import fresh
 from stzoo.benchmark.counting import bytes_moved, macs
 from stzoo.benchmark.report import Machine, Plain, Report
-from stzoo.benchmark.setting import Setting, noise, opened
+from stzoo.benchmark.setting import Setting, opened
 from stzoo.benchmark.timing import WARM_UP, Limits, Pass, captured, take_turns
-from stzoo.engine import Precision
 from stzoo.forecaster import Forecaster
-from stzoo.frames.values import normalise
+from stzoo.frames.values import noise, normalise
+from stzoo.machine import Precision
 from stzoo.unroll import unroll
 
 

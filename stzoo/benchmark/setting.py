@@ -7,15 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stzoo.errors import NotPublishedError, SpecError
+from stzoo.machine import DEVICES, PRECISION_CHOICES
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from stzoo.forecaster import Forecaster
-    from stzoo.spec import ModelSpec
-
-PRECISIONS = ("float32", "bfloat16", "auto")
-DEVICES = ("cpu", "cuda")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +47,7 @@ class Setting:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise SpecError(f"--{name} is {value}; it must be at least 1")
-        for name, known in (("precision", PRECISIONS), ("device", DEVICES)):
+        for name, known in (("precision", PRECISION_CHOICES), ("device", DEVICES)):
             if getattr(self, name) not in known:
                 raise SpecError(f"--{name} is {getattr(self, name)!r}; it may be {' or '.join(known)}")
         if self.device == "cuda":
@@ -87,16 +82,3 @@ def opened(setting: Setting) -> Forecaster:
         return load(setting.source, precision=setting.precision, device=setting.device)
     except NotPublishedError:
         return load(setting.source, pretrained=False, precision=setting.precision, device=setting.device)
-
-
-def noise(spec: ModelSpec, batch: int, seed: int = 0) -> Tensor:
-    """(batch, frames_in, C, H, W) float32 in the spec's units: zeros would be flattering.
-
-    Uniform over the spec's range; where it has none, within one standard deviation of each channel's mean.
-    """
-    import torch
-
-    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (spec.mean, spec.std))
-    low, high = spec.value_range or (mean - std, mean + std)
-    shape = (batch, spec.frames_in, spec.channels, spec.height, spec.width)
-    return low + (high - low) * torch.rand(shape, generator=torch.Generator().manual_seed(seed))

@@ -230,8 +230,8 @@ def download(folder: Path, base: str) -> None:
         DataError: `base` is not https or cannot be read, the network is off, or a file has another sha256 (which is
             not kept).
     """
-    from stzoo.hub.download import download as fetch
-    from stzoo.hub.download import file_sha256
+    from stzoo.download import download as fetch
+    from stzoo.download import file_sha256
 
     for name, size, sha256 in IDX_FILES.values():
         path = folder / name

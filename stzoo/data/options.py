@@ -7,6 +7,7 @@ from pathlib import Path
 
 from stzoo.data import DATASETS, Dataset, Reading, open_dataset
 from stzoo.errors import SpecError
+from stzoo.machine import PRECISION_CHOICES, PRECISIONS
 from stzoo.spec import ModelSpec
 
 
@@ -23,7 +24,7 @@ def add_options(parser: argparse.ArgumentParser, required: bool = True) -> None:
 
 def add_precision(parser: argparse.ArgumentParser, *, auto: bool = False) -> None:
     """What the model runs in; commands that report figures name one, and so take no `auto`."""
-    choices = ["float32", "bfloat16", *(["auto"] if auto else [])]
+    choices = PRECISION_CHOICES if auto else PRECISIONS
     parser.add_argument("--precision", default="float32", choices=choices, help="that the model runs in")
 
 

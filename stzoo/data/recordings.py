@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
-import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from PIL import Image
 from stzoo import environment
 from stzoo.data import Clip, Reading, Split
 from stzoo.errors import DataError, FramesError
+from stzoo.files import replacing
 from stzoo.frames.images import fit
 
 _VERSION = 1  # of what `fit` makes of an image; another number leaves the old files of the cache alone
@@ -217,19 +216,12 @@ def decoded(path: Path, reading: Reading, decode: Decode, first: int = 0, last: 
     made = folder / f"{_identity(path, size, decode)}.uint8"
     if not made.is_file() or made.stat().st_size % prod(size) or not made.stat().st_size:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor, partial = tempfile.mkstemp(dir=folder, prefix=f".{made.name}.")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
+        with replacing(made) as partial:
+            with partial.open("wb") as file:
                 for image in decode(path):
                     file.write(fit(image, *size).tobytes())
-                file.flush()
-                os.fsync(file.fileno())
-            if not os.path.getsize(partial):
+            if not partial.stat().st_size:
                 raise DataError(f"{path} holds no frames")
-            os.replace(partial, made)
-        except BaseException:
-            Path(partial).unlink(missing_ok=True)
-            raise
     count = made.stat().st_size // prod(size)
     return Stored(made, size, first, count if last is None else min(last, count), reading.every)
 

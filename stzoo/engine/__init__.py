@@ -8,21 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import chain
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from stzoo.engine import translating
 from stzoo.engine.compiling import compiled
-from stzoo.engine.machine import cpu_flags
 from stzoo.engine.packed import PackedConv, Rounded, can_pack, is_plain, pieces, twin
-from stzoo.errors import SpecError
+from stzoo.machine import Precision, check_precision, cpu_flags
 from stzoo.spec import ModelSpec
 from stzoo.unroll import unroll
 
-Precision = Literal["float32", "bfloat16"]
-PRECISIONS = ("float32", "bfloat16", "auto")
 PIXELS_AT_ONCE = 40 * 64 * 64  # of a CPU: more clips at once are no faster, and in the end slower than one by one
 
 
@@ -36,9 +33,8 @@ class Engine:
     """
 
     def __init__(self, module: nn.Module, spec: ModelSpec, precision: str = "float32"):
-        """Raises `SpecError` where `precision` is none of `PRECISIONS`."""
-        if precision not in PRECISIONS:
-            raise SpecError(f"precision is {precision!r}; it may be {', '.join(PRECISIONS)}")
+        """Raises `SpecError` where `precision` is none of `stzoo.machine.PRECISION_CHOICES`."""
+        check_precision(precision)
         self.module, self._spec, self._asked = module, spec, precision
         self._compiles = False
         self.refresh()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from stzoo.errors import FramesError
-from stzoo.frames.files import replacing
+from stzoo.files import replacing
 from stzoo.frames.layout import find_layout, from_bchw, to_btchw
 from stzoo.frames.values import fill_missing, from_units, to_units
 from stzoo.spec import ModelSpec, shown

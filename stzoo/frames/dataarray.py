@@ -17,9 +17,9 @@ import numpy as np
 from torch import Tensor
 
 from stzoo.errors import FramesError, MissingExtraError
+from stzoo.files import replacing
 from stzoo.frames.arrays import Source, Wanted, read_array
 from stzoo.frames.fields import check_netcdf, check_zarr
-from stzoo.frames.files import replacing
 from stzoo.frames.layout import find_layout
 
 if TYPE_CHECKING:

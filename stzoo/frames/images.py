@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from stzoo.errors import FramesError
-from stzoo.frames.files import replacing
+from stzoo.files import replacing
 from stzoo.frames.layout import check_pixels, find_layout
 from stzoo.spec import ModelSpec
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -75,3 +76,14 @@ def fill_missing(units: Tensor, spec: ModelSpec) -> Tensor:
             hint = "; divide by 255, or pass uint8" if (low, high) == (0.0, 1.0) and 1.0 < most <= 255.0 else ""
             raise FramesError(f"expected values in [{low:g}, {high:g}], given [{least:g}, {most:g}]{hint}")
     return units
+
+
+def noise(spec: ModelSpec, batch: int, seed: int = 0) -> Tensor:
+    """(batch, frames_in, C, H, W) float32 in the spec's units: past frames whose values say nothing, to test a model.
+
+    Uniform over the spec's range; where it has none, within one standard deviation of each channel's mean.
+    """
+    mean, std = (np.array(values).reshape(-1, 1, 1) for values in (spec.mean, spec.std))
+    low, high = spec.value_range or (mean - std, mean + std)
+    shape = (batch, spec.frames_in, spec.channels, spec.height, spec.width)
+    return torch.from_numpy(np.random.default_rng(seed).uniform(low, high, shape).astype(np.float32))

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from stzoo.errors import FramesError, MissingExtraError
-from stzoo.frames.files import replacing
+from stzoo.files import replacing
 from stzoo.frames.layout import MAX_PIXELS, check_pixels
 from stzoo.spec import shown
 

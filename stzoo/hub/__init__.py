@@ -16,10 +16,10 @@ from pathlib import Path
 from stzoo import catalog, environment
 from stzoo.catalog import CHECKPOINTS, CODEC_FILE, CONFIG_FILE, WEIGHTS_FILE, Entry, WeightsFile
 from stzoo.data import DATASETS
+from stzoo.download import discard, file_sha256, shown
+from stzoo.download import download as fetch  # `download` stays the module
 from stzoo.errors import DownloadError, IntegrityError, NotPublishedError, OfflineError, SpecError, WeightsError
 from stzoo.hub import huggingface
-from stzoo.hub.download import discard, file_sha256, shown
-from stzoo.hub.download import download as fetch  # `download` stays the module
 from stzoo.spec import ModelSpec
 
 MAX_CONFIG = 1 << 20  # bytes of a config.json

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from stzoo.download import scrubbed
 from stzoo.environment import offline
 from stzoo.errors import DownloadError, OfflineError, WeightsError
-from stzoo.hub.download import scrubbed
 
 REPO = r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*"
 COMMIT = r"[0-9a-f]{40}"

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stzoo.errors import DataError, FramesError
+from stzoo.files import replacing
 from stzoo.frames.arrays import Source, Wanted, read_array
 from stzoo.frames.dataarray import axes_of
 from stzoo.frames.fields import MAX_CHUNK
-from stzoo.frames.files import replacing
 from stzoo.spec import ModelSpec
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from stzoo import hub
 from stzoo.errors import MissingExtraError
+from stzoo.files import replacing
 from stzoo.frames.dataarray import opened
-from stzoo.frames.files import replacing
 from stzoo.scale.archive import Windows, create_store
 from stzoo.scale.forecasting import Job
 from stzoo.scale.options import UNIT

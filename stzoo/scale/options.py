@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from stzoo.benchmark.setting import DEVICES
 from stzoo.data.options import add_precision
+from stzoo.machine import DEVICES
 
 UNIT = 16
 

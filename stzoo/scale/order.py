@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from stzoo.benchmark.setting import DEVICES
 from stzoo.errors import DataError, SpecError
 from stzoo.frames.arrays import ARRAYS
 from stzoo.frames.dataarray import FIELDS
 from stzoo.frames.images import ANIMATED
 from stzoo.frames.video import WRITTEN
+from stzoo.machine import DEVICES
 from stzoo.scale.sources import TABLE, is_table
 
 FORMATS = tuple(suffix[1:] for suffix in (*ARRAYS, *ANIMATED, *WRITTEN, ".nc"))

@@ -15,10 +15,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock, Timeout
-
 from stzoo.errors import DataError
-from stzoo.weights import write_atomically
+from stzoo.files import locked, remove_leftovers, write_atomically
 
 _SAID = {  # what a difference is called; else by the option
     "kind": "source", "source_sha256": "source", "model_sha256": "model", "codec_sha256": "model",
@@ -115,12 +113,8 @@ class RunFolder:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Make the folder, and hold it for this process. Raises `DataError` where another one has it."""
-        self.path.mkdir(exist_ok=True)
-        try:
-            with FileLock(self.path / ".lock", timeout=0):
-                yield
-        except Timeout as error:
-            raise DataError(f"another process is at work in {self.path}") from error
+        with locked(self.path, DataError(f"another process is at work in {self.path}")):
+            yield
 
     def begin(self, plan: Plan) -> None:
         """Write the plan down, first of all: a folder without one is nobody's."""
@@ -160,8 +154,7 @@ class RunFolder:
         lines = b"".join(self.marker(unit).read_bytes() for unit, failed in self.done().items() if failed)
         write_atomically(self.errors, lines)
         for name in _WRITTEN:
-            for stale in self.path.glob(f".{name}.*"):
-                _remove(stale)
+            remove_leftovers(self.path / name)
         for whole in (self.path / "done", self.forecasts, self.store):
             for folder, folders, files in os.walk(whole):
                 stale_names = [n for n in (*folders, *files) if n.startswith(".") or n.endswith(".partial")]

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 
+from stzoo.catalog import CONFIG_FILE, WEIGHTS_FILE
 from stzoo.errors import TrainingError
+from stzoo.files import locked, remove_leftovers, write_atomically
 from stzoo.spec import ModelSpec
 from stzoo.train.recipe import Recipe
-from stzoo.weights import write_atomically
 
 
 @dataclass(frozen=True)
@@ -41,18 +41,11 @@ class RunFolder:
         Raises:
             TrainingError: another process trains in it.
         """
-        (self.path / "samples").mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(self.path / ".lock", timeout=0):
-                for stale in [
-                    *self.path.glob(".checkpoint.pt.*"),
-                    *self.path.glob(".plan.json.*"),
-                    *self.best.glob(".*"),
-                ]:
-                    stale.unlink()
-                yield
-        except Timeout as error:
-            raise TrainingError(f"another process trains in {self.path}") from error
+        with locked(self.path, TrainingError(f"another process trains in {self.path}")):
+            (self.path / "samples").mkdir(exist_ok=True)
+            for file in ("checkpoint.pt", "plan.json", "log.jsonl", f"best/{WEIGHTS_FILE}", f"best/{CONFIG_FILE}"):
+                remove_leftovers(self.path / file)
+            yield
 
     def plan(
         self,

@@ -15,15 +15,16 @@ from stzoo.codec import Codec, load_codec
 from stzoo.data.options import chosen
 from stzoo.errors import SpecError
 from stzoo.forecaster import load
+from stzoo.machine import default_device
 from stzoo.models import build
-from stzoo.publishing.commands import measurements
+from stzoo.release.commands import measurements
+from stzoo.release.pack import pack
 from stzoo.spec import ModelSpec
 from stzoo.train.fine_tuning import RECIPE, fine_tune
 from stzoo.train.loop import train
 from stzoo.train.objectives import check
 from stzoo.train.pace import Pace, pace
-from stzoo.train.pack import pack
-from stzoo.train.processes import Processes, default_device, joined
+from stzoo.train.processes import Processes, joined
 from stzoo.train.recipe import Recipe, read_recipe
 from stzoo.train.shuffled import endless
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from stzoo.errors import TrainingError
-from stzoo.weights import write_atomically
+from stzoo.files import write_atomically
 
 Encode = Callable[[int, int], tuple[Tensor, Tensor]]  # clips start..stop-1 -> latents of their past and future
 

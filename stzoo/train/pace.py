@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import torch
 
 from stzoo.data import ClipSource
+from stzoo.machine import default_device
 from stzoo.spec import ModelSpec
 from stzoo.train.denormals import denormals_flushed
 from stzoo.train.loop import Run
-from stzoo.train.processes import Processes, default_device
+from stzoo.train.processes import Processes
 from stzoo.train.recipe import Recipe
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from stzoo.errors import MissingExtraError, TrainingError
+from stzoo.machine import default_device
 
 PATIENCE = timedelta(hours=1)  # with a process that is there and silent: the first one validates while the others wait
 _COUNTS = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")  # that launchers set
@@ -158,8 +159,3 @@ def joined(device: str | None = None) -> Processes:
             "start them with torchrun or accelerate launch"
         )
     return Processes(state.device, state.process_index, state.num_processes, state)
-
-
-def default_device() -> str:
-    """The GPU where there is one."""
-    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -7,9 +7,9 @@ import sys
 import time
 from pathlib import Path
 
+from stzoo.download import Patience, download, lock
 from stzoo.errors import DownloadError
 from stzoo.hub import resolve
-from stzoo.hub.download import Patience, download, lock
 
 
 def fetch(environment: dict[str, str], url: str, target: Path, size: int, sha256: str) -> None:

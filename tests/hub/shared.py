@@ -9,8 +9,8 @@ from pathlib import Path
 
 from hub.server import LoopbackMirror
 
+from stzoo.download import Patience, download, part_of
 from stzoo.forecaster import Forecaster
-from stzoo.hub.download import Patience, download, part_of
 
 CONTENT = random.Random(0).randbytes(300_001)
 SIZE, SHA256 = len(CONTENT), hashlib.sha256(CONTENT).hexdigest()

@@ -12,9 +12,9 @@ from hub.hf_server import LoopbackHub
 from hub.shared import WEIGHTS, Load, sha256_of
 
 import stzoo
-from stzoo.cache import clear, verified
 from stzoo.errors import DownloadError, IntegrityError, OfflineError, SpecError
 from stzoo.forecaster import Forecaster, create
+from stzoo.hub.cache import clear, verified
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 RESOLVED = "*/resolve/*/model.safetensors"  # where weights are asked for

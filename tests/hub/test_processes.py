@@ -18,7 +18,7 @@ from hub.hf_server import LoopbackHub
 from hub.server import LoopbackMirror
 from hub.shared import CONTENT, QUICK, SHA256, SIZE, WEIGHTS, Load, Place, sha256_of, trusted
 
-from stzoo.hub.download import download, part_of
+from stzoo.download import download, part_of
 
 
 def test_a_lock_left_by_a_dead_process_holds_nobody_up(place: Place, processes: ForkServerContext) -> None:

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import os
 import subprocess
-import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stzoo import environment
-from stzoo.engine.machine import cpu_flags
+from stzoo.files import replacing
+from stzoo.machine import cpu_flags
 from stzoo.models.gated_block import GatedBlock
 from stzoo.models.tau import Tau
 from stzoo.spec import ModelSpec
@@ -68,12 +67,10 @@ def _kernels() -> ctypes.CDLL:
     library = folder / f"fused_tau-{key}.so"
     if not library.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            built = Path(scratch) / library.name
+        with replacing(library) as built:
             done = subprocess.run(["g++", *_FLAGS, str(source), "-o", str(built)], capture_output=True, text=True)
             if done.returncode:
                 raise RuntimeError(done.stderr.strip()[-500:])
-            os.replace(built, library)
     return ctypes.CDLL(str(library))
 
 

@@ -1,0 +1,206 @@
+"""How fast a training step is, and what it holds: two ways of taking it, in turns (the tables of docs/training.md).
+
+  python docs/experiments/training_speed.py cpu  the recipe against the plain loop
+  python docs/experiments/training_speed.py gpu --of tunables  with settings of glibc's allocator
+  python docs/experiments/training_speed.py cpu --of overlapped --against recipe  the next batch made meanwhile
+  python docs/experiments/training_speed.py predrnn-mmnist --of checkpoint --against whole
+  python docs/experiments/training_speed.py predrnn-mmnist --denormals --batch 4 --pairs 1  a backward pass of denormals
+
+The model is an entry of the catalogue, "cpu" (tau-mmnist) or "gpu" (TAU at hid_s 32, hid_t 256, n_s 4, n_t 8), and is
+trained on digits drawn with a font. Each way has a process of its own; these take steps in turns, so that whatever
+else the machine does meets both, and what is printed is the median of the ratios of pairs. Memory is what a process
+grew by while it stepped. CPU seconds count the time of all threads, those that wait for others included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+import stzoo
+from stzoo.data import ClipSource
+from stzoo.data.digits import drawn_digits
+from stzoo.data.mmnist import MovingDigits
+from stzoo.spec import ModelSpec
+from stzoo.train import Recipe, default_device, loop, read_recipe
+from stzoo.train.ahead import Ahead
+from stzoo.train.denormals import denormals_flushed
+from stzoo.train.objectives import objective
+from stzoo.train.processes import Processes
+from stzoo.train.shuffled import ENDLESS, endless
+
+WARM_UP = 2  # steps of each way that do not count
+TUNABLES = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184"
+PLAIN: dict[str, Any] = {"precision": "float32", "channels_last": False, "fused": False, "compile": False}
+
+
+@dataclass(frozen=True)
+class Way:
+    """How steps are taken: what is changed in the recipe, and what is done around them."""
+
+    changes: dict[str, Any]
+    environment: dict[str, str]
+    flushed: bool = True
+    overlapped: bool = False
+
+
+WAYS = {
+    "plain": Way(PLAIN, {}, flushed=False),
+    "recipe": Way({}, {}),
+    "tunables": Way({}, {"GLIBC_TUNABLES": TUNABLES}),
+    "overlapped": Way({}, {}, overlapped=True),
+    "whole": Way({"fused": False}, {}),
+    "checkpoint": Way({"fused": False, "checkpoint": True}, {}),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--of", choices=WAYS, default="recipe")
+    parser.add_argument("--against", choices=WAYS, default="plain")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--pairs", type=int, default=9)
+    parser.add_argument("--denormals", action="store_true")
+    parser.add_argument("--alone", choices=WAYS, help="a step for each line of stdin; for the script itself")
+    arguments = parser.parse_args()
+    spec, recipe = model(arguments.model, arguments.batch)
+    if arguments.alone is not None:
+        alone(spec, recipe, WAYS[arguments.alone])
+    elif arguments.denormals:
+        denormals(spec, recipe, arguments.pairs)
+    else:
+        in_turns(arguments)
+
+
+def model(name: str, batch: int) -> tuple[ModelSpec, Recipe]:
+    entry = "tau-mmnist" if name in ("cpu", "gpu") else name
+    recipe = dataclasses.replace(read_recipe(entry), batch=batch)
+    if name == "gpu":
+        return stzoo.info("tau-mmnist-paper").spec.replace(hid_s=32, hid_t=256), recipe
+    return stzoo.info(entry).spec, recipe
+
+
+def digits(spec: ModelSpec, device: str) -> ClipSource:
+    return endless(MovingDigits(drawn_digits(), 0, ENDLESS, spec.frames_in, spec.frames_out), spec, "none", 0, device)
+
+
+def in_turns(arguments: argparse.Namespace) -> None:
+    names = (arguments.of, arguments.against)
+    command = [sys.executable, __file__, arguments.model, "--batch", str(arguments.batch), "--alone"]
+    processes = [
+        subprocess.Popen(
+            [*command, name], env=os.environ | WAYS[name].environment, text=True, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        for name in names
+    ]  # fmt: skip
+    taken: list[list[dict[str, float]]] = []
+    for i in range(WARM_UP + arguments.pairs):
+        order = (0, 1) if i % 2 else (1, 0)
+        pair = dict(zip(order, (step(processes[k]) for k in order), strict=True))
+        if i >= WARM_UP:
+            taken.append([pair[0], pair[1]])
+    for process in processes:
+        process.communicate()
+    for k, name in enumerate(names):
+        seconds, cpu = (statistics.median(pair[k][key] for pair in taken) for key in ("seconds", "cpu"))
+        print(
+            f"{name:12} {seconds:8.3f} s a step, {arguments.batch / seconds:8.1f} sequences/s, {cpu:8.3f} CPU seconds, "
+            f"{taken[-1][k]['memory']:7,.0f} MiB"
+        )
+    ratios, by_cpu = ([against[key] / of[key] for of, against in taken] for key in ("seconds", "cpu"))
+    print(
+        f"{names[0]} takes steps {statistics.median(ratios):.2f} times as fast as {names[1]} "
+        f"({min(ratios):.2f} to {max(ratios):.2f} in pairs; {statistics.median(by_cpu):.2f} by CPU seconds)"
+    )
+
+
+def step(process: subprocess.Popen[str]) -> dict[str, float]:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+    found: dict[str, float] = json.loads(process.stdout.readline())
+    return found
+
+
+def alone(spec: ModelSpec, recipe: Recipe, way: Way) -> None:
+    device = default_device()
+    source, end = digits(spec, device), ENDLESS
+    with Ahead(source, end, recipe.batch, device == "cuda") if way.overlapped else nullcontext(source) as clips:
+        run = loop.Run(spec, dataclasses.replace(recipe, **way.changes), clips, Processes(torch.device(device)))
+        before = held(run.device)
+        with denormals_flushed() if way.flushed else nullcontext():
+            for _ in sys.stdin:
+                start, cpu = time.perf_counter(), time.process_time()
+                run.advance(1_000_000).item()
+                seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+                memory = held(run.device) - before
+                print(json.dumps({"seconds": seconds, "cpu": cpu, "memory": memory}), flush=True)
+
+
+def held(device: torch.device) -> float:
+    """The most this process has held, in MiB."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def denormals(spec: ModelSpec, recipe: Recipe, turns: int) -> None:
+    """Backward passes of a recurrent model through two steps, in float32, by threads that were there before.
+
+    Their gradients are ordinary, or so small that they become denormal on their way.
+    """
+    recipe = dataclasses.replace(recipe, **PLAIN)
+    run = loop.Run(spec, recipe, digits(spec, "cpu"), Processes(torch.device("cpu")))
+    past, future, _ = run._batch(0, recipe.batch)
+    past, future = past[:, :2], future[:, :1]
+
+    def backward(scale: float, around: Callable[[], AbstractContextManager[None]]) -> float:
+        loss = objective(run.fast, run.part, run.part_spec, recipe, past, future, 0.1) * scale
+        with around():
+            start = time.perf_counter()
+            loss.backward()
+            seconds = time.perf_counter() - start
+        run.module.zero_grad()
+        return seconds
+
+    ways: dict[str, tuple[float, Callable[[], AbstractContextManager[None]]]] = {
+        "ordinary gradients": (1.0, nullcontext),
+        "denormal gradients": (1e-29, nullcontext),
+        "flushed by the calling thread": (1e-29, Calling),
+        "flushed by every thread": (1e-29, denormals_flushed),
+    }
+    backward(1.0, nullcontext)  # warms up, and starts the threads
+    taken = [{name: backward(*way) for name, way in ways.items()} for _ in range(turns)]
+    for name in ways:
+        ratio = statistics.median(turn[name] / turn["ordinary gradients"] for turn in taken)
+        print(f"{name:30} {statistics.median(turn[name] for turn in taken):8.3f} s, {ratio:6.2f} times")
+
+
+class Calling(AbstractContextManager[None]):
+    """What torch offers by itself."""
+
+    def __enter__(self) -> None:
+        torch.set_flush_denormal(True)
+
+    def __exit__(self, *error: object) -> None:
+        torch.set_flush_denormal(False)
+
+
+if __name__ == "__main__":
+    main()

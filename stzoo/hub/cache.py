@@ -1,0 +1,206 @@
+"""What stzoo keeps on this machine: downloaded weights, hub models, decoded videos, kernels. List, verify, clear.
+
+In huggingface_hub's cache, which other libraries share, only repositories that hold a stzoo model are looked at.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import Timeout
+
+from stzoo import catalog, environment
+from stzoo.catalog import CONFIG_FILE, WEIGHTS_FILE
+from stzoo.download import file_sha256, lock
+from stzoo.errors import SpecError, UnknownModelError
+from stzoo.hub import huggingface, read_config
+
+_IDLE = 600.0  # seconds after which a part that nothing was written to belongs to nobody
+
+
+Kind = Literal["weights", "hub", "frames", "kernels", "unfinished"]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Something in a cache that one name stands for.
+
+    Attributes:
+        name: of the catalogue entry, of the repository ("user/model"), or of a room of the cache ("frames").
+        kind: "weights" came from an https address, "hub" is in huggingface_hub's cache, "frames" are decoded videos,
+            "kernels" were compiled for training, "unfinished" is what downloads and decoders left that were killed.
+        files: that hold it; a link stands for what it leads to.
+        size: bytes on disk.
+        used: the last time something read it, as far as the file system knows.
+    """
+
+    name: str
+    kind: Kind
+    files: tuple[Path, ...]
+    size: int
+    used: datetime
+
+    def __str__(self) -> str:
+        count = f", {len(self.files)} files" if len(self.files) > 1 else ""
+        return f"{self.name:<28} {self.kind:<10} {self.size / 1e6:>9.1f} MB  used {self.used:%Y-%m-%d %H:%M}{count}"
+
+
+def listed() -> list[Kept]:
+    """All there is, the largest first."""
+    return sorted([*_weights(), *_made(), *_hub()], key=lambda kept: -kept.size)
+
+
+def verified() -> list[tuple[Kept, tuple[Path, ...]]]:
+    """Each `Kept` and those of its files whose bytes have changed, which are removed: the next use fetches them anew.
+
+    Weights and large files of a hub are called by their sha256. Of what was made here nothing is known but that a
+    file holds something.
+    """
+    found = []
+    for kept in listed():
+        bad = tuple(f for f in kept.files if kept.kind != "unfinished" and _damaged(f, kept.kind))
+        for file in bad:
+            huggingface.remove(file) if kept.kind == "hub" else _remove(file)
+        found.append((kept, bad))
+    return found
+
+
+def clear(name: str | None = None) -> int:
+    """Remove what has this name (or kind), or everything; returns the bytes that are free again.
+
+    What a running process is downloading stays. Files of the package are none of this.
+
+    Raises:
+        UnknownModelError: nothing kept has this name.
+    """
+    everything = listed()
+    chosen = [k for k in everything if name is None or name in (k.name, k.kind)]
+    if name is not None and not chosen:
+        names = ", ".join(sorted({k.name for k in everything})) or "nothing"
+        raise UnknownModelError(f"nothing in the cache is called {name!r}; there is {names}")
+    freed = 0
+    for kept in chosen:
+        if kept.kind == "hub":
+            freed += _clear_repository(kept.name)
+        else:
+            freed += sum(_remove(file) for file in kept.files)
+    return freed
+
+
+def _weights() -> Iterator[Kept]:
+    folder = environment.home() / "weights"
+    names = {e.weights.sha256: e.name for e in catalog.entries().values() if e.weights}
+    for file in sorted(folder.glob("*.safetensors")):
+        yield _kept(names.get(file.stem, file.stem[:12]), "weights", [file])
+    parts = [*folder.glob(".*.part")]
+    if parts:
+        yield _kept("unfinished", "unfinished", parts)
+
+
+def _made() -> Iterator[Kept]:
+    """What was made here, and can be made again."""
+    folder = environment.home()
+    frames, kernels = sorted((folder / "frames").glob("[!.]*.uint8")), sorted((folder / "kernels").glob("*.so"))
+    parts = [f for f in (folder / "frames").glob(".*.uint8.*") if _idle(f)]
+    if frames:
+        yield _kept("frames", "frames", frames)
+    if kernels:
+        yield _kept("kernels", "kernels", kernels)
+    if parts:
+        yield _kept("unfinished", "unfinished", parts)
+
+
+def _hub() -> Iterator[Kept]:
+    for repository in _repositories():
+        files = {
+            file.blob_path: file
+            for revision in repository.revisions
+            for file in revision.files
+            if file.blob_path.is_file()
+        }
+        used = datetime.fromtimestamp(repository.last_accessed)
+        yield Kept(repository.repo_id, "hub", tuple(sorted(files)), repository.size_on_disk, used)
+
+
+def _repositories() -> list[Any]:
+    """Of models in huggingface_hub's cache, those of which some revision is a stzoo model."""
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        found = scan_cache_dir().repos
+    except (CacheNotFound, ValueError):  # ValueError: it is no folder
+        return []
+    published = {s.partition("@")[0] for e in catalog.entries().values() if e.weights for s in e.weights.sources}
+    return [
+        repository
+        for repository in found
+        if repository.repo_type == "model"
+        and (
+            f"hf://{repository.repo_id}" in published
+            or any(_is_ours(revision.snapshot_path) for revision in repository.revisions)
+        )
+    ]
+
+
+def _is_ours(snapshot: Path) -> bool:
+    try:
+        read_config(snapshot / CONFIG_FILE)
+    except (OSError, SpecError):
+        return False
+    return (snapshot / WEIGHTS_FILE).exists()
+
+
+def _clear_repository(repo: str) -> int:
+    from huggingface_hub import scan_cache_dir
+
+    hashes = [r.commit_hash for each in _repositories() if each.repo_id == repo for r in each.revisions]
+    strategy = scan_cache_dir().delete_revisions(*hashes)
+    strategy.execute()
+    return strategy.expected_freed_size
+
+
+def _kept(name: str, kind: Kind, files: list[Path]) -> Kept:
+    facts = {}
+    for file in files:
+        with suppress(FileNotFoundError):  # another process has finished or removed it meanwhile
+            facts[file] = file.stat()
+    used = max((max(f.st_atime, f.st_mtime) for f in facts.values()), default=0.0)
+    return Kept(name, kind, tuple(facts), sum(f.st_size for f in facts.values()), datetime.fromtimestamp(used))
+
+
+def _idle(part: Path) -> bool:
+    with suppress(FileNotFoundError):
+        return time.time() - part.stat().st_mtime > _IDLE
+    return False
+
+
+def _damaged(file: Path, kind: str) -> bool:
+    name = file.name.partition(".")[0]
+    with suppress(FileNotFoundError):
+        if kind in ("frames", "kernels"):
+            return not file.stat().st_size
+        return re.fullmatch(r"[0-9a-f]{64}", name) is not None and file_sha256(file) != name
+    return False
+
+
+def _remove(file: Path) -> int:
+    """Bytes that are free again: none, where the file is being written, or has gone meanwhile."""
+    target = file.with_name(file.name[1:].removesuffix(".part")) if file.name.endswith(".part") else None
+    with suppress(FileNotFoundError, Timeout, NotImplementedError):
+        size = file.lstat().st_size
+        if target is None:
+            os.unlink(file)
+        else:
+            with lock(target).acquire(blocking=False):
+                os.unlink(file)
+        return size
+    return 0

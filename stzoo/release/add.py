@@ -1,0 +1,147 @@
+"""A saved folder -> an entry of the catalogue, measured on its packaged file."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stzoo import catalog
+from stzoo.catalog import CodecReference, Entry, Training, parse_manifest
+from stzoo.codec import load_codec
+from stzoo.errors import SpecError, TrainingError, WeightsError
+from stzoo.evaluate import CodecReport, Report
+from stzoo.forecaster import Forecaster, load
+from stzoo.hub import resolve
+from stzoo.machine import Precision
+from stzoo.models import ARCHITECTURES, config_of
+from stzoo.release.candidate import (
+    Measurement,
+    codec_file,
+    enter,
+    manifest_text,
+    measure,
+    metrics_of,
+    opened,
+    packaged,
+    read_manifest,
+    weights_values,
+)
+from stzoo.spec import differences
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What weights cannot say of themselves. None leaves what an entry already says as it is."""
+
+    summary: str | None = None
+    unsuited: str | None = None
+    dataset: str | None = None
+    license: str | None = None
+    data_terms: str | None = None
+    citation: str | None = None
+
+
+def add(
+    folder: Path,
+    name: str,
+    description: Description,
+    training: Training,
+    protocols: Callable[[Entry], Sequence[Measurement]],
+    precision: Precision = "float32",
+) -> list[Report | CodecReport]:
+    """Store the weights of `folder` in float16, measure that very file, enter it in this checkout's manifest.
+
+    The entry is new, or one without weights whose spec is the folder's. Of a modular model only the predictor is
+    stored; its codec must be that of a codec entry. Everything that can be refused is refused before the measuring,
+    and a failure at any point leaves the manifest and the checkpoints as they were.
+
+    Args:
+        folder: what `save_pretrained` wrote.
+        name: of the entry.
+        protocols: opens the test protocols, once the entry is known to be a possible one.
+        precision: that the file is measured in.
+
+    Raises:
+        SpecError: the name has weights, another spec or another description; or the description is incomplete.
+        ManifestError: no name for a model. WeightsError, SpecError: the folder cannot be loaded, or is too large.
+        TrainingError: a modular model whose codec is no entry's.
+    """
+    if not folder.is_dir():
+        raise WeightsError(f"{folder} is no folder that save_pretrained wrote")
+    spec = resolve(folder).spec
+    config_of(spec)
+    kind = ARCHITECTURES[spec.arch].kind
+    known = catalog.entries().get(name)
+    if known is not None and known.weights is not None:
+        raise SpecError(f"{name} is in the catalogue, with weights; choose another name")
+    if known is not None and known.spec != spec:
+        different = ", ".join(differences(spec, known.spec, ignoring=()))
+        raise SpecError(f"{folder} has another spec than {name}: {different}")
+    described = _described(name, description, known)
+    trained: Any = (load_codec if kind == "codec" else load)(folder)
+    reference = None if spec.arch != "modular" else CodecReference(entry=_codec_entry(trained, known))
+    values: dict[str, Any] = {
+        "summary": described["summary"], "unsuited": described["unsuited"], "dataset": described["dataset"],
+        "spec": spec.to_dict(), "weights": None,
+    }  # fmt: skip
+    values |= {"kind": kind} if kind == "codec" else {}
+    values |= {} if reference is None else {"codec": {"entry": reference.entry}}
+    values |= {key: described[key] for key in ("license", "data_terms", "citation")}
+    if known is not None:  # its own text and order of keys stay
+        values = read_manifest()["models"][name] | {"unsuited": described["unsuited"]}
+    record = {key: value for key, value in dataclasses.asdict(training).items() if value is not None}
+    measurements = protocols(_proposed(name, values | {"training": record}))
+    codec = None if reference is None else codec_file(reference.entry, trained)
+    with packaged(name, trained, codec) as file:
+        model = opened(file, kind, name)
+        reports = [measure(model, name, m, precision) for m in measurements]
+        metrics = [metrics_of(r, m.command) for r, m in zip(reports, measurements, strict=True)]
+        values = values | weights_values(name, file, model, metrics, record)
+        if codec is not None and reference is not None:
+            values["codec"] = {"entry": reference.entry, "sha256": codec.sha256}
+        enter(name, file.path, values)
+    return reports
+
+
+def _described(name: str, description: Description, known: Entry | None) -> dict[str, str]:
+    """Every text of the entry. Raises `SpecError` naming the options that are missing, empty, or say something else."""
+    given = dataclasses.asdict(description)
+    there = {key: None if known is None else getattr(known, key) for key in given}
+    other = [key for key, text in given.items() if there[key] is not None and text not in (None, there[key])]
+    if other:
+        raise SpecError(f"{name} is described in the manifest already; leave out {_options(other)}")
+    described = {key: there[key] or text for key, text in given.items()}
+    absent = [key for key, text in described.items() if text is None or not text.strip()]
+    if absent:
+        raise SpecError(f"{'a new entry' if known is None else name} needs {_options(absent)}")
+    return described
+
+
+def _options(keys: Sequence[str]) -> str:
+    return ", ".join("--" + key.replace("_", "-") for key in keys)
+
+
+def _codec_entry(trained: Forecaster, known: Entry | None) -> str:
+    """The name of the codec entry whose weights a modular model has inside."""
+    if known is not None and known.codec is not None:
+        return known.codec.entry
+    for entry in catalog.entries().values():
+        if entry.kind == "codec" and entry.weights is not None:
+            try:
+                codec_file(entry.name, trained)
+            except TrainingError:
+                continue
+            return entry.name
+    raise TrainingError("the codec inside is that of no entry of the catalogue; add the codec first, and train on it")
+
+
+def _proposed(name: str, values: dict[str, Any]) -> Entry:
+    """The entry as it would be without weights, checked against the rest of the manifest."""
+    if values["training"]["hours"] < 0 or not values["training"]["recipe"].strip():
+        raise SpecError("the training record needs a recipe, and hours that are not negative")
+    manifest = read_manifest()
+    manifest["models"][name] = values
+    return parse_manifest(manifest_text(manifest))[name]

@@ -1,0 +1,226 @@
+"""Pictures for the page of an entry: a curve of its error, and animations of two of its test clips."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from stzoo import viz
+from stzoo.catalog import Entry
+from stzoo.data import ClipSource
+from stzoo.errors import DataError, NotPublishedError, SpecError
+from stzoo.files import replacing, write_atomically
+from stzoo.forecaster import Forecaster, load
+from stzoo.frames.values import denormalise, normalise, to_units
+from stzoo.metrics import mse
+from stzoo.spec import from_mapping
+
+AMONG = 200  # clips of a test part, evenly spread, of which two are shown
+_PANEL, _GRAYS = 128, 32  # pixels a panel is high, about, and the grays it has: what keeps an animation small
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """The clip that an animation shows, its number in the test part, and its errors, means over its steps."""
+
+    clip: int
+    mse: float
+    persistence_mse: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """What is known of the two animations of an entry; the file that says so lies beside them.
+
+    Attributes:
+        sha256: of the weights that forecast.
+        among: how many clips of the test part they were chosen from, evenly spread over it.
+        worse: on how many of those the forecast has a larger error than persistence.
+        command: that makes them.
+    """
+
+    sha256: str
+    among: int
+    worse: int
+    typical: Shown
+    worst: Shown
+    command: str
+
+
+@dataclass(frozen=True)
+class Footage:
+    """The test clips of an entry, and the command that reads them."""
+
+    clips: ClipSource
+    command: str
+
+
+def check_filmed(entry: Entry) -> None:
+    """Raises `SpecError` or `NotPublishedError` where no animation of the entry's forecasts can be made."""
+    if entry.kind == "codec":
+        raise SpecError(f"{entry.name} is a codec, which forecasts nothing; leave out the data")
+    if entry.weights is None:
+        raise NotPublishedError(f"{entry.name} has no weights yet, so it forecasts nothing; leave out the data")
+
+
+def film(entry: Entry, footage: Footage, folder: Path) -> Iterator[Path]:
+    """NAME-typical.gif, NAME-worst.gif and NAME-clips.json, which says what they show; each as it is there.
+
+    The last is removed first and written at the end, so that it never tells of other animations.
+
+    Raises:
+        DataError: nothing moves in the clips; the files are then as they were.
+    """
+    assert entry.weights is not None
+    model = load(entry.name)
+    numbers = spread(len(footage.clips), AMONG)
+    errors = errors_of(model, footage.clips, numbers)
+    typical, worst = typical_and_worst(errors)
+    facts = folder / f"{entry.name}-clips.json"
+    facts.unlink(missing_ok=True)
+    for kind, place in (("typical", typical), ("worst", worst)):
+        past, truth, forecast, _ = (x[0] for x in _forecast(model, footage.clips, numbers[place : place + 1]))
+        brightest = max(past.max(), truth.max()) or 1.0  # fields that use a part of their range would be all but black
+        panels = {"truth": _grays(past, truth, brightest), "forecast": _grays(past, forecast, brightest)}
+        path = folder / f"{entry.name}-{kind}.gif"
+        with replacing(path) as partial:
+            scale = max(1, round(_PANEL / past.shape[-2]))
+            viz.animation(partial, panels, given=len(past), scale=scale, seconds=0.2)
+        yield path
+    pictures = Pictures(
+        sha256=entry.weights.sha256,
+        among=len(numbers),
+        worse=int((errors[:, 0] > errors[:, 1]).sum()),
+        typical=_shown(numbers[typical], errors[typical]),
+        worst=_shown(numbers[worst], errors[worst]),
+        command=footage.command,
+    )
+    write_atomically(facts, (json.dumps(dataclasses.asdict(pictures), indent=2) + "\n").encode())
+    yield facts
+
+
+def pictures_of(entry: Entry, folder: Path) -> Pictures | None:
+    """What is known of the animations in `folder`; None where one is absent, or shows other weights.
+
+    Raises:
+        SpecError: the file is damaged.
+    """
+    facts = folder / f"{entry.name}-clips.json"
+    files = [facts, *(folder / f"{entry.name}-{kind}.gif" for kind in ("typical", "worst"))]
+    if entry.weights is None or not all(file.exists() for file in files):
+        return None
+    try:
+        found = from_mapping(Pictures, json.loads(facts.read_text("utf-8")), facts.name)
+    except ValueError as error:  # a SpecError is one
+        raise SpecError(f"{facts} is damaged; remove it, and make the animations again: {error}") from error
+    return found if found.sha256 == entry.weights.sha256 else None
+
+
+def spread(count: int, most: int) -> list[int]:
+    """Numbers of at most so many of `count` clips, evenly spread, the first and the last among them."""
+    return [int(number) for number in np.linspace(0, count - 1, min(count, most)).round()]
+
+
+def errors_of(model: Forecaster, clips: ClipSource, numbers: Sequence[int], batch: int = 16) -> np.ndarray:
+    """(len(numbers), 2): of each of these clips the MSE of the forecast and of persistence, means over its steps."""
+    found = []
+    for start in range(0, len(numbers), batch):
+        past, truth, forecast, valid = _forecast(model, clips, numbers[start : start + batch])
+        last = np.broadcast_to(past[:, -1:], truth.shape)
+        found.append(np.stack([np.nanmean(mse(x, truth, valid), 1) for x in (forecast, last)], 1))
+    return np.concatenate(found)
+
+
+def typical_and_worst(errors: np.ndarray) -> tuple[int, int]:
+    """The places of the clips with the median and with the ninth decile of the error relative to persistence.
+
+    Clips in which nothing moves, or nothing was observed, have no such ratio and are passed over.
+
+    Raises:
+        DataError: there are no others.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = errors[:, 0] / errors[:, 1]
+    ranked = [int(i) for i in np.argsort(ratio, kind="stable") if np.isfinite(ratio[i])]
+    if not ranked:
+        raise DataError(f"nothing moves in any of {len(errors)} clips; there is nothing to show")
+    return ranked[len(ranked) // 2], ranked[len(ranked) * 9 // 10]
+
+
+def curve_png(label: str, model: Sequence[float], persistence: Sequence[float]) -> bytes:
+    """Two errors over steps ahead, the model's black, that of persistence gray; a PNG of 480x260 pixels."""
+    steps = range(1, len(model) + 1)
+    ticks = {step: f"+{step}" for step in (1, (len(model) + 1) // 2, len(model))}
+    return _chart({f"MSE, {label}": model, "persistence": persistence}, steps, ticks)
+
+
+def learning_png(sequences: Sequence[int], mse: Sequence[float]) -> bytes:
+    """The validation error over sequences seen in training; a PNG of 480x260 pixels."""
+    ticks = {seen: f"{seen:,}" for seen in (sequences[0], sequences[-1])}
+    return _chart({"validation MSE over sequences": mse}, sequences, ticks)
+
+
+def _chart(curves: Mapping[str, Sequence[float]], places: Sequence[int], ticks: Mapping[int, str]) -> bytes:
+    """Curves by their names, the first black and the others gray, each with a value at each of `places`; from 0 up."""
+    width, height, left, right, top, bottom, fine = 480, 260, 56, 16, 28, 36, 3  # drawn `fine` times as large
+    sheet = Image.new("L", (width * fine, height * fine), 255)
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13 * fine)
+    most = max(value for curve in curves.values() for value in curve) or 1.0
+    first, span = places[0], max(places[-1] - places[0], 1)
+
+    def place(at: int, value: float) -> tuple[float, float]:
+        x = left + (at - first) / span * (width - left - right)
+        return fine * x, fine * (top + (1 - value / most) * (height - top - bottom))
+
+    for value in (0.0, most / 2, most):
+        _, y = place(first, value)
+        pen.line([(fine * left, y), (fine * (width - right), y)], fill=220, width=fine)
+        label = f"{value:.3g}" if value < 1_000 else f"{value / 1_000:.3g}k"
+        pen.text((fine * (left - 8), y), label, fill=90, font=font, anchor="rm")
+    for at, text in ticks.items():
+        x = min(place(at, 0)[0], fine * (width - 4) - pen.textlength(text, font) / 2)  # a long one stays on the sheet
+        pen.text((x, fine * (height - bottom / 2)), text, fill=90, font=font, anchor="mm")
+    grays = {name: 160 if i else 0 for i, name in enumerate(curves)}
+    for name, curve in reversed(list(curves.items())):  # the first on top
+        points = [place(*point) for point in zip(places, curve, strict=True)]
+        pen.line(points, fill=grays[name], width=3 * fine, joint="curve")
+    x = float(fine * left)
+    for name, gray in grays.items():
+        pen.text((x, fine * top / 2), name, fill=gray, font=font, anchor="lm")
+        x += pen.textlength(name, font) + 24 * fine
+    content = io.BytesIO()
+    sheet.resize((width, height), Image.Resampling.LANCZOS).save(content, "PNG", optimize=True)
+    return content.getvalue()
+
+
+def _shown(clip: int, errors: np.ndarray) -> Shown:
+    error, persistence = (round(float(value), 4) for value in errors)
+    return Shown(clip=clip, mse=error, persistence_mse=persistence)
+
+
+def _grays(past: np.ndarray, future: np.ndarray, brightest: float) -> np.ndarray:
+    """(T, C, H, W) twice -> (T + T', H, W) of few grays up to white at `brightest`, the mean over channels."""
+    frames = (np.concatenate([past, future]).mean(1) / brightest).clip(0, 1)
+    return np.rint(frames * (_GRAYS - 1)) / (_GRAYS - 1)
+
+
+@torch.no_grad()
+def _forecast(
+    model: Forecaster, clips: ClipSource, numbers: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Past, future, forecast (B, T, C, H, W), the spec's range as [0, 1], and where the future was observed."""
+    spec, chosen = model.spec, [clips.clips(number, number + 1) for number in numbers]
+    low, high = spec.value_range or (0.0, 1.0)
+    past, future = (to_units(torch.cat(x), spec) for x in zip(*((c.past, c.future) for c in chosen), strict=True))
+    forecast = denormalise(torch.stack(list(model.engine.unroll(normalise(past, spec), future.shape[1])), 1), spec)
+    seen = [torch.ones_like(c.future[:, :, :1], dtype=torch.bool) if c.valid is None else c.valid for c in chosen]
+    unit = [((x - low) / (high - low)).numpy() for x in (past, future, forecast)]
+    return unit[0], unit[1], unit[2], torch.cat(seen).numpy()

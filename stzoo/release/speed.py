@@ -1,0 +1,72 @@
+"""What `stzoo benchmark NAME --json` found -> the `speed` of a catalogue entry."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from stzoo import catalog
+from stzoo.benchmark.timing import LEAST
+from stzoo.catalog import Entry, Speed
+from stzoo.errors import SpecError
+from stzoo.release.candidate import read_manifest, write_manifest
+from stzoo.spec import from_mapping
+
+
+def enter_speed(name: str, report: Path, hardware: str) -> Speed:
+    """Put a report's figures into this checkout's manifest, in place of those of the same key.
+
+    Args:
+        name: the entry that was measured.
+        report: the JSON that was printed.
+        hardware: what it was measured on, in words, for the card.
+
+    Raises:
+        UnknownModelError: no such entry. SpecError: the file is no such report, or `speed_of` refuses it.
+        ManifestError: the entry is a codec.
+    """
+    speed = speed_of(catalog.info(name), report, hardware)
+    manifest = read_manifest()
+    entry = manifest["models"][name]
+    old = [from_mapping(Speed, values, "speed") for values in entry.get("speed", [])]
+    kept = [other for other in old if other.key != speed.key]
+    entry["speed"] = [dataclasses.asdict(one) for one in sorted([*kept, speed], key=lambda one: one.key)]
+    write_manifest(manifest)
+    return speed
+
+
+def speed_of(entry: Entry, report: Path, hardware: str) -> Speed:
+    """A report's figures as a card shows them, no more digits than they are worth.
+
+    Raises:
+        SpecError: it is no report, one of another model, of random weights where the entry has weights, or of too few
+            passes for a median.
+    """
+    name = entry.name
+    try:
+        found: Any = json.loads(report.read_text("utf-8"))
+        plain = found["plain"]
+        model, trained, passes = found["model"], bool(found["trained"]), int(found["passes"])
+        values = {
+            "device": found["machine"]["device"],
+            "precision": found["precision"],
+            "batch": found["batch"],
+            "steps": found["steps"],
+            "threads": found["machine"]["threads"],
+            "hardware": hardware,
+            "clips_per_second": float(f"{found['clips_per_second']:.4g}"),
+            "latency_median_ms": float(f"{found['latency_median_ms']:.4g}"),
+            "against_plain": None if plain is None else float(f"{plain['ratio_median']:.4g}"),
+            "command": found["command"],
+        }  # fmt: skip
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise SpecError(f"{report} is no report that `stzoo benchmark {name} --json` printed: {error!r}") from error
+    if model != name:
+        raise SpecError(f"{report} is a report of {model!r}, not of {name}")
+    if entry.weights is not None and not trained:
+        raise SpecError(f"{report} was measured with random weights; {name} has trained ones, measure those")
+    if passes < LEAST:
+        raise SpecError(f"{report} is of {passes} passes; measure {LEAST} at least, or leave --repeats out")
+    return from_mapping(Speed, values, "speed")
