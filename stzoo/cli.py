@@ -217,8 +217,8 @@ def _forecast(arguments: Arguments) -> None:
 
 def _evaluate(arguments: Arguments) -> None:
     from stzoo.codec import opened as open_codec
-    from stzoo.data import Part
-    from stzoo.data.options import chosen, definition_of, protocol_name
+    from stzoo.data import DATASETS, Part, protocol_name
+    from stzoo.data.options import chosen
     from stzoo.evaluate import evaluate, evaluate_codec
     from stzoo.forecaster import opened as open_forecaster
     from stzoo.hub import resolve
@@ -246,7 +246,7 @@ def _evaluate(arguments: Arguments) -> None:
         clips,
         name=arguments.source,
         protocol=protocol,
-        definition=arguments.definition or definition_of(dataset),
+        definition=arguments.definition or DATASETS[dataset].definition,
         precision=arguments.precision,
     )
     print(report.to_json() if arguments.json else report.to_csv() if arguments.csv else report)

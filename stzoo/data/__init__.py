@@ -106,10 +106,17 @@ class Reading:
 
 @dataclass(frozen=True)
 class Known:
-    """A dataset that can be opened: the module that does it, and the files that belong into its folder."""
+    """A dataset that can be opened.
+
+    Attributes:
+        module: the file of this room that opens it.
+        files: what belongs into its folder, in words.
+        definition: how the metrics of its figures are defined, a key of `stzoo.metrics.DEFINITIONS`.
+    """
 
     module: str
     files: str
+    definition: str = "stzoo"
 
 
 DATASETS: Mapping[str, Known] = MappingProxyType(
@@ -118,7 +125,7 @@ DATASETS: Mapping[str, Known] = MappingProxyType(
         "kitti-caltech": Known("kitti_caltech", "the synced drives of KITTI raw and Caltech Pedestrian's .seq files"),
         "kth": Known("kth", "the avi files of KTH Actions and their list 00sequences.txt"),
         "mmnist": Known("mmnist", "the IDX files of MNIST"),
-        "radar": Known("radar", "one .npz a rain event, with frames (T, H, W) in steps of 0.2 dBR"),
+        "radar": Known("radar", "one .npz a rain event, with frames (T, H, W) in steps of 0.2 dBR", "stzoo-rain"),
         "taxibj": Known("taxibj", "the four files BJ13 to BJ16_M32x32_T30_InOut.h5"),
         "ut": Known("ut_interaction", "the segmented avi files of UT-Interaction in set1 and set2"),
     }
@@ -137,3 +144,9 @@ def open_dataset(name: str, folder: Path, reading: Reading) -> Dataset:
         raise DataError(f"{folder} does not exist")
     dataset: Dataset = import_module(f"stzoo.data.{DATASETS[name].module}").open_folder(folder, reading)
     return dataset
+
+
+def protocol_name(dataset: str, frames_in: int, frames_out: int, *, codec: bool = False, every: int = 1) -> str:
+    """Such as "kth-10-20": the dataset's test part, 10 frames given, 20 forecast. Of a codec "mmnist-frames"."""
+    horizon = "frames" if codec else f"{frames_in}-{frames_out}"
+    return f"{dataset}-{horizon}" + (f"-every-{every}" if every > 1 else "")

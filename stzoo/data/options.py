@@ -51,14 +51,3 @@ def chosen(arguments: argparse.Namespace, spec: ModelSpec, default: str, zoom: f
         download(folder, arguments.download)
     reading = Reading.of(spec, zoom=zoom, every=arguments.every, skip_bad=arguments.skip_bad)
     return name, open_dataset(name, folder, reading)
-
-
-def protocol_name(dataset: str, frames_in: int, frames_out: int, *, codec: bool = False, every: int = 1) -> str:
-    """Such as "kth-10-20": the dataset's test part, 10 frames given, 20 forecast. Of a codec "mmnist-frames"."""
-    horizon = "frames" if codec else f"{frames_in}-{frames_out}"
-    return f"{dataset}-{horizon}" + (f"-every-{every}" if every > 1 else "")
-
-
-def definition_of(dataset: str) -> str:
-    """The definition of the metrics that figures of that dataset are published in, a key of `DEFINITIONS`."""
-    return "stzoo-rain" if dataset == "radar" else "stzoo"

@@ -8,8 +8,8 @@ import json
 
 from stzoo import catalog
 from stzoo.catalog import Entry, Training
-from stzoo.data import Reading, open_dataset
-from stzoo.data.options import chosen, definition_of, protocol_name
+from stzoo.data import DATASETS, Reading, open_dataset, protocol_name
+from stzoo.data.options import chosen
 from stzoo.errors import ManifestError, SpecError
 from stzoo.release.add import Description, add
 from stzoo.release.candidate import Measurement
@@ -39,7 +39,7 @@ def measurements(arguments: argparse.Namespace, entry: Entry) -> list[Measuremen
         command += "" if arguments.every == 1 else f" --every {arguments.every}"
         command += "" if arguments.precision == "float32" else f" --precision {arguments.precision}"
         clips = data.split("test", spec.frames_in, steps)
-        found.append(Measurement(protocol, clips, definition_of(dataset), command))
+        found.append(Measurement(protocol, clips, DATASETS[dataset].definition, command))
     return found
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from stzoo import catalog
 from stzoo.benchmark.counting import macs
 from stzoo.catalog import Entry, Metrics, Speed
-from stzoo.data.options import protocol_name
+from stzoo.data import protocol_name
 from stzoo.errors import SpecError
 from stzoo.files import write_atomically
 from stzoo.hub.card import count_parameters

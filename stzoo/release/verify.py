@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from stzoo import catalog, hub
 from stzoo.catalog import Entry
-from stzoo.data.options import protocol_name
+from stzoo.data import protocol_name
 from stzoo.errors import IntegrityError
 from stzoo.models import build, check_kind
 from stzoo.release.candidate import golden_of, opened
