@@ -148,7 +148,7 @@ class ModelSpec:
     frozen `Config` when a module is built.
 
     Attributes:
-        arch: name of the architecture, a key of `stzoo.models.ARCHITECTURES`.
+        arch: name of the architecture, a key of `stzoo.models.architectures()`.
         frames_in: past frames the module reads.
         frames_out: frames `predict` returns.
         channels, height, width: of one frame, as trained; convolutional architectures take other sizes as well.

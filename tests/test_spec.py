@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stzoo.errors import SpecError
-from stzoo.models import ARCHITECTURES, build, config_of
+from stzoo.models import architectures, build, config_of
 from stzoo.spec import ModelSpec
 
 GOOD = {"arch": "tau", "frames_in": 4, "frames_out": 2, "channels": 3, "height": 16, "width": 32}
@@ -147,7 +147,7 @@ def test_counting_first_does_not_change_what_is_drawn() -> None:
     torch.manual_seed(0)
     built = build(spec).state_dict()
     torch.manual_seed(0)
-    made = ARCHITECTURES["tau"].module(spec, config_of(spec)).state_dict()
+    made = architectures()["tau"].module(spec, config_of(spec)).state_dict()
     assert all(torch.equal(built[name], made[name]) for name in made)
 
 
@@ -157,7 +157,7 @@ def test_lists_of_layers_are_bounded() -> None:
 
 
 def test_every_architecture_has_a_frozen_config() -> None:
-    for architecture in ARCHITECTURES.values():
+    for architecture in architectures().values():
         assert architecture.config.__dataclass_params__.frozen
 
 

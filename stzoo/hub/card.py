@@ -16,7 +16,7 @@ from stzoo import catalog
 from stzoo.catalog import Entry, Metrics, Speed, Training
 from stzoo.errors import SpecError, WeightsError
 from stzoo.hub import file_sha256
-from stzoo.models import ARCHITECTURES, build
+from stzoo.models import architecture_of, build
 from stzoo.spec import ModelSpec
 from stzoo.weights import CODEC_PREFIX, LoadReport, read_tensors
 
@@ -293,7 +293,7 @@ def _title(name: str) -> str:
 
 
 def is_codec(spec: ModelSpec) -> bool:
-    return ARCHITECTURES[spec.arch].kind == "codec"
+    return architecture_of(spec).is_codec
 
 
 def _entry_of(report: LoadReport) -> Entry | None:

@@ -1,9 +1,15 @@
-"""The closed table of architectures: name -> (Config, Module). A module is built as ``Module(spec, config)``."""
+"""The architectures, by name, and how a spec becomes a module.
+
+Those of stzoo are in the files of this room. Another package adds its own by an entry point of the group
+``stzoo.architectures`` that names an `Architecture`; docs/extending.md shows how.
+"""
 
 import os
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 from typing import Any, Literal, cast
 
@@ -11,48 +17,63 @@ import torch
 from torch import nn
 
 from stzoo.errors import SpecError
-from stzoo.models.conv import Conv, ConvConfig
-from stzoo.models.convlstm import ConvLstm
-from stzoo.models.e3dlstm import E3dLstm, E3dLstmConfig
-from stzoo.models.mim import Mim, MimConfig
-from stzoo.models.modular import Modular, ModularConfig
-from stzoo.models.phydnet import PhyDNet, PhyDNetConfig
-from stzoo.models.predrnn import PredRnn, PredRnnConfig
-from stzoo.models.predrnnpp import PredRnnPp, PredRnnPpConfig
-from stzoo.models.recurrent import RecurrentConfig
-from stzoo.models.simvp import SimVp, SimVpConfig
-from stzoo.models.tau import Tau, TauConfig
-from stzoo.models.tctn import Tctn, TctnConfig
-from stzoo.models.vqvae import VqVae, VqVaeConfig
+from stzoo.models import (
+    conv,
+    convlstm,
+    e3dlstm,
+    mim,
+    modular,
+    phydnet,
+    predrnn,
+    predrnnpp,
+    simvp,
+    tau,
+    tctn,
+    vqvae,
+)  # fmt: skip
+from stzoo.models.contract import Architecture
 from stzoo.spec import ModelSpec, from_mapping, shown
 
 MAX_PARAMETERS = 500_000_000  # tensor elements, 2 GB in float32: ten times the largest configuration of the papers
 MAX_PARAMETERS_VARIABLE = "STZOO_MAX_PARAMETERS"
+ENTRY_POINTS = "stzoo.architectures"
+
+_OWN = (conv, convlstm, e3dlstm, mim, modular, phydnet, predrnn, predrnnpp, simvp, tau, tctn, vqvae)
 
 
-@dataclass(frozen=True)
-class Architecture:
-    config: type
-    module: type[nn.Module]
-    kind: Literal["forecaster", "codec"] = "forecaster"
+@cache
+def architectures() -> Mapping[str, Architecture]:
+    """Every architecture by its name: those of stzoo, and those of packages that are installed beside it.
+
+    Entry points are read once, at the first call. One that cannot be used is left out, with a warning that says why.
+    """
+    found = {file.ARCHITECTURE.name: file.ARCHITECTURE for file in _OWN}
+    for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: (point.name, point.value)):
+        try:
+            added = _loaded(point)
+            if added.name in found:
+                raise SpecError(f"the name {added.name!r} is taken")
+        except Exception as error:  # another package's code, which may raise anything
+            warnings.warn(f"the architecture {point.name} ({point.value}) is left out: {error}", stacklevel=2)
+            continue
+        found[added.name] = added
+    return MappingProxyType(dict(sorted(found.items())))
 
 
-ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
-    {
-        "conv": Architecture(ConvConfig, Conv),
-        "convlstm": Architecture(RecurrentConfig, ConvLstm),
-        "e3dlstm": Architecture(E3dLstmConfig, E3dLstm),
-        "mim": Architecture(MimConfig, Mim),
-        "modular": Architecture(ModularConfig, Modular),
-        "phydnet": Architecture(PhyDNetConfig, PhyDNet),
-        "predrnn": Architecture(PredRnnConfig, PredRnn),
-        "predrnnpp": Architecture(PredRnnPpConfig, PredRnnPp),
-        "simvp": Architecture(SimVpConfig, SimVp),
-        "tau": Architecture(TauConfig, Tau),
-        "tctn": Architecture(TctnConfig, Tctn),
-        "vqvae": Architecture(VqVaeConfig, VqVae, "codec"),
-    }
-)
+def _loaded(point: EntryPoint) -> Architecture:
+    added = point.load()
+    if not isinstance(added, Architecture):
+        raise SpecError(f"it is a {type(added).__name__}; it must be a stzoo.models.contract.Architecture")
+    return added
+
+
+def architecture_of(spec: ModelSpec) -> Architecture:
+    """What `spec.arch` names. Raises `SpecError` if there is no such architecture."""
+    known = architectures()
+    if spec.arch not in known:
+        close = get_close_matches(spec.arch, known, n=3)
+        raise SpecError(f"spec.arch is {shown(spec.arch)}; it may be {', '.join(close or known)}")
+    return known[spec.arch]
 
 
 def config_of(spec: ModelSpec) -> Any:
@@ -61,16 +82,13 @@ def config_of(spec: ModelSpec) -> Any:
     Raises:
         SpecError: unknown architecture, or a key of `params` that is unknown, of the wrong type or out of bounds.
     """
-    if spec.arch not in ARCHITECTURES:
-        close = get_close_matches(spec.arch, ARCHITECTURES, n=3)
-        raise SpecError(f"spec.arch is {shown(spec.arch)}; it may be {', '.join(close or ARCHITECTURES)}")
-    return from_mapping(ARCHITECTURES[spec.arch].config, spec.params, "spec.params")
+    return from_mapping(architecture_of(spec).config, spec.params, "spec.params")
 
 
 def check_kind(spec: ModelSpec, kind: Literal["forecaster", "codec"], name: str) -> None:
     """Raises `SpecError` where the model that the user calls `name` is of the other kind."""
     config_of(spec)
-    if ARCHITECTURES[spec.arch].kind == kind:
+    if architecture_of(spec).is_codec == (kind == "codec"):
         return
     if kind == "forecaster":
         raise SpecError(f"{name} is a codec, which forecasts nothing; open it with stzoo.load_codec({name!r})")
@@ -87,7 +105,7 @@ def build(spec: ModelSpec, device: str | torch.device = "cpu") -> nn.Module:
             size is one that the architecture cannot take.
     """
     config = config_of(spec)
-    module_class = ARCHITECTURES[spec.arch].module
+    module_class = architecture_of(spec).module
     with torch.device("meta"):
         module = module_class(spec, config)
     _check_size(spec, module)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from stzoo.models.contract import Architecture
 from stzoo.models.encoder_decoder import EncodeTranslateDecode, block_widths, check_even
 from stzoo.spec import ModelSpec, bounded
 
@@ -47,3 +48,6 @@ class Conv(EncodeTranslateDecode):
         widths = block_widths(spec.frames_in * config.hid_s, config.hid_t, config.n_t)
         translator = nn.Sequential(*(ConvBlock(a, b) for a, b in widths))
         super().__init__(spec.channels, config.hid_s, config.n_s, config.patch, translator)
+
+
+ARCHITECTURE = Architecture(name="conv", kind="block", config=ConvConfig, module=Conv)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from stzoo.models.contract import Architecture
 from stzoo.models.recurrent import RecurrentConfig, from_patches, gates, grid, to_patches, zero_plane
 from stzoo.spec import ModelSpec
 
@@ -55,3 +56,6 @@ class ConvLstm(nn.Module):
             hs.append(x)
             cs.append(c)
         return from_patches(self.readout(x), self.patch), State(tuple(hs), tuple(cs))
+
+
+ARCHITECTURE = Architecture(name="convlstm", kind="sequential", config=RecurrentConfig, module=ConvLstm)

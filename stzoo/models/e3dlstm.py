@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from stzoo.models.contract import Architecture
 from stzoo.models.recurrent import RecurrentConfig, from_patches, grid, to_patches
 from stzoo.spec import ModelSpec, bounded
 
@@ -132,3 +133,6 @@ class E3dLstm(nn.Module):
             pasts.append(torch.cat([past, c[:, :, None]], 2)[:, :, -self.history :])
         forecast = from_patches(self.readout(x).squeeze(2), self.patch)
         return forecast, State(tuple(hs), m, tuple(pasts), frame)
+
+
+ARCHITECTURE = Architecture(name="e3dlstm", kind="sequential", config=E3dLstmConfig, module=E3dLstm)

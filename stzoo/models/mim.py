@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from stzoo.errors import SpecError
+from stzoo.models.contract import Architecture
 from stzoo.models.predrnn import SpatioTemporalCell
 from stzoo.models.recurrent import RecurrentConfig, from_patches, gates, grid, to_patches, zero_plane
 from stzoo.spec import ModelSpec
@@ -119,3 +120,6 @@ class Mim(nn.Module):
             changes.append(unit)
         state = State(tuple(hs), tuple(cs), m, tuple(inners), tuple(changes), True)
         return from_patches(self.readout(x), self.patch), state
+
+
+ARCHITECTURE = Architecture(name="mim", kind="sequential", config=MimConfig, module=Mim)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from stzoo.errors import SpecError
+from stzoo.models.contract import Architecture
 from stzoo.spec import ModelSpec, bounded
 
 
@@ -54,12 +55,14 @@ class Modular(nn.Module):
 
     def __init__(self, spec: ModelSpec, config: ModularConfig):
         super().__init__()
-        from stzoo.models import ARCHITECTURES, build  # the table, which holds this very class
+        from stzoo.models import architectures, build  # which hold this very class
 
-        for part, kind in ((config.codec, "codec"), (config.predictor, "forecaster")):
-            known = [n for n, a in ARCHITECTURES.items() if a.kind == kind and a.module is not Modular]
+        for where, part, kinds in (
+            ("codec", config.codec, ("codec",)),
+            ("predictor", config.predictor, ("block", "sequential")),
+        ):
+            known = [name for name, each in architectures().items() if each.kind in kinds]
             if part.arch not in known:
-                where = "codec" if kind == "codec" else "predictor"
                 raise SpecError(f"spec.params.{where}.arch is {part.arch!r}; it may be {', '.join(known)}")
         self.reads, self.paints = config.reads, config.paints
         device = torch.empty(0).device  # of the context that this is built in
@@ -120,3 +123,6 @@ def _part(where: str, make: Any) -> nn.Module:
         return make()
     except SpecError as error:
         raise SpecError(f"in the {where}: {error}") from error
+
+
+ARCHITECTURE = Architecture(name="modular", kind="modular", config=ModularConfig, module=Modular)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from stzoo.errors import SpecError
+from stzoo.models.contract import Architecture
 from stzoo.models.recurrent import zero_plane
 from stzoo.spec import ModelSpec, bounded
 
@@ -146,3 +147,6 @@ def check_unit_range(spec: ModelSpec) -> None:
             f"spec.value_range is {spec.value_range}, mean {spec.mean}, std {spec.std}; phydnet ends in a sigmoid, "
             "so they must bring values to [0, 1]; or set spec.params.sigmoid to false"
         )
+
+
+ARCHITECTURE = Architecture(name="phydnet", kind="sequential", config=PhyDNetConfig, module=PhyDNet)

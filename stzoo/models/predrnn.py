@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from stzoo.models.contract import Architecture
 from stzoo.models.recurrent import RecurrentConfig, from_patches, gates, grid, to_patches, zero_plane
 from stzoo.spec import ModelSpec
 
@@ -102,3 +103,6 @@ class PredRnn(nn.Module):
             if self.adapter is not None:
                 increments.append(increment)
         return from_patches(self.readout(x), self.patch), State(tuple(hs), tuple(cs), m, tuple(increments))
+
+
+ARCHITECTURE = Architecture(name="predrnn", kind="sequential", config=PredRnnConfig, module=PredRnn)

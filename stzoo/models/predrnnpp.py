@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stzoo.errors import SpecError
+from stzoo.models.contract import Architecture
 from stzoo.models.recurrent import RecurrentConfig, from_patches, gates, grid, to_patches, zero_plane
 from stzoo.spec import ModelSpec
 
@@ -108,3 +109,6 @@ class PredRnnPp(nn.Module):
             if i == 0:
                 x = z = self.highway(x, z)
         return from_patches(self.readout(x), self.patch), State(tuple(hs), tuple(cs), m, z)
+
+
+ARCHITECTURE = Architecture(name="predrnnpp", kind="sequential", config=PredRnnPpConfig, module=PredRnnPp)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from stzoo.errors import SpecError
+from stzoo.models.contract import Architecture
 from stzoo.models.encoder_decoder import EncodeTranslateDecode
 from stzoo.models.gated_block import GatedConfig, gated_translator, large_kernel
 from stzoo.spec import ModelSpec
@@ -109,3 +110,6 @@ class SimVp(EncodeTranslateDecode):
         else:
             translator = gated_translator(outer, Gate, config)
         super().__init__(spec.channels, config.hid_s, config.n_s, config.patch, translator, config.from_last)
+
+
+ARCHITECTURE = Architecture(name="simvp", kind="block", config=SimVpConfig, module=SimVp)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from stzoo.models.contract import Architecture
 from stzoo.models.encoder_decoder import EncodeTranslateDecode
 from stzoo.models.gated_block import GatedConfig, gated_translator, large_kernel
 from stzoo.spec import ModelSpec
@@ -56,3 +57,6 @@ class Tau(EncodeTranslateDecode):
         outer = spec.frames_in * config.hid_s
         translator = gated_translator(outer, lambda dim: Gate(dim, config.statical, config.dynamical), config)
         super().__init__(spec.channels, config.hid_s, config.n_s, config.patch, translator, config.from_last)
+
+
+ARCHITECTURE = Architecture(name="tau", kind="block", config=TauConfig, module=Tau)

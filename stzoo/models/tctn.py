@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stzoo.errors import SpecError
+from stzoo.models.contract import Architecture
 from stzoo.models.recurrent import from_patches, grid, to_patches
 from stzoo.spec import ModelSpec, bounded
 
@@ -196,3 +197,6 @@ def _each_step(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """`f` on every time step by itself: (B, T, C, h, w) -> (B, T, C', h', w')."""
     y = f(x.flatten(0, 1))
     return y.view(*x.shape[:2], *y.shape[1:])
+
+
+ARCHITECTURE = Architecture(name="tctn", kind="sequential", config=TctnConfig, module=Tctn)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stzoo.errors import SpecError
+from stzoo.models.contract import Architecture
 from stzoo.spec import ModelSpec, bounded
 
 
@@ -105,3 +106,6 @@ class VqVae(nn.Module):
     def forward(self, frames: Tensor) -> Tensor:
         """What is left of frames that went through the codebook."""
         return self.decode(self.quantise(self.encode(frames))[0])
+
+
+ARCHITECTURE = Architecture(name="vqvae", kind="codec", config=VqVaeConfig, module=VqVae)

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from stzoo import catalog
 from stzoo.catalog import CodecReference, Entry, Training, parse_manifest
@@ -16,7 +16,7 @@ from stzoo.evaluate import CodecReport, Report
 from stzoo.forecaster import Forecaster, load
 from stzoo.hub import resolve
 from stzoo.machine import Precision
-from stzoo.models import ARCHITECTURES, config_of
+from stzoo.models import architecture_of, config_of
 from stzoo.release.candidate import (
     Measurement,
     codec_file,
@@ -73,7 +73,7 @@ def add(
         raise WeightsError(f"{folder} is no folder that save_pretrained wrote")
     spec = resolve(folder).spec
     config_of(spec)
-    kind = ARCHITECTURES[spec.arch].kind
+    kind: Literal["forecaster", "codec"] = "codec" if architecture_of(spec).is_codec else "forecaster"
     known = catalog.entries().get(name)
     if known is not None and known.weights is not None:
         raise SpecError(f"{name} is in the catalogue, with weights; choose another name")

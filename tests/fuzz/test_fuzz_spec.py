@@ -6,7 +6,7 @@ import pytest
 from fuzzing import cases, end_well, json_values, numbers
 from hypothesis import strategies as st
 
-from stzoo.models import ARCHITECTURES, build
+from stzoo.models import architectures, build
 from stzoo.spec import ModelSpec, from_mapping
 
 FIELDS = [f.name for f in dataclasses.fields(ModelSpec)]
@@ -16,7 +16,7 @@ GOOD = {"arch": "tau", "frames_in": 4, "frames_out": 2, "channels": 3, "height":
 def settings_of(arch: str) -> st.SearchStrategy[dict[str, Any]]:
     """Of an architecture: mostly numbers at and around the bounds that its `Config` names, some values of any kind."""
     keys: dict[str, st.SearchStrategy[Any]] = {}
-    for f in dataclasses.fields(ARCHITECTURES[arch].config):
+    for f in dataclasses.fields(architectures()[arch].config):
         ends = [end + off for end in (f.metadata.get("low", 0), f.metadata.get("high", 1)) for off in (-1, 0, 1)]
         number = st.sampled_from(ends) | st.integers(1, 16)
         default = [] if f.default is dataclasses.MISSING else [f.default]
@@ -27,7 +27,7 @@ def settings_of(arch: str) -> st.SearchStrategy[dict[str, Any]]:
 
 
 def parts() -> st.SearchStrategy[Any]:
-    arch = st.sampled_from(sorted(ARCHITECTURES))
+    arch = st.sampled_from(sorted(architectures()))
     return arch.flatmap(
         lambda name: st.fixed_dictionaries({"arch": st.just(name)}, optional={"params": settings_or_none(name)})
     )
@@ -44,7 +44,7 @@ def test_any_json_is_a_spec_and_a_module_or_an_error(amount: hypothesis.settings
 
 
 @cases(ordinary=60, nightly=2_500)
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("arch", architectures())
 def test_any_settings_are_a_module_or_an_error(arch: str, amount: hypothesis.settings) -> None:
     frames = {
         "arch": st.just(arch),
@@ -58,7 +58,7 @@ def test_any_settings_are_a_module_or_an_error(arch: str, amount: hypothesis.set
 
     def act(values: dict[str, Any]) -> None:
         spec = ModelSpec.from_dict(values)
-        from_mapping(ARCHITECTURES[arch].config, values["params"], "params")
+        from_mapping(architectures()[arch].config, values["params"], "params")
         build(spec, "meta")
 
     end_well(amount, st.fixed_dictionaries(frames), act)

@@ -14,7 +14,7 @@ import stzoo.train
 from stzoo.data.digits import drawn_digits
 from stzoo.data.mmnist import MovingDigits
 from stzoo.errors import SpecError
-from stzoo.models import ARCHITECTURES, build
+from stzoo.models import architectures, build
 from stzoo.spec import ModelSpec
 from stzoo.train import Recipe, loop, train
 from stzoo.train.denormals import denormals_flushed
@@ -73,7 +73,7 @@ def test_every_entry_has_a_recipe_that_fits_it(name: str) -> None:
 
 
 def test_every_sequential_architecture_is_here() -> None:
-    assert {name for name, a in ARCHITECTURES.items() if hasattr(a.module, "step")} == set(PARAMS)
+    assert {name for name, a in architectures().items() if hasattr(a.module, "step")} == set(PARAMS)
 
 
 @each
