@@ -17,8 +17,8 @@ from stzoo.catalog import Metrics, Training
 from stzoo.errors import SpecError, WeightsError
 from stzoo.files import write_atomically
 from stzoo.forecaster import Forecaster
-from stzoo.hub.card import Card, written_here
 from stzoo.hub import sharing
+from stzoo.hub.card import Card, written_here
 
 FIGURES = Metrics(protocol="mine-4-4", mse=1.5, mae=2.0, ssim=0.5, psnr=20.0, persistence_mse=3.0, command="stzoo e")
 OWN = Card(

@@ -18,9 +18,9 @@ from stzoo.data.digits import drawn_digits
 from stzoo.data.mmnist import MovingDigits
 from stzoo.errors import IntegrityError, MismatchError, SpecError, TrainingError
 from stzoo.hub import file_sha256
+from stzoo.release import pack as packing
 from stzoo.spec import ModelSpec
 from stzoo.train import Recipe, loop, train
-from stzoo.train import pack as packing
 from stzoo.train.codec import CodebookAverage
 from stzoo.train.latents import CachedLatents
 from stzoo.train.processes import Processes
