@@ -1,4 +1,4 @@
-"""How fast a training step is, and what it holds: two ways of taking it, in turns (the tables of docs/training.md).
+"""How fast a training step is, and what it holds: two ways of taking it, in turns (tables of docs/training-speed.md).
 
   python docs/experiments/training_speed.py cpu  the recipe against the plain loop
   python docs/experiments/training_speed.py gpu --of tunables  with settings of glibc's allocator
