@@ -4,12 +4,23 @@
 >>> model = stzoo.load("tau-mmnist")
 >>> future = model.predict(frames)              # (10, 64, 64) uint8 in, (10, 64, 64) uint8 out
 >>> longer = model.rollout(frames, steps=40)    # autoregressive, any length
+
+Rooms such as `stzoo.train` and `stzoo.scale` are attributes as well; each is imported when it is first used.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from stzoo import benchmark as benchmark
+    from stzoo import convert as convert
+    from stzoo import data as data
+    from stzoo import errors as errors
+    from stzoo import evaluate as evaluate
+    from stzoo import metrics as metrics
+    from stzoo import scale as scale
+    from stzoo import train as train
+    from stzoo import viz as viz
     from stzoo.catalog import Entry as Entry
     from stzoo.catalog import info as info
     from stzoo.catalog import list_models as list_models
@@ -24,19 +35,20 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOME = {  # imported when first used: `import stzoo` costs no torch
-    "Card": "card",
+_HOME = {  # public name -> the module that defines it, imported when first used: `import stzoo` costs no torch
+    "Card": "hub.card",
     "Codec": "codec",
     "Entry": "catalog",
+    "Forecaster": "forecaster",
+    "ModelSpec": "spec",
+    "StzooError": "errors",
+    "create": "forecaster",
     "info": "catalog",
     "list_models": "catalog",
-    "StzooError": "errors",
-    "Forecaster": "forecaster",
-    "create": "forecaster",
     "load": "forecaster",
     "load_codec": "codec",
-    "ModelSpec": "spec",
 }
+_ROOMS = ("benchmark", "convert", "data", "errors", "evaluate", "metrics", "scale", "train", "viz")
 __all__ = [
     "Card", "Codec", "Entry", "Forecaster", "ModelSpec", "StzooError", "create", "info", "list_models", "load",
     "load_codec",
@@ -44,10 +56,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"stzoo.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'stzoo' has no attribute {name!r}")
     return getattr(import_module(f"stzoo.{_HOME[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return [*__all__, *_ROOMS, "__version__"]

@@ -3,8 +3,8 @@
     python docs/experiments/ablation.py --mnist DIR --steps 500 --out runs/ablation
 
 Each variant is trained by the recipe of `tau-mmnist` with the same number of steps, from two seeds of the initial
-weights, on the same clips; the last averaged weights forecast the first test sequences. Run again, it goes on where
-it was interrupted. Prints a Markdown table, and keeps every figure in OUT/table.json.
+weights, on the same clips; the last averaged weights forecast the first test sequences. Run again, the
+script goes on where it was interrupted. It prints a Markdown table, and keeps every figure in OUT/table.json.
 """
 
 import argparse
@@ -48,7 +48,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mnist", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=500)
-    parser.add_argument("--clips", type=int, default=1000, help="test sequences, the first ones")
+    parser.add_argument(
+        "--clips",
+        type=int,
+        default=1000,
+        help="how many of the test sequences are forecast, from the first on (default: 1000)",
+    )
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     rows: dict[str, dict[str, Any]] = {}
@@ -65,7 +70,7 @@ def main() -> None:
 
 
 def measure(spec: ModelSpec, recipe: Recipe, run: Path, arguments: argparse.Namespace) -> dict[str, float]:
-    """Train one variant from one seed; its errors on test sequences, and those of persistence."""
+    """Train one variant from one seed; return its errors on the test sequences, and those of persistence."""
     training, validation = (of(arguments.mnist, 10, 10) for of in (mmnist.training_set, mmnist.validation_set))
     best = train(spec, recipe, training, validation, run, steps=arguments.steps, progress=False)
     clips = dataclasses.replace(mmnist.protocol_set(arguments.mnist), count=arguments.clips)
@@ -78,7 +83,7 @@ def measure(spec: ModelSpec, recipe: Recipe, run: Path, arguments: argparse.Name
 
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
-    """Markdown; means over the seeds, and the MSE of each."""
+    """The table as Markdown: means over the seeds, and the MSE of each seed."""
     seeds = " | ".join(f"MSE, seed {seed}" for seed in SEEDS)
     columns = f"variant | parameters | GMAC | {seeds} | mean | first frame | tenth frame | MAE | SSIM"
     lines = [f"| {columns} |", "|---" * (columns.count("|") + 1) + "|"]

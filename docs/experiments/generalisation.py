@@ -2,8 +2,8 @@
 
     python docs/experiments/generalisation.py --data DIR --runs RUNS [--steps N]
 
-DIR holds `ut_interaction`, `kth`, `mnist` and `omniglot` in their published layouts. Two models are trained on the way,
-into RUNS; run again, the script goes on where it was.
+DIR holds `ut_interaction`, `kth`, `mnist` and `omniglot` in their published layouts. The models that are needed are
+trained into RUNS. Run again, the script goes on where it was.
 """
 
 import argparse
@@ -34,8 +34,15 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--runs", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=1500, help="of the model trained on set 1 alone")
-    parser.add_argument("--tuning-steps", type=int, default=400, help="of fine-tuning, and of its rival from scratch")
+    parser.add_argument(
+        "--steps", type=int, default=1500, help="training steps of the model on set 1 alone (default: 1500)"
+    )
+    parser.add_argument(
+        "--tuning-steps",
+        type=int,
+        default=400,
+        help="steps of fine-tuning, and of the model trained from scratch (default: 400)",
+    )
     arguments = parser.parse_args()
     data, runs = arguments.data, arguments.runs
     ut = load("tau-ut")
@@ -92,7 +99,7 @@ def fitted(dataset: RecordedDataset, out: Path, steps: int) -> Forecaster:
 
 
 def few_people(folder: Path) -> RecordedDataset:
-    """Of the recordings of persons 1, 3 and 15: person 1 trains, the last part of each recording validating."""
+    """The recordings of persons 1, 3 and 15: person 1 trains, and the last part of each of its recordings validates."""
     dataset = kth.open_folder(folder, READING, test=KTH_TEST, validation=())
     train = dataset.segments["train"]
     last = tuple(s for s, after in zip(train, (*train[1:], None), strict=True) if after is None or after.path != s.path)

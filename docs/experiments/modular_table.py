@@ -3,8 +3,8 @@
     python docs/experiments/modular_table.py --mnist DIR --iterations 60 --clips 100 --out runs/table
 
 Each model is trained for the same number of iterations at the same batch, in a process of its own, by its recipe; then
-it forecasts the same held-out clips, in bfloat16. Memory is what the process grew by, in the host's memory. Prints a
-Markdown table, and keeps what it measured in OUT/table.json.
+it forecasts the same held-out clips, in bfloat16. Memory is what the process grew by, in the host's memory. The
+script prints a Markdown table, and keeps what it measured in OUT/table.json.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--clips", type=int, default=100)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--only", help="one entry, in this process; for the script itself")
+    parser.add_argument("--only", help="measure one entry in this process; the script calls itself with it")
     arguments = parser.parse_args()
     if arguments.iterations <= WARM_UP:
         parser.error(f"--iterations is {arguments.iterations}; the first {WARM_UP} are not timed, so give more")
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Train the entry, and forecast held-out clips with what came of it (not averaged: runs are short)."""
+    """Train the entry, and forecast held-out clips with the trained weights (not averaged ones: runs are short)."""
     entry = stzoo.info(name)
     codec = None if entry.codec is None else stzoo.load_codec(entry.codec.entry)
     recipe = dataclasses.replace(read_recipe(name), batch=arguments.batch)
@@ -99,7 +99,7 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
-    """Markdown; what one row lacks is a dash."""
+    """The table as Markdown; a dash stands for what a row lacks."""
     lines = [
         "| model | parameters | MSE | SSIM | sharpness | LPIPS | training memory, MiB | seconds per 100 iterations |",
         "|---|---|---|---|---|---|---|---|",

@@ -1,10 +1,10 @@
-"""What else would make a forecast faster, beside what the engine does: the table of docs/speed.md.
+"""What else might make a forecast faster, beside what the engine does: the table of docs/speed.md.
 
     python docs/experiments/speed.py tau-mmnist-paper --batch 1
     python docs/experiments/speed.py predrnn-mmnist-paper --batch 1 --precision bfloat16 --skip compile freeze
 
 Every way computes the same forecast with the same weights; they take turns, and each is compared with the plain float32
-module that ran just before it. Weights are random where the entry has none.
+module that ran just before it. Weights are random if the entry has none.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""How fast a training step is, and what it holds: two ways of taking it, in turns (the tables of docs/training.md).
+"""How fast a training step is, and what it holds: two ways of taking it, in turns (tables of docs/training-speed.md).
 
   python docs/experiments/training_speed.py cpu  the recipe against the plain loop
   python docs/experiments/training_speed.py gpu --of tunables  with settings of glibc's allocator
@@ -7,9 +7,9 @@
   python docs/experiments/training_speed.py predrnn-mmnist --denormals --batch 4 --pairs 1  a backward pass of denormals
 
 The model is an entry of the catalogue, "cpu" (tau-mmnist) or "gpu" (TAU at hid_s 32, hid_t 256, n_s 4, n_t 8), and is
-trained on digits drawn with a font. Each way has a process of its own; these take steps in turns, so that whatever
-else the machine does meets both, and what is printed is the median of the ratios of pairs. Memory is what a process
-grew by while it stepped. CPU seconds count the time of all threads, those that wait for others included.
+trained on digits drawn with a font. Each way has a process of its own. The two take steps in turns, so that
+whatever else the machine does slows down both. Printed is the median of the ratios of pairs. Memory is what a process
+grew by while it stepped. CPU seconds count the time of all threads, also of those that wait for others.
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--pairs", type=int, default=9)
     parser.add_argument("--denormals", action="store_true")
-    parser.add_argument("--alone", choices=WAYS, help="a step for each line of stdin; for the script itself")
+    parser.add_argument(
+        "--alone", choices=WAYS, help="take a step for each line of stdin; the script calls itself with it"
+    )
     arguments = parser.parse_args()
     spec, recipe = model(arguments.model, arguments.batch)
     if arguments.alone is not None:

@@ -1,4 +1,4 @@
-"""TAU, trained on a CPU some four times faster (docs/training.md): the same parameters, fused kernels between products.
+"""TAU trained on a CPU some four times faster (docs/training-speed.md): its parameters, fused kernels between products.
 
 `FusedTau` shares the parameters of a plain `Tau` and computes its training forward and backward in bfloat16, NHWC.
 It differs from the plain module under autocast by rounding, and by GELU in its tanh form.
