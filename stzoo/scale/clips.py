@@ -146,7 +146,7 @@ def survey(clips: Iterable[ListedClip]) -> Survey:
     return Survey(count, digest.hexdigest(), tuple(probes[:: 1 + len(probes) // (_PROBES + 1)]))
 
 
-def write_list(file: BinaryIO, clips: Iterable[ListedClip]) -> None:
+def write_clip_list(file: BinaryIO, clips: Iterable[ListedClip]) -> None:
     """Write one line of JSON for each clip. Workers find a line by its number without holding the list."""
     for clip in clips:
         file.write(json.dumps(asdict(clip)).encode() + b"\n")
@@ -158,7 +158,7 @@ def line_ends(path: Path) -> np.ndarray:
         return np.cumsum(np.fromiter(map(len, file), np.int64))
 
 
-def read_list(path: Path, ends: np.ndarray, numbers: range) -> list[ListedClip]:
+def read_clip_list(path: Path, ends: np.ndarray, numbers: range) -> list[ListedClip]:
     """The clips with those numbers, of a list whose lines end at `ends`."""
     with path.open("rb") as file:
         file.seek(int(ends[numbers.start - 1]) if numbers.start else 0)

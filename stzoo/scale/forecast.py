@@ -26,7 +26,7 @@ from stzoo.frames.dataarray import FIELDS, opened
 from stzoo.frames.images import ANIMATED
 from stzoo.frames.video import WRITTEN
 from stzoo.scale.archive import ArchiveWindows, check_archive, create_store
-from stzoo.scale.clips import TABLE, ListedClip, check_clips, is_table, list_clips, write_list
+from stzoo.scale.clips import TABLE, ListedClip, check_clips, is_table, list_clips, write_clip_list
 from stzoo.scale.folder import ArchiveFolder
 from stzoo.scale.plan import UNIT, ForecastOptions, Plan, SourceKind
 from stzoo.scale.ray import ray_started, uses_ray, work_on_ray
@@ -266,4 +266,4 @@ def _begin(request: ArchiveRequest, folder: ArchiveFolder, plan: Plan) -> None:
             create_store(folder.store, field, windows, plan.options.steps, plan.options.unit)
     elif plan.kind != "archive" and not folder.clips.exists():
         with replacing(folder.clips) as partial, partial.open("wb") as file:
-            write_list(file, request.clips())
+            write_clip_list(file, request.clips())

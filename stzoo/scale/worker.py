@@ -22,7 +22,7 @@ from stzoo.frames.arrays import Source
 from stzoo.frames.dataarray import axes_of, opened
 from stzoo.models import stride_of
 from stzoo.scale.archive import ArchiveWindows, names_of, read_windows
-from stzoo.scale.clips import line_ends, place_of, read_clip, read_list
+from stzoo.scale.clips import line_ends, place_of, read_clip, read_clip_list
 from stzoo.scale.folder import ArchiveFolder
 from stzoo.scale.plan import Plan
 
@@ -138,14 +138,14 @@ class ClipsForecaster:
 
     def forecast(self, numbers: range) -> list[tuple[str, int, FramesError]]:
         options, folder = self._job.plan.options, self._job.folder
-        clips = dict(zip(numbers, read_list(folder.clips, self._ends, numbers), strict=True))
+        clips = dict(zip(numbers, read_clip_list(folder.clips, self._ends, numbers), strict=True))
         read = {
             i: read_clip(place_of(clip, self._job.source), self._model, options.every, options.keep_size)
             for i, clip in clips.items()
         }
         errors = {i: past for i, past in read.items() if isinstance(past, FramesError)}
         sources = {i: past for i, past in read.items() if not isinstance(past, FramesError)}
-        for i, future in forecasts(self._model, sources, options.steps).items():
+        for i, future in forecast_together(self._model, sources, options.steps).items():
             path = folder.forecasts / f"{clips[i].out}.{options.format}"
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -179,13 +179,13 @@ class ArchiveForecaster:
         array = zarr.open_array(self._job.folder.store / name, mode="r+")
         values = np.full((len(numbers), *array.shape[1:]), array.fill_value, array.dtype)
         sources = {at: past for at, past in enumerate(read) if not isinstance(past, FramesError)}
-        for at, future in forecasts(model, sources, options.steps).items():
+        for at, future in forecast_together(model, sources, options.steps).items():
             values[at] = future.transpose(order)
         array[numbers.start : numbers.stop] = values
         return [(names[at], numbers[at], past) for at, past in enumerate(read) if isinstance(past, FramesError)]
 
 
-def forecasts(model: Forecaster, sources: dict[int, Source], steps: int) -> dict[int, Any]:
+def forecast_together(model: Forecaster, sources: dict[int, Source], steps: int) -> dict[int, Any]:
     """What `Forecaster.rollout` returns for each source, `steps` frames of the source's own kind, by the same keys.
 
     Sources whose past frames (B, T, C, H, W) agree in all but B go through the model together.

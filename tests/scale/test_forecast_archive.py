@@ -13,7 +13,7 @@ from scale.shared import field
 import stzoo
 from stzoo import cli
 from stzoo.scale import forecast_archive
-from stzoo.scale.clips import ListedClip, line_ends, list_clips, read_list, survey, write_list
+from stzoo.scale.clips import ListedClip, line_ends, list_clips, read_clip_list, survey, write_clip_list
 from stzoo.scale.ray import _share
 from stzoo.spec import ModelSpec
 
@@ -197,10 +197,10 @@ def test_workers_share_gpus_where_there_are_fewer() -> None:
 def test_a_list_is_read_in_parts(tmp_path: Path) -> None:
     clips = [ListedClip(f"clip {'ü' * i}\n{i}", f"{i}", i) for i in range(50)]
     with (tmp_path / "list").open("wb") as file:
-        write_list(file, clips)
+        write_clip_list(file, clips)
     ends = line_ends(tmp_path / "list")
     for part in (range(3), range(17, 33), range(49, 50)):
-        assert read_list(tmp_path / "list", ends, part) == clips[part.start : part.stop]
+        assert read_clip_list(tmp_path / "list", ends, part) == clips[part.start : part.stop]
     seen = survey(clips)
     assert seen.count == 50
     assert 4 <= len(seen.probes) <= 10
