@@ -1,4 +1,4 @@
-"""An archive to measure `stzoo forecast-archive` on: crops of a radar event, one after the other in time.
+"""Make an archive to measure `stzoo forecast-archive` with: crops of a radar event, put one after the other in time.
 
 python docs/experiments/rain_archive.py --data radar/ --out rain.zarr
 """
@@ -12,10 +12,10 @@ import xarray as xr
 from stzoo.data.radar import DBR
 
 parser = argparse.ArgumentParser()
-parser.add_argument("--data", type=Path, required=True, help="the folder of radar events")
-parser.add_argument("--event", default="mch_20160711")
-parser.add_argument("--frames", type=int, default=2000)
-parser.add_argument("--out", type=Path, required=True)
+parser.add_argument("--data", type=Path, required=True, help="the folder that holds the radar events")
+parser.add_argument("--event", default="mch_20160711", help="name of the event's file, without .npz")
+parser.add_argument("--frames", type=int, default=2000, help="number of frames in the archive")
+parser.add_argument("--out", type=Path, required=True, help="the Zarr store to write, such as rain.zarr")
 arguments = parser.parse_args()
 event = np.load(arguments.data / f"{arguments.event}.npz")["frames"]
 _, height, width = event.shape

@@ -36,7 +36,7 @@ def run_benchmark(arguments: argparse.Namespace) -> None:
     )
     if arguments.plot is not None:
         _check_plot(arguments.plot)
-    from stzoo.benchmark.running import benchmark
+    from stzoo.benchmark.measure import benchmark
 
     report = benchmark(setting, progress=True)
     print(report.to_json() if arguments.json else report, flush=True)

@@ -1,4 +1,4 @@
-"""How much a pass computes, and how much it must move at least. Counted on the plain module, without running it."""
+"""How much one pass computes, and how much it must move at least: counted on the plain module, without running it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from stzoo.unroll import unroll
 
 
 def macs(spec: ModelSpec, steps: int) -> int:
-    """Multiply-accumulates in convolutions and matrix products of one clip: the past read, `steps` frames forecast.
+    """Multiply-accumulates (MACs) of one clip in convolutions and matrix products, for `steps` frames of forecast.
 
-    An engine that gets by with fewer is credited with these all the same: they are what the forecast takes.
+    An engine that needs fewer for the same answer is credited with all of these.
     """
     module = build(spec, "meta").eval()
     past = torch.empty(1, spec.frames_in, spec.channels, spec.height, spec.width, device="meta")
@@ -25,9 +25,15 @@ def macs(spec: ModelSpec, steps: int) -> int:
 
 
 def bytes_moved(spec: ModelSpec, batch: int, steps: int, precision: Precision) -> int:
-    """A lower bound for one pass: every weight is read once, the float32 clips are read and the frames written once.
+    """Bytes that one pass moves at least: it reads every weight and the float32 clips once, and writes each frame once.
 
-    What lies between layers is left out, so the true intensity is lower than what follows from this.
+    What moves between layers is left out, so the true intensity is lower than the one computed from these bytes.
+
+    Args:
+        spec: the spec of the model.
+        batch: clips in the pass.
+        steps: frames of forecast of each clip.
+        precision: the number format of the weights.
     """
     weights = sum(t.numel() for t in build(spec, "meta").state_dict().values() if t.is_floating_point())
     frames = batch * (spec.frames_in + steps) * spec.channels * spec.height * spec.width

@@ -1,6 +1,6 @@
-"""What only a fresh process tells: how long the first forecast takes, and how much memory it all needs.
+"""What only a fresh process can tell: how long the first forecast takes, and how much memory a forecast needs.
 
-Imports no torch: the functions that run in such a process are found here before that is timed.
+Imports no torch: the functions that run in such a process stand here, too, and there the import of torch is timed.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stzoo.benchmark.setting import Setting, opened
+from stzoo.benchmark.setting import Setting, load_for
 from stzoo.errors import StzooError
 
-_STARTS = 3  # processes whose median counts
+_STARTS = 3  # fresh processes; their median counts
 _START = """
 import json, time
 times = [time.perf_counter()]
@@ -35,8 +35,14 @@ _CALL = "import json; from stzoo.benchmark import fresh; print(json.dumps(fresh.
 
 
 @dataclass(frozen=True)
-class Start:
-    """Seconds: of `import stzoo`, of `import torch`, and from there to the first answer of `predict`, one clip."""
+class StartTimes:
+    """How long a fresh process takes, in seconds.
+
+    Attributes:
+        import_stzoo: for `import stzoo`.
+        import_torch: for `import torch`.
+        first_forecast: from then to the first answer of `predict` for one clip, including the loading of the model.
+    """
 
     import_stzoo: float
     import_torch: float
@@ -44,13 +50,13 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Memory:
-    """MiB of a process that makes one forecast, at most.
+class PeakMemory:
+    """Peak memory of a process that makes one forecast, in MiB.
 
     Attributes:
-        above: resident, beyond what the process had once torch and stzoo were imported.
-        whole: resident, in all.
-        cuda: allocated by torch on the GPU; None on the CPU.
+        above: resident memory beyond what the process had once torch and stzoo were imported.
+        whole: resident memory in all.
+        cuda: memory that torch allocated on the GPU; None on the CPU.
     """
 
     above: float
@@ -58,19 +64,19 @@ class Memory:
     cuda: float | None
 
 
-def start(setting: Setting) -> Start:
-    """Medians of several fresh processes."""
+def measure_start(setting: Setting) -> StartTimes:
+    """Medians over several fresh processes. Raises `StzooError` if one of them fails."""
     found = [_run(_START.format(setting=_plain(setting))) for _ in range(_STARTS)]
-    return Start(*(statistics.median(column) for column in zip(*found, strict=True)))
+    return StartTimes(*(statistics.median(column) for column in zip(*found, strict=True)))
 
 
-def memory(setting: Setting, steps: int) -> Memory:
-    """Of a fresh process in which one pass of `steps` frames is all that is forecast."""
-    return Memory(**_run(_CALL.format(function="one_pass", setting=_plain(setting), steps=steps)))
+def measure_memory(setting: Setting, steps: int) -> PeakMemory:
+    """Peak memory of a fresh process that makes one pass of `steps` frames. Raises `StzooError` if it fails."""
+    return PeakMemory(**_run(_CALL.format(function="one_pass", setting=_plain(setting), steps=steps)))
 
 
-def stream_memory(setting: Setting, steps: int) -> float:
-    """MiB, the peak in all, of a fresh process that streams `steps` frames of one clip."""
+def measure_streaming(setting: Setting, steps: int) -> float:
+    """Peak MiB of a fresh process that streams `steps` frames of one clip. Raises `StzooError` if it fails."""
     return float(_run(_CALL.format(function="streaming", setting=_plain(setting), steps=steps)))
 
 
@@ -81,29 +87,29 @@ def _plain(setting: Setting) -> str:
 def _run(code: str) -> Any:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["it was ended, perhaps for lack of memory"])[-1]
+        last = (done.stderr.strip().splitlines() or ["it was ended from outside, perhaps for lack of memory"])[-1]
         raise StzooError(f"a fresh process that makes one forecast failed with code {done.returncode}: {last}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def first_forecast(values: dict[str, Any]) -> None:
-    """In the fresh process: load, and forecast one clip of NumPy frames."""
+    """In the fresh process: load the model, and forecast one clip of NumPy frames."""
     setting = _here(values)
     from stzoo.frames.values import noise
 
-    model = opened(setting)
+    model = load_for(setting)
     model.predict(noise(model.spec, 1).numpy())
 
 
 def one_pass(values: dict[str, Any], steps: int) -> dict[str, float | None]:
-    """In the fresh process: the fields of `Memory`."""
+    """In the fresh process: make one pass. Returns the fields of `PeakMemory`."""
     import torch
 
-    import stzoo.forecaster  # noqa: F401  (what `opened` will need is no part of what the forecast takes)
+    import stzoo.forecaster  # noqa: F401  (imported first, so that it does not count as memory of the forecast)
     from stzoo.frames.values import noise, normalise
 
     before, setting = _resident("VmRSS"), _here(values)
-    model = opened(setting)
+    model = load_for(setting)
     past = normalise(noise(model.spec, setting.batch).to(setting.device), model.spec)
     for _ in model.engine.unroll(past, steps):
         pass
@@ -113,10 +119,10 @@ def one_pass(values: dict[str, Any], steps: int) -> dict[str, float | None]:
 
 
 def streaming(values: dict[str, Any], steps: int) -> float:
-    """In the fresh process: peak MiB."""
+    """In the fresh process: stream `steps` frames of one clip. Returns the peak memory in MiB."""
     from stzoo.frames.values import noise
 
-    model = opened(_here(values))
+    model = load_for(_here(values))
     for _ in model.stream(noise(model.spec, 1), steps):
         pass
     return _resident("VmHWM")
@@ -131,9 +137,10 @@ def _here(values: dict[str, Any]) -> Setting:
 
 
 def _resident(line: str) -> float:
-    """MiB of this process: now (VmRSS), or at most until now (VmHWM). Without /proc, the latter for both.
+    """Resident memory of this process in MiB: now ("VmRSS"), or its peak until now ("VmHWM").
 
-    /proc comes first because Linux lets a child's ru_maxrss begin at its parent's.
+    Where there is no /proc, both are the peak. /proc comes first because on Linux a child's ru_maxrss begins at that of
+    its parent.
     """
     try:
         status = Path("/proc/self/status").read_text("utf-8")

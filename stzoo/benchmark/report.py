@@ -1,4 +1,4 @@
-"""What `stzoo benchmark` found: the fields are the keys of its JSON."""
+"""What `stzoo benchmark` found. The fields are the keys of its JSON."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """Where it was measured, and the best that this machine did meanwhile, with the same threads.
+    """Where it was measured, and the best that this machine did meanwhile, with the same number of threads.
 
     Attributes:
-        processor: its name, of the GPU where that was used.
+        processor: the name of the processor, or of the GPU if that was used.
         device: "cpu" or "cuda".
-        threads: of torch.
+        threads: threads of torch.
         system, python, torch, stzoo: versions.
-        peak_tflops: of the fastest matrix product of a few sizes, by precision. peak_size: of its square matrices.
-        copy_gb_per_second: bytes read and written by a large copy.
+        peak_tflops: TFLOP/s of the fastest matrix product of a few sizes, by precision.
+        peak_size: rows of the square matrices of that product, by precision.
+        copy_gb_per_second: GB/s of a large copy, where bytes read and bytes written both count.
     """
 
     processor: str
@@ -32,15 +33,17 @@ class Machine:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plain:
-    """The plain float32 module with the same weights on the same clips, its passes in turns with the model's.
+class PlainFigures:
+    """The plain float32 module with the same weights on the same clips, timed in turns with the model.
 
     Attributes:
-        ratio_median, ratio_p10, ratio_p90: of plain / model, pass by pass: how many times as fast the model is.
-        difference: the largest of abs(model - plain), of the largest of abs(plain), on noise; None if not finite.
-        difference_rms: of model - plain, of that of plain; None if not finite.
+        ratio_median, ratio_p10, ratio_p90: median, 10th and 90th percentile of the time of a plain pass divided by that
+            of a neighbouring pass of the model: how many times as fast the model is.
+        difference: the largest abs(model - plain) divided by the largest abs(plain), of forecasts from noise; None if
+            it is not finite.
+        difference_rms: the root mean square of model - plain, divided by that of plain; None if it is not finite.
         latency_median_ms, latency_p90_ms, clips_per_second, achieved_tflops, peak_share, bytes_per_pass, intensity:
-            as in `Report`; the share is of the float32 peak.
+            as in `BenchmarkReport`; the share is of the float32 peak.
     """
 
     ratio_median: float
@@ -58,33 +61,43 @@ class Plain:
 
     @property
     def differs(self) -> str:
-        """By how much, in words."""
+        """By how much the answers differ, in words."""
         if self.difference is None or self.difference_rms is None:
             return "no finite number"
         return f"{self.difference:.1e} of the largest value; RMS {self.difference_rms:.1e} of theirs"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
-    """Figures of this machine, as it was during the run.
+class BenchmarkReport:
+    """Figures of a model on this machine, as both were during the run.
 
     Attributes:
-        model: the source that was opened. trained: False for random weights. parameters: of the module.
-        precision: "float32" or "bfloat16"; what "auto" stood for.
-        batch, frames_in, steps: clips in one pass, frames of each that are read, and that are forecast.
-        passes: that were timed.
-        latency_median_ms, latency_p90_ms: of one pass, normalised tensors in, frames out.
-        graph_latency_median_ms: of the same pass as a CUDA graph, where it can be captured and is faster.
+        model: the source that was opened.
+        trained: False for random weights.
+        parameters: how many parameters the module has.
+        precision: "float32" or "bfloat16", also where "auto" was asked for.
+        batch: clips in one pass.
+        frames_in, steps: frames of each clip that are read, and that are forecast.
+        passes: how many passes were timed.
+        latency_median_ms, latency_p90_ms: milliseconds of one pass, from normalised tensors to frames: the median and
+            the 90th percentile.
+        graph_latency_median_ms: of the same pass as a CUDA graph; None if it cannot be captured or is no faster.
         clips_per_second: batch / median latency.
         macs_per_clip: multiply-accumulates in convolutions and matrix products of the plain module.
-        achieved_tflops: 2 * macs_per_clip * clips_per_second. peak_share: of the measured peak in that precision.
-        bytes_per_pass: at least: weights and clips read once, frames written once. intensity: FLOP per such byte.
-        memory_above_import_mib, memory_mib: peak resident memory of a fresh process that makes one pass, beyond what
-            it had after importing torch and stzoo, and in all. cuda_memory_mib: torch's peak on the GPU.
-        import_stzoo_ms, import_torch_ms: of the bare imports. first_forecast_ms: from there to the first answer.
-        stream_20_mib, stream_1000_mib: peak resident memory of processes that stream so many frames, with `--stream`.
-        plain: with `--against plain`.
-        command: what prints the same figures again.
+        achieved_tflops: 2 * macs_per_clip * clips_per_second, in TFLOP/s.
+        peak_share: achieved_tflops divided by the measured peak in that precision.
+        bytes_per_pass: bytes that a pass moves at least: it reads weights and clips once, and writes frames once.
+        intensity: floating-point operations for each of these bytes.
+        memory_above_import_mib, memory_mib: peak resident memory of a fresh process that makes one pass, in MiB:
+            beyond what it had after importing torch and stzoo, and in all.
+        cuda_memory_mib: torch's peak memory on the GPU, in MiB; None on the CPU.
+        import_stzoo_ms, import_torch_ms: milliseconds of the bare imports in a fresh process.
+        first_forecast_ms: milliseconds from then to the first answer.
+        stream_20_mib, stream_1000_mib: peak resident memory of processes that stream so many frames, in MiB; None
+            without `--stream`.
+        plain: the plain module; None without `--against plain`.
+        machine: where it was measured.
+        command: the command that prints the same figures again.
     """
 
     model: str
@@ -112,7 +125,7 @@ class Report:
     first_forecast_ms: float
     stream_20_mib: float | None
     stream_1000_mib: float | None
-    plain: Plain | None
+    plain: PlainFigures | None
     machine: Machine
     command: str
 

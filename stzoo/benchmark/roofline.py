@@ -1,4 +1,4 @@
-"""A roofline: what the machine can do at each intensity, and where a model is below that. Pillow alone draws it."""
+"""The roofline: what the machine can do at each intensity, and how far below that a model is. Drawn with Pillow."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from PIL import Image, ImageDraw, ImageFont
 
-from stzoo.benchmark.report import Plain, Report
+from stzoo.benchmark.report import BenchmarkReport, PlainFigures
 from stzoo.files import write_atomically
 
 SIZE = (1000, 710)
-_FINE = 3  # drawn so many times larger, then reduced: Pillow's lines have no smooth edges of their own
+_FINE = 3  # drawn so many times larger, then reduced, because Pillow's own lines have no smooth edges
 _PLOT = (92, 116, 970, 546)  # left, top, right, bottom of the axes
 _LEGEND, _ROW = 624, 26  # where the explanations below begin, and how far apart they are
 _RADIUS = 7
 _INK, _PALE, _PALER, _PAPER = "#222222", "#d4d4d4", "#eeeeee", "#ffffff"
-ROOF_COLOURS = {"float32": "#0072b2", "bfloat16": "#d55e00"}
+ROOF_COLOURS = MappingProxyType({"float32": "#0072b2", "bfloat16": "#d55e00"})
 SLOPE_COLOUR, PLAIN_COLOUR = "#777777", "#009e73"
 
 
@@ -33,17 +34,25 @@ class Axis:
     end: float
 
     def pixel(self, value: float) -> float:
-        """Where a positive value is, beyond the ends of the axis as well."""
+        """The pixel of a positive value, which may also lie beyond the ends of the axis."""
         return self.start + (self.end - self.start) * math.log(value / self.low) / math.log(self.high / self.low)
 
     def ticks(self) -> list[float]:
-        """Powers of ten, from end to end."""
+        """The powers of ten from end to end."""
         return [10.0**k for k in range(round(math.log10(self.low)), round(math.log10(self.high)) + 1)]
 
 
 @dataclass(frozen=True)
 class Point:
-    """A measured run: FLOP per byte, TFLOP/s, the precision whose roof is above it, and what explains it."""
+    """A measured run.
+
+    Attributes:
+        intensity: floating-point operations for each byte moved.
+        tflops: what the run reached, in TFLOP/s.
+        precision: the precision whose roof lies above the point.
+        colour: of the point, as Pillow names colours.
+        label: the text that explains the point.
+    """
 
     intensity: float
     tflops: float
@@ -52,8 +61,8 @@ class Point:
     label: str
 
 
-def points(report: Report) -> list[Point]:
-    """The model and, where it was measured, the plain module."""
+def points(report: BenchmarkReport) -> list[Point]:
+    """The point of the model and, if it was measured, that of the plain module."""
     colour = ROOF_COLOURS[report.precision]
     label = f"this model in {report.precision}: {_reached(report)}"
     found = [Point(report.intensity, report.achieved_tflops, report.precision, colour, label)]
@@ -63,8 +72,8 @@ def points(report: Report) -> list[Point]:
     return found
 
 
-def axes(report: Report) -> tuple[Axis, Axis]:
-    """FLOP per byte to the right, TFLOP/s upwards: whole decades that hold the points and where each roof bends."""
+def axes(report: BenchmarkReport) -> tuple[Axis, Axis]:
+    """FLOP per byte to the right, TFLOP/s upwards: whole decades that hold all points and the bend of each roof."""
     slope = report.machine.copy_gb_per_second / 1e3
     peaks = report.machine.peak_tflops.values()
     measured = points(report)
@@ -75,8 +84,8 @@ def axes(report: Report) -> tuple[Axis, Axis]:
     return x, Axis(_decade(lowest, math.floor), _decade(max(peaks) * 1.5, math.ceil), bottom, top)
 
 
-def roofline(report: Report) -> Image.Image:
-    """The picture, `SIZE` pixels of RGB."""
+def roofline(report: BenchmarkReport) -> Image.Image:
+    """The picture: RGB, `SIZE` pixels wide and high."""
     x, y = axes(report)
     sheet = Image.new("RGB", (SIZE[0] * _FINE, SIZE[1] * _FINE), _PAPER)
     pen = _Pen(ImageDraw.Draw(sheet))
@@ -92,15 +101,15 @@ def roofline(report: Report) -> Image.Image:
     return sheet.resize(SIZE, Image.Resampling.LANCZOS)
 
 
-def write_roofline(path: Path, report: Report) -> None:
-    """A PNG at `path`, whole or not at all."""
+def write_roofline(path: Path, report: BenchmarkReport) -> None:
+    """Write the picture as a PNG at `path`, whole or not at all."""
     content = io.BytesIO()
     roofline(report).save(content, "PNG", optimize=True)
     write_atomically(path, content.getvalue())
 
 
-def _frame(pen: _Pen, report: Report, x: Axis, y: Axis) -> None:
-    """Title, grid and the names of the axes."""
+def _frame(pen: _Pen, report: BenchmarkReport, x: Axis, y: Axis) -> None:
+    """Draw the title, the grid and the names of the axes."""
     m = report.machine
     clips = f"{report.batch} clip{'s' if report.batch > 1 else ''} a pass"
     pen.text((24, 22), f"{_name(report)}: {report.frames_in} frames to {report.steps}, {clips}", _INK, 22, "lt")
@@ -123,8 +132,8 @@ def _frame(pen: _Pen, report: Report, x: Axis, y: Axis) -> None:
     pen.text(((x.start + x.end) / 2, y.start + 40), below, _INK, 14, "mt")
 
 
-def _roofs(pen: _Pen, report: Report, x: Axis, y: Axis) -> None:
-    """The slope of the copy, up to where it meets the plateau of each precision's matrix product."""
+def _roofs(pen: _Pen, report: BenchmarkReport, x: Axis, y: Axis) -> None:
+    """Draw the slope of the copy, up to where it meets the plateau of each precision's matrix product."""
     m = report.machine
     slope = m.copy_gb_per_second / 1e3
     lines = []
@@ -141,13 +150,13 @@ def _roofs(pen: _Pen, report: Report, x: Axis, y: Axis) -> None:
         pen.text((place[0] + 36, place[1]), words, _INK, 15, "lm")
 
 
-def _roof(report: Report, point: Point) -> float:
-    """TFLOP/s that the machine could do at a point's intensity."""
+def _roof(report: BenchmarkReport, point: Point) -> float:
+    """The TFLOP/s that the machine could reach at a point's intensity."""
     return min(report.machine.peak_tflops[point.precision], report.machine.copy_gb_per_second / 1e3 * point.intensity)
 
 
-def _name(report: Report) -> str:
-    """The model; of a long path its end."""
+def _name(report: BenchmarkReport) -> str:
+    """The name of the model; only the end of a long path."""
     return report.model if len(report.model) <= 60 else f"...{report.model[-57:]}"
 
 
@@ -155,7 +164,7 @@ def _decade(value: float, rounded: Callable[[float], int]) -> float:
     return 10.0 ** rounded(math.log10(value))
 
 
-def _reached(run: Report | Plain) -> str:
+def _reached(run: BenchmarkReport | PlainFigures) -> str:
     return f"{_figure(run.achieved_tflops)}, {run.peak_share:.0%} of the peak"
 
 
@@ -165,7 +174,7 @@ def _figure(tflops: float) -> str:
 
 @dataclass(frozen=True)
 class _Pen:
-    """Draws on the fine sheet; places and sizes are those of the picture."""
+    """Draws on the enlarged sheet. Places and sizes are given in pixels of the finished picture."""
 
     sheet: ImageDraw.ImageDraw
 

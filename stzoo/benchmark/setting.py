@@ -1,4 +1,4 @@
-"""What `stzoo benchmark` measures: which model, on what, how often. Imports no torch."""
+"""What `stzoo benchmark` measures: which model, on which clips and device, how often. Imports no torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stzoo.errors import NotPublishedError, SpecError
-from stzoo.machine import DEVICES, PRECISION_CHOICES
+from stzoo.machine import DEVICES, check_device, check_precision
 
 if TYPE_CHECKING:
     from stzoo.forecaster import Forecaster
@@ -15,21 +15,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """Checked when it is made.
+    """What is measured. It is checked when it is made.
 
     Attributes:
         source: whatever `stzoo.load` opens; a catalogue entry without weights gets random ones.
-        precision: that the model runs in; "auto" is bfloat16 where the machine multiplies in it natively.
+        precision: the number format in which the model computes: "float32", "bfloat16", or "auto", which is bfloat16
+            where the machine multiplies in it natively.
         batch: clips in one pass.
-        steps: frames that one pass forecasts; None: the spec's `frames_out`.
-        device: that it runs on.
-        threads: of torch; None: as many as torch takes by itself.
-        against_plain: time the plain float32 module, too, in turns with the model.
-        repeats: passes that are timed; None: up to 100, as many as fit into 15 s, and no less than 5.
-        stream: measure the memory of streaming 20 and 1,000 frames, too.
+        steps: frames that one pass forecasts; None for the spec's `frames_out`.
+        device: where the model runs, "cpu" or "cuda".
+        threads: threads of torch; None for as many as torch takes by itself.
+        against_plain: also time the plain float32 module, in turns with the model.
+        repeats: how many passes are timed; None for as many as fit into 15 s, at least 5 and at most 100.
+        stream: also measure the memory of streaming 20 and 1,000 frames.
 
     Raises:
-        SpecError: a number below 1, no such precision or device, or a GPU that is not there.
+        SpecError: a number is below 1, the precision or the device is unknown, or there is no GPU.
     """
 
     source: str
@@ -47,18 +48,15 @@ class Setting:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise SpecError(f"--{name} is {value}; it must be at least 1")
-        for name, known in (("precision", PRECISION_CHOICES), ("device", DEVICES)):
-            if getattr(self, name) not in known:
-                raise SpecError(f"--{name} is {getattr(self, name)!r}; it may be {' or '.join(known)}")
-        if self.device == "cuda":
-            import torch
-
-            if not torch.cuda.is_available():
-                raise SpecError("--device is cuda; this machine, or this build of torch, has none")
+        check_precision(self.precision)
+        if self.device not in DEVICES:
+            raise SpecError(f"--device is {self.device!r}; it may be {' or '.join(DEVICES)}")
+        if self.device != "cpu":  # which is always there, and needs no torch to be checked
+            check_device(self.device)
 
     @property
     def command(self) -> str:
-        """What measures just this again; another machine may take "auto" and no number of threads otherwise."""
+        """The command that measures the same again, where "auto" and the default number of threads mean the same."""
         words = ["stzoo", "benchmark", self.source]
         for name, default in (("precision", "float32"), ("device", "cpu")):
             words += [] if getattr(self, name) == default else [f"--{name}", getattr(self, name)]
@@ -70,11 +68,12 @@ class Setting:
         return shlex.join(words)
 
 
-def opened(setting: Setting) -> Forecaster:
-    """The forecaster, with random weights where the catalogue's entry has none.
+def load_for(setting: Setting) -> Forecaster:
+    """The forecaster to measure, with random weights if its catalogue entry has no weights.
 
     Raises:
-        SpecError: it is a codec. UnknownModelError, WeightsError: as `stzoo.load`.
+        SpecError: the source is a codec, which forecasts nothing.
+        UnknownModelError, WeightsError: it cannot be opened, as in `stzoo.load`.
     """
     from stzoo.forecaster import load
 

@@ -1,4 +1,4 @@
-"""Passes that take turns, so that a machine whose speed drifts gives a fair ratio; and what it can do meanwhile."""
+"""Times passes in turns, so that a machine whose speed drifts gives fair ratios, and measures its peak in between."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -15,17 +16,19 @@ from tqdm import tqdm
 Pass = Callable[[], Any]
 
 WARM_UP = 2
-LEAST = 5  # passes of each kind where no number is asked for; of fewer, no median is worth showing
-_MOST, _SECONDS = 100, 15.0  # as many at most, and how long they may take
-_LIMITS_EVERY = 2.0  # seconds between two looks at what the machine can do
-_SIZES = {"cpu": (512, 1024, 2048), "cuda": (2048, 4096, 8192)}  # of square matrices: which is fastest is the machine's
-_COPIED = {"cpu": 1 << 26, "cuda": 1 << 28}  # float32 values: larger than caches are
-_TRIES, _ENOUGH = 3, 0.02  # of each product in a look; fewer where they took so many seconds
-_TOO_LONG = 0.2  # seconds of one product
+LEAST = 5  # passes of each kind if no number is asked for; a median of fewer is not worth showing
+_MOST, _SECONDS = 100, 15.0  # how many passes at most, and how long they may take
+_LIMITS_EVERY = 2.0  # seconds between two measurements of what the machine can do
+_SIZES = MappingProxyType(  # rows of square matrices; which size is fastest depends on the machine
+    {"cpu": (512, 1024, 2048), "cuda": (2048, 4096, 8192)}
+)
+_COPIED = MappingProxyType({"cpu": 1 << 26, "cuda": 1 << 28})  # float32 values: larger than caches are
+_TRIES, _ENOUGH = 3, 0.02  # how often a product is tried in one measurement; no more once that took so many seconds
+_TOO_LONG = 0.2  # seconds: no larger product is tried if it would take longer
 
 
 def timed(run: Pass, device: torch.device) -> tuple[float, Any]:
-    """Seconds that `run` takes, and what it returns. On a GPU the time until its last kernel has ended."""
+    """How many seconds `run` takes, and what it returns. On a GPU the time counts until its last kernel has ended."""
     if device.type == "cuda":
         first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         first.record()
@@ -39,12 +42,12 @@ def timed(run: Pass, device: torch.device) -> tuple[float, Any]:
 
 
 class Limits:
-    """The best of what this machine has done so far.
+    """The best that this machine has done so far.
 
     Attributes:
         peak: TFLOP/s of the fastest matrix product in "float32" and in "bfloat16".
-        size: of its square matrices.
-        bandwidth: GB/s of a large copy, bytes read and bytes written.
+        size: rows of the square matrices of that product.
+        bandwidth: GB/s of the fastest large copy, where bytes read and bytes written both count.
     """
 
     def __init__(self, device: torch.device):
@@ -58,27 +61,27 @@ class Limits:
         self.measure()  # warms up
 
     def measure(self) -> None:
-        """Look again."""
+        """Measure again, and keep what is better than before."""
         for name, products in self._products.items():
             for a, b, out in products:
                 seconds, work = self._fastest(partial(torch.mm, a, b, out=out)), 2 * len(a) ** 3
                 if work / seconds / 1e12 > self.peak[name]:
                     self.peak[name], self.size[name] = work / seconds / 1e12, len(a)
-                if 8 * seconds > _TOO_LONG:  # the next one
+                if 8 * seconds > _TOO_LONG:  # so long would the next one take, of twice as many rows
                     break
         self.bandwidth = max(
             self.bandwidth, 2 * self._copied.nbytes / self._fastest(partial(self._copy.copy_, self._copied)) / 1e9
         )
 
     def _fastest(self, run: Pass) -> float:
-        """Seconds, of a few tries."""
+        """Seconds of the fastest of a few tries."""
         seconds = [timed(run, self._device)[0]]
         while len(seconds) < _TRIES and sum(seconds) < _ENOUGH:
             seconds.append(timed(run, self._device)[0])
         return min(seconds)
 
     def _factors(self, dtype: torch.dtype) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Of each size two factors and room for their product."""
+        """For each size two factors and room for their product, three (size, size) tensors."""
         found = []
         for size in _SIZES[self._device.type]:
             a, b, out = (torch.randn(size, size, device=self._device).to(dtype) for _ in range(3))
@@ -89,13 +92,14 @@ class Limits:
 def take_turns(
     runs: Mapping[str, Pass], limits: Limits, device: torch.device, repeats: int | None, progress: bool
 ) -> dict[str, list[float]]:
-    """Seconds of each run's passes. Round by round each passes once, in one order and then in the other.
+    """Seconds of each run's passes. In every round each run passes once; the order is reversed from round to round.
 
     Args:
-        runs: what is timed, warm already.
-        limits: measured in between.
-        repeats: rounds; None for what the time allows.
-        progress: a bar where it takes longer than a second.
+        runs: what is timed, already warm.
+        limits: what the machine can do, measured in between.
+        device: where the runs compute.
+        repeats: how many rounds; None for as many as the time allows.
+        progress: show a progress bar if it takes longer than a second.
     """
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     names, done, spent, looked = list(runs), 0, 0.0, -math.inf
@@ -114,7 +118,7 @@ def take_turns(
 
 
 def captured(run: Pass) -> Pass | None:
-    """A CUDA graph of one warm pass, whose input and output stay where they are; None where it cannot be captured."""
+    """A CUDA graph of one warm pass, whose input and output stay in place; None if the pass cannot be captured."""
     graph = torch.cuda.CUDAGraph()
     try:
         with torch.cuda.graph(graph):

@@ -1,21 +1,20 @@
-"""Bulk forecasting: every clip of a folder or a table, every start of an archive. See docs/scale.md.
+"""Many forecasts at once: every clip of a folder or a table, or every start of an archive. See docs/scale.md.
 
 >>> from stzoo.scale import forecast_archive
 >>> report = forecast_archive("radar.zarr", "tau-radar", steps=20, out="forecasts")
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stzoo.scale.bulk import Report as Report
-    from stzoo.scale.bulk import forecast_archive as forecast_archive
+    from stzoo.scale.forecast import forecast_archive as forecast_archive
+    from stzoo.scale.report import ArchiveReport as ArchiveReport
 
-__all__ = ["Report", "forecast_archive"]
+__all__ = ["ArchiveReport", "forecast_archive"]
 
 
-def __getattr__(name: str) -> Any:  # imported when first used: the options of the command line live here, too
+def __getattr__(name: str) -> Any:  # imported when first used: the command line takes its defaults from this room
     if name not in __all__:
         raise AttributeError(f"module 'stzoo.scale' has no attribute {name!r}")
-    from stzoo.scale import bulk
-
-    return getattr(bulk, name)
+    return getattr(import_module(f"stzoo.scale.{'forecast' if name == 'forecast_archive' else 'report'}"), name)

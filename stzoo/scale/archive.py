@@ -1,4 +1,4 @@
-"""An archive with a time dimension: its windows, and the Zarr store that takes a forecast from the end of each."""
+"""An archive with a time dimension: its windows, and the Zarr store that holds the forecast from the end of each."""
 
 from __future__ import annotations
 
@@ -15,42 +15,81 @@ import numpy as np
 
 from stzoo.errors import DataError, FramesError
 from stzoo.files import replacing
+from stzoo.forecaster import Forecaster
 from stzoo.frames.arrays import Source, Wanted, read_array
-from stzoo.frames.dataarray import axes_of
+from stzoo.frames.dataarray import axes_of, opened
 from stzoo.frames.fields import MAX_CHUNK
+from stzoo.models import stride_of
+from stzoo.scale.plan import ForecastOptions
 from stzoo.spec import ModelSpec
 
 if TYPE_CHECKING:
     import xarray as xr
 
-_CHUNK = 2**24  # values, or of one step where a unit has more
-_OWN = ("step", "lead_time")
+_CHUNK = 2**24  # values in a chunk of the store; more only where one step of a unit has more
+_PROBES = 8  # windows that are read before the first forecast
+_OWN = ("step", "lead_time")  # what the store adds to the archive's dimensions and coordinates
 
 
 @dataclass(frozen=True)
-class Windows:
-    """The pasts of an archive: `frames_in` frames, `every` apart, beginning each `stride` frames."""
+class ArchiveWindows:
+    """The windows of an archive: the past frames that each forecast reads.
+
+    Attributes:
+        frames: frames of the archive.
+        frames_in: frames of a window.
+        every: how many frames of the archive lie from one frame of a window to the next.
+        stride: how many frames lie from the start of one window to that of the next.
+    """
 
     frames: int
     frames_in: int
     every: int
     stride: int
 
+    @classmethod
+    def of(cls, field: xr.DataArray, frames_in: int, options: ForecastOptions) -> ArchiveWindows:
+        """Those of an archive for a model that reads `frames_in` frames; none where it has no dimension `time`."""
+        return cls(field.sizes.get("time", 0), frames_in, options.every, options.stride or 1)
+
     @property
     def span(self) -> int:
-        """Frames from the first to the last of one."""
+        """Frames of the archive from the first to the last of a window, both counted."""
         return (self.frames_in - 1) * self.every + 1
 
     def __len__(self) -> int:
         return max(0, (self.frames - self.span) // self.stride + 1)
 
     def ends(self) -> slice:
-        """The last past frame of each: when its forecast is issued."""
+        """The last frame of each window, which is when its forecast is issued."""
         return slice(self.span - 1, None, self.stride)
 
 
-def fingerprint(field: xr.DataArray) -> str:
-    """sha256 of what an archive says of itself: names, sizes, dtype and times. Its values are not read."""
+def check_archive(path: Path, model: Forecaster, options: ForecastOptions) -> tuple[int, str]:
+    """Read a few windows, of which at least one must be sound.
+
+    Returns:
+        How many windows there are, and the archive's fingerprint.
+
+    Raises:
+        DataError: the archive is too short, its times do not rise, or its forecasts cannot be stored.
+        FramesError: it cannot be opened, or none of the windows that were read is sound.
+    """
+    with opened(path) as field:
+        windows = ArchiveWindows.of(field, model.spec.frames_in, options)
+        if not len(windows):
+            raise DataError(f"{path} has {windows.frames} times; a forecast reads {windows.span}, from first to last")
+        check_storable(field, options.unit)
+        tried = []
+        for number in range(0, len(windows), -(-len(windows) // _PROBES)):
+            tried += read_windows(field, range(number, number + 1), windows, model.spec, stride_of(model.module))
+            if not isinstance(tried[-1], FramesError):
+                return len(windows), archive_fingerprint(field)
+    raise FramesError(f"{path}: {tried[0]}")
+
+
+def archive_fingerprint(field: xr.DataArray) -> str:
+    """sha256 of an archive's names, sizes, dtype and times. Its values are not read."""
     said = [str(field.name), [[str(name), size] for name, size in field.sizes.items()], str(field.dtype)]
     digest = hashlib.sha256(repr(said).encode())
     if "time" in field.coords:
@@ -60,10 +99,10 @@ def fingerprint(field: xr.DataArray) -> str:
 
 
 def time_step(field: xr.DataArray) -> Any | None:
-    """The most usual time between neighbouring frames; None where the archive has no times.
+    """The median time between neighbouring frames, in the type of the archive's times; None if it has no times.
 
     Raises:
-        DataError: times that do not rise, or that are none.
+        DataError: the times do not rise, there is only one, or they are not times or numbers.
     """
     if "time" not in field.coords:
         return None
@@ -75,43 +114,47 @@ def time_step(field: xr.DataArray) -> Any | None:
             return step
     except (TypeError, IndexError):  # names of days; a single frame
         pass
-    raise DataError("the archive's times must be at least two, and rise; leave them out: .drop_vars('time')")
+    raise DataError("the archive needs at least two times, and they must rise; or leave them out: .drop_vars('time')")
 
 
 def _is_regular(times: np.ndarray, step: Any) -> bool:
-    """Are neighbours `step` apart? A thousandth is let pass: hours or days of a file come back rounded."""
+    """Are neighbours `step` apart? A thousandth is let pass, because hours or days in a file come back rounded."""
     return bool(np.all(np.abs((times[1:] - times[:-1]) - step) <= step / 1000))
 
 
-def pasts(
-    field: xr.DataArray, unit: range, windows: Windows, spec: ModelSpec, stride: int | None
+def read_windows(
+    field: xr.DataArray, numbers: range, windows: ArchiveWindows, spec: ModelSpec, stride: int | None
 ) -> list[Source | FramesError]:
-    """The windows of those numbers, checked, or why they cannot be read. Where they overlap, the archive is read once.
+    """The windows with these numbers, each checked, or why it cannot be read.
+
+    Where windows overlap, the part of the archive that they cover is read once.
 
     Args:
-        field: the archive.
-        unit: numbers of windows.
-        stride: what height and width must be multiples of; None: they must be the spec's.
+        field: the archive, with the dimension `time` and those of a frame, in any order.
+        numbers: the numbers of the windows.
+        windows: which frames each window has.
+        spec: the spec of the model.
+        stride: what height and width must be multiples of; None: they must be the spec's own.
     """
     axes, step, every = axes_of(field, spec.channels), time_step(field), windows.every
     layout = "".join(axes)
-    first = [number * windows.stride for number in unit]
-    bounds = slice(first[0], first[-1] + windows.span)
-    slab: np.ndarray | None = None
+    starts = [number * windows.stride for number in numbers]
+    bounds = slice(starts[0], starts[-1] + windows.span)
+    shared: np.ndarray | None = None
     if windows.stride < windows.span:
         try:
-            slab = _values(field, axes, bounds)
-        except Exception:  # whatever the library raises on damaged bytes: which windows they lie in is seen below
-            slab = None
+            shared = _values(field, axes, bounds)
+        except Exception:  # whatever the library raises on damaged bytes: the windows that hold them are found below
+            shared = None
 
-    def past(start: int) -> Source | FramesError:
+    def read_window(start: int) -> Source | FramesError:
         which = slice(start, start + windows.span)
         try:
             if step is not None and not _is_regular(field["time"].to_numpy()[which], step):
-                raise FramesError(f"its times are not {_shown(step)} apart, as most of the archive are")
-            if slab is not None:
+                raise FramesError(f"its times are not {_shown(step)} apart, as most of the archive's are")
+            if shared is not None:
                 at = slice(start - bounds.start, start - bounds.start + windows.span, every)
-                frames = slab[(slice(None),) * layout.index("T") + (at,)]
+                frames = shared[(slice(None),) * layout.index("T") + (at,)]
             else:
                 frames = _values(field, axes, slice(which.start, which.stop, every))
             return read_array(frames, Wanted(spec, stride, None, 1), layout)
@@ -120,7 +163,7 @@ def pasts(
         except Exception as error:
             return FramesError(f"the values cannot be read: {error}")
 
-    return [past(start) for start in first]
+    return [read_window(start) for start in starts]
 
 
 def _values(field: xr.DataArray, axes: dict[str, Hashable], which: slice) -> np.ndarray:
@@ -131,26 +174,47 @@ def _shown(step: Any) -> str:
     return str(step.astype("timedelta64[s]").item() if isinstance(step, np.timedelta64) else step)
 
 
-def names_of(field: xr.DataArray, unit: range, windows: Windows) -> list[str]:
-    """When each forecast of a unit is issued, or without times, the number of its last past frame."""
-    ends = range(windows.frames)[windows.ends()][unit.start : unit.stop]
+def names_of(field: xr.DataArray, numbers: range, windows: ArchiveWindows) -> list[str]:
+    """When each of these forecasts is issued; the number of its last past frame if the archive has no times."""
+    ends = range(windows.frames)[windows.ends()][numbers.start : numbers.stop]
     if "time" not in field.coords:
         return [f"frame {end}" for end in ends]
     times = field["time"].to_numpy()[list(ends)]
     return [str(np.datetime_as_string(t, unit="s") if times.dtype.kind == "M" else t) for t in times]
 
 
-def create_store(path: Path, field: xr.DataArray, windows: Windows, steps: int, unit: int) -> None:
-    """An empty store, whole or not at all: (time, step, the archive's other dimensions), one unit a chunk of time.
+def create_store(path: Path, field: xr.DataArray, windows: ArchiveWindows, steps: int, unit: int) -> None:
+    """Write an empty store, whole or not at all. Workers fill it, each its own chunks of time.
+
+    Its array has the dimensions time (one for each window), step (1 to `steps`), and the archive's others in their
+    order, and the archive's name, dtype and attributes. A chunk holds `unit` forecasts.
 
     Raises:
-        DataError: the archive has a dimension of a name that is needed, or a unit of it is too much for one chunk.
+        DataError: the archive has a dimension whose name the store needs, or a unit of it is too large for one chunk.
     """
     check_storable(field, unit)
     import xarray as xr
     import zarr
 
-    rest = [name for name in field.dims if name != "time"]
+    sizes = [size for name, size in field.sizes.items() if name != "time"]
+    at_once = max(1, min(steps, _CHUNK // (unit * math.prod(sizes))))
+    dtype = field.dtype.newbyteorder("=")
+    with replacing(path) as partial:
+        coordinates = xr.Dataset(coords=_coordinates(field, windows, steps))
+        coordinates.to_zarr(partial, consolidated=False, zarr_format=3)
+        array = zarr.open_group(partial, mode="r+").create_array(
+            str(field.name),
+            shape=(len(windows), steps, *sizes),
+            chunks=(unit, at_once, *sizes),
+            dtype=dtype,
+            fill_value=np.nan if dtype.kind == "f" else 0,
+            dimension_names=["time", "step", *(str(name) for name in field.dims if name != "time")],
+        )
+        array.attrs.update(_plain(field.attrs))
+
+
+def _coordinates(field: xr.DataArray, windows: ArchiveWindows, steps: int) -> dict[Hashable, Any]:
+    """The archive's own coordinates without those along time, then `step`, `time` and `lead_time`."""
     kept = {name: c.drop_encoding() for name, c in field.coords.items() if "time" not in c.dims and name not in _OWN}
     coordinates: dict[Hashable, Any] = {
         name: c.astype(object) if c.dtype.kind == "U" else c  # of the two sorts of text, the one that Zarr specifies
@@ -165,31 +229,18 @@ def create_store(path: Path, field: xr.DataArray, windows: Windows, steps: int, 
         lead = [k * windows.every * step for k in range(1, steps + 1)]
         about = {"standard_name": "forecast_period", "long_name": "time from the last past frame"}
         coordinates["lead_time"] = ("step", np.array(lead, _lead_dtype(step)), about)
-    frame = math.prod(field.sizes[name] for name in rest)
-    at_once = max(1, min(steps, _CHUNK // (unit * frame)))
-    dtype = field.dtype.newbyteorder("=")
-    with replacing(path) as partial:
-        xr.Dataset(coords=coordinates).to_zarr(partial, consolidated=False, zarr_format=3)
-        array = zarr.open_group(partial, mode="r+").create_array(
-            str(field.name),
-            shape=(len(windows), steps, *(field.sizes[name] for name in rest)),
-            chunks=(unit, at_once, *(field.sizes[name] for name in rest)),
-            dtype=dtype,
-            fill_value=np.nan if dtype.kind == "f" else 0,
-            dimension_names=["time", "step", *map(str, rest)],
-        )
-        array.attrs.update(_plain(field.attrs))
+    return coordinates
 
 
 def check_storable(field: xr.DataArray, unit: int) -> None:
-    """Raises `DataError` as `create_store` does."""
+    """Raises `DataError` in the cases of `create_store`."""
     taken = [str(name) for name in field.dims if name in _OWN]
     if taken:
-        raise DataError(f"the archive has a dimension {taken[0]}, which forecasts need for their own; rename it")
+        raise DataError(f"the archive has a dimension {taken[0]}, a name that the forecasts need; rename it")
     frame = math.prod(size for name, size in field.sizes.items() if name != "time")
     if unit * frame > MAX_CHUNK:
         raise DataError(
-            f"{unit} frames of the archive are {unit * frame:,} values, and one part of a store may have "
+            f"{unit} frames of the archive have {unit * frame:,} values, and one chunk of a store may have "
             f"{MAX_CHUNK:,}; choose a --unit of at most {MAX_CHUNK // frame}"
         )
 
@@ -199,7 +250,7 @@ def _lead_dtype(step: Any) -> Any:
 
 
 def _plain(attributes: dict[Hashable, Any]) -> dict[str, Any]:
-    """As JSON knows them."""
+    """The attributes as JSON holds them: arrays as lists, and whatever else JSON does not know as text."""
 
     def plain(value: Any) -> Any:
         return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 
 from stzoo.errors import StzooError
 
 
 def run_forecast_archive(arguments: argparse.Namespace) -> None:
     """Forecast and print the report. Raises `StzooError` where not one forecast could be made."""
-    from stzoo.scale.bulk import forecast_archive
-    from stzoo.scale.running import has_ray
+    from stzoo.scale.forecast import forecast_archive
 
-    if not arguments.in_process and arguments.workers is None and not has_ray():
-        print('Ray is not installed (pip install "stzoo[scale]"): one unit after the other', file=sys.stderr)
     report = forecast_archive(
         arguments.source,
         arguments.model,

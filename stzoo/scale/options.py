@@ -7,8 +7,7 @@ from pathlib import Path
 
 from stzoo.data.options import add_precision
 from stzoo.machine import DEVICES
-
-UNIT = 16
+from stzoo.scale.plan import UNIT
 
 
 def add_forecast_archive(parser: argparse.ArgumentParser) -> None:

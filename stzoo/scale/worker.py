@@ -1,10 +1,11 @@
-"""One unit: read its clips or windows, forecast those of one size together, write, mark."""
+"""One unit: read its clips or windows, forecast those of one size together, write the forecasts, mark the unit."""
 
 from __future__ import annotations
 
 import errno
 import json
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,53 +15,71 @@ import torch
 
 from stzoo import frames as frames_room
 from stzoo import hub
-from stzoo.errors import FramesError, IntegrityError, MissingExtraError, StzooError
+from stzoo.errors import FramesError, IntegrityError, StzooError
 from stzoo.forecaster import Forecaster
 from stzoo.forecaster import opened as open_forecaster
 from stzoo.frames.arrays import Source
 from stzoo.frames.dataarray import axes_of, opened
 from stzoo.models import stride_of
-from stzoo.scale.archive import Windows, names_of, pasts
-from stzoo.scale.plan import Plan, RunFolder
-from stzoo.scale.sources import line_ends, place_of, read_list
+from stzoo.scale.archive import ArchiveWindows, names_of, read_windows
+from stzoo.scale.clips import line_ends, place_of, read_clip, read_clip_list
+from stzoo.scale.folder import ArchiveFolder
+from stzoo.scale.plan import Plan
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker is told. Paths mean the same to all of them.
+    """What a worker is told. Its paths are absolute, so that they mean the same to every worker.
 
     Attributes:
-        source, folder, plan: from where, to where, and what.
-        model: what the driver found.
-        model_name: how it was asked for.
+        source: what is forecast.
+        folder: where the forecasts go.
+        plan: what decides their bytes.
+        model: the model's files, as the process that began the run found them.
+        model_name: how the model was asked for.
     """
 
     source: Path
-    folder: RunFolder
+    folder: ArchiveFolder
     plan: Plan
     model: hub.Resolved
     model_name: str
 
 
-class Unit(Protocol):
-    """Forecasts of one kind of source."""
+class UnitForecaster(Protocol):
+    """Makes the forecasts of one kind of source."""
 
     def forecast(self, numbers: range) -> list[tuple[str, int, FramesError]]:
-        """Write the forecasts of those items; name, number and reason of each that has none."""
+        """Write the forecasts of those items. Returns name, number and reason of each item that has no forecast."""
+
+
+def work_here(job: Job, units: list[int]) -> Iterator[tuple[int, int]]:
+    """Make units in this process, one after the other. Yields each unit, and how many of its items failed.
+
+    Raises:
+        StzooError: as `Worker.do`.
+    """
+    threads = torch.get_num_threads()
+    try:
+        worker = Worker(job)
+        for unit in units:
+            yield unit, worker.do(unit)
+    finally:
+        torch.set_num_threads(threads)
 
 
 class Worker:
-    """Does units, with a model that is loaded once, at the first."""
+    """Makes units, with a model that is loaded once, before the first of them."""
 
     def __init__(self, job: Job):
         self._job = job
-        self._unit: Unit | None = None
+        self._forecaster: UnitForecaster | None = None
 
     def do(self, unit: int) -> int:
-        """How many items of the unit failed. One that is finished already is left alone.
+        """Make a unit, unless it is finished already. Returns how many of its items failed.
 
         Raises:
-            StzooError: nobody can go on: the model failed, or nothing can be written.
+            StzooError: no worker can go on, because the model failed or nothing can be written.
         """
         job = self._job
         failed = job.folder.failed(unit)
@@ -68,8 +87,8 @@ class Worker:
             return failed
         numbers = job.plan.numbers(unit)
         try:
-            self._unit = self._unit or _unit_of(job)
-            failures = self._unit.forecast(numbers)
+            self._forecaster = self._forecaster or _forecaster_of(job)
+            failures = self._forecaster.forecast(numbers)
             lines = [json.dumps({"item": name, "index": i, "error": str(error)}) for name, i, error in failures]
             job.folder.mark(unit, lines)
         except StzooError:
@@ -81,67 +100,67 @@ class Worker:
         except Exception as error:
             what = f"{type(error).__name__}: {error}".splitlines()[0]
             raise StzooError(
-                f"forecasting items {numbers.start} to {numbers[-1]} failed: {what}; where memory was short, begin "
-                "anew with a smaller --unit; else the same command goes on"
+                f"forecasting items {numbers.start} to {numbers[-1]} failed: {what}; if memory was short, begin anew "
+                "with a smaller --unit; otherwise the same command goes on"
             ) from error
         return len(lines)
 
 
 def open_model(job: Job) -> Forecaster:
-    """The very model of the plan, from the file that the driver found or, where that is not here, by its name.
+    """The very model of the plan: from the files of the job or, if they are not on this machine, by its name.
 
     Raises:
-        IntegrityError: it is another file here.
+        IntegrityError: the file on this machine is another one.
     """
     plan, found = job.plan, job.model
     if not found.path.is_file() or (found.codec is not None and not found.codec.is_file()):
         found = hub.resolve(job.model_name, progress=False)
     here = hub.file_sha256(found.path), None if found.codec is None else hub.file_sha256(found.codec)
     if here != (plan.model_sha256, plan.codec_sha256):
-        raise IntegrityError(f"{found.path} has sha256 {here[0]}, expected {plan.model_sha256}: another model")
+        raise IntegrityError(f"{found.path} has sha256 {here[0]}, expected {plan.model_sha256}: it is another model")
     found = replace(found, sha256=here[0])
-    return open_forecaster(found, job.model_name, precision=plan.precision).to(plan.device)
+    return open_forecaster(found, job.model_name, precision=plan.options.precision).to(plan.options.device)
 
 
-def _unit_of(job: Job) -> Unit:
-    if job.plan.threads is not None:
-        torch.set_num_threads(job.plan.threads)
+def _forecaster_of(job: Job) -> UnitForecaster:
+    if job.plan.options.threads is not None:
+        torch.set_num_threads(job.plan.options.threads)
     model = open_model(job)
-    return ArchiveUnit(job, model) if job.plan.kind == "archive" else ClipsUnit(job, model)
+    return ArchiveForecaster(job, model) if job.plan.kind == "archive" else ClipsForecaster(job, model)
 
 
-class ClipsUnit:
-    """Of clips: one file each."""
+class ClipsForecaster:
+    """Forecasts of clips: one file each."""
 
     def __init__(self, job: Job, model: Forecaster):
         self._job, self._model = job, model
         self._ends = line_ends(job.folder.clips)
 
     def forecast(self, numbers: range) -> list[tuple[str, int, FramesError]]:
-        plan, folder = self._job.plan, self._job.folder
-        clips = dict(zip(numbers, read_list(folder.clips, self._ends, numbers), strict=True))
+        options, folder = self._job.plan.options, self._job.folder
+        clips = dict(zip(numbers, read_clip_list(folder.clips, self._ends, numbers), strict=True))
         read = {
-            i: read_clip(place_of(clip, self._job.source), self._model, plan.every, plan.keep_size)
+            i: read_clip(place_of(clip, self._job.source), self._model, options.every, options.keep_size)
             for i, clip in clips.items()
         }
         errors = {i: past for i, past in read.items() if isinstance(past, FramesError)}
         sources = {i: past for i, past in read.items() if not isinstance(past, FramesError)}
-        for i, future in forecasts(self._model, sources, plan.steps).items():
-            path = folder.forecasts / f"{clips[i].out}.{plan.format}"
+        for i, future in forecast_together(self._model, sources, options.steps).items():
+            path = folder.forecasts / f"{clips[i].out}.{options.format}"
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 frames_room.write(path, future)
             except FramesError as error:
                 errors[i] = error
             except OSError as error:
-                if error.errno != errno.ENAMETOOLONG:  # that one is the clip's
+                if error.errno != errno.ENAMETOOLONG:  # a name that is too long is a fault of this clip alone
                     raise
                 errors[i] = FramesError(f"its forecast cannot be written: {error}")
         return [(clips[i].name, i, error) for i, error in sorted(errors.items())]
 
 
-class ArchiveUnit:
-    """Of an archive: a chunk of the store along time."""
+class ArchiveForecaster:
+    """Forecasts of an archive: a unit is a chunk of the store along time."""
 
     def __init__(self, job: Job, model: Forecaster):
         self._job, self._model = job, model
@@ -149,10 +168,10 @@ class ArchiveUnit:
     def forecast(self, numbers: range) -> list[tuple[str, int, FramesError]]:
         import zarr
 
-        plan, model = self._job.plan, self._model
+        options, model = self._job.plan.options, self._model
         with opened(self._job.source) as field:
-            windows = Windows(field.sizes["time"], model.spec.frames_in, plan.every, plan.stride or 1)
-            read = pasts(field, numbers, windows, model.spec, stride_of(model.module))
+            windows = ArchiveWindows.of(field, model.spec.frames_in, options)
+            read = read_windows(field, numbers, windows, model.spec, stride_of(model.module))
             names = names_of(field, numbers, windows)
             read_as = list(axes_of(field, model.spec.channels).values())
             order = [read_as.index(name) for name in ("time", *(n for n in field.dims if n != "time"))]
@@ -160,31 +179,17 @@ class ArchiveUnit:
         array = zarr.open_array(self._job.folder.store / name, mode="r+")
         values = np.full((len(numbers), *array.shape[1:]), array.fill_value, array.dtype)
         sources = {at: past for at, past in enumerate(read) if not isinstance(past, FramesError)}
-        for at, future in forecasts(model, sources, plan.steps).items():
+        for at, future in forecast_together(model, sources, options.steps).items():
             values[at] = future.transpose(order)
         array[numbers.start : numbers.stop] = values
         return [(names[at], numbers[at], past) for at, past in enumerate(read) if isinstance(past, FramesError)]
 
 
-def read_clip(path: Path, model: Forecaster, every: int, keep_size: bool) -> Source | FramesError:
-    """A clip's last frames, checked; or why they cannot be read, whatever the library that tried calls it.
+def forecast_together(model: Forecaster, sources: dict[int, Source], steps: int) -> dict[int, Any]:
+    """What `Forecaster.rollout` returns for each source, `steps` frames of the source's own kind, by the same keys.
 
-    Raises:
-        MissingExtraError: what reads such a file is not installed. MemoryError.
+    Sources whose past frames (B, T, C, H, W) agree in all but B go through the model together.
     """
-    resize = frames_room.kind_of(path) == "pictures" and not keep_size
-    try:
-        return frames_room.read(path, model.spec, stride_of(model.module), resize=resize, every=every)
-    except FramesError as error:
-        return error
-    except (MissingExtraError, MemoryError):
-        raise
-    except Exception as error:
-        return FramesError(f"{path} cannot be read: {error}")
-
-
-def forecasts(model: Forecaster, sources: dict[int, Source], steps: int) -> dict[int, Any]:
-    """What `Forecaster.rollout` returns for each; those whose frames are of one size go through the model together."""
     alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for i, source in sources.items():
         alike[tuple(source.past.shape[1:])].append(i)

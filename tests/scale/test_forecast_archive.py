@@ -13,8 +13,8 @@ from scale.shared import field
 import stzoo
 from stzoo import cli
 from stzoo.scale import forecast_archive
-from stzoo.scale.running import _share
-from stzoo.scale.sources import Clip, clips_of, line_ends, read_list, survey, write_list
+from stzoo.scale.clips import ListedClip, line_ends, list_clips, read_clip_list, survey, write_clip_list
+from stzoo.scale.ray import _share
 from stzoo.spec import ModelSpec
 
 xr = pytest.importorskip("xarray")
@@ -76,9 +76,9 @@ def test_a_folder_that_is_one_clip_and_clips_of_one_stem(model: Path, clips: Pat
     np.savez(clips / "ONE.npz", np.zeros((4, 16, 16), np.uint8))
     (clips / "gone.avi").symlink_to(clips / "nowhere")
     (clips / "again").symlink_to(clips)  # is not followed without end
-    outs = [clip.out for clip in clips_of(clips, "path")]
+    outs = [clip.out for clip in list_clips(clips, "path")]
     assert len({out.lower() for out in outs}) == len(outs) == 9
-    assert [clip.name for clip in clips_of(clips, "path")] == sorted(clip.name for clip in clips_of(clips, "path"))
+    assert [clip.name for clip in list_clips(clips, "path")] == sorted(clip.name for clip in list_clips(clips, "path"))
 
 
 @pytest.mark.parametrize("column", ["path", "where"])
@@ -195,12 +195,12 @@ def test_workers_share_gpus_where_there_are_fewer() -> None:
 
 
 def test_a_list_is_read_in_parts(tmp_path: Path) -> None:
-    clips = [Clip(f"clip {'ü' * i}\n{i}", f"{i}", i) for i in range(50)]
+    clips = [ListedClip(f"clip {'ü' * i}\n{i}", f"{i}", i) for i in range(50)]
     with (tmp_path / "list").open("wb") as file:
-        write_list(file, clips)
+        write_clip_list(file, clips)
     ends = line_ends(tmp_path / "list")
     for part in (range(3), range(17, 33), range(49, 50)):
-        assert read_list(tmp_path / "list", ends, part) == clips[part.start : part.stop]
+        assert read_clip_list(tmp_path / "list", ends, part) == clips[part.start : part.stop]
     seen = survey(clips)
     assert seen.count == 50
     assert 4 <= len(seen.probes) <= 10
@@ -231,7 +231,7 @@ def test_when_all_fail_the_command_says_so(
     few.mkdir()
     (clips / "one.npy").rename(few / "one.npy")
     command = ["forecast-archive", str(few), "--model", str(model), "--steps", "2", "--out", str(tmp_path / "out")]
-    monkeypatch.setattr("stzoo.scale.bulk._run", _breaking(few / "one.npy"))
+    monkeypatch.setattr("stzoo.scale.forecast._run", _breaking(few / "one.npy"))
     assert cli.main([*command, "--in-process"]) == 2
     assert "not one of 1 forecasts could be made" in capsys.readouterr().err
     assert (tmp_path / "out" / "errors.jsonl").read_text().count("\n") == 1
@@ -239,9 +239,9 @@ def test_when_all_fail_the_command_says_so(
 
 def _breaking(clip: Path) -> Any:
     """The run, before which a clip that was sound when it was looked at is damaged."""
-    from stzoo.scale import bulk
+    from stzoo.scale import forecast
 
-    run = bulk._run
+    run = forecast._run
 
     def broken(*arguments: Any) -> Any:
         clip.write_bytes(b"x" * clip.stat().st_size)

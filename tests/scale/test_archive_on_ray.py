@@ -18,7 +18,7 @@ from scale.shared import field, written
 
 from stzoo.errors import StzooError
 from stzoo.scale import forecast_archive
-from stzoo.scale.plan import RunFolder
+from stzoo.scale.folder import ArchiveFolder
 
 ray = pytest.importorskip("ray", reason="the extra `scale` is not installed")
 psutil = pytest.importorskip("psutil")
@@ -57,14 +57,14 @@ def test_workers_that_are_killed_on_the_way(cluster: str, model: Path, long: Pat
     left: list[int] = []
 
     def kill() -> None:
-        folder = RunFolder(tmp_path / "out")
-        while not (folder.path / "done").is_dir() or not folder.done():
+        folder = ArchiveFolder(tmp_path / "out")
+        while not (folder.path / "done").is_dir() or not folder.finished():
             time.sleep(0.005)
         for process in psutil.Process().children(recursive=True):
             if "MapWorker" in process.name() or "MapWorker" in " ".join(process.cmdline()):
                 process.kill()
                 killed.append(process.pid)
-        left.append(41 - len(folder.done()))
+        left.append(41 - len(folder.finished()))
 
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
@@ -82,10 +82,10 @@ def test_a_unit_that_ends_every_worker_ends_the_run(
     cluster: str, model: Path, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Such as one whose memory is never there: Ray would begin workers for it without end."""
-    out = RunFolder(tmp_path / "out")
+    out = ArchiveFolder(tmp_path / "out")
     forecast_archive(clips, model, 3, out.path, unit=2, threads=1, in_process=True)
     out.marker(1).unlink()
-    monkeypatch.setattr("stzoo.scale.plan.RunFolder.begin", lambda *_: [out.attempt(1) for _ in range(5)])
+    monkeypatch.setattr("stzoo.scale.folder.ArchiveFolder.begin", lambda *_: [out.attempt(1) for _ in range(5)])
     with pytest.raises(StzooError, match=r"unit 1 of .* has ended 5 workers"):
         forecast_archive(clips, model, 3, out.path, unit=2, threads=1)
     assert out.failed(1) is None

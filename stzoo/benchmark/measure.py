@@ -1,4 +1,4 @@
-"""A `Setting` -> its `Report`: fresh processes first, then passes that are timed in turns."""
+"""From a `Setting` to its `BenchmarkReport`: first fresh processes, then passes that are timed in turns."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from torch import Tensor
 from stzoo import __version__
 from stzoo.benchmark import fresh
 from stzoo.benchmark.counting import bytes_moved, macs
-from stzoo.benchmark.report import Machine, Plain, Report
-from stzoo.benchmark.setting import Setting, opened
+from stzoo.benchmark.report import BenchmarkReport, Machine, PlainFigures
+from stzoo.benchmark.setting import Setting, load_for
 from stzoo.benchmark.timing import WARM_UP, Limits, Pass, captured, take_turns
 from stzoo.forecaster import Forecaster
 from stzoo.frames.values import noise, normalise
@@ -27,24 +27,25 @@ from stzoo.machine import Precision
 from stzoo.unroll import unroll
 
 
-def benchmark(setting: Setting, *, progress: bool = False) -> Report:
+def benchmark(setting: Setting, *, progress: bool = False) -> BenchmarkReport:
     """Measure a forecaster on this machine.
 
-    Timed is ``list(model.engine.unroll(past, steps))``: normalised noise in, frames out, after passes that warm up.
+    What is timed is ``list(model.engine.unroll(past, steps))``: normalised noise in, frames out, after a warm-up.
 
     Args:
         setting: what is measured.
-        progress: a bar while passes are timed.
+        progress: show a progress bar while passes are timed.
 
     Raises:
-        SpecError: it is a codec. UnknownModelError, WeightsError: it cannot be opened. StzooError: a fresh process
-            failed, such as for lack of memory.
+        SpecError: the source is a codec, which forecasts nothing.
+        UnknownModelError, WeightsError: the source cannot be opened, as in `stzoo.load`.
+        StzooError: a fresh process failed, for example for lack of memory.
     """
-    model = opened(setting)
+    model = load_for(setting)
     steps = setting.steps or model.spec.frames_out
     with _threads(setting.threads):
-        start, memory = fresh.start(setting), fresh.memory(setting, steps)
-        streams = [fresh.stream_memory(setting, n) for n in (20, 1000)] if setting.stream else [None, None]
+        start, memory = fresh.measure_start(setting), fresh.measure_memory(setting, steps)
+        streams = [fresh.measure_streaming(setting, n) for n in (20, 1000)] if setting.stream else [None, None]
         past = normalise(noise(model.spec, setting.batch).to(setting.device), model.spec)
         runs, answers = _warm(_runs(model, past, steps, setting))
         limits = Limits(past.device)
@@ -58,7 +59,7 @@ def benchmark(setting: Setting, *, progress: bool = False) -> Report:
 
     figures = speed("model", model.engine.precision)
     graph = statistics.median(seconds["graph"]) * 1e3 if "graph" in seconds else math.inf
-    return Report(
+    return BenchmarkReport(
         model=setting.source,
         trained=model.report.sha256 is not None,
         parameters=sum(p.numel() for p in model.module.parameters()),
@@ -85,7 +86,15 @@ def benchmark(setting: Setting, *, progress: bool = False) -> Report:
 
 
 def _speed(seconds: Sequence[float], batch: int, flops: int, moved: int, peak: float) -> dict[str, Any]:
-    """The fields that `Report` and `Plain` share; `flops` and `moved` (bytes) are of a pass, `peak` is in TFLOP/s."""
+    """The fields that `BenchmarkReport` and `PlainFigures` share.
+
+    Args:
+        seconds: of each pass.
+        batch: clips in a pass.
+        flops: floating-point operations of a pass.
+        moved: bytes that a pass moves at least.
+        peak: the machine's peak in TFLOP/s.
+    """
     median = statistics.median(seconds)
     return {
         "latency_median_ms": median * 1e3,
@@ -98,11 +107,19 @@ def _speed(seconds: Sequence[float], batch: int, flops: int, moved: int, peak: f
     }
 
 
-def _beside(seconds: Mapping[str, Sequence[float]], answers: Mapping[str, Tensor], figures: Mapping[str, Any]) -> Plain:
-    """Ratios are those of passes that followed each other: of medians alone, a drift in between would be one."""
+def _beside(
+    seconds: Mapping[str, Sequence[float]], answers: Mapping[str, Tensor], figures: Mapping[str, Any]
+) -> PlainFigures:
+    """The plain module beside the model. Ratios are taken pass by pass, so that a drift of the machine cancels.
+
+    Args:
+        seconds: of the passes of "model" and of "plain".
+        answers: of both, (steps, B, C, H, W).
+        figures: what `_speed` says of the plain module.
+    """
     ratios = [b / a for a, b in zip(seconds["model"], seconds["plain"], strict=True)]
     off, plain = answers["model"] - answers["plain"], answers["plain"]
-    return Plain(
+    return PlainFigures(
         ratio_median=statistics.median(ratios),
         ratio_p10=_quantile(ratios, 0.1),
         ratio_p90=_quantile(ratios, 0.9),
@@ -117,7 +134,7 @@ def _finite(value: Tensor) -> float | None:
 
 
 def _runs(model: Forecaster, past: Tensor, steps: int, setting: Setting) -> dict[str, Pass]:
-    """What takes turns: the model as users run it and, where that is asked for, its plain module."""
+    """What takes turns: the model as users run it and, if that is asked for, its plain module."""
 
     def plain() -> list[Tensor]:
         with torch.no_grad():
@@ -128,7 +145,7 @@ def _runs(model: Forecaster, past: Tensor, steps: int, setting: Setting) -> dict
 
 
 def _warm(runs: dict[str, Pass]) -> tuple[dict[str, Pass], dict[str, Tensor]]:
-    """The runs after a few passes, on a GPU with a captured one beside; and their answers (steps, B, C, H, W)."""
+    """The runs after a few passes, on a GPU with a CUDA graph of the model; and their answers (steps, B, C, H, W)."""
     answers: dict[str, Tensor] = {}
     for name, run in runs.items():
         for _ in range(WARM_UP):
@@ -148,7 +165,7 @@ def _threads(wanted: int | None) -> Iterator[None]:
 
 
 def _quantile(values: Sequence[float], share: float) -> float:
-    """The nearest of the values themselves, by rank."""
+    """The quantile at a share from 0 to 1, which is one of the values: the nearest by rank."""
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
@@ -168,7 +185,7 @@ def _machine(device: str, limits: Limits) -> Machine:
 
 
 def _processor() -> str:
-    """Its name, from where Linux tells it; elsewhere what Python knows."""
+    """The name of the processor: from /proc/cpuinfo on Linux, elsewhere what Python knows of it."""
     try:
         named = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text("utf-8"), re.MULTILINE)
     except OSError:

@@ -1,4 +1,4 @@
-"""Units done in this process, one after the other, or by workers on Ray Data, which schedules and restarts them."""
+"""Workers on Ray Data, which hands units to them and begins lost workers anew; and whether Ray is used at all."""
 
 from __future__ import annotations
 
@@ -12,53 +12,55 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import torch
 
 from stzoo.errors import MissingExtraError, SpecError, StzooError
-from stzoo.scale.forecasting import Job, Worker
+from stzoo.scale.worker import Job, Worker
 
 _STORE = 100 * 2**20  # bytes of Ray's object store: only numbers of units pass through it
-_BLOCKS = 4096  # that units are handed out in, at most: each costs Ray some milliseconds
-_LIVES = 5  # a unit that has ended so many workers would end all
+_BLOCKS = 4096  # into how many blocks units are cut at most: each block costs Ray some milliseconds
+_LIVES = 5  # a unit that has ended so many workers would end every other worker too
 _QUIET = MappingProxyType(
     {
         "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # no environment is built anew for workers: theirs is ours
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # workers use this environment, and none is built for them
         "RAY_BACKEND_LOG_LEVEL": "fatal",  # what ends a run comes back as an exception
     }
 )
 
 
-def has_ray() -> bool:
+def uses_ray(workers: int | None, in_process: bool) -> bool:
+    """Do workers on Ray make the forecasts? They do unless Ray is not installed, or `in_process` asks for none.
+
+    Raises:
+        MissingExtraError: a number of workers is asked for, and Ray is not installed.
+    """
+    if in_process:
+        return False
     try:
         import_module("ray.data")
-    except ImportError:
-        return False
+    except ImportError as error:
+        if workers is None:
+            return False
+        raise MissingExtraError('--workers needs an extra: pip install "stzoo[scale]"; or leave it out') from error
     return True
-
-
-def one_by_one(job: Job, units: list[int]) -> Iterator[tuple[int, int]]:
-    """Unit and how many of its items failed, as each is finished."""
-    threads = torch.get_num_threads()
-    try:
-        worker = Worker(job)
-        for unit in units:
-            yield unit, worker.do(unit)
-    finally:
-        torch.set_num_threads(threads)
 
 
 @contextmanager
 def ray_started(workers: int | None, threads: int, device: str) -> Iterator[int]:
-    """How many workers there is room for: on the Ray that this program has begun, on the cluster that RAY_ADDRESS
-    names, or on one of this machine alone, which ends with the block.
+    """Yields how many workers Ray will run.
+
+    Used is the Ray that this program has started, or the cluster that RAY_ADDRESS names, or a Ray of this machine
+    alone, which ends with the block.
+
+    Args:
+        workers: how many are asked for; None for as many as there is room for.
+        threads: how many CPUs each worker takes.
+        device: "cuda" where each worker also takes a GPU, or its share of one.
 
     Raises:
-        MissingExtraError: Ray is absent.
-        SpecError: less room than `workers` want. StzooError: no such cluster.
+        SpecError: there is no room for so many workers, or there is no GPU.
+        StzooError: there is no cluster at RAY_ADDRESS.
     """
-    if not has_ray():
-        raise MissingExtraError('--workers need an extra: pip install "stzoo[scale]"; or use --in-process')
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     ray = import_module("ray")
@@ -69,11 +71,13 @@ def ray_started(workers: int | None, threads: int, device: str) -> Iterator[int]
         there = ray.cluster_resources()
         room, gpus = int(there.get("CPU", 0)) // threads, int(there.get("GPU", 0))
         if device == "cuda" and not gpus:
-            raise SpecError("--device is cuda; Ray knows of no GPU")
+            raise SpecError("--device is cuda, and Ray knows of no GPU; use --device cpu, or join nodes that have GPUs")
         wanted = workers or (min(room, gpus) if device == "cuda" else room) or 1
         if room < wanted:
             what = "one CPU" if threads == 1 else f"{threads} CPUs"
-            raise SpecError(f"workers wanted: {wanted}, of {what} each; Ray has room for {room}")
+            raise SpecError(
+                f"workers wanted: {wanted}, each with {what}; Ray has room for {room}; lower --workers or --threads"
+            )
         yield wanted
     finally:
         if ours:
@@ -86,7 +90,7 @@ def _start(ray: Any, cpus: int | None) -> None:
     if address:
         host, _, port = address.removeprefix("ray://").rpartition(":")
         try:
-            if port.isdecimal():  # not "auto"
+            if port.isdecimal():  # which is not so for "auto"
                 socket.create_connection((host, int(port)), timeout=10).close()  # Ray itself tries for minutes
             ray.init(address, **quiet)
         except (OSError, ValueError, RuntimeError) as error:
@@ -96,26 +100,29 @@ def _start(ray: Any, cpus: int | None) -> None:
     ray.init("local", num_cpus=number, include_dashboard=False, object_store_memory=_STORE, **quiet)
 
 
-def on_ray(job: Job, units: list[int], workers: int) -> Iterator[tuple[int, int]]:
-    """As `one_by_one`, by so many workers, in the order in which they finish.
+def work_on_ray(job: Job, units: list[int], workers: int) -> Iterator[tuple[int, int]]:
+    """Make units on so many workers. Yields each unit, and how many of its items failed, in the order they finish.
 
     Raises:
-        StzooError: what a worker raised; or a unit ended one worker after the other.
+        StzooError: a worker raised it, or a unit has ended one worker after the other.
     """
+    if not units:
+        return
     ray, data = import_module("ray"), import_module("ray.data")
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     todo = data.from_items([{"unit": unit} for unit in units], override_num_blocks=min(len(units), _BLOCKS))
     todo.context.enable_progress_bars = False
-    done = todo.map_batches(
+    options = job.plan.options
+    made = todo.map_batches(
         _Actor,
         batch_size=1,
         fn_constructor_args=(job,),
         compute=data.ActorPoolStrategy(size=min(workers, len(units))),
-        num_cpus=job.plan.threads,
-        num_gpus=_share(workers, int(ray.cluster_resources().get("GPU", 0))) if job.plan.device == "cuda" else 0,
-    )  # a lost worker is begun anew, and its unit done again, as often as it takes: that is Ray Data's default
+        num_cpus=options.threads,
+        num_gpus=_share(workers, int(ray.cluster_resources().get("GPU", 0))) if options.device == "cuda" else 0,
+    )  # by default Ray Data begins a lost worker anew, and its unit again, as often as it takes
     try:
-        for row in done.iter_rows():
+        for row in made.iter_rows():
             if row["fatal"]:
                 raise StzooError(row["fatal"])
             yield int(row["unit"]), int(row["failed"])
@@ -125,23 +132,24 @@ def on_ray(job: Job, units: list[int], workers: int) -> Iterator[tuple[int, int]
 
 
 def _share(workers: int, gpus: int) -> float:
-    """Of a GPU, for each worker. Where there are more workers than GPUs, some read and write while others forecast."""
+    """How much of a GPU each worker gets. If workers share one, some read and write while another forecasts."""
     return 1 / max(1, -(-workers // max(1, gpus)))
 
 
 class _Actor:
-    """A worker as Ray Data calls it. An error comes back as a word, for Ray would wrap it in pages."""
+    """A worker in the form that Ray Data calls. It returns an error as text, which Ray would wrap in pages."""
 
     def __init__(self, job: Job):
         self._folder, self._worker = job.folder, Worker(job)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The batch holds one unit, (1,) int64. Returns it with `failed`, (1,) int64, and `fatal`, (1,) text."""
         unit, failed, fatal = int(batch["unit"][0]), 0, ""
         try:
             if self._folder.failed(unit) is None and self._folder.attempt(unit) > _LIVES:
                 raise StzooError(
-                    f"unit {unit} of {self._folder.path} has ended {_LIVES} workers, as where memory is short; begin "
-                    "anew with a smaller --unit or fewer --workers"
+                    f"unit {unit} of {self._folder.path} has ended {_LIVES} workers, as happens where memory is short; "
+                    "begin anew with a smaller --unit or fewer --workers"
                 )
             failed = self._worker.do(unit)
         except StzooError as error:

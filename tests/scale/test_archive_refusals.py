@@ -15,7 +15,7 @@ from stzoo import cli
 from stzoo.errors import DataError, FramesError, MissingExtraError, SpecError, StzooError
 from stzoo.forecaster import create
 from stzoo.scale import forecast_archive
-from stzoo.scale.plan import RunFolder
+from stzoo.scale.folder import ArchiveFolder
 from stzoo.spec import ModelSpec
 
 
@@ -102,7 +102,7 @@ WRONG: dict[str, tuple[Callable[[Place], dict[str, Any]], type[Exception], str]]
     "an empty table": (lambda p: {"source": _table(p, path=[])}, DataError, "holds no"),
     "out is in source": (lambda p: {"out": p.clips / "out"}, DataError, "lies in"),
     "out is source": (lambda p: {"out": p.clips}, DataError, "lies in"),
-    "out is a file": (lambda p: {"out": _file(p.out)}, DataError, "is no folder"),
+    "out is a file": (lambda p: {"out": _file(p.out)}, DataError, "is not a folder"),
     "out is in no folder": (lambda p: {"out": p.out / "there"}, DataError, "does not exist"),
     "out holds hidden things": (lambda p: {"out": _made(p.out, **{".git": b"precious"})}, DataError, "holds no run"),
     "out holds other things": (lambda p: {"out": _made(p.out, mine=b"precious")}, DataError, "holds no run"),
@@ -179,15 +179,15 @@ def test_a_fault_of_the_model_or_the_disc_ends_the_run_which_then_goes_on(
         ("stzoo.frames.read", MissingExtraError('pip install "stzoo[video]"'), "stzoo[video]"),
     ):
         with monkeypatch.context() as patch:
-            patch.setattr("stzoo.scale.planning.read_clip", lambda *_: object())  # what is looked at first is sound
+            patch.setattr("stzoo.scale.clips.read_clip", lambda *_: object())  # what is looked at first is sound
             patch.setattr(target, _raising(error))
             assert cli.main(command) == 2
         said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("stzoo: ")]
         assert len(said) == 1
         assert says in said[0]
-    assert not RunFolder(place.out).done()
+    assert not ArchiveFolder(place.out).finished()
     assert cli.main(command) == 0
-    assert sum(RunFolder(place.out).done().values()) == 1
+    assert sum(ArchiveFolder(place.out).finished().values()) == 1
 
 
 def _raising(error: Exception) -> Callable[..., Any]:

@@ -18,8 +18,8 @@ import pytest
 from scale.shared import field, written
 
 from stzoo.errors import DataError
-from stzoo.scale import Report, forecast_archive
-from stzoo.scale.plan import RunFolder
+from stzoo.scale import ArchiveReport, forecast_archive
+from stzoo.scale.folder import ArchiveFolder
 
 xr = pytest.importorskip("xarray")
 
@@ -85,12 +85,12 @@ def _times(folder: Path) -> dict[str, int]:
 @pytest.mark.parametrize(
     ("kind", "target", "call"),
     [
-        ("archive", "stzoo.scale.bulk:create_store", 1),  # the plan is written, and nothing else
-        ("clips", "stzoo.scale.bulk:write_list", 1),
+        ("archive", "stzoo.scale.forecast:create_store", 1),  # the plan is written, and nothing else
+        ("clips", "stzoo.scale.forecast:write_clip_list", 1),
         ("clips", "stzoo.frames:write_array", 6),  # within a unit
-        ("archive", "stzoo.scale.plan:RunFolder.mark", 3),  # a unit's forecasts are there, its marker is not
-        ("clips", "stzoo.scale.plan:RunFolder.mark", 1),
-        ("archive", "stzoo.scale.plan:RunFolder.finish", 1),  # all is done but errors.jsonl
+        ("archive", "stzoo.scale.folder:ArchiveFolder.mark", 3),  # a unit's forecasts are there, its marker is not
+        ("clips", "stzoo.scale.folder:ArchiveFolder.mark", 1),
+        ("archive", "stzoo.scale.folder:ArchiveFolder.finish", 1),  # all is done but errors.jsonl
     ],
 )
 def test_interrupted_where_it_matters(
@@ -99,7 +99,7 @@ def test_interrupted_where_it_matters(
 ) -> None:  # fmt: skip
     source = many if kind == "clips" else archive
 
-    def run(name: str) -> Report:
+    def run(name: str) -> ArchiveReport:
         return forecast_archive(source, model, 3, tmp_path / name, unit=4, threads=1, in_process=True)
 
     whole = run("whole")
@@ -126,7 +126,7 @@ def _interrupting(function: Callable[..., Any], call: int) -> Callable[..., Any]
 
 
 def test_a_unit_without_its_marker_is_made_again(model: Path, many: Path, tmp_path: Path) -> None:
-    def run() -> Report:
+    def run() -> ArchiveReport:
         return forecast_archive(many, model, 3, tmp_path / "out", unit=4, in_process=True)
 
     run()
@@ -136,7 +136,7 @@ def test_a_unit_without_its_marker_is_made_again(model: Path, many: Path, tmp_pa
     with pytest.raises(DataError, match="another source"):
         run()
     (many / "04.npy").write_bytes(b"damaged")
-    RunFolder(tmp_path / "out").marker(1).unlink()
+    ArchiveFolder(tmp_path / "out").marker(1).unlink()
     assert run().earlier == 21
     after = written(tmp_path / "out")
     assert [name for name in after if after[name] != before[name]] == ["forecasts/05.npy"]
