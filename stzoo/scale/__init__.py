@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["Report", "forecast_archive"]
 
 
-def __getattr__(name: str) -> Any:  # imported when first used: the options of the command line live here, too
+def __getattr__(name: str) -> Any:  # imported when first used
     if name not in __all__:
         raise AttributeError(f"module 'stzoo.scale' has no attribute {name!r}")
     from stzoo.scale import bulk

@@ -17,7 +17,6 @@ from stzoo.files import replacing
 from stzoo.frames.dataarray import opened
 from stzoo.scale.archive import Windows, create_store
 from stzoo.scale.forecasting import Job
-from stzoo.scale.options import UNIT
 from stzoo.scale.order import Order
 from stzoo.scale.plan import Plan, RunFolder
 from stzoo.scale.planning import planned
@@ -77,7 +76,7 @@ def forecast_archive(
     column: str | None = None,
     format: str | None = None,
     keep_size: bool = False,
-    unit: int = UNIT,
+    unit: int = 16,
     device: str = "cpu",
     precision: str = "float32",
     threads: int | None = None,
