@@ -6,7 +6,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +17,9 @@ import torch
 from stzoo import catalog
 from stzoo import codec as codec_room
 from stzoo import forecaster as forecaster_room
-from stzoo.catalog import MAX_FILE
+from stzoo.catalog import MAX_FILE, Entry
 from stzoo.codec import Codec, load_codec
-from stzoo.data import ClipSource
+from stzoo.data import DATASETS, ClipSource, Dataset, protocol_name
 from stzoo.errors import TrainingError, WeightsError
 from stzoo.evaluate import CodecReport, Report, evaluate, evaluate_codec, golden, golden_codec
 from stzoo.files import write_atomically
@@ -40,6 +40,34 @@ class Measurement:
     clips: ClipSource
     definition: str
     command: str
+
+
+def measurements_of(
+    entry: Entry, dataset: str, data: Dataset, *, horizons: Sequence[int], every: int = 1, precision: str = "float32"
+) -> list[Measurement]:
+    """The whole test protocol of an entry, once for each horizon; of a codec, which has no horizons, once.
+
+    Args:
+        dataset: the name of `data`, a key of `stzoo.data.DATASETS`.
+        horizons: numbers of frames to forecast; a codec's are not looked at.
+        every: the frames 0, every, 2 * every, ... of the recordings that `data` reads.
+        precision: what the figures will be measured in; like `every` it is named in the commands that repeat them.
+
+    Raises:
+        DataError: `data` has no test part with clips of that length.
+    """
+    spec, codec = entry.spec, entry.kind == "codec"
+    found = []
+    for steps in [1] if codec else horizons:
+        protocol = protocol_name(dataset, spec.frames_in, steps, codec=codec, every=every)
+        command = f"stzoo evaluate {entry.name} --data DIR"
+        command += "" if codec or steps == spec.frames_out else f" --steps {steps}"
+        command += "" if dataset == entry.dataset else f" --dataset {dataset}"
+        command += "" if every == 1 else f" --every {every}"
+        command += "" if precision == "float32" else f" --precision {precision}"
+        clips = data.split("test", spec.frames_in, steps)
+        found.append(Measurement(protocol, clips, DATASETS[dataset].definition, command))
+    return found
 
 
 @contextmanager

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["ArchiveReport", "forecast_archive"]
 
 
-def __getattr__(name: str) -> Any:  # imported when first used: the command line takes its defaults from this room
+def __getattr__(name: str) -> Any:  # imported when first used
     if name not in __all__:
         raise AttributeError(f"module 'stzoo.scale' has no attribute {name!r}")
     return getattr(import_module(f"stzoo.scale.{'forecast' if name == 'forecast_archive' else 'report'}"), name)

@@ -22,7 +22,7 @@ from stzoo.benchmark.counting import bytes_moved
 from stzoo.benchmark.measure import _beside, benchmark
 from stzoo.benchmark.roofline import SIZE
 from stzoo.benchmark.setting import Setting, load_for
-from stzoo.cli import _parser, main
+from stzoo.cli.main import main
 from stzoo.errors import SpecError
 from stzoo.frames.values import noise
 from stzoo.hub.card import count_parameters
@@ -77,8 +77,8 @@ def test_a_report_adds_up(
     assert 0 < r["memory_above_import_mib"] < r["memory_mib"]
     assert min(r["import_stzoo_ms"], r["import_torch_ms"], r["first_forecast_ms"]) > 0
     assert r["graph_latency_median_ms"] is r["cuda_memory_mib"] is r["stream_20_mib"] is None
-    again = vars(_parser().parse_args(shlex.split(r["command"])[1:]))
-    asked = vars(_parser().parse_args([*given, "--against", "plain"]))
+    again = vars(build_parser().parse_args(shlex.split(r["command"])[1:]))
+    asked = vars(build_parser().parse_args([*given, "--against", "plain"]))
     assert {k: v for k, v in again.items() if k != "run"} == {k: v for k, v in asked.items() if k != "run"}
     (tmp_path / "report.json").write_text(json.dumps(r))
     speed = speed_of(replace(stzoo.info("tau-ut"), name=str(saved)), tmp_path / "report.json", "an abacus")
@@ -194,10 +194,10 @@ def test_an_entry_without_weights_gets_random_ones() -> None:
 def test_the_pace_of_reading_is_told_beside_that_of_training(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stzoo.train import commands, pace
+    from stzoo.train import pace
 
     recipe = replace(read_recipe("tau-ut"), batch=2)
-    monkeypatch.setattr(commands, "read_recipe", lambda name: recipe)
+    monkeypatch.setattr("stzoo.train.recipe.read_recipe", lambda name: recipe)
     ticks = iter(x for i in range(99) for x in (i, i + 0.1, i + 0.5))
     monkeypatch.setattr(pace, "time", SimpleNamespace(perf_counter=ticks.__next__))
     for k in range(3):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from stzoo import cli
+from stzoo.cli.main import build_parser as build_parser
 
 REPOSITORY = Path(__file__).parents[2]
 WRITTEN = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]  # by hand, but for the leaderboard
@@ -37,12 +37,6 @@ class Block:
     text: str
     line: int
     marks: dict[str, str]
-
-
-@cache
-def build_parser() -> argparse.ArgumentParser:
-    """The whole command line of stzoo. Only this function knows where that is built."""
-    return cli._parser()
 
 
 @cache

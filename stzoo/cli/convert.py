@@ -1,0 +1,60 @@
+"""`stzoo convert`: a checkpoint that others published, as a folder that stzoo loads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from stzoo import catalog
+from stzoo.cli.shared import Arguments, Commands, add_command
+from stzoo.errors import SpecError
+from stzoo.spec import ModelSpec
+
+
+def register(commands: Commands) -> None:
+    parser = add_command(
+        commands,
+        "convert",
+        _run,
+        help="turn a checkpoint that others published into a folder that stzoo loads",
+        description="Turn a checkpoint that others published into a folder that stzoo.load and --model open.",
+        example="stzoo convert openstl tau.pth --model tau-mmnist-paper --out tau-openstl",
+    )
+    parser.add_argument("origin", choices=["openstl"], help="the project whose code wrote the checkpoint")
+    parser.add_argument(
+        "checkpoint",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="the checkpoint to read, a .pth or .ckpt file of tensors",
+    )
+    parser.add_argument(
+        "--model",
+        required=True,
+        metavar="MODEL",
+        help="the model whose weights the checkpoint holds: a name that 'stzoo list' shows, or a .json file with a "
+        "spec, such as the config.json of a saved model",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
+
+
+def _run(arguments: Arguments) -> None:
+    from stzoo.convert import convert_openstl
+
+    print(convert_openstl(arguments.checkpoint, _spec(arguments.model), arguments.out))
+
+
+def _spec(name: str) -> ModelSpec:
+    """The spec of a catalogue entry, or of a JSON file: the same JSON as an entry's `spec` or a folder's config.json.
+
+    Raises:
+        UnknownModelError: no entry has this name. SpecError: the file is not JSON, or its spec is wrong.
+        OSError: the file cannot be read.
+    """
+    if not name.endswith(".json"):
+        return catalog.info(name).spec
+    try:
+        return ModelSpec.from_dict(json.loads(Path(name).read_text("utf-8")))
+    except SpecError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise SpecError(f"{name} is not JSON: {error}") from error

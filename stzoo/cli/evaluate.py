@@ -1,0 +1,95 @@
+"""`stzoo evaluate`: the figures of a model on the test part of a dataset."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stzoo import catalog
+from stzoo.cli.shared import (
+    MODEL,
+    Arguments,
+    Commands,
+    add_command,
+    add_dataset,
+    add_json,
+    add_precision,
+    chosen_dataset,
+)
+from stzoo.errors import SpecError
+
+# The keys of `stzoo.metrics.DEFINITIONS`, which imports torch.
+_DEFINITIONS = ("stzoo", "stzoo-rain", "simvp-2022")
+
+
+def register(commands: Commands) -> None:
+    parser = add_command(
+        commands,
+        "evaluate",
+        _run,
+        help="measure a model on its test protocol, beside persistence",
+        description="Measure a model on the test part of a dataset. Each figure of a forecaster stands beside that "
+        "of persistence, which repeats the last past frame. Of a codec, the frames that it reconstructs are measured.",
+        example="stzoo evaluate tau-mmnist --mnist DIR",
+    )
+    parser.add_argument("source", metavar="MODEL", help=f"the model to measure: {MODEL}")
+    add_dataset(parser, default="that of the catalogue's entry, and clips if MODEL is not in the catalogue")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        metavar="N",
+        help="number of frames to forecast; beyond those that the model forecasts at once, it continues from its own "
+        "forecasts (default: as many as it forecasts at once)",
+    )
+    parser.add_argument(
+        "--limit",
+        type=int,
+        metavar="N",
+        help="number of sequences to measure; the report says so (default: all)",
+    )
+    parser.add_argument(
+        "--definition",
+        choices=_DEFINITIONS,
+        help="definition of the metrics: stzoo; stzoo-rain, which adds scores of rain events; or simvp-2022, which "
+        "computes them as SimVP's code of 2022 did (default: stzoo-rain for the dataset radar, else stzoo)",
+    )
+    add_precision(parser)
+    parser.add_argument(
+        "--csv", action="store_true", help="print CSV instead of text: one row for each step, for a codec one row"
+    )
+    add_json(parser)
+
+
+def _run(arguments: Arguments) -> None:
+    from stzoo.codec import opened as open_codec
+    from stzoo.data import DATASETS, Part, protocol_name
+    from stzoo.evaluate import evaluate, evaluate_codec
+    from stzoo.forecaster import opened as open_forecaster
+    from stzoo.hub import resolve
+    from stzoo.models import ARCHITECTURES
+
+    found = resolve(arguments.source)
+    codec = found.spec.arch in ARCHITECTURES and ARCHITECTURES[found.spec.arch].kind == "codec"
+    model: Any = (open_codec if codec else open_forecaster)(found, arguments.source)
+    known = catalog.entries().get(arguments.source)
+    dataset, data = chosen_dataset(arguments, model.spec, "clips" if known is None else known.dataset)
+    if codec and arguments.steps is not None:
+        raise SpecError("--steps is for forecasters; a codec is measured on the first two frames of each sequence")
+    steps = 1 if codec else model.spec.frames_out if arguments.steps is None else arguments.steps
+    if steps < 1:
+        raise SpecError(f"--steps is {steps}; it must be at least 1")
+    protocol = protocol_name(dataset, model.spec.frames_in, steps, codec=codec, every=arguments.every)
+    clips: Any = data.split("test", model.spec.frames_in, steps)
+    if arguments.limit is not None:
+        if not 1 <= arguments.limit <= len(clips):
+            raise SpecError(f"--limit is {arguments.limit}; it may be 1 to {len(clips)}")
+        clips = Part(clips, arguments.limit)
+        protocol += f", first {arguments.limit} sequences only"
+    report: Any = (evaluate_codec if codec else evaluate)(
+        model,
+        clips,
+        name=arguments.source,
+        protocol=protocol,
+        definition=arguments.definition or DATASETS[dataset].definition,
+        precision=arguments.precision,
+    )
+    print(report.to_json() if arguments.json else report.to_csv() if arguments.csv else report)

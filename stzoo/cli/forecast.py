@@ -1,0 +1,69 @@
+"""`stzoo predict` and `stzoo rollout`: the next frames of a file, written to another file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from stzoo.cli.shared import Arguments, Commands, add_command, add_every, add_keep_size, add_model, add_precision
+
+
+def register(commands: Commands) -> None:
+    parser = add_command(
+        commands,
+        "predict",
+        _run,
+        help="forecast one block of frames from a video, an animation, a folder of images or an array",
+        description="Forecast the frames that follow INPUT: as many as the model was trained to forecast.",
+        example="stzoo predict clip.mp4 --model tau-ut -o next.gif",
+    )
+    _add_options(parser)
+    parser.set_defaults(steps=None)
+
+    parser = add_command(
+        commands,
+        "rollout",
+        _run,
+        help="forecast any number of frames, autoregressively",
+        description="Forecast N frames that follow INPUT. Beyond those that the model forecasts at once, it continues "
+        "from its own forecasts.",
+        example="stzoo rollout clip.mp4 --model tau-ut --steps 40 -o future.gif",
+    )
+    _add_options(parser)
+    parser.add_argument("--steps", type=int, required=True, metavar="N", help="number of frames to forecast")
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "input",
+        type=Path,
+        metavar="INPUT",
+        help="the past frames: a video, a GIF, PNG or WebP animation, a folder of images, or an array in .npy, .npz, "
+        ".nc or .zarr",
+    )
+    add_model(parser)
+    parser.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        required=True,
+        metavar="OUT",
+        help="where the forecast is written: a file that ends in .gif, .png, .webp, .mp4, .avi, .npy or .npz, or a "
+        "folder for images; if INPUT is netCDF or Zarr, OUT ends in .nc, .zarr, .npy or .npz",
+    )
+    add_every(parser, "INPUT")
+    add_keep_size(parser)
+    add_precision(parser, auto=True)
+
+
+def _run(arguments: Arguments) -> None:
+    from stzoo.forecaster import load
+    from stzoo.frames import check_writable, kind_of, write
+
+    check_writable(arguments.out, arguments.input)
+    model = load(arguments.model, precision=arguments.precision)
+    steps = model.spec.frames_out if arguments.steps is None else arguments.steps
+    resize = kind_of(arguments.input) == "pictures" and not arguments.keep_size  # arrays always keep their size
+    future = model.rollout(arguments.input, steps, resize=resize, every=arguments.every, progress=True)
+    write(arguments.out, future)
+    print(f"{steps} frames -> {arguments.out}")

@@ -1,0 +1,171 @@
+"""What several commands share: how a command is added, and the options that mean the same in each of them.
+
+Nothing here imports torch or NumPy before a command runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+from stzoo.data import DATASETS, Dataset, Reading, open_dataset
+from stzoo.errors import SpecError
+from stzoo.machine import DEVICES, PRECISION_CHOICES, PRECISIONS
+from stzoo.spec import ModelSpec
+
+Arguments = argparse.Namespace
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # what `add_subparsers` returns
+
+MODEL = (
+    "a name that 'stzoo list' shows, a folder that save_pretrained or 'stzoo train' wrote, a .safetensors file, "
+    "or hf://USER/REPO for a repository of the Hugging Face hub"
+)
+
+
+def add_command(
+    commands: Commands,
+    name: str,
+    run: Callable[[Arguments], None],
+    *,
+    help: str,
+    description: str,
+    example: str,
+) -> argparse.ArgumentParser:
+    """Add the command `name`, which calls `run`; the caller adds its options to the parser that comes back.
+
+    Args:
+        help: a short phrase for the list of all commands.
+        description: whole sentences for the command's own --help.
+        example: one command line, shown below the options.
+    """
+    parser = commands.add_parser(name, help=help, description=description, epilog=f"Example: {example}")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """``--model MODEL``, of the commands that forecast."""
+    parser.add_argument("--model", required=True, metavar="MODEL", help=f"the model that forecasts: {MODEL}")
+
+
+def add_every(parser: argparse.ArgumentParser, of: str) -> None:
+    """``--every K``; `of` says what the frames are taken from."""
+    parser.add_argument(
+        "--every",
+        type=int,
+        default=1,
+        metavar="K",
+        help=f"use only frames 0, K, 2K, ... of {of} (default: 1, all)",
+    )
+
+
+def add_keep_size(parser: argparse.ArgumentParser) -> None:
+    """``--keep-size``, of the commands that read images and videos."""
+    parser.add_argument(
+        "--keep-size",
+        action="store_true",
+        help="keep images and videos at their own size, which the model must be able to take "
+        "(default: resize them to the size that the model was trained on)",
+    )
+
+
+def add_precision(parser: argparse.ArgumentParser, *, auto: bool = False) -> None:
+    """``--precision``. Commands whose figures are kept must name the precision, so they offer no `auto`."""
+    meaning = "number format that the model computes in"
+    if auto:
+        meaning += "; auto is bfloat16 if this machine multiplies faster in it, else float32"
+    parser.add_argument(
+        "--precision",
+        choices=PRECISION_CHOICES if auto else PRECISIONS,
+        default="float32",
+        help=f"{meaning} (default: %(default)s)",
+    )
+
+
+def add_device(parser: argparse.ArgumentParser, default: str | None, help: str) -> None:
+    """``--device``; None as default leaves the choice to the command."""
+    parser.add_argument("--device", choices=DEVICES, default=default, help=help)
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """``--json``, of every command whose output a program may read."""
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+
+
+def add_data_folder(parser: argparse.ArgumentParser, *, default: str, required: bool = True) -> None:
+    """``--data DIR``, or ``--mnist DIR`` for Moving MNIST; and ``--dataset``, which says what DIR holds.
+
+    Args:
+        default: which dataset it is if no option says so, in words.
+    """
+    where = parser.add_mutually_exclusive_group(required=required)
+    where.add_argument("--data", type=Path, metavar="DIR", help="folder of the dataset, or of your own clips")
+    where.add_argument(
+        "--mnist",
+        type=Path,
+        metavar="DIR",
+        help="folder with the files of MNIST; short for --dataset mmnist --data DIR",
+    )
+    parser.add_argument(
+        "--dataset",
+        choices=sorted(DATASETS),
+        help=f"dataset that the folder holds; clips stands for files of your own (default: {default})",
+    )
+
+
+def add_dataset(parser: argparse.ArgumentParser, *, default: str, required: bool = True) -> None:
+    """The folder of a dataset as in `add_data_folder`, and how the files in it are read."""
+    add_data_folder(parser, default=default, required=required)
+    add_every(parser, "each recording")
+    parser.add_argument(
+        "--skip-bad",
+        action="store_true",
+        help="skip files that cannot be read, with a warning for each (default: the first one is an error)",
+    )
+    parser.add_argument(
+        "--download",
+        metavar="URL",
+        help="fetch the files of MNIST that DIR lacks from the folder with the https address URL",
+    )
+
+
+def dataset_and_folder(arguments: Arguments) -> tuple[str | None, Path | None]:
+    """The dataset and the folder that --dataset, --data and --mnist name; None for what they leave open.
+
+    Raises:
+        SpecError: --mnist and --dataset contradict each other.
+    """
+    if arguments.mnist is None:
+        return arguments.dataset, arguments.data
+    if arguments.dataset not in (None, "mmnist"):
+        raise SpecError(f"--mnist names the digits of mmnist, --dataset is {arguments.dataset}; use --data DIR")
+    return "mmnist", arguments.mnist
+
+
+def chosen_dataset(arguments: Arguments, spec: ModelSpec, default: str, zoom: float = 1.0) -> tuple[str, Dataset]:
+    """The name of the chosen dataset, and the dataset itself, opened to be read as `spec` needs it.
+
+    Args:
+        arguments: those of a command that has the options of `add_dataset`.
+        default: the dataset that the folder holds if no option names one.
+        zoom: how many times larger the training part is read, for windows to be cut from it.
+
+    Raises:
+        SpecError: the options contradict each other, or name no folder. DataError: the dataset cannot be opened.
+    """
+    named, folder = dataset_and_folder(arguments)
+    name = named or default
+    if folder is None:
+        raise SpecError("name the folder of the dataset with --data DIR")
+    if arguments.every < 1:
+        raise SpecError(f"--every is {arguments.every}; it must be at least 1")
+    if arguments.download:
+        if name != "mmnist":
+            raise SpecError(f"--download fetches MNIST's files; those of {name} must be in {folder} already")
+        from stzoo.data.mmnist import download
+
+        download(folder, arguments.download)
+    reading = Reading.of(spec, zoom=zoom, every=arguments.every, skip_bad=arguments.skip_bad)
+    return name, open_dataset(name, folder, reading)

@@ -1,0 +1,133 @@
+"""The command line as a whole: its commands, its help, and how bad input ends."""
+
+import argparse
+import inspect
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stzoo.cli import main
+from stzoo.cli.main import build_parser
+from stzoo.metrics import DEFINITIONS
+from stzoo.scale import forecast_archive
+
+MEANINGS = {  # placeholders that need no word of their own: the help names what they stand for
+    "C": "channels", "CHECKPOINT": "checkpoint", "CODEC": "codec", "DEST": "folder", "DIR": "folder", "FILE": "file",
+    "FILE.png": "file", "FOLDER": "folder", "FORMAT": "format", "H": "hours", "INPUT": "frames", "M": "minutes",
+    "MODEL": "model", "N": "number", "NAME": "name", "OUT": "where", "RECIPE": "recipe", "REPORT.json": "file",
+    "RUN": "run folder", "RUN0": "run folder", "SOURCE": "a folder", "STEPS": "numbers", "SUFFIX": "suffix",
+    "TEXT": "", "URL": "address", "hf://ORG": "ORG",
+}  # fmt: skip
+
+
+def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """This parser and those of all commands and actions below it."""
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                yield from parsers(below)
+
+
+PARSERS = {parser.prog: parser for parser in parsers(build_parser())}
+COMMANDS = [prog for prog in PARSERS if prog not in ("stzoo", "stzoo catalog")]
+
+
+@pytest.mark.parametrize("prog", PARSERS)
+def test_every_option_is_explained_and_so_is_its_placeholder(prog: str) -> None:
+    parser = PARSERS[prog]
+    assert parser.description
+    assert "usage: stzoo" in parser.format_help()  # no stray % in a help text
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            assert {choice.dest for choice in action._choices_actions} == set(action.choices)
+            assert all(choice.help for choice in action._choices_actions)
+            continue
+        name = f"{prog} {'/'.join(action.option_strings) or action.dest}"
+        assert action.help, name
+        if action.nargs == 0 or action.choices is not None:
+            continue
+        assert isinstance(action.metavar, str), f"{name} needs a placeholder"
+        word = MEANINGS.get(action.metavar, action.metavar)
+        assert word in action.help, f"the help of {name} says nothing of {action.metavar}"
+
+
+@pytest.mark.parametrize("prog", PARSERS)
+def test_every_default_is_said(prog: str) -> None:
+    for action in PARSERS[prog]._actions:
+        if action.nargs == 0 or action.required or action.default in (None, [], argparse.SUPPRESS):
+            continue
+        assert "(default: " in (action.help or ""), f"{prog} {action.dest}"
+
+
+@pytest.mark.parametrize("prog", COMMANDS)
+def test_the_example_of_a_command_is_one(prog: str) -> None:
+    start, example = (PARSERS[prog].epilog or "").split(" ", 1)
+    assert start == "Example:"
+    words = shlex.split(example)
+    assert words[: len(prog.split())] == prog.split()
+    assert build_parser().parse_args(words[1:]).run is PARSERS[prog].get_default("run")
+
+
+def test_building_the_parser_imports_neither_torch_nor_numpy() -> None:
+    code = (
+        "import sys; from stzoo.cli.main import build_parser; build_parser(); "
+        "print({'torch', 'numpy'} & set(sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+
+
+def test_options_are_those_of_the_functions_behind_them() -> None:
+    given = vars(build_parser().parse_args(["forecast-archive", "clips", "--model", "m", "--steps", "1", "-o", "out"]))
+    keywords = inspect.signature(forecast_archive).parameters
+    assert given.keys() - {"run", "json"} == keywords.keys() - {"progress"}
+    for name, parameter in keywords.items():
+        assert name == "progress" or parameter.default in (inspect.Parameter.empty, given[name]), name
+    (definition,) = (a for a in PARSERS["stzoo evaluate"]._actions if a.dest == "definition")
+    assert set(definition.choices or ()) == set(DEFINITIONS)
+
+
+def test_list_and_info_speak_text_and_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "tau-*", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {"tau-mmnist", "tau-mmnist-paper"} <= {r["name"] for r in rows}
+    assert main(["list", "tau-ut"]) == 0
+    assert "UT-Interaction, research use" in capsys.readouterr().out
+    assert main(["info", "tau-mmnist-paper", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["spec"]["params"]["hid_t"] == 512
+    assert main(["info", "tau-mmnist-paper"]) == 0
+    assert "stzoo train tau-mmnist-paper" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["info", "tau-mnist"], "did you mean tau-mmnist"),
+        (["predict", "nothing.gif", "--model", "tau-mmnist", "-o", "x.gif"], "nothing.gif"),
+        (["rollout", "x", "--model", "tau-mmnist", "--steps", "3", "-o", "x.mkv"], "cannot write x.mkv"),
+        (["evaluate", "tau-mmnist-paper", "--mnist", "nowhere"], "no published weights"),
+        (["train", "tau-mmnist", "--mnist", "nowhere", "--out", "x"], "nowhere does not exist"),
+        (["train", "tau-mmnist", "--mnist", "nowhere", "--out", "x", "--steps", "-1"], "must be positive"),
+        (["train", "tau-mmnist", "--mnist", "nowhere", "--out", "x", "--minutes", "nan"], "must be positive"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(
+    command: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(command) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err
+    assert err.startswith("stzoo: ")
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
