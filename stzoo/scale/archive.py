@@ -15,7 +15,7 @@ import numpy as np
 
 from stzoo.errors import DataError, FramesError
 from stzoo.files import replacing
-from stzoo.frames.arrays import Source, Wanted, read_array
+from stzoo.frames.arrays import CallerFrames, FrameSelection, read_array
 from stzoo.frames.dataarray import axes_of
 from stzoo.frames.fields import MAX_CHUNK
 from stzoo.spec import ModelSpec
@@ -85,7 +85,7 @@ def _is_regular(times: np.ndarray, step: Any) -> bool:
 
 def pasts(
     field: xr.DataArray, unit: range, windows: Windows, spec: ModelSpec, stride: int | None
-) -> list[Source | FramesError]:
+) -> list[CallerFrames | FramesError]:
     """The windows of those numbers, checked, or why they cannot be read. Where they overlap, the archive is read once.
 
     Args:
@@ -104,7 +104,7 @@ def pasts(
         except Exception:  # whatever the library raises on damaged bytes: which windows they lie in is seen below
             slab = None
 
-    def past(start: int) -> Source | FramesError:
+    def past(start: int) -> CallerFrames | FramesError:
         which = slice(start, start + windows.span)
         try:
             if step is not None and not _is_regular(field["time"].to_numpy()[which], step):
@@ -114,7 +114,7 @@ def pasts(
                 frames = slab[(slice(None),) * layout.index("T") + (at,)]
             else:
                 frames = _values(field, axes, slice(which.start, which.stop, every))
-            return read_array(frames, Wanted(spec, stride, None, 1), layout)
+            return read_array(frames, FrameSelection(spec, stride, None, 1), layout)
         except FramesError as error:
             return error
         except Exception as error:

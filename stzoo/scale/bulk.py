@@ -14,7 +14,7 @@ from tqdm import tqdm
 from stzoo import hub
 from stzoo.errors import MissingExtraError
 from stzoo.files import replacing
-from stzoo.frames.dataarray import opened
+from stzoo.frames.fields import open_field
 from stzoo.scale.archive import Windows, create_store
 from stzoo.scale.forecasting import Job
 from stzoo.scale.options import UNIT
@@ -172,7 +172,7 @@ def _begin(order: Order, folder: RunFolder, plan: Plan) -> None:
     """What is there before the first forecast: each part whole or not at all, and made once."""
     folder.begin(plan)
     if plan.kind == "archive" and not folder.store.exists():
-        with opened(order.source) as field:
+        with open_field(order.source) as field:
             windows = Windows(field.sizes["time"], plan.spec["frames_in"], plan.every, plan.stride or 1)
             create_store(folder.store, field, windows, plan.steps, plan.unit)
     elif plan.kind != "archive" and not folder.clips.exists():

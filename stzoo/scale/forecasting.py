@@ -17,8 +17,9 @@ from stzoo import hub
 from stzoo.errors import FramesError, IntegrityError, MissingExtraError, StzooError
 from stzoo.forecaster import Forecaster
 from stzoo.forecaster import opened as open_forecaster
-from stzoo.frames.arrays import Source
-from stzoo.frames.dataarray import axes_of, opened
+from stzoo.frames.arrays import CallerFrames
+from stzoo.frames.dataarray import axes_of
+from stzoo.frames.fields import open_field
 from stzoo.models import stride_of
 from stzoo.scale.archive import Windows, names_of, pasts
 from stzoo.scale.plan import Plan, RunFolder
@@ -150,7 +151,7 @@ class ArchiveUnit:
         import zarr
 
         plan, model = self._job.plan, self._model
-        with opened(self._job.source) as field:
+        with open_field(self._job.source) as field:
             windows = Windows(field.sizes["time"], model.spec.frames_in, plan.every, plan.stride or 1)
             read = pasts(field, numbers, windows, model.spec, stride_of(model.module))
             names = names_of(field, numbers, windows)
@@ -166,7 +167,7 @@ class ArchiveUnit:
         return [(names[at], numbers[at], past) for at, past in enumerate(read) if isinstance(past, FramesError)]
 
 
-def read_clip(path: Path, model: Forecaster, every: int, keep_size: bool) -> Source | FramesError:
+def read_clip(path: Path, model: Forecaster, every: int, keep_size: bool) -> CallerFrames | FramesError:
     """A clip's last frames, checked; or why they cannot be read, whatever the library that tried calls it.
 
     Raises:
@@ -183,7 +184,7 @@ def read_clip(path: Path, model: Forecaster, every: int, keep_size: bool) -> Sou
         return FramesError(f"{path} cannot be read: {error}")
 
 
-def forecasts(model: Forecaster, sources: dict[int, Source], steps: int) -> dict[int, Any]:
+def forecasts(model: Forecaster, sources: dict[int, CallerFrames], steps: int) -> dict[int, Any]:
     """What `Forecaster.rollout` returns for each; those whose frames are of one size go through the model together."""
     alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for i, source in sources.items():

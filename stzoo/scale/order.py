@@ -8,7 +8,7 @@ from typing import Literal
 
 from stzoo.errors import DataError, SpecError
 from stzoo.frames.arrays import ARRAYS
-from stzoo.frames.dataarray import FIELDS
+from stzoo.frames.fields import FIELDS
 from stzoo.frames.images import ANIMATED
 from stzoo.frames.video import WRITTEN
 from stzoo.machine import DEVICES

@@ -9,7 +9,7 @@ from stzoo.errors import DataError, FramesError, SpecError
 from stzoo.forecaster import Forecaster
 from stzoo.forecaster import opened as open_forecaster
 from stzoo.frames import check_writable
-from stzoo.frames.dataarray import opened
+from stzoo.frames.fields import open_field
 from stzoo.models import stride_of
 from stzoo.scale.archive import Windows, check_storable, fingerprint, pasts
 from stzoo.scale.forecasting import read_clip
@@ -51,7 +51,7 @@ def planned(order: Order, found: hub.Resolved) -> Plan:
 
 def _checked_archive(order: Order, model: Forecaster) -> tuple[int, str]:
     """How many starts there are, and the archive's fingerprint. A few starts are read, of which one must be sound."""
-    with opened(order.source) as field:
+    with open_field(order.source) as field:
         windows = Windows(field.sizes.get("time", 0), model.spec.frames_in, order.every, order.stride or 1)
         if not len(windows):
             raise DataError(

@@ -14,7 +14,7 @@ import numpy as np
 
 from stzoo.errors import DataError, MissingExtraError
 from stzoo.frames.arrays import ARRAYS
-from stzoo.frames.dataarray import FIELDS
+from stzoo.frames.fields import FIELDS
 from stzoo.frames.images import ANIMATED, STILL
 from stzoo.frames.video import VIDEO
 

@@ -87,7 +87,7 @@ def _times(folder: Path) -> dict[str, int]:
     [
         ("archive", "stzoo.scale.bulk:create_store", 1),  # the plan is written, and nothing else
         ("clips", "stzoo.scale.bulk:write_list", 1),
-        ("clips", "stzoo.frames:write_array", 6),  # within a unit
+        ("clips", "stzoo.frames.writing:write_array", 6),  # within a unit
         ("archive", "stzoo.scale.plan:RunFolder.mark", 3),  # a unit's forecasts are there, its marker is not
         ("clips", "stzoo.scale.plan:RunFolder.mark", 1),
         ("archive", "stzoo.scale.plan:RunFolder.finish", 1),  # all is done but errors.jsonl
