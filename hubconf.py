@@ -1,6 +1,6 @@
 """torch.hub entry points, one for each model of the catalogue: ``torch.hub.load(repo, "tau_mmnist")``.
 
-stzoo is imported inside, from this checkout, so that listing entry points needs no dependency.
+stzoo is imported inside the entry points, from this checkout, so that listing them needs no dependency.
 """
 
 import json as _json
@@ -23,11 +23,11 @@ def _entry_point(name: str, summary: str) -> _Callable[..., _Any]:
     entry_point.__doc__ = f"""{summary}.
 
     Args:
-        pretrained (bool): trained weights (default), or random ones.
-        progress (bool): a bar while weights are downloaded.
+        pretrained (bool): load trained weights (the default), or build the model with random ones.
+        progress (bool): show a bar while weights are downloaded.
 
     Returns:
-        stzoo.Forecaster: call .predict(frames), .rollout(frames, steps) or .stream(frames).
+        stzoo.Forecaster: its methods are predict(frames), rollout(frames, steps) and stream(frames).
     """
     return entry_point
 

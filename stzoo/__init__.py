@@ -1,4 +1,4 @@
-"""stzoo: the next frames of a video, a radar loop or any gridded field, from pretrained models.
+"""stzoo: pretrained models that forecast the next frames of a video, a radar loop or any gridded field.
 
 >>> import stzoo
 >>> model = stzoo.load("tau-mmnist")
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOME = {  # public name -> the module that defines it, imported when first used: `import stzoo` costs no torch
+_HOME = {  # name -> its module, imported when the name is first used, so that `import stzoo` does not import torch
     "Card": "hub.card",
     "Codec": "codec",
     "Entry": "catalog",

@@ -113,11 +113,11 @@ class Codec:
         grid = f"{s.height // stride}x{s.width // stride} latents of {dim}, {codes} codes"
         return f"Codec({s.arch}, {s.channels}x{s.height}x{s.width} -> {grid}, {self.report})"
 
-    def _read(self, frames: Any, layout: str | None) -> frames_room.Source:
+    def _read(self, frames: Any, layout: str | None) -> frames_room.CallerFrames:
         return frames_room.read(frames, self.spec, stride_of(self.module), layout, whole=True)
 
     @torch.no_grad()
-    def _encode(self, source: frames_room.Source) -> Tensor:
+    def _encode(self, source: frames_room.CallerFrames) -> Tensor:
         device = next(self.module.parameters()).device
         frames = normalise(source.past.to(device), self.spec)
         latents = torch.cat([self.module.encode(some) for some in frames.flatten(0, 1).split(AT_ONCE)])

@@ -1,4 +1,4 @@
-"""`stzoo demo`: a forecast without dataset or network, drawn as a GIF and a PNG strip."""
+"""`stzoo demo`: a forecast that needs neither a dataset nor the network, drawn as a GIF and as a strip in a PNG."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ MODEL, STEPS = "tau-mmnist", 40
 
 @dataclass(frozen=True)
 class DemoResult:
-    """Squared error summed over a frame, mean over the first block of forecast frames, and what was written."""
+    """The errors of the forecast, and the files that were written.
+
+    Attributes:
+        mse: squared error in units of [0, 1], summed over a frame, mean over the first block of forecast frames.
+        persistence_mse: the same for a forecast that repeats the last past frame.
+        gif, strip: the animation and the still picture.
+    """
 
     mse: float
     persistence_mse: float
@@ -26,10 +32,16 @@ class DemoResult:
 
 
 def demo(out: Path, seed: int = 0) -> DemoResult:
-    """Forecast a sequence of drawn digits: 10 frames beside the truth, 40 frames rolled out.
+    """Forecast a sequence of two drawn digits with `tau-mmnist`: 10 frames at once, and 40 frames rolled out.
 
-    Writes ``stzoo-demo.gif`` (truth | forecast, 10 past and 40 future frames) and ``stzoo-demo.png`` (past, truth,
-    forecast and absolute error of the first 10) into the folder `out`.
+    Args:
+        out: the folder to write to, created if needed. ``stzoo-demo.gif`` shows truth and forecast side by side, in 10
+            past and 40 future frames. ``stzoo-demo.png`` shows past, truth, forecast and absolute error of the first
+            10 future frames.
+        seed: chooses the digits and how they move.
+
+    Raises:
+        WeightsError: the model's weights cannot be found.
     """
     model = load(MODEL)
     clip = MovingDigits(drawn_digits(), seed, 1, model.spec.frames_in, STEPS).clips(0, 1)

@@ -1,7 +1,9 @@
-"""https -> a file that is whole or not there, in spite of cuts, stalls, kills and company. Imports no torch, no NumPy.
+"""An https address -> a file that is whole or absent, whatever cuts, stalls, kills and parallel downloads happen.
 
-Bytes go to a hidden part file beside the target and are hashed as they come. Whoever comes next, after a cut or a kill,
-goes on from the part; only what has the right sha256 gets the target's name.
+Bytes go to a hidden part file beside the target and are hashed as they come. After a cut or a kill, the next download
+continues the part. Only a file with the right sha256 gets the target's name.
+
+This module imports neither torch nor NumPy.
 """
 
 from __future__ import annotations
@@ -26,19 +28,21 @@ from tqdm import tqdm
 from stzoo.errors import DownloadError, IntegrityError
 
 PIECE = 1 << 16  # bytes read at once
-MARGIN = 16 << 20  # bytes that stay free on the disk
-LONGEST_WAIT = 60.0  # seconds, whatever a server asks for
+MARGIN = 16 << 20  # bytes that are left free on the disk
+LONGEST_WAIT = 60.0  # seconds between two requests, even if a server asks for more
 MOST_REDIRECTS = 5
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a download is tried.
+    """How long a download goes on trying.
 
     Attributes:
-        attempts: requests in a row that may fail; a request that brought a twentieth of the file starts a new row.
-        backoff: seconds before the second, doubled for each further one, times a number drawn from 0.5 to 1.5.
-        connect, read: seconds without an answer, or without a byte, after which a request has failed.
+        attempts: how many requests in a row may fail. The count starts again after a request that brought a twentieth
+            of the file.
+        backoff: seconds before the second request of a row. They double before each further one, and are multiplied by
+            a random number between 0.5 and 1.5.
+        connect, read: seconds without a connection, or without a byte, after which a request has failed.
     """
 
     attempts: int = 5
@@ -48,7 +52,7 @@ class Patience:
 
 
 class _Failed(Exception):
-    """This request failed; the next one may not. `after`: seconds the server asked to wait."""
+    """This request failed, but the next one may succeed. `after`: how many seconds the server asked to wait."""
 
     def __init__(self, why: str, after: float = 0.0):
         super().__init__(why)
@@ -58,21 +62,22 @@ class _Failed(Exception):
 def download(
     url: str, target: Path, size: int, sha256: str, patience: Patience = Patience(), progress: bool = True
 ) -> None:
-    """Fetch `url` to `target`. Of processes that ask at once one downloads, and the others find its file.
+    """Fetch `url` to `target`. If several processes ask at once, one downloads and the others find its file.
 
     Args:
-        url: https; a redirect to anything else is refused.
-        target: what is there already is left alone where it has the right sha256, and else removed.
-        size, sha256: of the file. Another size is refused before the first byte is kept.
-        patience: how long to try.
-        progress: a bar where it takes longer than a second.
+        url: an https address. A redirect to any other kind of address is refused.
+        target: where the file goes. A file that is there already is kept if its sha256 is right, and removed otherwise.
+        size: of the file, in bytes. An answer of another size is refused before its first byte is kept.
+        sha256: of the file, in hexadecimal.
+        patience: how long to go on trying.
+        progress: show a bar if the download takes longer than a second.
 
     Raises:
         DownloadError: the address is not https, no request succeeded, or the file does not fit on the disk.
-        IntegrityError: the bytes have another sha256; nothing is kept of them.
+        IntegrityError: the bytes have another sha256. None of them is kept.
     """
     if not is_https(url):
-        raise DownloadError(f"{shown(url)} is not an https address; nothing is fetched from any other")
+        raise DownloadError(f"{without_secrets(url)} is not an https address; nothing is fetched from other ones")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with lock(target):
@@ -86,33 +91,35 @@ def download(
                         part.unlink()
                 _flush_folder(target.parent)
     except OSError as error:
-        raise DownloadError(f"cannot keep {shown(url)} as {target}: {error.strerror or error}") from error
-    except NotImplementedError as error:  # of a file system without locks
-        raise DownloadError(f"cannot keep {shown(url)} as {target}: {error}") from error
+        raise DownloadError(f"cannot keep {without_secrets(url)} as {target}: {error.strerror or error}") from error
+    except NotImplementedError as error:  # the file system has no locks
+        raise DownloadError(f"cannot keep {without_secrets(url)} as {target}: {error}") from error
 
 
 def discard(target: Path, sha256: str) -> None:
-    """Remove `target` unless it has that sha256: another process may have put the right file there meanwhile."""
+    """Remove the file `target` unless its sha256 is right: another process may have put the right file there."""
     with lock(target):
         _kept(target, sha256)
 
 
 def file_sha256(path: Path) -> str:
-    """Hexadecimal sha256 of a file, read in pieces."""
+    """The sha256 of a file in hexadecimal. The file is read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def lock(target: Path) -> FileLock:
-    """Held by whoever writes `target`; the system lets go of it when its process dies."""
+    """The lock of whoever writes `target`. The system releases it when that process dies."""
     return FileLock(target.with_name(f".{target.name}.lock"))
 
 
 def part_of(target: Path) -> Path:
+    """The hidden file beside `target` that holds what was downloaded of it so far."""
     return target.with_name(f".{target.name}.part")
 
 
 def is_https(url: str) -> bool:
+    """Whether `url` is an https address with a host."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -120,39 +127,39 @@ def is_https(url: str) -> bool:
     return parts.scheme == "https" and bool(parts.hostname)
 
 
-def shown(url: str) -> str:
-    """The address without a user's name and password, and without a query, which may hold a token."""
+def without_secrets(url: str) -> str:
+    """The address for a message: without user name and password, and without its query, which may hold a token."""
     return re.sub(r"(?<=://)[^/?#]*@", "", url).partition("?")[0]
 
 
 def scrubbed(text: str) -> str:
-    """What others say, with every address in it as `shown` shows it."""
-    text = re.sub(r"\w+://\S+", lambda found: shown(found[0]), text)
+    """A message of another program in one line, with every address in it as `without_secrets` gives it."""
+    text = re.sub(r"\w+://\S+", lambda found: without_secrets(found[0]), text)
     return re.sub(r"\?[^\s'\")]+", "?...", " ".join(text.split()))
 
 
 def _kept(target: Path, sha256: str) -> bool:
+    """Whether the right file is there. Anything else at `target` is removed."""
     if target.is_file() and not target.is_symlink() and file_sha256(target) == sha256:
         return True
-    target.unlink(missing_ok=True)  # of a link, whatever it leads to, the link alone
+    target.unlink(missing_ok=True)  # of a link, only the link itself, not what it leads to
     return False
 
 
 def _fill(url: str, part: Path, size: int, sha256: str, patience: Patience, progress: bool) -> None:
-    """Requests until `part` holds the whole file, with the right sha256."""
+    """Make requests until `part` holds the whole file, with the right sha256. Raises what `download` raises."""
     import requests
 
+    name = without_secrets(url).rpartition("/")[2]
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     with (
         os.fdopen(os.open(part, flags, 0o644), "r+b") as file,
         requests.Session() as session,
-        tqdm(
-            total=size, unit="B", unit_scale=True, desc=shown(url).rpartition("/")[2], delay=1, disable=not progress
-        ) as bar,
+        tqdm(total=size, unit="B", unit_scale=True, desc=name, delay=1, disable=not progress) as bar,
     ):
         written = _Written(file, size)
-        most = written.count  # that was ever there: what comes again after a restart is no progress
-        leftover = written.count > 0  # by a run that was killed, or of another source
+        most = written.count  # the most bytes so far: bytes that come again after a restart are no progress
+        leftover = written.count > 0  # what an earlier process left may be of another source
         failures: list[str] = []
         while True:
             bar.update(written.count - bar.n)
@@ -161,16 +168,16 @@ def _fill(url: str, part: Path, size: int, sha256: str, patience: Patience, prog
                     _space(part.parent, size - written.count)
                     _transfer(session, url, written, patience, bar)
             except _Failed as error:
-                session.close()  # or the next request would go into a connection that is no longer one
+                session.close()  # otherwise the next request would use the broken connection
                 failures = [*([] if written.count - most > size // 20 else failures), str(error)]
                 most = max(most, written.count)
                 if len(failures) == patience.attempts:
                     tries = f"{len(failures)} requests in a row failed, the last one with: {error}"
-                    raise DownloadError(f"cannot fetch {shown(url)}: {tries}") from error
+                    raise DownloadError(f"cannot fetch {without_secrets(url)}: {tries}") from error
                 pause = patience.backoff * 2 ** (len(failures) - 1) * random.uniform(0.5, 1.5)
                 time.sleep(min(max(pause, error.after), LONGEST_WAIT))
                 continue
-            except OSError:  # a full disk, most likely: what was written would only keep it full
+            except OSError:  # most likely a full disk, which what was written would keep full
                 written.restart()
                 raise
             found = written.hash.hexdigest()
@@ -180,12 +187,13 @@ def _fill(url: str, part: Path, size: int, sha256: str, patience: Patience, prog
                 return
             written.restart()
             if not leftover:
-                raise IntegrityError(f"{shown(url)} has sha256 {found}, expected {sha256}; nothing of it was kept")
+                address = without_secrets(url)
+                raise IntegrityError(f"{address} has sha256 {found}, expected {sha256}; the download was discarded")
             leftover = False
 
 
 class _Written:
-    """What the part file holds so far, and its hash."""
+    """The part file, how many bytes it holds so far, and their hash."""
 
     def __init__(self, file: IO[bytes], size: int):
         self.file, self.size, self.count, self.hash = file, size, 0, hashlib.sha256()
@@ -196,18 +204,20 @@ class _Written:
             self.restart()
 
     def restart(self) -> None:
+        """Forget every byte."""
         self.file.seek(0)
         self.file.truncate()
         self.count, self.hash = 0, hashlib.sha256()
 
     def add(self, piece: bytes) -> None:
+        """Append a piece to the file and to the hash."""
         self.file.write(piece)
         self.hash.update(piece)
         self.count += len(piece)
 
 
 def _transfer(session: Any, url: str, written: _Written, patience: Patience, bar: tqdm) -> None:
-    """One request for what is missing. Raises `_Failed` where another one may help."""
+    """One request for the missing bytes. Raises `_Failed` if another request may help."""
     from requests import RequestException
 
     headers = {"Accept-Encoding": "identity"}
@@ -220,7 +230,7 @@ def _transfer(session: Any, url: str, written: _Written, patience: Patience, bar
             for piece in response.iter_content(PIECE):
                 if written.count + len(piece) > written.size:
                     written.restart()
-                    raise DownloadError(f"{shown(url)} sends more than the expected {written.size:,} bytes")
+                    raise DownloadError(f"{without_secrets(url)} sends more than the expected {written.size:,} bytes")
                 written.add(piece)
                 bar.update(len(piece))
         except RequestException as error:
@@ -230,7 +240,7 @@ def _transfer(session: Any, url: str, written: _Written, patience: Patience, bar
 
 
 def _answer(session: Any, url: str, headers: dict[str, str], patience: Patience) -> Any:
-    """To a request, after redirects to other https addresses, whose own bodies are not read."""
+    """The answer to a request. Redirects to other https addresses are followed; their bodies are not read."""
     from requests import exceptions
 
     here, final = url, (exceptions.InvalidURL, exceptions.InvalidHeader, exceptions.InvalidProxyURL)
@@ -240,24 +250,27 @@ def _answer(session: Any, url: str, headers: dict[str, str], patience: Patience)
                 here, headers=headers, stream=True, allow_redirects=False, timeout=(patience.connect, patience.read)
             )
         except exceptions.RequestException as error:
-            # Other errors of TLS than this one are cuts, and may pass.
+            # A wrong certificate stays wrong. All other errors of TLS are cuts, which may not happen again.
             if isinstance(error, final) or isinstance(_root(error), ssl.SSLCertVerificationError):
-                raise DownloadError(f"cannot fetch {shown(url)}: {_reason(error)}") from error
+                raise DownloadError(f"cannot fetch {without_secrets(url)}: {_reason(error)}") from error
             raise _Failed(_reason(error)) from error
-        except Exception as error:  # such as a bundle of certificates that is not there, or a host no name can be
-            raise DownloadError(f"cannot fetch {shown(url)}: {_reason(error)}") from error
+        except Exception as error:  # such as a missing bundle of certificates, or a host name that is not allowed
+            raise DownloadError(f"cannot fetch {without_secrets(url)}: {_reason(error)}") from error
         if not response.is_redirect:
             return response
         response.close()
         here = urljoin(here, response.headers["Location"])
         if not is_https(here):
-            raise DownloadError(f"{shown(url)} redirects to {shown(here)}, which is not https; it is not followed")
-    raise DownloadError(f"{shown(url)} redirects more than {MOST_REDIRECTS} times")
+            raise DownloadError(
+                f"{without_secrets(url)} redirects to {without_secrets(here)}, which is not https; it is not followed"
+            )
+    raise DownloadError(f"{without_secrets(url)} redirects more than {MOST_REDIRECTS} times")
 
 
 def _accept(response: Any, url: str, written: _Written) -> None:
-    """Is what comes now the rest of the file, or all of it? Other answers are errors."""
+    """Check that the answer holds the rest of the file, or all of it. Raises `DownloadError` or `_Failed` if not."""
     status, length = response.status_code, response.headers.get("Content-Length", "")
+    address = without_secrets(url)
     if status in (408, 425, 429) or status >= 500:
         raise _Failed(f"status {status}", _retry_after(response.headers.get("Retry-After", "")))
     if status == 206:
@@ -268,18 +281,18 @@ def _accept(response: Any, url: str, written: _Written) -> None:
         written.restart()
         raise _Failed(f"status {status} with Content-Range {response.headers.get('Content-Range')}")
     if status != 200:
-        hint = " (not there)" if status == 404 else " (not allowed)" if status in (401, 403) else ""
-        raise DownloadError(f"{shown(url)} answers with status {status}{hint}")
+        hint = " (there is no such file)" if status == 404 else " (you may not read it)" if status in (401, 403) else ""
+        raise DownloadError(f"{address} answers with status {status}{hint}")
     if response.headers.get("Content-Encoding", "identity") != "identity":
-        raise DownloadError(f"{shown(url)} sends {response.headers['Content-Encoding']}, which was not asked for")
+        raise DownloadError(f"{address} sends {response.headers['Content-Encoding']}, which was not asked for")
     if length.isdecimal() and int(length) != written.size:
-        raise DownloadError(f"{shown(url)} has {int(length):,} bytes, expected {written.size:,}; it is another file")
-    if written.count:  # ranges are not served here
+        raise DownloadError(f"{address} has {int(length):,} bytes, expected {written.size:,}; it is another file")
+    if written.count:  # the server sends the whole file, for it does not know ranges
         written.restart()
 
 
 def _retry_after(value: str) -> float:
-    """Seconds, given as such or as a date."""
+    """A Retry-After header, which holds seconds or a date -> seconds from now; 0 if it holds neither."""
     if value.isdecimal():
         return float(value[:6])
     with suppress(ValueError, TypeError):
@@ -288,6 +301,7 @@ def _retry_after(value: str) -> float:
 
 
 def _space(folder: Path, needed: int) -> None:
+    """Raises `DownloadError` if the disk of `folder` has no room for the `needed` bytes."""
     free = shutil.disk_usage(folder).free
     if free < needed + MARGIN:
         raise DownloadError(
@@ -297,9 +311,9 @@ def _space(folder: Path, needed: int) -> None:
 
 
 def _root(error: Exception) -> Exception:
-    """The innermost cause: what requests and urllib3 wrap around it is long and says nothing.
+    """The innermost cause of an error: what requests and urllib3 wrap around it is long and says nothing.
 
-    (urllib3 1.26 tries a call in a way that raises TypeError; that is no cause.)
+    urllib3 1.26 provokes a TypeError of its own, which is no cause.
     """
     while (inner := error.__cause__ or error.__context__) and isinstance(inner, Exception):
         if isinstance(inner, TypeError):
@@ -314,7 +328,7 @@ def _reason(error: Exception) -> str:
 
 
 def _flush_folder(folder: Path) -> None:
-    """So that the new name survives a loss of power as well; not every system can."""
+    """Wait until the new name is on disk, so that it survives a power cut. Not every system can do this."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""What stzoo reads from the environment, beside what huggingface_hub and requests read (HF_HOME, HF_TOKEN, proxies)."""
+"""The environment variables that stzoo reads. huggingface_hub and requests read others (HF_HOME, HF_TOKEN, proxies)."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ from pathlib import Path
 
 
 def home() -> Path:
-    """$STZOO_HOME, by default ~/.cache/stzoo.
+    """The folder of everything that stzoo keeps on this machine: $STZOO_HOME, by default ~/.cache/stzoo.
 
-    Downloaded weights are in `weights`, decoded videos in `frames`, what was compiled for training in `kernels`.
+    Downloaded weights are in its folder `weights`, decoded videos in `frames`, and code that was compiled for training
+    in `kernels`.
     """
     return Path(os.environ.get("STZOO_HOME") or Path.home() / ".cache" / "stzoo").expanduser()
 
 
 def offline(asked: bool | None = None) -> bool:
-    """What was asked for; where nothing was, whether STZOO_OFFLINE or HF_HUB_OFFLINE is on."""
+    """Whether the network must not be used: as `asked`, or if that is None, as STZOO_OFFLINE or HF_HUB_OFFLINE says.
+
+    A variable is on if it is 1, true, yes or on, in small letters or capitals.
+    """
     if asked is not None:
         return asked
     return any(
@@ -24,5 +28,8 @@ def offline(asked: bool | None = None) -> bool:
 
 
 def mirrors() -> list[str]:
-    """The addresses in STZOO_MIRRORS, separated by white space, without the slash at the end."""
+    """The addresses of mirrors of the weights: those in STZOO_MIRRORS, which white space separates.
+
+    A slash at the end of an address is left out.
+    """
     return [base.rstrip("/") for base in os.environ.get("STZOO_MIRRORS", "").split()]

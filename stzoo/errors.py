@@ -1,62 +1,62 @@
-"""Every error stzoo raises on purpose. Catch `StzooError` for all of them.
+"""Every error that stzoo raises on purpose. Catch `StzooError` to catch all of them.
 
-Each class also derives from the built-in a caller would expect, so `except ValueError` works on bad frames.
+Most classes also derive from the built-in error that a caller would expect: bad frames raise a `ValueError`, too.
 """
 
 
 class StzooError(Exception):
-    """Base of all errors raised by stzoo."""
+    """The base of all errors that stzoo raises on purpose."""
 
 
 class UnknownModelError(StzooError, KeyError):
-    """No catalogue entry has this name; the message lists close matches."""
+    """No entry of the catalogue has this name. The message lists names that are close."""
 
     __str__ = Exception.__str__  # KeyError would print the message's repr
 
 
 class SpecError(StzooError, ValueError):
-    """A model specification is wrong: which key, what it was, what it may be."""
+    """A model's spec, an option or a setting is wrong. The message says which, what it is and what it may be."""
 
 
 class ManifestError(StzooError, ValueError):
-    """weights_manifest.json does not follow its schema."""
+    """The file weights_manifest.json does not follow its schema. The message names the key."""
 
 
 class FramesError(StzooError, ValueError):
-    """Input frames do not fit the model: expected against given shape, dtype or range."""
+    """Frames do not fit the model, or their file cannot be read or written. The message says what was expected."""
 
 
 class DataError(StzooError, ValueError):
-    """A dataset's files are absent, damaged or of another format."""
+    """Files of a dataset are absent, damaged or of another format. The message names the file or the folder."""
 
 
 class TrainingError(StzooError, RuntimeError):
-    """Training cannot go on: a diverged loss, or a run folder that belongs to another run."""
+    """Training cannot go on: the loss diverged, or the run folder belongs to another run."""
 
 
 class MissingExtraError(StzooError, ImportError):
-    """An optional dependency is absent; the message holds the pip command that installs it."""
+    """An optional package is not installed. The message holds the pip command that installs it."""
 
 
 class WeightsError(StzooError):
-    """Base of everything that can go wrong between a source and a filled module."""
+    """The base of all errors between the source of a model and a module that holds its weights."""
 
 
 class NotPublishedError(WeightsError):
-    """The entry exists, its weights do not yet; the message holds the command that trains them."""
+    """The entry exists, but its weights do not exist yet. The message holds the command that trains them."""
 
 
 class DownloadError(WeightsError):
-    """A remote source could not be read."""
+    """A source in the network could not be read, or its file could not be kept."""
 
 
 class OfflineError(WeightsError):
-    """The file is not on this machine and the network was not to be used."""
+    """The file is not on this machine, and the network must not be used."""
 
 
 class IntegrityError(WeightsError):
-    """A file's sha256 or size differs from the pinned one."""
+    """The sha256 or the size of a file differs from the expected one. The wrong file is not kept."""
 
 
 class MismatchError(WeightsError):
-    """Tensors in the file and in the module differ: missing, unexpected and misshapen ones, by name."""
+    """The file's tensors do not fit the module. The message names those that are missing, unexpected or misshapen."""

@@ -1,7 +1,7 @@
-"""A forecaster as one file that runs without stzoo: ONNX, or a program of `torch.export`.
+"""A forecaster as one file that runs without stzoo: an ONNX model, or a program of `torch.export`.
 
-What is written is a whole forecast: past frames in the spec's units in, the next frames out; normalisation, weights and
-the autoregressive loop, unrolled, are inside. docs/export.md says how such a file is run, and what stays outside.
+The file holds a whole forecast: past frames in the spec's units go in, the next frames come out. Normalisation, weights
+and the unrolled autoregressive loop are inside. docs/export.md says how to run such a file, and what it does not do.
 """
 
 from __future__ import annotations
@@ -31,17 +31,25 @@ from stzoo.models import stride_of
 from stzoo.spec import ModelSpec, shown
 from stzoo.unroll import unroll
 
-SUFFIXES: Mapping[str, str] = MappingProxyType({"onnx": ".onnx", "torch-export": ".pt2"})  # of the formats
-SPEC_KEY = "stzoo.spec"  # of an ONNX file's metadata, and of a .pt2's extra files
-OPSET = 20  # the one that torch's exporter is written in; ONNX Runtime reads it from 1.18 on
-MAX_STEPS = 1024  # as many frames as a spec may forecast; each is a part of the graph of its own
-LEAST = 2  # strides in height and width: of one alone, torch takes the graph to be another
-NOISY = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")  # loggers
+SUFFIXES: Mapping[str, str] = MappingProxyType({"onnx": ".onnx", "torch-export": ".pt2"})  # of each format's files
+SPEC_KEY = "stzoo.spec"  # where the spec is: the key in an ONNX file's metadata, and in a .pt2 file's extra files
+OPSET = 20  # the version of ONNX operators that torch's exporter is written for; ONNX Runtime reads it from 1.18 on
+MAX_STEPS = 1024  # as many frames as a spec may forecast; each adds its own part to the graph
+LEAST = 2  # strides in height and width: with a single one, torch would make a graph for that size only
+NOISY = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")  # loggers that are silenced meanwhile
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written: the file, its bytes, and the shapes it takes and gives; an axis of any size has a name."""
+    """What was written.
+
+    Attributes:
+        path: the file.
+        size: of the file, in bytes.
+        past: the shape (B, T, C, H, W) of the frames that it takes. An axis that may have any size has a name instead
+            of a number, such as "batch" or "4*rows" (any multiple of 4).
+        future: the shape (B, T', C, H, W) of the frames that it returns.
+    """
 
     path: Path
     size: int
@@ -54,12 +62,13 @@ class Exported:
 
 
 def check_exportable(format: str, path: Path, steps: int | None = None) -> None:
-    """Whether `export` can write this, as far as can be told before a model is there.
+    """Check whether `export` can write such a file, as far as can be told before a model is loaded.
 
     Raises:
-        SpecError: no such format, a suffix of another one, or too many steps. FramesError: `steps` is no count.
-        WeightsError: no such folder, or one that cannot be written to; or `path` is a folder.
-        MissingExtraError: what writes the format is not installed.
+        SpecError: the format is unknown, the suffix of `path` is not that of the format, or there are too many steps.
+        FramesError: `steps` is not a whole number of at least 1.
+        WeightsError: the folder does not exist or cannot be written to, or `path` is a folder.
+        MissingExtraError: a package that writes the format is not installed.
     """
     if format not in SUFFIXES:
         raise SpecError(f"format is {shown(format)}; it may be {' or '.join(map(repr, SUFFIXES))}")
@@ -68,17 +77,28 @@ def check_exportable(format: str, path: Path, steps: int | None = None) -> None:
     if steps is not None and whole_number("steps", steps) > MAX_STEPS:
         raise SpecError(f"steps is {steps}; a file may forecast {MAX_STEPS} frames at most, so run it again for more")
     if not path.parent.is_dir():
-        raise WeightsError(f"the folder {path.parent} does not exist")
+        raise WeightsError(f"the folder {path.parent} does not exist; create it first")
     if path.is_dir():
-        raise WeightsError(f"{path} is a folder")
+        raise WeightsError(f"{path} is a folder; name a file")
     if not os.access(path.parent, os.W_OK):
-        raise WeightsError(f"the folder {path.parent} cannot be written to")
+        raise WeightsError(f"the folder {path.parent} cannot be written to; choose another one")
     if format == "onnx" and not all(map(importlib.util.find_spec, ("onnx", "onnxscript"))):
         raise MissingExtraError('ONNX files need an extra: pip install "stzoo[export]"')
 
 
 def export(spec: ModelSpec, module: nn.Module, format: str, path: Path, steps: int | None = None) -> Exported:
-    """Write the forecast of `steps` frames by a plain module; see `Forecaster.export`."""
+    """Write a module's forecast of `steps` frames to a file; `Forecaster.export` calls this.
+
+    Args:
+        spec: the spec of the module.
+        module: takes and returns normalised frames, on any device. It stays as it is.
+        format: "onnx" or "torch-export".
+        path: the file to write; its suffix is that of the format, ``.onnx`` or ``.pt2``.
+        steps: how many frames to forecast; None is the spec's `frames_out`.
+
+    Raises:
+        SpecError, FramesError, WeightsError, MissingExtraError: as `check_exportable` does.
+    """
     check_exportable(format, path, steps)
     steps = spec.frames_out if steps is None else whole_number("steps", steps)
     size: tuple[int | str, ...] = (spec.height, spec.width)
@@ -94,19 +114,20 @@ def export(spec: ModelSpec, module: nn.Module, format: str, path: Path, steps: i
 
 
 class _Forecast(nn.Module):
-    """(B, frames_in, C, H, W) in the spec's units -> (B, steps, C, H, W) in the same, neither rounded nor clipped."""
+    """The whole forecast, from the spec's units to the spec's units."""
 
     def __init__(self, spec: ModelSpec, module: nn.Module, steps: int):
         super().__init__()
         self.spec, self.module, self.steps = spec, module, steps
 
     def forward(self, past: Tensor) -> Tensor:
+        """(B, frames_in, C, H, W) -> (B, steps, C, H, W), both in the spec's units; neither rounded nor clipped."""
         frames = unroll(self.module, self.spec, normalise(past, self.spec), self.steps)
         return denormalise(torch.stack(list(frames), 1), self.spec)
 
 
 def _program(spec: ModelSpec, module: nn.Module, stride: int | None, steps: int) -> Any:
-    """A `torch.export.ExportedProgram` of a copy, in float32 on the CPU, that knows nothing of this machine's paths."""
+    """A `torch.export.ExportedProgram` of a copy of the module: float32, on the CPU, without paths of this machine."""
     from torch.export import Dim
     from torch.export import export as trace
 
@@ -117,7 +138,7 @@ def _program(spec: ModelSpec, module: nn.Module, stride: int | None, steps: int)
         rows, columns = Dim("rows", min=LEAST), Dim("columns", min=LEAST)
         axes |= {3: rows, 4: columns} if stride == 1 else {3: stride * rows, 4: stride * columns}
         height, width = max(height, LEAST * stride), max(width, LEAST * stride)
-    example = torch.zeros(2, spec.frames_in, spec.channels, height, width)  # a batch of one would stay one
+    example = torch.zeros(2, spec.frames_in, spec.channels, height, width)  # torch would fix a batch of one to one
     program = trace(_Forecast(spec, own, steps).eval(), (example,), dynamic_shapes=(axes,), strict=False)
     for graph in (part.graph for part in program.graph_module.modules() if isinstance(part, torch.fx.GraphModule)):
         for node in graph.nodes:
@@ -126,15 +147,16 @@ def _program(spec: ModelSpec, module: nn.Module, stride: int | None, steps: int)
 
 
 def _onnx(program: Any, spec: ModelSpec, past: tuple[int | str, ...], future: tuple[int | str, ...]) -> bytes:
+    """The content of an ONNX file, in which the free axes have the names in `past` and `future`."""
     import onnx
 
     model = torch.onnx.export(
         program, input_names=["past"], output_names=["future"], opset_version=OPSET, dynamo=True, verbose=False
     ).model_proto  # type: ignore[union-attr]
     graph = model.graph
-    del graph.value_info[:]  # shapes in between, by the names that axes had in torch
+    del graph.value_info[:]  # inner shapes, with torch's names of the axes
     for part in (*graph.node, *graph.initializer, *graph.input, *graph.output):
-        del part.metadata_props[:]  # half of a small file: where in the source each node came from
+        del part.metadata_props[:]  # where in the source each node came from: half of a small file
     for value, shape in ((graph.input[0], past), (graph.output[0], future)):
         for axis, size in zip(value.type.tensor_type.shape.dim, shape, strict=True):
             if isinstance(size, str):
@@ -144,6 +166,7 @@ def _onnx(program: Any, spec: ModelSpec, past: tuple[int | str, ...], future: tu
 
 
 def _pt2(program: Any, spec: ModelSpec) -> bytes:
+    """The content of a .pt2 file."""
     from torch.export import save
 
     content = io.BytesIO()
@@ -153,7 +176,7 @@ def _pt2(program: Any, spec: ModelSpec) -> bytes:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporters' warnings and logs, of packages that are absent and constants left as they are, stay unseen."""
+    """Hide the exporters' warnings and logs, which speak of absent packages and unchanged constants."""
     loggers = [logging.getLogger(name) for name in NOISY]
     levels = [logger.level for logger in loggers]
     try:

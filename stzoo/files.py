@@ -1,4 +1,4 @@
-"""Writing that leaves nothing half-written, and folders that one process holds at a time."""
+"""Files that are written whole or not at all, and folders that one process holds at a time."""
 
 from __future__ import annotations
 
@@ -14,29 +14,33 @@ from filelock import FileLock, Timeout
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a place beside `path` where a file or a folder of the same name can be written.
+    """Write a file or a folder whole: yields a path, of the same name, to write it to inside the block.
 
-    It takes the place of `path` when the block ends without an error, and is on disk by then; otherwise `path` stays
-    as it was. A process that is killed inside the block leaves a hidden folder, which `remove_leftovers` clears away.
+    When the block ends without an error, what was written there is on disk and takes the place of `path`. After an
+    error, `path` stays as it was. A process that is killed inside the block leaves a hidden folder beside `path`, which
+    `remove_leftovers` removes.
+
+    Raises:
+        OSError: the file cannot be written, or `path` is a folder with content.
     """
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         partial = Path(folder) / path.name
         yield partial
         if partial.is_dir() and path.is_dir():
-            path.rmdir()  # empty, or this raises
+            path.rmdir()  # raises unless the folder is empty
         if partial.is_file():
             _flush(partial)
         os.replace(partial, path)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write `content` to the file `path`, which then has either all of it or what it had before."""
+    """Write `content` to the file `path`. If that fails, the file has what it had before. Raises `OSError`."""
     with replacing(path) as partial:
         partial.write_bytes(content)
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove what killed processes left beside `path` while they wrote it."""
+    """Remove what processes that were killed while they wrote `path` left beside it."""
     for leftover in path.parent.glob(f".{path.name}.*"):
         if leftover.is_dir() and not leftover.is_symlink():
             shutil.rmtree(leftover, ignore_errors=True)
@@ -46,7 +50,11 @@ def remove_leftovers(path: Path) -> None:
 
 @contextmanager
 def locked(folder: Path, busy: Exception) -> Iterator[None]:
-    """Make `folder` and hold it for this process until the block ends; raise `busy` where another process holds it."""
+    """Create `folder` if needed, and hold it for this process until the block ends.
+
+    Raises:
+        busy: another process holds the folder.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
     try:

@@ -181,11 +181,11 @@ class Forecaster:
         shape = f"{s.frames_in} frames of {s.channels}x{s.height}x{s.width} -> {s.frames_out}"
         return f"Forecaster({s.arch}, {shape}, {self.report})"
 
-    def _read(self, frames: Any, layout: str | None, resize: bool, every: int) -> frames_room.Source:
+    def _read(self, frames: Any, layout: str | None, resize: bool, every: int) -> frames_room.CallerFrames:
         return frames_room.read(frames, self.spec, stride_of(self.module), layout, resize=resize, every=every)
 
     @torch.no_grad()
-    def _frames(self, source: frames_room.Source, steps: int | None) -> Iterator[Any]:
+    def _frames(self, source: frames_room.CallerFrames, steps: int | None) -> Iterator[Any]:
         device = next(self.module.parameters()).device
         past = normalise(source.past.to(device), self.spec)
         for frame in self.engine.unroll(past, steps):

@@ -1,6 +1,6 @@
-"""What a model can run on and in: the devices and precisions that stzoo knows, and what this machine has of them.
+"""Where a model runs and in which precision: the devices and precisions that stzoo knows, and what this machine has.
 
-Importing this costs no torch, so that the command line can list the choices.
+Importing this module does not import torch, so that the command line can list the choices.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ if TYPE_CHECKING:
 
 Precision = Literal["float32", "bfloat16"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
-PRECISION_CHOICES = (*PRECISIONS, "auto")  # "auto" is bfloat16 where the machine multiplies faster in it
+PRECISION_CHOICES = (*PRECISIONS, "auto")  # "auto" is bfloat16 if this machine computes faster in it
 DEVICES = ("cpu", "cuda")
 
 
 def check_precision(precision: str, choices: tuple[str, ...] = PRECISION_CHOICES) -> None:
-    """Raises `SpecError` where `precision` is none of `choices`."""
+    """Raises `SpecError` if `precision` is not one of `choices`."""
     if precision not in choices:
         raise SpecError(f"precision is {shown(precision)}; it may be {', '.join(choices)}")
 
 
 def default_device() -> str:
-    """ "cuda" where torch finds a GPU, else "cpu"."""
+    """Returns "cuda" if torch finds a GPU, and "cpu" otherwise."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def check_device(device: str | torch.device) -> torch.device:
-    """The device of that name, such as "cpu", "cuda" or "cuda:1".
+    """The torch device with that name, such as "cpu", "cuda" or "cuda:1".
 
     Raises:
-        SpecError: torch knows no such device, or this machine has no GPU that torch can use.
+        SpecError: torch does not know the device, or does not find that GPU on this machine.
     """
     import torch
 
@@ -53,7 +53,7 @@ def check_device(device: str | torch.device) -> torch.device:
 
 @cache
 def cpu_flags() -> frozenset[str]:
-    """The instruction sets that Linux lists of the first processor, such as "avx512_bf16"; empty elsewhere."""
+    """The instruction sets of the first processor, such as "avx512_bf16". Empty on systems other than Linux."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except OSError:

@@ -1,7 +1,8 @@
 """Named definitions of MSE, MAE, SSIM and PSNR. A figure means something only beside the name of its definition.
 
-All take (N, T, C, H, W) arrays of values meant to lie in [0, 1] and return (N, T): one value a frame. `valid`
-(N, T, 1, H, W) is true where the truth is known; a figure is then that of the known cells, and NaN where there is none.
+Unless they say otherwise, all functions take a forecast and the truth, (N, T, C, H, W) arrays of values that should lie
+in [0, 1], and return (N, T): one value for each frame. `valid` (N, T, 1, H, W) is true where the truth is known, and
+None if all of it is. A figure is then that of the known cells, and NaN for a frame without known cells.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from stzoo.errors import DataError, MissingExtraError
 Metric = Callable[[np.ndarray, np.ndarray, np.ndarray | None], np.ndarray]
 Valid = np.ndarray | None
 
-PSNR_CAP = 100.0  # dB; of identical frames
+PSNR_CAP = 100.0  # dB; the value of identical frames
 _WINDOW = 7  # scikit-image's default uniform window
 
 
@@ -39,23 +40,24 @@ def mae(forecast: np.ndarray, truth: np.ndarray, valid: Valid = None) -> np.ndar
 
 
 def psnr(forecast: np.ndarray, truth: np.ndarray, valid: Valid = None) -> np.ndarray:
-    """-10 log10 of the squared error per pixel, in dB; forecast clipped to [0, 1]; at most `PSNR_CAP`."""
+    """-10 log10 of the mean squared error of a pixel, in dB; the forecast clipped to [0, 1]; at most `PSNR_CAP`."""
     return _decibels(_mean(np.square(forecast.clip(0, 1) - truth, dtype=np.float64), valid))
 
 
 def psnr_wrapped(forecast: np.ndarray, truth: np.ndarray, valid: Valid = None) -> np.ndarray:
-    """PSNR as the code of 2022 computed it: differences and squares of uint8 wrap modulo 256. Too high by decibels."""
+    """PSNR as code of 2022 computed it: differences and squares of uint8 wrap modulo 256. Too high by decibels."""
     a, b = ((x.clip(0, 1) * 255).astype(np.uint8) for x in (forecast, truth))
     difference = a - b
     return _decibels(_mean((difference * difference).astype(np.float64), valid) / 255.0**2)
 
 
 def _decibels(error: np.ndarray) -> np.ndarray:
+    """(N, T) mean squared errors -> (N, T) PSNR in dB."""
     return -10.0 * np.log10(np.maximum(error, 10.0 ** (-PSNR_CAP / 10.0)))
 
 
 def _mean(values: np.ndarray, valid: Valid) -> np.ndarray:
-    """Mean over the known cells of each frame."""
+    """(N, T, C, H, W) -> (N, T): the mean over the known cells of each frame."""
     if valid is None:
         return values.mean((2, 3, 4))
     with np.errstate(invalid="ignore"):
@@ -63,20 +65,20 @@ def _mean(values: np.ndarray, valid: Valid) -> np.ndarray:
 
 
 def ssim(forecast: np.ndarray, truth: np.ndarray, valid: Valid = None) -> np.ndarray:
-    """Structural similarity, 7x7 uniform window, data range 1, mean over channels; forecast clipped to [0, 1]."""
+    """Structural similarity: 7x7 uniform window, data range 1, mean over channels; the forecast clipped to [0, 1]."""
     return _ssim(forecast, truth, valid, 1.0)
 
 
 def ssim_range_2(forecast: np.ndarray, truth: np.ndarray, valid: Valid = None) -> np.ndarray:
-    """SSIM as published tables have it: old scikit-image took 2 for the range of floats. Higher than `ssim`."""
+    """SSIM as in published tables: old scikit-image took 2 for the range of floats. It is higher than `ssim`."""
     return _ssim(forecast, truth, valid, 2.0)
 
 
 def _ssim(forecast: np.ndarray, truth: np.ndarray, valid: Valid, data_range: float) -> np.ndarray:
     """One call of scikit-image on all frames stacked into a tall image.
 
-    Only windows that lie wholly inside a frame count, as in scikit-image itself, so neighbours never mix; and only
-    those in whose middle the truth is known. Unknown cells at their rim count as forecast right.
+    Only windows that lie wholly inside a frame count, as in scikit-image itself, so that neighbours never mix. Of these
+    only windows whose centre is known count; unknown cells elsewhere in a window count as forecast right.
     """
     n, t, c, h, w = truth.shape
     if valid is not None:
@@ -89,17 +91,21 @@ def _ssim(forecast: np.ndarray, truth: np.ndarray, valid: Valid, data_range: flo
 
 
 def event_counts(forecast: np.ndarray, truth: np.ndarray, valid: Valid, threshold: float) -> np.ndarray:
-    """(N, T, 2): cells where both reach `threshold`, and cells where either does; their ratio is the critical success
-    index, hits / (hits + misses + false alarms). It is taken over all frames of a step, not frame by frame."""
+    """Counts of cells that reach `threshold`, for the critical success index: hits / (hits + misses + false alarms).
+
+    Returns:
+        (N, T, 2): how many cells reach it in both forecast and truth, and how many in at least one of them. The index
+        is the ratio of their sums over all frames of a step, not a mean of the ratios of single frames.
+    """
     seen, expected = (x >= threshold if valid is None else (x >= threshold) & valid for x in (truth, forecast))
     return np.stack([(seen & expected).sum((2, 3, 4)), (seen | expected).sum((2, 3, 4))], -1)
 
 
 def sharpness(forecast: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Gradient energy of the forecast over that of the truth: 1 as sharp as the truth, towards 0 for a blur.
+    """Gradient energy of the forecast over that of the truth: 1 is as sharp as the truth, 0 is a complete blur.
 
-    The energy of a frame is the sum of its squared differences between neighbours, down and across; both are clipped
-    to [0, 1] first. NaN where the truth is flat.
+    The energy of a frame is the sum of the squared differences between neighbours, vertical and horizontal, after
+    clipping to [0, 1]. The result is NaN for frames whose truth is flat.
     """
     energy = [
         sum(np.square(np.diff(x.clip(0, 1), axis=axis), dtype=np.float64).sum((2, 3, 4)) for axis in (3, 4))
@@ -110,16 +116,16 @@ def sharpness(forecast: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def lpips(forecast: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Learned perceptual distance (Zhang et al., CVPR 2018) with AlexNet; gray frames are repeated to three channels.
+    """Learned perceptual distance (Zhang et al., CVPR 2018) with AlexNet. Gray frames are repeated to three channels.
 
     Raises:
-        MissingExtraError: the package lpips is absent. DataError: its backbone's weights cannot be fetched, or frames
-            have neither 1 nor 3 channels.
+        MissingExtraError: the package lpips is not installed.
+        DataError: the weights of its backbone cannot be fetched, or the frames have neither 1 nor 3 channels.
     """
     network = _lpips_network()
     n, t, c, h, w = truth.shape
     if c not in (1, 3):
-        raise DataError(f"LPIPS looks at gray or colour frames, not at {c} channels")
+        raise DataError(f"LPIPS looks at gray or colour frames, not at {c} channels; leave it out")
     a, b = (
         torch.from_numpy(x.clip(0, 1).astype(np.float32).reshape(n * t, c, h, w)).expand(-1, 3, -1, -1) * 2 - 1
         for x in (forecast, truth)
@@ -131,13 +137,14 @@ def lpips(forecast: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 @cache
 def _lpips_network() -> Any:
+    """The network of the package lpips, built once."""
     try:
         import lpips as package
     except ImportError as error:
         raise MissingExtraError('LPIPS needs an extra: pip install "stzoo[metrics]"') from error
     backbone = Path(torch.hub.get_dir()) / "checkpoints"
     if environment.offline() and not any(backbone.glob("alexnet-*.pth")):
-        raise DataError(f"the backbone of LPIPS is not in {backbone}, and the network is off")
+        raise DataError(f"the backbone of LPIPS is not in {backbone}, and the network is off: allow it once")
     try:
         return package.LPIPS(net="alex", verbose=False).eval()
     except (OSError, RuntimeError) as error:
@@ -146,14 +153,19 @@ def _lpips_network() -> Any:
 
 @dataclass(frozen=True)
 class Definition:
-    """What a report holds: the means of `metrics` over frames, and of `counts` the ratio of their sums."""
+    """The metrics of a report.
+
+    Attributes:
+        metrics: name -> function; the report holds the mean of its values over frames.
+        counts: name -> function that returns (N, T, 2); the report holds the ratio of the two sums.
+    """
 
     metrics: Mapping[str, Metric]
     counts: Mapping[str, Metric] = field(default_factory=lambda: MappingProxyType({}))
 
 
 def _rain(rate: float) -> Metric:
-    """Events of at least `rate` mm/h, in frames whose [0, 1] stands for -10.4 to 40.6 dBR (`stzoo.data.radar.DBR`)."""
+    """Counts of cells with at least `rate` mm/h. [0, 1] stands for -10.4 to 40.6 dBR here (`stzoo.data.radar.DBR`)."""
     return partial(event_counts, threshold=(10 * math.log10(rate) + 10.4) / 51.0)
 
 

@@ -19,17 +19,22 @@ from typing import Any, TypeVar
 from stzoo.errors import SpecError
 
 T = TypeVar("T")
-MAX_DEPTH = 8  # of params
-MAX_INTEGER = 2**63  # in params: what a JSON reader of another language could not hold either
+MAX_DEPTH = 8  # how deep mappings and lists in params may be nested
+MAX_INTEGER = 2**63  # integers in params stay below it, so that JSON readers of other languages can hold them
 
 
 def bounded(default: Any, low: float, high: float) -> Any:
-    """A dataclass field that `from_mapping` checks to lie in [low, high]."""
+    """A dataclass field with a default, whose value `from_mapping` checks to lie in [low, high]."""
     return field(default=default, metadata={"low": low, "high": high})
 
 
 def differences(a: ModelSpec, b: ModelSpec, *, ignoring: Collection[str]) -> list[str]:
-    """The fields in which two specs differ, as text "name x for y"."""
+    """The fields in which two specs differ, each as the text "name x for y": x is the value in `a`, y in `b`.
+
+    Args:
+        a, b: the specs.
+        ignoring: names of fields that are not compared.
+    """
     fields = [f.name for f in dataclasses.fields(ModelSpec) if f.name not in ignoring]
     one, other = a.to_dict(), b.to_dict()
     return [f"{name} {one[name]!r} for {other[name]!r}" for name in fields if one[name] != other[name]]
@@ -43,8 +48,14 @@ def required(low: float, high: float) -> Any:
 def from_mapping(cls: type[T], values: Any, where: str) -> T:
     """Build the frozen dataclass `cls` from JSON values, strictly.
 
+    Args:
+        cls: its fields may have bounds (`bounded`, `required`).
+        values: a mapping of field names to values.
+        where: what errors call the mapping, such as "spec.params".
+
     Raises:
-        SpecError: `values` is no mapping, or a key is unknown or missing, of the wrong type, or out of bounds.
+        SpecError: `values` is no mapping, or a key is unknown or missing, or a value has the wrong type or is out of
+            bounds.
     """
     if not isinstance(values, Mapping):
         raise SpecError(f"{where} must be a mapping, not {type(values).__name__}")
@@ -65,7 +76,7 @@ def from_mapping(cls: type[T], values: Any, where: str) -> T:
 
 
 def shown(value: Any, most: int = 100) -> str:
-    """`value` for a message: its repr, cut where it is long, whatever somebody wrote into a file."""
+    """`value` for a message: its repr, cut after `most` characters. It never raises, whatever a file holds."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # an integer of thousands of digits, lists a thousand deep
@@ -74,12 +85,12 @@ def shown(value: Any, most: int = 100) -> str:
 
 
 def _named(key: Any) -> str:
-    """A key for a message: as it is where it can be printed, and is not long."""
+    """A key for a message: the key itself if it is short and printable, and otherwise as `shown` gives it."""
     return key if isinstance(key, str) and key.isprintable() and len(key) <= 100 else shown(key)
 
 
 def _checked(hint: Any, value: Any, bounds: Mapping[str, float], where: str) -> Any:
-    """`value` as the type `hint`, or a SpecError. Knows what JSON and TOML can hold and our dataclasses use."""
+    """`value` as the type `hint`, or a `SpecError`. It knows the types that JSON and TOML hold and dataclasses use."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
         if not any(value == a and type(value) is type(a) for a in args):
@@ -110,13 +121,13 @@ def _checked(hint: Any, value: Any, bounds: Mapping[str, float], where: str) -> 
     if hint is float and not math.isfinite(value):
         raise SpecError(f"{where} is {value!r}; it must be finite")
     if hint in (int, float) and not bounds.get("low", -math.inf) <= value <= bounds.get("high", math.inf):
-        size = repr(value) if abs(value) < 1e30 else "a number of absurd size"  # which Python may refuse to print
+        size = repr(value) if abs(value) < 1e30 else "a number of absurd size"  # Python may refuse to print it
         raise SpecError(f"{where} is {size}; it must lie in [{bounds.get('low')}, {bounds.get('high')}]")
     return value
 
 
 def _frozen(value: Any, where: str, depth: int = 0) -> Any:
-    """A copy of a JSON value that nobody can change: mappings as read-only views, lists as tuples."""
+    """A copy of a JSON value that nobody can change: mappings become read-only views, lists become tuples."""
     if depth > MAX_DEPTH:
         raise SpecError(f"{where} is nested more than {MAX_DEPTH} deep")
     if isinstance(value, Mapping):
@@ -133,7 +144,7 @@ def _frozen(value: Any, where: str, depth: int = 0) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """The reverse: dictionaries and lists."""
+    """Undoes `_frozen`: the value in dictionaries and lists."""
     if isinstance(value, Mapping):
         return {k: _plain(v) for k, v in value.items()}
     return [_plain(v) for v in value] if isinstance(value, tuple) else value
@@ -141,21 +152,25 @@ def _plain(value: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """What a forecaster is.
+    """What a forecaster is: its architecture, the frames it takes and gives, and what their values mean.
 
     A frame is first put in the spec's units (integers are scaled from their dtype's range to `value_range`), then
-    normalised as ``(frame - mean) / std``. `params` belong to the architecture; they are checked against its own
+    normalised as ``(frame - mean) / std``. `params` belong to the architecture: they are checked against its own
     frozen `Config` when a module is built.
 
     Attributes:
         arch: name of the architecture, a key of `stzoo.models.architectures()`.
-        frames_in: past frames the module reads.
-        frames_out: frames `predict` returns.
-        channels, height, width: of one frame, as trained; convolutional architectures take other sizes as well.
-        value_range: (low, high) that frames must lie in and forecasts are clipped to; None for physical units.
-        mean, std: one value, or one per channel, in the spec's units.
-        fill: what a missing value (NaN) is replaced by, in the spec's units; None refuses missing values.
+        frames_in: how many past frames the module reads.
+        frames_out: how many frames `predict` returns.
+        channels, height, width: of one frame in training. Convolutional architectures take other sizes as well.
+        value_range: (low, high) between which the values of frames must lie and to which forecasts are clipped; None
+            for physical units without limits.
+        mean, std: one value, or one for each channel, in the spec's units.
+        fill: the value that replaces missing values (NaN), in the spec's units; None refuses missing values.
         params: the architecture's own settings.
+
+    Raises:
+        SpecError: a field has the wrong type or is out of bounds.
     """
 
     arch: str
@@ -187,16 +202,16 @@ class ModelSpec:
 
     @classmethod
     def from_dict(cls, values: Any, where: str = "spec") -> ModelSpec:
-        """The spec a JSON object describes. Raises `SpecError` naming the key that is wrong."""
+        """The spec that a JSON object describes. Raises `SpecError`, which names the wrong key as "where.key"."""
         return from_mapping(cls, values, where)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; `from_dict(to_dict())` is equal."""
+        """The spec as dictionaries, lists, numbers and text, ready for JSON. `from_dict` makes an equal spec of it."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return json.loads(json.dumps(values | {"params": _plain(self.params)}))
 
     def replace(self, **overrides: Any) -> ModelSpec:
-        """A copy with some fields changed; keys that are no field of the spec go to `params`."""
+        """A copy with some fields changed. Keys that are not fields of it are set in `params`. Raises `SpecError`."""
         own = {f.name for f in dataclasses.fields(self)}
         values = self.to_dict() | {k: v for k, v in overrides.items() if k in own}
         values["params"] = values["params"] | {k: v for k, v in overrides.items() if k not in own}
@@ -206,4 +221,4 @@ class ModelSpec:
         return hash((self.arch, self.frames_in, self.frames_out, self.channels, self.height, self.width))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ModelSpec.from_dict, (self.to_dict(),)  # a mapping proxy neither pickles nor copies
+        return ModelSpec.from_dict, (self.to_dict(),)  # a mapping proxy can be neither pickled nor copied

@@ -1,4 +1,4 @@
-"""Pictures of forecasts: strips, animations. Frames here are NumPy arrays (T, H, W) of values in [0, 1]."""
+"""Pictures of forecasts: strips and animations. Frames here are NumPy arrays (T, H, W) of values in [0, 1]."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-_GAP, _LABEL = 2, 84  # pixels between tiles; width of the column of row labels
+_GAP, _LABEL = 2, 84  # pixels: between tiles, and for the column of row labels
 
 
 def _gray(frames: np.ndarray) -> np.ndarray:
+    """Values in [0, 1] -> uint8 of the same shape; what lies outside is clipped."""
     return np.rint(np.clip(frames, 0.0, 1.0) * 255).astype(np.uint8)
 
 
 def strip(rows: dict[str, np.ndarray], scale: int = 1) -> Image.Image:
-    """One labelled row of frames per entry; rows may differ in length, frames not in size.
+    """A gray image with one labelled row of frames for each entry. Rows may differ in length, but not in frame size.
 
     Args:
-        rows: label -> (T, H, W) in [0, 1]; NaN frames leave their place empty.
-        scale: each pixel becomes scale x scale.
+        rows: label -> (T, H, W) in [0, 1]. A frame that holds NaN leaves its place empty.
+        scale: each pixel is drawn as a square of scale x scale pixels.
     """
     height, width = (next(iter(rows.values())).shape[1] * scale, next(iter(rows.values())).shape[2] * scale)
     columns = max(len(r) for r in rows.values())
@@ -39,13 +40,14 @@ def strip(rows: dict[str, np.ndarray], scale: int = 1) -> Image.Image:
 def animation(
     path: Path, panels: dict[str, np.ndarray], *, given: int = 0, scale: int = 3, seconds: float = 0.12
 ) -> None:
-    """A looping GIF with labelled panels side by side.
+    """Write a looping GIF with labelled panels side by side.
 
     Args:
-        path: the .gif to write.
-        panels: label -> (T, H, W) in [0, 1], all equally long.
-        given: how many of the first frames are the past; they are labelled so.
-        scale: each pixel becomes scale x scale. seconds: how long a frame stays.
+        path: the .gif file to write.
+        panels: label -> (T, H, W) in [0, 1], all of the same shape.
+        given: how many of the first frames are past frames, which are labelled as such.
+        scale: each pixel is drawn as a square of scale x scale pixels.
+        seconds: how long each frame is shown.
     """
     font, title = ImageFont.load_default(13), 20
     count, h, w = next(iter(panels.values())).shape

@@ -6,11 +6,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import stzoo
 from stzoo.errors import SpecError
 from stzoo.models import architectures, build, config_of
 from stzoo.spec import ModelSpec
 
 GOOD = {"arch": "tau", "frames_in": 4, "frames_out": 2, "channels": 3, "height": 16, "width": 32}
+
+
+def test_every_public_name_is_there() -> None:
+    """They are imported when they are first used, so a wrong home would be noticed then only."""
+    assert [name for name in stzoo.__all__ if not hasattr(stzoo, name)] == []
 
 
 def test_round_trip_is_equal_and_hashable() -> None:

@@ -65,10 +65,10 @@ def _run(arguments: Arguments) -> None:
     from stzoo.evaluate import evaluate, evaluate_codec
     from stzoo.forecaster import opened as open_forecaster
     from stzoo.hub import resolve
-    from stzoo.models import ARCHITECTURES
+    from stzoo.models import architecture_of
 
     found = resolve(arguments.source)
-    codec = found.spec.arch in ARCHITECTURES and ARCHITECTURES[found.spec.arch].kind == "codec"
+    codec = architecture_of(found.spec).is_codec
     model: Any = (open_codec if codec else open_forecaster)(found, arguments.source)
     known = catalog.entries().get(arguments.source)
     dataset, data = chosen_dataset(arguments, model.spec, "clips" if known is None else known.dataset)

@@ -21,8 +21,9 @@ from stzoo.data import Reading, Split
 from stzoo.data.recordings import Recording, Windows, decoded, readable, sliding
 from stzoo.errors import DataError
 from stzoo.frames.arrays import ARRAYS, open_array
-from stzoo.frames.dataarray import FIELDS, axes_of, opened
-from stzoo.frames.images import ANIMATED, STILL, iterate_images, natural
+from stzoo.frames.dataarray import axes_of
+from stzoo.frames.fields import FIELDS, open_field
+from stzoo.frames.images import ANIMATED, STILL, iterate_images, natural_order
 from stzoo.frames.video import VIDEO, read_video
 
 PARTS: tuple[Split, ...] = ("train", "validation", "test")
@@ -102,7 +103,7 @@ def _sources(folder: Path) -> tuple[Path, ...]:
         return (folder,)
     if _is_source(folder):
         return (folder,)
-    found = tuple(sorted((p for p in folder.iterdir() if _is_source(p)), key=natural))
+    found = tuple(sorted((p for p in folder.iterdir() if _is_source(p)), key=natural_order))
     if not found:
         raise DataError(f"{folder} holds no video, animation, array file or folder of images")
     return found
@@ -120,7 +121,7 @@ def _is_source(path: Path) -> bool:
 
 def _field(path: Path, channels: int) -> np.ndarray:
     """(T, H, W) or (T, C, H, W), whatever the order of the file's dimensions."""
-    with opened(path) as field:
+    with open_field(path) as field:
         axes = axes_of(field, channels)
         if "B" in axes:
             raise DataError(f"{path} holds several samples; select one, and write it to a file of its own")

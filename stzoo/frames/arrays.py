@@ -1,4 +1,8 @@
-"""NumPy arrays and torch tensors, in memory or in ``.npy`` and ``.npz`` files, <-> frames."""
+"""NumPy arrays and torch tensors, in memory or in ``.npy`` and ``.npz`` files, <-> frames.
+
+Every other kind of frames becomes an array on its way, so what all readers take and return stands here as well:
+`FrameSelection` and `CallerFrames`.
+"""
 
 from __future__ import annotations
 
@@ -20,19 +24,22 @@ from stzoo.frames.values import fill_missing, from_units, to_units
 from stzoo.spec import ModelSpec, shown
 
 ARRAYS = (".npy", ".npz")
-MAX_UNPACKED = 2**30  # bytes of an array in a .npz file, which has to be unpacked whole; one in a .npy file is mapped
-_MOST_ARRAYS = 1000  # of a .npz file
+MAX_UNPACKED = 2**30  # bytes of an array in a .npz file, which must be unpacked whole; a .npy file is mapped instead
+_MOST_ARRAYS = 1000  # arrays that a .npz file may hold; the header of each is read
 _DTYPES = ("uint8", "uint16", "int8", "int16", "float16", "float32", "float64")
 
 
 @dataclass(frozen=True)
-class Source:
-    """What was read, and the way back. It serves one forecast.
+class CallerFrames:
+    """The frames that a caller passed, as the model reads them, and the way back to the caller's kind.
+
+    It serves one forecast: `frame` takes the future frames in order, because it continues the caller's times.
 
     Attributes:
         past: (B, T, C, H, W) float32 in the spec's units, checked.
-        frame: the next future frame (B, C, H, W) in the spec's units -> the caller's kind, dtype and axes.
-        collect: a list of such frames -> what the caller calls a sequence.
+        frame: takes the next future frame (B, C, H, W) in the spec's units; returns it in the caller's kind, dtype and
+            axes (without the time axis).
+        collect: takes a list of such frames; returns them as one sequence of the caller's kind.
     """
 
     past: Tensor
@@ -41,14 +48,14 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What a model reads of the frames it is given.
+class FrameSelection:
+    """Which of the given frames a model reads, and what they must be like.
 
     Attributes:
-        spec: the model's.
-        stride: what height and width must be multiples of; None: they must be the spec's.
-        last: how many frames, counted from the end; None: all.
-        every: one frame of so many, counted from the first: 0, every, 2 * every, ...
+        spec: the spec of the model.
+        stride: height and width must be multiples of this; with None they must be those of the spec.
+        last: how many frames are read, counted from the end; None reads all.
+        every: only the frames 0, every, 2 * every, ... are read; `last` counts among these.
     """
 
     spec: ModelSpec
@@ -56,61 +63,80 @@ class Wanted:
     last: int | None
     every: int
 
-    def of(self, total: int) -> slice:
-        """Which of `total` frames. Raises `FramesError` where `every` leaves fewer than the model reads."""
+    def slice_of(self, total: int) -> slice:
+        """The slice of `total` frames that is read.
+
+        Raises:
+            FramesError: `every` leaves fewer frames than the model reads.
+        """
         which = range(0, total, self.every)
         if self.every > 1 and len(which) < self.spec.frames_in:
             raise FramesError(
-                f"every={self.every} leaves {len(which)} of {total} frames; the model reads {self.spec.frames_in}"
+                f"every={self.every} leaves {len(which)} of {total} frames; the model reads {self.spec.frames_in}, so "
+                "give a longer sequence or a smaller `every`"
             )
         which = which if self.last is None else which[-self.last :]
         return slice(which.start, which.stop, which.step)
 
-    def taken(self) -> Wanted:
-        """The same, of frames that were picked already."""
+    def already_selected(self) -> FrameSelection:
+        """The same demands on frames that this selection was applied to already: all of them are read."""
         return replace(self, last=None, every=1)
 
 
-def read_tensor(frames: Tensor, wanted: Wanted, layout: str | None) -> Source:
-    """Raises `FramesError`: shape, dtype, range or a missing value."""
+def read_tensor(frames: Tensor, selection: FrameSelection, layout: str | None) -> CallerFrames:
+    """A tensor of three to five axes -> `CallerFrames` that answer with tensors on the same device.
+
+    Args:
+        frames: integers are scaled from their dtype's range; floats are in the spec's units.
+        selection: which frames are read.
+        layout: the axes, such as "TCHW"; None finds them out.
+
+    Raises:
+        FramesError: the shape, dtype or range does not fit the spec, or a value is missing.
+    """
     if frames.layout != torch.strided or frames.is_meta:
-        raise FramesError("expected a dense tensor that holds values, given a sparse or a meta one")
+        raise FramesError("expected a dense tensor that holds values, given a sparse tensor or one on the meta device")
     if str(frames.dtype).removeprefix("torch.") not in (*_DTYPES, "bfloat16"):
         raise _unscaled(str(frames.dtype))
-    spec = wanted.spec
-    layout = find_layout(tuple(frames.shape), spec, wanted.stride, layout)
+    spec = selection.spec
+    layout = find_layout(tuple(frames.shape), spec, selection.stride, layout)
     past = to_btchw(frames.detach(), layout)
-    past = past[:, wanted.of(past.shape[1])]
+    past = past[:, selection.slice_of(past.shape[1])]
     device, dtype = frames.device, frames.dtype
-    return Source(
-        # both copies: what the caller does to the frames passed in, or to those handed out, never reaches the model
+    return CallerFrames(
+        # two copies, so that nothing the caller does to the frames passed in or handed out reaches the model
         fill_missing(to_units(past, spec), spec).clone(),
         lambda frame: from_bchw(from_units(frame, spec, dtype), layout).to(device, copy=True),
         lambda collected: torch.stack(collected, layout.index("T")),
     )
 
 
-def read_array(frames: np.ndarray, wanted: Wanted, layout: str | None) -> Source:
-    """Of an array that is mapped from a file, no more than the wanted frames are read. Raises `FramesError`."""
+def read_array(frames: np.ndarray, selection: FrameSelection, layout: str | None) -> CallerFrames:
+    """As `read_tensor`, for NumPy arrays. If the array is mapped from a file, only the selected frames are read.
+
+    Raises:
+        FramesError: the shape, dtype or range does not fit the spec, or a value is missing.
+    """
     if frames.dtype.name not in _DTYPES:
         raise _unscaled(frames.dtype.name)
-    layout = find_layout(frames.shape, wanted.spec, wanted.stride, layout)
+    layout = find_layout(frames.shape, selection.spec, selection.stride, layout)
     time = layout.index("T")
-    last = _unmasked(frames[(slice(None),) * time + (wanted.of(frames.shape[time]),)])
-    source = read_tensor(torch.from_numpy(last.astype(last.dtype.newbyteorder("="))), wanted.taken(), layout)
-    return Source(
-        source.past,
-        lambda frame: source.frame(frame).numpy().astype(frames.dtype, copy=False),
+    last = _unmasked(frames[(slice(None),) * time + (selection.slice_of(frames.shape[time]),)])
+    native = torch.from_numpy(last.astype(last.dtype.newbyteorder("=")))
+    given = read_tensor(native, selection.already_selected(), layout)
+    return CallerFrames(
+        given.past,
+        lambda frame: given.frame(frame).numpy().astype(frames.dtype, copy=False),
         lambda collected: np.stack(collected, time).astype(frames.dtype, copy=False),  # stacking loses a byte order
     )
 
 
 def _unmasked(frames: np.ndarray) -> np.ndarray:
-    """What a masked array hides is missing: NaN among floats, which the spec may fill; integers have no such value."""
+    """A plain array: what a masked array hides becomes NaN, which the spec may fill. Integers have no such value."""
     if not isinstance(frames, np.ma.MaskedArray):
         return frames
     if np.ma.is_masked(frames) and not np.issubdtype(frames.dtype, np.floating):
-        raise FramesError(f"masked values among {frames.dtype.name} frames; fill them, or pass floats")
+        raise FramesError(f"there are masked values among {frames.dtype.name} frames; fill them, or pass floats")
     return frames.filled(np.nan) if np.ma.is_masked(frames) else frames.data
 
 
@@ -122,12 +148,12 @@ def _unscaled(dtype: str) -> FramesError:
 
 
 def open_array(path: Path) -> np.ndarray:
-    """The array of a ``.npy`` file, mapped; or of a ``.npz`` file, in memory: `frames`, or the only one that may be it.
+    """The array of a ``.npy`` file, mapped from it, or of a ``.npz`` file, read into memory.
 
-    Whatever NumPy and zipfile raise on bytes that nobody has checked (it is of many kinds), the file is damaged.
+    Of several arrays in a ``.npz`` file the one named `frames` is taken, or else the only one that can be frames.
 
     Raises:
-        FramesError: no such file, a damaged one, one of pickled objects, or several arrays that may be meant.
+        FramesError: the file does not exist, is damaged or holds pickled objects, or several arrays may be meant.
     """
     if not path.is_file():
         raise FramesError(f"{path} {'is no file' if path.exists() else 'does not exist'}")
@@ -138,12 +164,12 @@ def open_array(path: Path) -> np.ndarray:
             return _only(file)
     except FramesError:
         raise
-    except Exception as error:
+    except Exception as error:  # NumPy and zipfile raise errors of many kinds on damaged bytes
         raise FramesError(f"{path} is damaged or no array file: {error}") from error
 
 
 def _only(file: Any) -> np.ndarray:
-    """Of an open ``.npz`` file. Only the array that is returned is unpacked: of the others the headers are read."""
+    """The one array of an open ``.npz`` file that may be frames. Of the other arrays only the headers are read."""
     if not isinstance(file, np.lib.npyio.NpzFile):
         raise ValueError("not a zip file of arrays")
     names = ["frames"] if "frames" in file.files else file.files
@@ -152,12 +178,15 @@ def _only(file: Any) -> np.ndarray:
     sizes = {name: size for name in names if (size := _size_of_frames(file, name)) is not None}
     if len(sizes) != 1:
         found = f"several, {_listed(sizes)}" if sizes else f"none among {_listed(file.files) or 'no arrays'}"
-        raise FramesError(f"expected one array of frames, or one named frames; there are {found}: load it, and pass it")
+        raise FramesError(
+            f"expected one array of frames, or one named frames; there are {found}: load the right one with "
+            "numpy.load, and pass it"
+        )
     ((name, size),) = sizes.items()
     if size > MAX_UNPACKED:
         raise FramesError(
-            f"{shown(name)} unpacks to {size:,} bytes, more than {MAX_UNPACKED:,}; save it as a .npy file, of which no "
-            "more is read than is needed"
+            f"{shown(name)} unpacks to {size:,} bytes, more than {MAX_UNPACKED:,}; save it as a .npy file, of which "
+            "only the part that is needed is read"
         )
     return file[name]
 
@@ -167,12 +196,12 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _size_of_frames(file: np.lib.npyio.NpzFile, name: str) -> int | None:
-    """Bytes that the array unpacks to, as its header says; None where it cannot be frames, or is no array."""
+    """How many bytes the array unpacks to, by its header; None if it cannot be frames, or is no array."""
     packed = file.zip
     assert packed is not None
     with packed.open(name if name in packed.NameToInfo else f"{name}.npy") as member:
         version = np.lib.format.read_magic(member)
-        if version not in _HEADERS:  # of which only structured arrays have need
+        if version not in _HEADERS:  # other versions are needed for structured arrays only
             return None
         shape, _, dtype = _HEADERS[version](member)
     return math.prod(shape) * dtype.itemsize if dtype.kind in "uif" and 3 <= len(shape) <= 5 else None
@@ -184,8 +213,12 @@ _HEADERS: Mapping[tuple[int, int], Callable[[Any], tuple[tuple[int, ...], bool, 
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
-    """A ``.npy`` file, or a ``.npz`` file in which the array is named `frames`. Raises `FramesError` for objects."""
-    if array.dtype.hasobject:  # NumPy would pickle them
+    """Write a ``.npy`` file, or a ``.npz`` file in which the array is named `frames`.
+
+    Raises:
+        FramesError: the array holds Python objects, which NumPy would pickle.
+    """
+    if array.dtype.hasobject:
         raise FramesError(f"cannot write {path.name}: {array.dtype} is no dtype of frames")
     with replacing(path) as partial, partial.open("wb") as file:
         if path.suffix.lower() == ".npy":

@@ -1,4 +1,7 @@
-"""Which axis is which: a caller's shape <-> (B, T, C, H, W)."""
+"""Which axis is which: a caller's shape <-> (B, T, C, H, W).
+
+The letters of a layout: B samples of a batch, T frames in time, C channels, H rows, W columns.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,23 @@ from torch import Tensor
 from stzoo.errors import FramesError
 from stzoo.spec import ModelSpec
 
-MAX_PIXELS = 2**25  # of one frame: 7680x4320 fits. Files that claim more are refused before they are decoded
+MAX_PIXELS = 2**25  # of one frame, enough for 7680x4320. Files that claim more are refused before they are decoded
 LAYOUTS = ("THW", "TCHW", "THWC", "BTHW", "BTCHW", "BTHWC")
 
 
 def find_layout(shape: tuple[int, ...], spec: ModelSpec, stride: int | None, layout: str | None) -> str:
-    """The one reading of `shape` that fits the spec, or the reading the caller names.
+    """The one layout in which `shape` fits the spec, or the layout that the caller names.
 
-    Of four axes (T, C, H, W) and (T, H, W, C) are considered; (B, T, H, W) has to be named.
+    Four axes may be (T, C, H, W) or (T, H, W, C); the layout (B, T, H, W) must be named.
+
+    Args:
+        shape: the lengths of three to five axes.
+        spec: the spec of the model that reads the frames.
+        stride: height and width must be multiples of this; with None they must be those of the spec.
+        layout: the caller's choice, one of `LAYOUTS`, or None.
 
     Raises:
-        FramesError: none fits, or two do; or the size is no multiple of `stride` (None: not the spec's).
+        FramesError: no layout fits or two do, or height and width do not fit.
     """
     if layout is not None:
         if layout not in LAYOUTS:
@@ -42,13 +51,13 @@ def find_layout(shape: tuple[int, ...], spec: ModelSpec, stride: int | None, lay
 
 
 def check_pixels(width: int, height: int) -> None:
-    """Raises `FramesError` where no frame is of that size, whatever a file says."""
+    """Check the size that a file claims for its frames. Raises `FramesError` if it is absurd."""
     if not 0 < width * height <= MAX_PIXELS or width < 0:
         raise FramesError(f"frames of {width}x{height} pixels; one may have 1 to {MAX_PIXELS:,}")
 
 
 def to_btchw(frames: Tensor, layout: str) -> Tensor:
-    """A view with all five axes in order."""
+    """Frames with the axes of `layout` -> a view of shape (B, T, C, H, W), where absent axes have length 1."""
     missing = [axis for axis in "BTCHW" if axis not in layout]
     order = layout + "".join(missing)
     for _ in missing:
@@ -57,7 +66,7 @@ def to_btchw(frames: Tensor, layout: str) -> Tensor:
 
 
 def from_bchw(frame: Tensor, layout: str) -> Tensor:
-    """One future frame (B, C, H, W) in the caller's axes, the time axis left out."""
+    """One future frame (B, C, H, W) -> a view with the axes of the caller's `layout` in their order, without time."""
     wanted = layout.replace("T", "")
     for axis in "CB":  # from the right, so that positions stay
         if axis not in wanted:
@@ -67,6 +76,7 @@ def from_bchw(frame: Tensor, layout: str) -> Tensor:
 
 
 def _axes(shape: tuple[int, ...], layout: str) -> dict[str, int]:
+    """Letter -> length of that axis; 1 for a batch or channel axis that is absent."""
     return {"B": 1, "C": 1} | dict(zip(layout, shape, strict=True))
 
 
@@ -77,7 +87,7 @@ def _check(shape: tuple[int, ...], layout: str, spec: ModelSpec, stride: int | N
 
 
 def _problem(shape: tuple[int, ...], layout: str, spec: ModelSpec, stride: int | None) -> str | None:
-    """Why `shape`, read as `layout`, does not fit; None where it does."""
+    """Why `shape`, read as `layout`, does not fit; None if it does."""
     axes = _axes(shape, layout)
     if axes["C"] != spec.channels or min(shape) == 0:
         return f"expected {_expected(spec)}, given {_text(shape)}"
@@ -103,6 +113,7 @@ def _problem(shape: tuple[int, ...], layout: str, spec: ModelSpec, stride: int |
 
 
 def _expected(spec: ModelSpec) -> str:
+    """The shapes that fit the spec, for a message."""
     t, c, size = f"T>={spec.frames_in}", spec.channels, f"{spec.height}, {spec.width}"
     shapes = [f"({t}, {size})"] if c == 1 else []
     return " or ".join([*shapes, f"({t}, {c}, {size})", f"(B, {t}, {c}, {size})", f"({t}, {size}, {c})"])

@@ -16,7 +16,7 @@ from pathlib import Path
 from stzoo import catalog, environment
 from stzoo.catalog import CHECKPOINTS, CODEC_FILE, CONFIG_FILE, WEIGHTS_FILE, Entry, WeightsFile
 from stzoo.data import DATASETS
-from stzoo.download import discard, file_sha256, shown
+from stzoo.download import discard, file_sha256, without_secrets
 from stzoo.download import download as fetch  # `download` stays the module
 from stzoo.errors import DownloadError, IntegrityError, NotPublishedError, OfflineError, SpecError, WeightsError
 from stzoo.hub import huggingface
@@ -155,7 +155,7 @@ def _places(weights: WeightsFile, means: _Means) -> Iterator[tuple[str, Callable
             yield source, partial(_from_hub, source, weights, means)
     addresses = [s for s in weights.sources if s.startswith("https://")]
     for url in addresses + [f"{base}/{weights.file}" for base in environment.mirrors()]:
-        yield shown(url), partial(_from_https, url, cached, weights, means)
+        yield without_secrets(url), partial(_from_https, url, cached, weights, means)
 
 
 def _packaged(weights: WeightsFile) -> Path:

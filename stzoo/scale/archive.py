@@ -16,9 +16,9 @@ import numpy as np
 from stzoo.errors import DataError, FramesError
 from stzoo.files import replacing
 from stzoo.forecaster import Forecaster
-from stzoo.frames.arrays import Source, Wanted, read_array
-from stzoo.frames.dataarray import axes_of, opened
-from stzoo.frames.fields import MAX_CHUNK
+from stzoo.frames.arrays import CallerFrames, FrameSelection, read_array
+from stzoo.frames.dataarray import axes_of
+from stzoo.frames.fields import MAX_CHUNK, open_field
 from stzoo.models import stride_of
 from stzoo.scale.plan import ForecastOptions
 from stzoo.spec import ModelSpec
@@ -75,7 +75,7 @@ def check_archive(path: Path, model: Forecaster, options: ForecastOptions) -> tu
         DataError: the archive is too short, its times do not rise, or its forecasts cannot be stored.
         FramesError: it cannot be opened, or none of the windows that were read is sound.
     """
-    with opened(path) as field:
+    with open_field(path) as field:
         windows = ArchiveWindows.of(field, model.spec.frames_in, options)
         if not len(windows):
             raise DataError(f"{path} has {windows.frames} times; a forecast reads {windows.span}, from first to last")
@@ -124,7 +124,7 @@ def _is_regular(times: np.ndarray, step: Any) -> bool:
 
 def read_windows(
     field: xr.DataArray, numbers: range, windows: ArchiveWindows, spec: ModelSpec, stride: int | None
-) -> list[Source | FramesError]:
+) -> list[CallerFrames | FramesError]:
     """The windows with these numbers, each checked, or why it cannot be read.
 
     Where windows overlap, the part of the archive that they cover is read once.
@@ -147,7 +147,7 @@ def read_windows(
         except Exception:  # whatever the library raises on damaged bytes: the windows that hold them are found below
             shared = None
 
-    def read_window(start: int) -> Source | FramesError:
+    def read_window(start: int) -> CallerFrames | FramesError:
         which = slice(start, start + windows.span)
         try:
             if step is not None and not _is_regular(field["time"].to_numpy()[which], step):
@@ -157,7 +157,7 @@ def read_windows(
                 frames = shared[(slice(None),) * layout.index("T") + (at,)]
             else:
                 frames = _values(field, axes, slice(which.start, which.stop, every))
-            return read_array(frames, Wanted(spec, stride, None, 1), layout)
+            return read_array(frames, FrameSelection(spec, stride, None, 1), layout)
         except FramesError as error:
             return error
         except Exception as error:

@@ -15,8 +15,8 @@ import numpy as np
 from stzoo import frames as frames_room
 from stzoo.errors import DataError, FramesError, MissingExtraError
 from stzoo.forecaster import Forecaster
-from stzoo.frames.arrays import ARRAYS, Source
-from stzoo.frames.dataarray import FIELDS
+from stzoo.frames.arrays import ARRAYS, CallerFrames
+from stzoo.frames.fields import FIELDS
 from stzoo.frames.images import ANIMATED, STILL
 from stzoo.frames.video import VIDEO
 from stzoo.models import stride_of
@@ -76,7 +76,7 @@ def place_of(clip: ListedClip, source: Path) -> Path:
     return (source.parent if is_table(source) else source) / clip.name
 
 
-def read_clip(path: Path, model: Forecaster, every: int, keep_size: bool) -> Source | FramesError:
+def read_clip(path: Path, model: Forecaster, every: int, keep_size: bool) -> CallerFrames | FramesError:
     """A clip's last frames, checked; or why they cannot be read, whatever error the reading library raised.
 
     Args:

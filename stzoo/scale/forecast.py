@@ -22,7 +22,7 @@ from stzoo.errors import DataError, SpecError
 from stzoo.files import replacing
 from stzoo.forecaster import opened as open_forecaster
 from stzoo.frames.arrays import ARRAYS
-from stzoo.frames.dataarray import FIELDS, opened
+from stzoo.frames.fields import FIELDS, open_field
 from stzoo.frames.images import ANIMATED
 from stzoo.frames.video import WRITTEN
 from stzoo.scale.archive import ArchiveWindows, check_archive, create_store
@@ -261,7 +261,7 @@ def _begin(request: ArchiveRequest, folder: ArchiveFolder, plan: Plan) -> None:
     """Write what must be there before the first forecast: each part whole or not at all, and only once."""
     folder.begin(plan)
     if plan.kind == "archive" and not folder.store.exists():
-        with opened(request.source) as field:
+        with open_field(request.source) as field:
             windows = ArchiveWindows.of(field, plan.spec["frames_in"], plan.options)
             create_store(folder.store, field, windows, plan.options.steps, plan.options.unit)
     elif plan.kind != "archive" and not folder.clips.exists():

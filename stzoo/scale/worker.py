@@ -18,8 +18,9 @@ from stzoo import hub
 from stzoo.errors import FramesError, IntegrityError, StzooError
 from stzoo.forecaster import Forecaster
 from stzoo.forecaster import opened as open_forecaster
-from stzoo.frames.arrays import Source
-from stzoo.frames.dataarray import axes_of, opened
+from stzoo.frames.arrays import CallerFrames
+from stzoo.frames.dataarray import axes_of
+from stzoo.frames.fields import open_field
 from stzoo.models import stride_of
 from stzoo.scale.archive import ArchiveWindows, names_of, read_windows
 from stzoo.scale.clips import line_ends, place_of, read_clip, read_clip_list
@@ -169,7 +170,7 @@ class ArchiveForecaster:
         import zarr
 
         options, model = self._job.plan.options, self._model
-        with opened(self._job.source) as field:
+        with open_field(self._job.source) as field:
             windows = ArchiveWindows.of(field, model.spec.frames_in, options)
             read = read_windows(field, numbers, windows, model.spec, stride_of(model.module))
             names = names_of(field, numbers, windows)
@@ -185,7 +186,7 @@ class ArchiveForecaster:
         return [(names[at], numbers[at], past) for at, past in enumerate(read) if isinstance(past, FramesError)]
 
 
-def forecast_together(model: Forecaster, sources: dict[int, Source], steps: int) -> dict[int, Any]:
+def forecast_together(model: Forecaster, sources: dict[int, CallerFrames], steps: int) -> dict[int, Any]:
     """What `Forecaster.rollout` returns for each source, `steps` frames of the source's own kind, by the same keys.
 
     Sources whose past frames (B, T, C, H, W) agree in all but B go through the model together.

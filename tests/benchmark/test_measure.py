@@ -22,7 +22,7 @@ from stzoo.benchmark.counting import bytes_moved
 from stzoo.benchmark.measure import _beside, benchmark
 from stzoo.benchmark.roofline import SIZE
 from stzoo.benchmark.setting import Setting, load_for
-from stzoo.cli.main import main
+from stzoo.cli.main import build_parser, main
 from stzoo.errors import SpecError
 from stzoo.frames.values import noise
 from stzoo.hub.card import count_parameters

@@ -188,7 +188,7 @@ def test_missing_values_are_the_specs_affair(spec: ModelSpec, forecaster: Foreca
 
 def test_bad_input_is_refused_with_the_way_out(forecaster: Forecaster, field: Any) -> None:
     cases: list[tuple[Any, str]] = [
-        (field.to_dataset(), r"given a Dataset; choose a variable of it: dataset\['t2m'\]"),
+        (field.to_dataset(), r"given a Dataset; choose one of its variables: dataset\['t2m'\]"),
         (field.rename(time="t"), r"dimension named time, given t: 6, .*rename"),
         (field.isel(latitude=0), "expected the dimensions time, two of space"),
         (field.isel(latitude=slice(15)), "multiples of 2, given 15x16"),

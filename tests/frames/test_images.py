@@ -10,7 +10,7 @@ from PIL import Image, PngImagePlugin
 from stzoo.errors import FramesError
 from stzoo.forecaster import Forecaster, create
 from stzoo.frames import images as room
-from stzoo.frames.images import iterate_images, natural, read_images, write_images
+from stzoo.frames.images import iterate_images, natural_order, read_images, write_images
 from stzoo.spec import ModelSpec
 
 
@@ -50,7 +50,7 @@ def test_bad_images_are_named(forecaster: Forecaster, tmp_path: Path) -> None:
         ("x" * 300 + ".gif", "File name too long|does not exist"),
         ("~nobody-of-this-name/a.gif", "does not exist"),
         (tmp_path, "holds no images"),
-        ([*pictures(3), Image.new("L", (8, 16))], "image 3 is 8x16, image 0 is 16x16"),
+        ([*pictures(3), Image.new("L", (8, 16))], "image 3 is 8x16 but image 0 is 16x16"),
         ([Image.new("F", (16, 16))] * 4, "mode F"),
         ([Image.new("I;16", (16, 16))] * 4, "mode I;16"),
         (pictures(2), "at least 4 past frames, given 2"),
@@ -223,4 +223,4 @@ def test_frames_that_last_for_ever_are_refused_where_all_are_asked_for(
 
 def test_numbers_of_any_script_are_sorted() -> None:
     names = ["a\u00b2.png", "1\u00b22.png", "a10.png", "a9.png", "\u0663.png"]
-    assert [p.name for p in sorted(map(Path, names), key=natural)][-3:] == ["a9.png", "a10.png", "a\u00b2.png"]
+    assert [p.name for p in sorted(map(Path, names), key=natural_order)][-3:] == ["a9.png", "a10.png", "a\u00b2.png"]

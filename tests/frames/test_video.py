@@ -104,7 +104,7 @@ def test_memory_stays_flat_however_long_a_video_is(
             yield image
 
     gc.collect()
-    monkeypatch.setattr(room, "read_video", endless)
+    monkeypatch.setattr("stzoo.frames.reading.read_video", endless)
     room.read(tmp_path / "a.avi", spec, 4)
     assert most <= spec.frames_in + 2
     whole = room.read(tmp_path / "a.avi", spec, 4, whole=True)
@@ -115,7 +115,7 @@ def test_a_wrong_size_is_found_at_the_first_frame(
     spec: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = iter([Image.new("RGB", (15, 15)) for _ in range(9)])
-    monkeypatch.setattr(room, "read_video", lambda path, every: images)
+    monkeypatch.setattr("stzoo.frames.reading.read_video", lambda path, every: images)
     with pytest.raises(FramesError, match="given 15x15"):
         room.read(tmp_path / "a.avi", spec, 4)
     assert len(list(images)) == 8
@@ -180,7 +180,7 @@ def test_without_pyav_the_pip_command_is_told(tmp_path: Path, monkeypatch: pytes
     for act in (
         lambda: list(read_video(tmp_path / "a.avi")),
         lambda: write_video(tmp_path / "a.avi", []),
-        video.check_extra,
+        video.check_video_extra,
     ):
         with pytest.raises(MissingExtraError, match=r'pip install "stzoo\[video\]"'):
             act()

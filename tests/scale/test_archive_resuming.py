@@ -87,7 +87,7 @@ def _times(folder: Path) -> dict[str, int]:
     [
         ("archive", "stzoo.scale.forecast:create_store", 1),  # the plan is written, and nothing else
         ("clips", "stzoo.scale.forecast:write_clip_list", 1),
-        ("clips", "stzoo.frames:write_array", 6),  # within a unit
+        ("clips", "stzoo.frames.writing:write_array", 6),  # within a unit
         ("archive", "stzoo.scale.folder:ArchiveFolder.mark", 3),  # a unit's forecasts are there, its marker is not
         ("clips", "stzoo.scale.folder:ArchiveFolder.mark", 1),
         ("archive", "stzoo.scale.folder:ArchiveFolder.finish", 1),  # all is done but errors.jsonl

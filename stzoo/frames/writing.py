@@ -1,0 +1,72 @@
+"""Forecasts -> files: an animation, a folder of images, a video, an array file, or a netCDF or Zarr file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from stzoo.errors import FramesError
+from stzoo.frames.arrays import ARRAYS, open_array, write_array
+from stzoo.frames.dataarray import is_dataarray
+from stzoo.frames.fields import FIELDS, check_field_extra, write_field
+from stzoo.frames.images import ANIMATED, array_to_images, check_folder, write_images
+from stzoo.frames.reading import kind_of
+from stzoo.frames.video import WRITTEN, check_video_extra, write_video
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+def check_writable(path: Path, given: Path) -> None:
+    """Check whether `write` can write to `path` what a model makes of the file `given`, as far as can be told before.
+
+    Raises:
+        FramesError: the suffix of `path` cannot hold such a forecast, its parent folder does not exist, or it is a
+            folder with content.
+        MissingExtraError: a package that writes such a file is not installed.
+    """
+    suffix, kind = path.suffix.lower(), kind_of(given)
+    suffixes = (*FIELDS, *ARRAYS) if kind == "field" else (*ANIMATED, *WRITTEN, *ARRAYS)
+    if suffix not in suffixes and (suffix or kind == "field"):
+        folder = "" if kind == "field" else ", or a folder"
+        raise FramesError(f"cannot write {path.name} from {given.name}; use {', '.join(suffixes)}{folder}")
+    if not path.parent.is_dir():
+        raise FramesError(f"the folder {path.parent} does not exist; create it first")
+    if suffix in ("", ".zarr"):
+        check_folder(path)
+    elif path.is_dir():
+        raise FramesError(f"{path} is a folder; name a file")
+    if suffix in FIELDS:
+        check_field_extra(path)
+    if suffix in WRITTEN:
+        check_video_extra()
+    if kind == "array" and kind_of(path) == "pictures":
+        array_to_images(open_array(given)[:1])
+
+
+def write(path: Path, frames: list[Image.Image] | np.ndarray | xr.DataArray, seconds: float = 0.1) -> None:
+    """Write a forecast to a file of the kind that its suffix names, or to a folder of PNGs. It is written whole or not.
+
+    Args:
+        path: a file name that ends in .gif, .png, .webp, .mp4, .avi, .npy, .npz, .nc, .nc4 or .zarr, or a folder's
+            name, which has no suffix.
+        frames: what `Forecaster.rollout` returned.
+        seconds: how long each frame of an animation or a video is shown.
+
+    Raises:
+        FramesError: files with this suffix cannot hold these frames.
+        MissingExtraError: a package that writes such a file is not installed.
+    """
+    kind = kind_of(path)
+    if kind == "field":
+        if not is_dataarray(frames):
+            raise FramesError(f"cannot write {path.name}: the frames have no coordinates; use {' or '.join(ARRAYS)}")
+        write_field(path, frames)
+    elif kind == "array":
+        write_array(path, np.stack([np.asarray(f) for f in frames]) if isinstance(frames, list) else np.asarray(frames))
+    else:
+        images = frames if isinstance(frames, list) else array_to_images(np.asarray(frames))
+        (write_video if path.suffix.lower() in WRITTEN else write_images)(path, images, seconds)
