@@ -46,8 +46,8 @@ def chosen(arguments: argparse.Namespace, spec: ModelSpec, default: str, zoom: f
     if arguments.download:
         if name != "mmnist":
             raise SpecError(f"--download fetches MNIST's files; {name} has to be in {folder} already")
-        from stzoo.data.mmnist import download
+        from stzoo.data.mmnist import download_digits
 
-        download(folder, arguments.download)
+        download_digits(folder, arguments.download)
     reading = Reading.of(spec, zoom=zoom, every=arguments.every, skip_bad=arguments.skip_bad)
     return name, open_dataset(name, folder, reading)
