@@ -128,10 +128,10 @@ def test_no_dataset_is_fetched_offline(tmp_path: Path) -> None:
         f"""
 from pathlib import Path
 from stzoo import errors
-from stzoo.data.mmnist import download
+from stzoo.data.mmnist import download_digits
 
 try:
-    download(Path({str(tmp_path)!r}), "https://127.0.0.1:9")
+    download_digits(Path({str(tmp_path)!r}), "https://127.0.0.1:9")
 except errors.DataError as error:
     print(error)
 """,

@@ -61,7 +61,7 @@ def register(commands: Commands) -> None:
 
 def _run(arguments: Arguments) -> None:
     from stzoo.codec import opened as open_codec
-    from stzoo.data import DATASETS, Part, protocol_name
+    from stzoo.data import DATASETS, FirstClips, protocol_name
     from stzoo.evaluate import evaluate, evaluate_codec
     from stzoo.forecaster import opened as open_forecaster
     from stzoo.hub import resolve
@@ -82,7 +82,7 @@ def _run(arguments: Arguments) -> None:
     if arguments.limit is not None:
         if not 1 <= arguments.limit <= len(clips):
             raise SpecError(f"--limit is {arguments.limit}; it may be 1 to {len(clips)}")
-        clips = Part(clips, arguments.limit)
+        clips = FirstClips(clips, arguments.limit)
         protocol += f", first {arguments.limit} sequences only"
     report: Any = (evaluate_codec if codec else evaluate)(
         model,

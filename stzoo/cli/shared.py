@@ -164,8 +164,8 @@ def chosen_dataset(arguments: Arguments, spec: ModelSpec, default: str, zoom: fl
     if arguments.download:
         if name != "mmnist":
             raise SpecError(f"--download fetches MNIST's files; those of {name} must be in {folder} already")
-        from stzoo.data.mmnist import download
+        from stzoo.data.mmnist import download_digits
 
-        download(folder, arguments.download)
+        download_digits(folder, arguments.download)
     reading = Reading.of(spec, zoom=zoom, every=arguments.every, skip_bad=arguments.skip_bad)
     return name, open_dataset(name, folder, reading)

@@ -1,4 +1,8 @@
-"""Datasets. Each yields the same `Clip`: past and future frames in the units of the files, uint8 or float32."""
+"""Datasets. Each yields the same `Clip`: past and future frames in the units of the files, uint8 or float32.
+
+A dataset is one file of this room, which has a function ``open_folder(folder, reading) -> Dataset``, and one record in
+`DATASETS`. Nothing else has to know of it.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +24,12 @@ Split = Literal["train", "validation", "test"]
 
 @dataclass(frozen=True)
 class Clip:
-    """A batch of sequences cut into past (B, T, C, H, W) and future (B, T', C, H, W), of one dtype, on one device.
+    """A batch of sequences, cut into past and future.
 
-    `valid` (B, T', 1, H, W) is true where the future was observed; None where all of it was.
+    Attributes:
+        past: (B, T, C, H, W) uint8 or float32, in the units of the files.
+        future: (B, T', C, H, W), of the same dtype and on the same device.
+        valid: (B, T', 1, H, W) booleans, true where the future was observed; None if all of it was.
     """
 
     past: Tensor
@@ -33,16 +40,18 @@ class Clip:
 class ClipSource(Protocol):
     """Clips by number: clip i is the same in every process, on every machine, in every batch."""
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        """How many clips there are."""
+        ...
 
     def clips(self, start: int, stop: int) -> Clip:
-        """Clips start, start + 1, ... stop - 1. Raises IndexError beyond the end."""
+        """The clips start, start + 1, ... stop - 1 as one batch. Raises IndexError if there are not so many."""
         ...
 
 
 @dataclass(frozen=True)
-class Part:
-    """The first `count` clips of a source."""
+class FirstClips:
+    """The first `count` clips of a source, which has at least so many."""
 
     source: ClipSource
     count: int
@@ -51,20 +60,25 @@ class Part:
         return self.count
 
     def clips(self, start: int, stop: int) -> Clip:
+        """As `ClipSource.clips`."""
         if not 0 <= start <= stop <= self.count:
             raise IndexError(f"clips {start} to {stop} of {self.count}")
         return self.source.clips(start, stop)
 
 
 class Dataset(Protocol):
-    """A folder of files in a published layout, split once and for all."""
+    """A folder of files, split once and for all into clips to train on, to validate on and to test on."""
 
     def split(self, name: Split, frames_in: int, frames_out: int) -> ClipSource:
-        """The clips of one part. Raises `DataError` where it has none; the message names the file or the folder."""
+        """The clips of one part, each with `frames_in` past and `frames_out` future frames.
+
+        Raises:
+            DataError: the part has no such clips, or a file cannot be read. The message names the file or the folder.
+        """
         ...
 
     def describe(self) -> str:
-        """What was found where, in a few lines."""
+        """A few lines about what was found, and where."""
         ...
 
 
@@ -73,12 +87,13 @@ class Reading:
     """How files become frames of the size a model was trained on.
 
     Attributes:
-        channels, height, width: of a frame; images and videos are resized, and made gray or RGB.
-        zoom: videos and images of the training part are read that many times larger, for windows to be cut from.
-        value_range: what floats must lie in; None: anything.
-        fill: what stands for missing values (NaN) in arrays, see `ModelSpec`; None: there may be none.
-        every: keep the frames 0, every, 2 * every, ... of a recording.
-        skip_bad: go on without files that cannot be read; a warning names each.
+        channels, height, width: of a frame. Images and videos are resized to it, and made gray or RGB.
+        zoom: videos and images of the training part are read this many times larger, so that windows can be cut from
+            them.
+        value_range: (low, high) between which floats must lie; None allows all values.
+        fill: the value that replaces missing values (NaN) in arrays; None refuses missing values.
+        every: only the frames 0, every, 2 * every, ... of a recording are kept.
+        skip_bad: leave out files that cannot be read, with a warning for each, instead of raising an error.
     """
 
     channels: int
@@ -92,26 +107,26 @@ class Reading:
 
     @classmethod
     def of(cls, spec: ModelSpec, *, zoom: float = 1.0, every: int = 1, skip_bad: bool = False) -> Reading:
-        """As `spec` wants it."""
+        """The reading that gives frames as `spec` describes them."""
         return cls(
             channels=spec.channels, height=spec.height, width=spec.width,
             zoom=zoom, value_range=spec.value_range, fill=spec.fill, every=every, skip_bad=skip_bad,
         )  # fmt: skip
 
     def larger(self) -> Reading:
-        """As the training part is read."""
+        """The reading of the training part: height and width times `zoom`, rounded."""
         height, width = (round(side * self.zoom) for side in (self.height, self.width))
         return replace(self, height=height, width=width)
 
 
 @dataclass(frozen=True)
-class Known:
-    """A dataset that can be opened.
+class DatasetRecord:
+    """All that the rest of the package needs to know of a dataset.
 
     Attributes:
-        module: the file of this room that opens it.
-        files: what belongs into its folder, in words.
-        definition: how the metrics of its figures are defined, a key of `stzoo.metrics.DEFINITIONS`.
+        module: the name of its file in this room, without the suffix.
+        files: what its folder must hold, in words.
+        definition: how the metrics of its figures are defined: a key of `stzoo.metrics.DEFINITIONS`.
     """
 
     module: str
@@ -119,34 +134,54 @@ class Known:
     definition: str = "stzoo"
 
 
-DATASETS: Mapping[str, Known] = MappingProxyType(
+DATASETS: Mapping[str, DatasetRecord] = MappingProxyType(
     {
-        "clips": Known("own_clips", "your own videos, animations, folders of images, .npy, .npz, netCDF or Zarr files"),
-        "kitti-caltech": Known("kitti_caltech", "the synced drives of KITTI raw and Caltech Pedestrian's .seq files"),
-        "kth": Known("kth", "the avi files of KTH Actions and their list 00sequences.txt"),
-        "mmnist": Known("mmnist", "the IDX files of MNIST"),
-        "radar": Known("radar", "one .npz a rain event, with frames (T, H, W) in steps of 0.2 dBR", "stzoo-rain"),
-        "taxibj": Known("taxibj", "the four files BJ13 to BJ16_M32x32_T30_InOut.h5"),
-        "ut": Known("ut_interaction", "the segmented avi files of UT-Interaction in set1 and set2"),
+        "clips": DatasetRecord(
+            "own_clips", "your own videos, animations, folders of images, .npy, .npz, netCDF or Zarr files"
+        ),
+        "kitti-caltech": DatasetRecord(
+            "kitti_caltech", "the synced drives of KITTI raw and Caltech Pedestrian's .seq files"
+        ),
+        "kth": DatasetRecord("kth", "the avi files of KTH Actions and their list 00sequences.txt"),
+        "mmnist": DatasetRecord("mmnist", "the IDX files of MNIST"),
+        "radar": DatasetRecord(
+            "radar", "one .npz a rain event, with frames (T, H, W) in steps of 0.2 dBR", "stzoo-rain"
+        ),
+        "taxibj": DatasetRecord("taxibj", "the four files BJ13 to BJ16_M32x32_T30_InOut.h5"),
+        "ut": DatasetRecord("ut_interaction", "the segmented avi files of UT-Interaction in set1 and set2"),
     }
 )
 
 
 def open_dataset(name: str, folder: Path, reading: Reading) -> Dataset:
-    """The dataset `name`, a key of `DATASETS`, whose files lie in `folder`.
+    """Open a dataset.
+
+    Args:
+        name: a key of `DATASETS`.
+        folder: where its files lie.
+        reading: what its frames shall be like.
 
     Raises:
-        DataError: no such dataset, or the folder is absent or holds none of its files.
+        DataError: there is no such dataset, or the folder does not exist or does not hold the files, or the dataset
+            has no frames like these.
+        MissingExtraError: a package that reads the files is not installed.
     """
     if name not in DATASETS:
-        raise DataError(f"no dataset {name!r}; there are {', '.join(DATASETS)}")
+        raise DataError(f"there is no dataset {name!r}; there are {', '.join(DATASETS)}")
     if not folder.exists():
-        raise DataError(f"{folder} does not exist")
+        raise DataError(f"{folder} does not exist; give the folder with {DATASETS[name].files}")
     dataset: Dataset = import_module(f"stzoo.data.{DATASETS[name].module}").open_folder(folder, reading)
     return dataset
 
 
 def protocol_name(dataset: str, frames_in: int, frames_out: int, *, codec: bool = False, every: int = 1) -> str:
-    """Such as "kth-10-20": the dataset's test part, 10 frames given, 20 forecast. Of a codec "mmnist-frames"."""
+    """The name of what is measured, such as "kth-10-20": KTH's test part, 10 frames given, 20 frames forecast.
+
+    Args:
+        dataset: a key of `DATASETS`.
+        frames_in, frames_out: how many frames are given and forecast.
+        codec: single frames are encoded and decoded instead; the name is then such as "mmnist-frames".
+        every: only the frames 0, every, 2 * every, ... are used; with 3, the name ends in "-every-3".
+    """
     horizon = "frames" if codec else f"{frames_in}-{frames_out}"
     return f"{dataset}-{horizon}" + (f"-every-{every}" if every > 1 else "")

@@ -1,19 +1,20 @@
 """KITTI (Geiger et al., 2013) to train on, Caltech Pedestrian (Dollar et al., 2009) to test on: the view from a car.
 
 The folder holds ``kitti/<date>/<date>_drive_NNNN_sync/image_03/data/*.png`` and ``caltech/setNN/VNNN.seq``, as both are
-published, or either of them without the folder ``kitti`` or ``caltech`` around it.
+published. One of the two may be absent, or may lie in the folder directly, without ``kitti`` or ``caltech`` around it.
 
-As PredNet (Lotter et al., ICLR 2017) prepared them, and everybody after: KITTI's right colour camera, 10 frames a
+The data is prepared as by PredNet (Lotter et al., ICLR 2017) and later work: KITTI's right colour camera, 10 frames a
 second, categories city, residential and road; Caltech's sets 06 to 10, 30 frames a second, of which every third is
-kept. A frame is resized to the wanted height, bilinearly, and what is too wide is cut off evenly on both sides.
-One drive validates. Three that PredNet tests on are left out, so that KITTI figures may be compared with its.
+kept. A frame is resized bilinearly to the wanted height, and what is then too wide is cut off evenly on both sides. One
+drive validates. The three drives that PredNet tests on are left out, so that figures on KITTI can be compared.
 
-The raw layout does not name categories. All drives of 2011_09_28 but the first two are campus or person, and each day's
-last is for calibration; without them 61 remain, 57 of them to train on, as PredNet counts.
+The raw layout does not name categories. All drives of 2011_09_28 except the first two are of the categories campus or
+person, and the last drive of each day is for calibration. Without them 61 drives remain, 57 of them to train on, as
+many as PredNet counts.
 
-Clips of the test start every 11 frames: for 10 -> 1 they share none, as in the public code. That code counts from a
-recording's end, keeps frames 2, 5, 8, ... where we keep 0, 3, 6, ..., and reads Caltech's colours as blue, green, red
-after training on red, green, blue. Figures are therefore near those published, not the same.
+Clips of the test start every 11 frames, so for 10 -> 1 they share no frames, as in the public code. That code counts
+from the end of a recording, keeps the frames 2, 5, 8, ... (stzoo keeps 0, 3, 6, ...), and reads Caltech's colours as
+blue, green, red after training on red, green, blue. So figures are near the published ones, but not the same.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from stzoo.errors import DataError
 VALIDATION = "2011_09_26_drive_0005_sync"
 LEFT_OUT = frozenset(
     {
-        "2011_09_26_drive_0104_sync",  # PredNet's test: city, residential, road
+        "2011_09_26_drive_0104_sync",  # PredNet tests on these: city, residential, road
         "2011_09_26_drive_0079_sync",
         "2011_09_26_drive_0070_sync",
         "2011_09_26_drive_0119_sync",  # calibration
@@ -45,21 +46,23 @@ LEFT_OUT = frozenset(
     }
 )
 TEST_SETS = ("set06", "set07", "set08", "set09", "set10")
-EVERY = 3  # 30 frames a second to 10
+EVERY = 3  # brings 30 frames a second to 10
 HOP = 11  # frames between the starts of two clips of the test
 
-_DRIVE = re.compile(r"(?!2011_09_28_drive_(?!000[12]_))\d{4}_\d\d_\d\d_drive_\d{4}_sync")  # that day's first two only
+_DRIVE = re.compile(
+    r"(?!2011_09_28_drive_(?!000[12]_))\d{4}_\d\d_\d\d_drive_\d{4}_sync"
+)  # of 2011_09_28 only the first two
 
 
 def open_folder(folder: Path, reading: Reading) -> RecordedDataset:
-    """The drives and videos below `folder`; a part whose half of the data is absent is empty.
+    """The drives and videos below `folder`. If KITTI or Caltech is absent, its parts are empty.
 
     Raises:
-        DataError: neither is there, or the model's frames are neither gray nor RGB.
+        DataError: both are absent, or the model's frames are neither gray nor RGB.
     """
     if reading.channels not in (1, 3):
         raise DataError(
-            f"frames of KITTI and Caltech are RGB, or made gray; this model reads {reading.channels} channels"
+            f"frames of KITTI and Caltech are read in RGB or gray; this model reads {reading.channels} channels"
         )
     kitti, caltech = (inner if (inner := folder / name).is_dir() else folder for name in ("kitti", "caltech"))
     drives = [p for p in sorted(kitti.glob("*/*_sync/image_03/data")) if _DRIVE.fullmatch(_name(p))]
@@ -83,17 +86,18 @@ def open_folder(folder: Path, reading: Reading) -> RecordedDataset:
 
 
 def _name(drive: Path) -> str:
+    """The name of the drive whose images lie in that folder."""
     return drive.parent.parent.name
 
 
 def _decode(path: Path, height: int, width: int) -> Iterator[Image.Image]:
-    """A drive's folder of images or a video -> RGB images of exactly that size, 10 a second."""
+    """A drive's folder of images, or a video -> RGB images of exactly that size, 10 a second."""
     for image in read_seq(path, EVERY) if path.suffix == ".seq" else _read_drive(path):
         yield cover(image, height, width)
 
 
 def cover(image: Image.Image, height: int, width: int) -> Image.Image:
-    """The image in RGB, resized evenly until it covers the wanted size, and cut to it about its centre."""
+    """The image in RGB, resized without distortion until it covers the wanted size, and cut to it in the middle."""
     scale = max(height / image.height, width / image.width)
     wide, high = max(width, round(image.width * scale)), max(height, round(image.height * scale))
     left, top = (wide - width) // 2, (high - height) // 2
@@ -102,7 +106,7 @@ def cover(image: Image.Image, height: int, width: int) -> Image.Image:
 
 
 def _read_drive(folder: Path) -> Iterator[Image.Image]:
-    """The folder's numbered PNGs in order. Raises `DataError` naming a damaged one, or where some are missing."""
+    """The numbered PNGs of a folder in order. Raises `DataError` if one is damaged or a number is missing."""
     files = sorted((p for p in folder.glob("*.png") if p.stem.isdecimal()), key=lambda p: int(p.stem))
     for one, other in pairwise(files):
         if int(other.stem) != int(one.stem) + 1:

@@ -1,8 +1,8 @@
 """Moving MNIST (Srivastava et al., ICML 2015): two digits drift in a 64x64 frame and bounce off its walls.
 
-A sequence is a function of (seed, number) alone. Directions come from a table, positions are integrated in fixed
-point from raw PCG64 integers, so the same bits come out on every machine and device. (The table's sines are rounded to
-2^-16 pixel, and none lies near enough to a rounding boundary for one libm to differ from another.)
+A sequence depends on its seed and its number alone. Directions come from a table, and positions are integrated in fixed
+point from raw PCG64 integers, so every machine and device gives the same bits. (The sines in the table are rounded to
+2^-16 pixel. None of them is so near to a rounding boundary that two mathematical libraries could round it differently.)
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from stzoo.data import Clip, Reading, Split
 from stzoo.errors import DataError, WeightsError
 
 CANVAS, DIGIT = 64, 28
-FREE = CANVAS - DIGIT  # a digit's corner moves in [0, FREE]
-STEP = 0.1 * FREE  # pixels a frame, along a unit direction
+FREE = CANVAS - DIGIT  # pixels: a digit's top-left corner moves in [0, FREE]
+STEP = 0.1 * FREE  # pixels that a digit moves from one frame to the next
 DIGITS = 2
 
 _FRACTION = 16  # fractional bits of a position
 _ANGLES = 1 << 16
-_DRAWS = 4 * DIGITS  # raw integers a sequence consumes: digit, x, y and angle of each
+_DRAWS = 4 * DIGITS  # random integers that a sequence takes: number, y, x and angle of each digit
 
 TEST_SEED, TEST_COUNT = 2023, 10_000
 TEST_DIGITS_SHA256 = "6d87418db22cc8025d05968bec9bd5c3932904b23485740db143a061a2c9d161"
 TEST_SHA256 = "95440df31830d3cd149d6a6797153a02608740a165f3b729db9125db450a82be"
-HELD_OUT = 10_000  # of the 60,000 training digits, the last ones validate and are never trained on
+HELD_OUT = 10_000  # the last of the 60,000 training digits, which validate and are never trained on
 TRAIN_SEED, VALIDATION_SEED, VALIDATION_COUNT = 1, 2, 10_000
 
 IDX_FILES = {
@@ -56,12 +56,10 @@ class MovingDigits:
     """Sequences of `DIGITS` moving digits, cut into past and future.
 
     Attributes:
-        digits: (N, 28, 28) uint8 tensor, white on black.
-        seed: names the endless list of sequences.
-        count: how many of them there are.
-        frames_in, frames_out: lengths of past and future.
-
-    Sequences are drawn on the device that `digits` lie on.
+        digits: (N, 28, 28) uint8, white on black. Sequences are drawn on the device of this tensor.
+        seed: chooses one of many endless lists of sequences.
+        count: how many sequences of that list there are.
+        frames_in, frames_out: numbers of past and future frames.
     """
 
     digits: Tensor
@@ -78,19 +76,23 @@ class MovingDigits:
         return replace(self, digits=self.digits.to(device))
 
     def clips(self, start: int, stop: int) -> Clip:
-        """Clips start..stop-1: past (n, frames_in, 1, 64, 64) and future (n, frames_out, 1, 64, 64), uint8."""
+        """The clips start, ... stop - 1: past (n, frames_in, 1, 64, 64), future (n, frames_out, 1, 64, 64), uint8.
+
+        Raises:
+            IndexError: there are not so many.
+        """
         if not 0 <= start <= stop <= self.count:
             raise IndexError(f"clips {start} to {stop} of {self.count}")
         frames = self.sequences(start, stop)[:, :, None]
         return Clip(frames[:, : self.frames_in], frames[:, self.frames_in :])
 
     def sequences(self, start: int, stop: int) -> Tensor:
-        """(stop - start, frames_in + frames_out, 64, 64) uint8."""
+        """The same, uncut: (stop - start, frames_in + frames_out, 64, 64) uint8."""
         which, corners = (torch.from_numpy(a).to(self.digits.device) for a in self.trajectories(start, stop))
         return draw(self.digits, which, corners)
 
     def trajectories(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """Which digits (n, 2), and their top-left corners (n, 2, T, 2) as (y, x) in whole pixels."""
+        """The numbers of the digits (n, 2), and their top-left corners (n, 2, T, 2) as (y, x) in whole pixels."""
         bits = np.random.PCG64(self.seed)
         bits.advance(start * _DRAWS)
         raw = bits.random_raw((stop - start) * _DRAWS).reshape(-1, DIGITS, 4) >> np.uint64(32)
@@ -112,10 +114,18 @@ class MovingDigits:
 
 
 def draw(digits: Tensor, which: Tensor, corners: Tensor) -> Tensor:
-    """Digits (N, 28, 28), choices (n, 2), corners (n, 2, T, 2) -> frames (n, T, 64, 64), by maximum.
+    """Draw moving digits; where two overlap, the brighter one shows.
 
-    A digit is laid in the middle of a larger sheet; a frame is the 64x64 window of that sheet which puts it in place.
-    All windows are one strided view, so a single indexing reads every frame.
+    A digit is laid in the middle of a larger sheet. A frame is the 64x64 window of that sheet which puts the digit in
+    its place. All windows are one strided view, so a single indexing reads every frame.
+
+    Args:
+        digits: (N, 28, 28) uint8.
+        which: (n, 2) integers, the numbers of the two digits of each sequence.
+        corners: (n, 2, T, 2) integers, their top-left corners as (y, x).
+
+    Returns:
+        (n, T, 64, 64) uint8.
     """
     n, _, t, _ = corners.shape
     side = CANVAS + FREE
@@ -131,7 +141,7 @@ def draw(digits: Tensor, which: Tensor, corners: Tensor) -> Tensor:
 
 
 def _velocity_table() -> np.ndarray:
-    """(65536, 2) fixed-point (dy, dx) of `STEP` pixels in each direction."""
+    """(65536, 2) integers: (dy, dx) in fixed point of a move of `STEP` pixels in each direction."""
     angle = np.arange(_ANGLES) * (2 * np.pi / _ANGLES)
     return np.rint(np.stack([np.sin(angle), np.cos(angle)], axis=-1) * STEP * (1 << _FRACTION)).astype(np.int64)
 
@@ -141,11 +151,12 @@ _VELOCITIES = _velocity_table()
 
 @dataclass(frozen=True)
 class MovingMnist:
-    """The dataset: sequences of the digits in `folder`."""
+    """The dataset: sequences of the MNIST digits in `folder`."""
 
     folder: Path
 
     def split(self, name: Split, frames_in: int, frames_out: int) -> MovingDigits:
+        """The sequences of one part. Raises `DataError` if the digits cannot be read."""
         sets = {"train": training_set, "validation": validation_set, "test": protocol_set}
         return sets[name](self.folder, frames_in, frames_out)
 
@@ -159,23 +170,23 @@ class MovingMnist:
 
 
 def open_folder(folder: Path, reading: Reading) -> MovingMnist:
-    """Raises `DataError` where a model wants other frames than gray 64x64 ones."""
+    """The dataset; its files are read later. Raises `DataError` unless the model reads gray frames of 64x64."""
     wanted = (reading.channels, reading.height, reading.width)
     if wanted != (1, CANVAS, CANVAS) or reading.every != 1:
         raise DataError(
-            f"mmnist is drawn at 1x{CANVAS}x{CANVAS}, every frame; asked for {wanted}, every {reading.every}"
+            f"mmnist is drawn at 1x{CANVAS}x{CANVAS}, with every frame; asked for {wanted}, every {reading.every}"
         )
     return MovingMnist(folder)
 
 
 def training_set(folder: Path, frames_in: int, frames_out: int) -> MovingDigits:
-    """Endless sequences of the first 50,000 training digits."""
+    """Endless sequences of the first 50,000 training digits. Raises `DataError` as `read_digits` does."""
     digits = read_digits(folder, "train")[:-HELD_OUT]
     return MovingDigits(digits, TRAIN_SEED, 1 << 40, frames_in, frames_out)
 
 
 def validation_set(folder: Path, frames_in: int, frames_out: int) -> MovingDigits:
-    """10,000 sequences of the 10,000 training digits that `training_set` never shows."""
+    """10,000 sequences of the 10,000 training digits that `training_set` never shows. Raises `DataError`, too."""
     digits = read_digits(folder, "train")[-HELD_OUT:]
     return MovingDigits(digits, VALIDATION_SEED, VALIDATION_COUNT, frames_in, frames_out)
 
@@ -194,7 +205,11 @@ def protocol_set(folder: Path, frames_in: int = 10, frames_out: int = 10) -> Mov
 
 
 def read_digits(folder: Path, split: str) -> Tensor:
-    """(N, 28, 28) uint8 from an IDX file in `folder`, gzipped or not.
+    """The digits of an IDX file in `folder`, gzipped or not: (N, 28, 28) uint8.
+
+    Args:
+        folder: where the file lies.
+        split: "train" or "test".
 
     Raises:
         DataError: the file is absent, damaged, or no IDX file of 28x28 images.
@@ -212,7 +227,7 @@ def read_digits(folder: Path, split: str) -> Tensor:
 
 
 def parse_idx(raw: bytes) -> Tensor:
-    """The images of an IDX file (magic 0x803). Raises ValueError where header and length disagree."""
+    """The images of an IDX file: (N, 28, 28) uint8. Raises ValueError if it is no such file, or has another length."""
     if len(raw) < 16:
         raise ValueError("shorter than an IDX header")
     magic, count, height, width = struct.unpack(">4i", raw[:16])
@@ -223,21 +238,24 @@ def parse_idx(raw: bytes) -> Tensor:
     return torch.frombuffer(bytearray(raw[16:]), dtype=torch.uint8).view(count, height, width)
 
 
-def download(folder: Path, base: str) -> None:
-    """Fetch the two IDX files from ``base/NAME`` over https into `folder`; what has the right sha256 stays as it is.
+def download_digits(folder: Path, base: str) -> None:
+    """Fetch MNIST's two IDX files into `folder`. A file there that has the right sha256 stays as it is.
+
+    Args:
+        folder: created if needed.
+        base: an https address; the files are fetched from ``base/NAME``.
 
     Raises:
-        DataError: `base` is not https or cannot be read, the network is off, or a file has another sha256 (which is
-            not kept).
+        DataError: `base` is not https or cannot be read, the network is off, or a file has another sha256. Such a file
+            is not kept.
     """
-    from stzoo.download import download as fetch
-    from stzoo.download import file_sha256
+    from stzoo.download import download, file_sha256
 
     for name, size, sha256 in IDX_FILES.values():
         path = folder / name
         if environment.offline() and not (path.is_file() and file_sha256(path) == sha256):
             raise DataError(f"{folder} holds no {name}, and the network is off")
         try:
-            fetch(f"{base.rstrip('/')}/{name}", path, size, sha256)
+            download(f"{base.rstrip('/')}/{name}", path, size, sha256)
         except WeightsError as error:
             raise DataError(str(error)) from error

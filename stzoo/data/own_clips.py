@@ -1,10 +1,11 @@
-"""One's own clips: a folder of videos, animations, folders of images and array files, or one such file.
+"""Your own clips: a folder of videos, animations, folders of images and array files, or one such file.
 
-Where the folder has sub-folders ``train``, ``validation`` and ``test``, these are the parts. Else three files or more
-are split by file, in natural order: the last tenth tests, the tenth before it validates, at least one each. One or two
-files are split by time: the first eight tenths of each train, the next validates, the last tests.
+If the folder has sub-folders ``train``, ``validation`` and ``test``, these are the parts. Otherwise three files or more
+are split by file, in natural order: the last tenth is for testing, the tenth before it for validation, each at least
+one file. One or two files are split by time: the first eight tenths of each are for training, the next tenth for
+validation, the last one for testing.
 
-Pictures are resized to the model's frames; of an array, whose values keep their dtype and units, the middle is taken.
+Pictures are resized to the model's frames. An array is cropped to its middle; its values keep their dtype and units.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from types import MappingProxyType
 import numpy as np
 
 from stzoo.data import Reading, Split
-from stzoo.data.recordings import Recording, Windows, decoded, readable, sliding
+from stzoo.data.recordings import RecordedClips, Recording, decode_once, read_each, sliding_clips
 from stzoo.errors import DataError
 from stzoo.frames.arrays import ARRAYS, open_array
 from stzoo.frames.dataarray import axes_of
@@ -27,19 +28,19 @@ from stzoo.frames.images import ANIMATED, STILL, iterate_images, natural_order
 from stzoo.frames.video import VIDEO, read_video
 
 PARTS: tuple[Split, ...] = ("train", "validation", "test")
-HOP = 5  # frames between the starts of two clips that are measured
+HOP = 5  # frames from the start of one measured clip to the next
 
 
 def open_folder(folder: Path, reading: Reading) -> OwnClips:
-    """What lies in `folder`, or the one file that it is.
+    """The clips in `folder`, which may also be a single file.
 
     Raises:
-        DataError: nothing there can be read.
+        DataError: nothing there can be read, or the folder has only some of the sub-folders of the three parts.
     """
     missing = [part for part in PARTS if not (folder / part).is_dir()]
     if 0 < len(missing) < len(PARTS):
         raise DataError(
-            f"{folder} has parts but no {' and no '.join(missing)}; make it, or keep all files in one folder"
+            f"{folder} has parts but no {' and no '.join(missing)}; create it, or keep all files in one folder"
         )
     if not missing:
         return OwnClips(folder, MappingProxyType({part: _sources(folder / part) for part in PARTS}), reading, False)
@@ -54,16 +55,23 @@ def open_folder(folder: Path, reading: Reading) -> OwnClips:
 
 @dataclass(frozen=True)
 class OwnClips:
-    """Files of any kind, split by file or, where `by_time`, each by time."""
+    """Files of any kind, split by file or, if `by_time`, each of them by time.
+
+    Attributes:
+        folder: where they lie.
+        files: the files of each part.
+        reading: what the frames are like.
+        by_time: every part has the same files, and its own share of each.
+    """
 
     folder: Path
     files: Mapping[Split, tuple[Path, ...]]
     reading: Reading
     by_time: bool
 
-    def split(self, name: Split, frames_in: int, frames_out: int) -> Windows:
-        found = readable(self.files[name], lambda path: self._recording(path, name), self.reading.skip_bad)
-        return sliding(found, frames_in, frames_out, 1 if name == "train" else HOP)
+    def split(self, name: Split, frames_in: int, frames_out: int) -> RecordedClips:
+        found = read_each(self.files[name], lambda path: self._recording(path, name), self.reading.skip_bad)
+        return sliding_clips(found, frames_in, frames_out, 1 if name == "train" else HOP)
 
     def describe(self) -> str:
         r = self.reading
@@ -74,11 +82,11 @@ class OwnClips:
         return "\n".join(lines)
 
     def _recording(self, path: Path, part: Split) -> Recording:
-        """The file, or where files are split by time, its share for the part."""
+        """A file, or the part's share of it if files are split by time."""
         suffix = path.suffix.lower()
         if suffix not in (*ARRAYS, *FIELDS):
             reading = self.reading.larger() if part == "train" else self.reading
-            whole = decoded(path, reading, read_video if suffix in VIDEO else iterate_images)
+            whole = decode_once(path, reading, read_video if suffix in VIDEO else iterate_images)
             first, last = self._share(part, whole.last)
             return Recording(self._name(path, part), dataclasses.replace(whole, first=first, last=last))
         array = open_array(path) if suffix in ARRAYS else _field(path, self.reading.channels)
@@ -86,6 +94,7 @@ class OwnClips:
         return _cropped(self._name(path, part), array[first : last : self.reading.every], self.reading)
 
     def _share(self, part: Split, count: int) -> tuple[int, int]:
+        """The part's frames of a file that has `count`: the first one, and the one after the last."""
         first, last = (round(count * share) for share in _SHARES[part])
         return (first, last) if self.by_time else (0, count)
 
@@ -110,7 +119,7 @@ def _sources(folder: Path) -> tuple[Path, ...]:
 
 
 def _is_source(path: Path) -> bool:
-    """A file of a known kind, a Zarr store, or a folder of images: one with these and nothing else that is a source."""
+    """A file of a known kind, a Zarr store, or a folder of images that holds no other such files or folders."""
     suffix = path.suffix.lower()
     if path.is_dir() and suffix not in FIELDS:
         inside = [p for p in path.iterdir() if not p.name.startswith(".")]
@@ -120,11 +129,11 @@ def _is_source(path: Path) -> bool:
 
 
 def _field(path: Path, channels: int) -> np.ndarray:
-    """(T, H, W) or (T, C, H, W), whatever the order of the file's dimensions."""
+    """The values of a netCDF or Zarr file: (T, H, W) or (T, C, H, W), whatever the order of its dimensions."""
     with open_field(path) as field:
         axes = axes_of(field, channels)
         if "B" in axes:
-            raise DataError(f"{path} holds several samples; select one, and write it to a file of its own")
+            raise DataError(f"{path} holds several samples; select one, and write it to its own file")
         try:
             return field.transpose(*axes.values()).to_numpy()
         except RuntimeError as error:
@@ -132,11 +141,16 @@ def _field(path: Path, channels: int) -> np.ndarray:
 
 
 def _cropped(name: str, array: np.ndarray, reading: Reading) -> Recording:
-    """(T, H, W), (T, C, H, W) or, where only that reading fits, (T, H, W, C) -> the middle, as the model's frames.
+    """The middle of an array, of the size of the model's frames.
+
+    Args:
+        name: what errors call the array.
+        array: (T, H, W), (T, C, H, W) or, if only that fits, (T, H, W, C); uint8, or floats in the model's units.
+        reading: what the frames shall be like.
 
     Raises:
-        DataError: another shape or dtype, too small, values outside the model's range, or NaN where the model names no
-            value for what is missing.
+        DataError: the array has another shape or dtype, is too small, has values outside the model's range, or holds
+            NaN although the model has no fill value.
     """
     channels, height, width = reading.channels, reading.height, reading.width
     frames = array[:, None] if array.ndim == 3 else array

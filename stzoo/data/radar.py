@@ -1,10 +1,10 @@
-"""Precipitation seen by radar and satellite: events as ``.npz`` files with ``frames`` (T, H, W) uint8.
+"""Precipitation seen by radar and satellite: events, each a ``.npz`` file with ``frames`` (T, H, W) uint8.
 
-A cell is 0 where nothing was observed, 1 below 0.1 mm/h, and above that 10 log10(rain rate in mm/h) in steps of 0.2
-from -10 on. Read as uint8 of the range `DBR` that is exactly dBR, with "dry" at -10.2. What was not observed reads as
-dry, and is `valid` nowhere, so neither a loss nor a figure counts it.
+A cell is 0 if nothing was observed, 1 if the rain rate is below 0.1 mm/h, and otherwise 10 log10(rain rate in mm/h) in
+steps of 0.2 from -10 on. Read as uint8 of the range `DBR`, that is exactly dBR, and "dry" is -10.2. Cells that were not
+observed read as dry and are marked as not `valid`, so that neither a loss nor a figure counts them.
 
-Events are split whole. A clip is a crop; crops that are mostly unobserved or mostly dry are left out of every part.
+The split is by event. A clip is a crop; crops that are mostly unobserved or mostly dry are left out of every part.
 """
 
 from __future__ import annotations
@@ -18,21 +18,25 @@ from pathlib import Path
 import numpy as np
 
 from stzoo.data import Reading, Split
-from stzoo.data.recordings import Recording, Windows, readable
+from stzoo.data.recordings import RecordedClips, Recording, read_each
 from stzoo.errors import DataError
 
-DBR = (-10.4, 40.6)  # what 0 and 255 stand for
+DBR = (-10.4, 40.6)  # dBR that the values 0 and 255 stand for
 NOTHING, DRY = 0, 1
 TEST, VALIDATION = ("bom2_20180616", "mch_20160711"), ("fmi_20160928",)
-OBSERVED, WET = 0.75, 0.1  # the least share of cells of a clip that were observed, and that have rain
-HOP: dict[Split, tuple[int, int]] = {"train": (1, 32), "validation": (1, 32), "test": (3, 64)}  # frames, pixels
+OBSERVED, WET = 0.75, 0.1  # least shares of the cells of a clip that were observed, and that have rain
+HOP: dict[Split, tuple[int, int]] = {
+    "train": (1, 32),
+    "validation": (1, 32),
+    "test": (3, 64),
+}  # between clips: frames, pixels
 
 
 def open_folder(folder: Path, reading: Reading) -> RadarDataset:
-    """Every ``.npz`` of the folder.
+    """Every ``.npz`` file of the folder is an event.
 
     Raises:
-        DataError: there is none, or the model wants more than one channel.
+        DataError: there is no such file, or the model reads more than one channel.
     """
     files = tuple(sorted(folder.glob("*.npz")))
     if not files:
@@ -44,13 +48,13 @@ def open_folder(folder: Path, reading: Reading) -> RadarDataset:
 
 @dataclass(frozen=True)
 class RadarDataset:
-    """Events, one a file. A part's clips are crops of the reading's size, on a grid in space and time."""
+    """Events, one in each file. Clips are crops of the reading's size, on a grid in space and time."""
 
     folder: Path
     files: tuple[Path, ...]
     reading: Reading
 
-    def split(self, name: Split, frames_in: int, frames_out: int) -> Windows:
+    def split(self, name: Split, frames_in: int, frames_out: int) -> RecordedClips:
         recordings = tuple(self._recordings(name))
         height, width, length = self.reading.height, self.reading.width, frames_in + frames_out
         found = [_places(i, each, length, height, width, *HOP[name]) for i, each in enumerate(recordings)]
@@ -58,9 +62,9 @@ class RadarDataset:
         if not len(places):
             raise DataError(
                 f"{self.folder}: the {name} part has no crop of {length} frames of {height}x{width} of which "
-                f"{OBSERVED:.0%} was observed and {WET:.0%} has rain"
+                f"at least {OBSERVED:.0%} was observed and at least {WET:.0%} has rain"
             )
-        return Windows(recordings, places, frames_in, frames_out, height, width)
+        return RecordedClips(recordings, places, frames_in, frames_out, height, width)
 
     def describe(self) -> str:
         lines = [f"radar events in {self.folder}"]
@@ -73,7 +77,7 @@ class RadarDataset:
             frames = _read(file)[:: self.reading.every]
             return Recording(file.stem, np.maximum(frames, DRY)[:, None], (frames != NOTHING)[:, None])
 
-        return readable((file for file in self.files if _part(file) == name), read, self.reading.skip_bad)
+        return read_each((file for file in self.files if _part(file) == name), read, self.reading.skip_bad)
 
 
 def _part(file: Path) -> Split:
@@ -81,7 +85,7 @@ def _part(file: Path) -> Split:
 
 
 def _read(file: Path) -> np.ndarray:
-    """(T, H, W) uint8. Raises `DataError` naming the file."""
+    """The frames of an event, (T, H, W) uint8. Raises `DataError`, which names the file, if they cannot be read."""
     try:
         with np.load(file, allow_pickle=False) as archive:
             frames = archive["frames"]
@@ -95,7 +99,7 @@ def _read(file: Path) -> np.ndarray:
 
 
 def _places(number: int, recording: Recording, length: int, height: int, width: int, hop: int, grid: int) -> np.ndarray:
-    """(n, 4): the recording's number, first frame, top and left of each crop with enough in it."""
+    """(n, 4) integers: the recording's number, first frame, top and left of each crop with enough rain in it."""
     observed, wet = recording.valid[:, 0], recording.frames[:, 0] > DRY  # type: ignore[index]
     t, h, w = wet.shape
     if t < length or h < height or w < width:
@@ -108,7 +112,7 @@ def _places(number: int, recording: Recording, length: int, height: int, width: 
 
 
 def _shares(mask: np.ndarray, length: int, height: int, width: int, grid: int) -> np.ndarray:
-    """The share of true cells in every window of that size: at every time, at every `grid`-th row and column."""
+    """The share of true cells in windows of that size, which start at every time and every `grid`-th row and column."""
     for axis, size, step in ((2, width, grid), (1, height, grid), (0, length, 1)):
         total = np.cumsum(mask, axis, dtype=np.float64)
         start = np.take(total, range(0, mask.shape[axis] - size + 1, step), axis)

@@ -1,4 +1,4 @@
-"""Recordings of any length -> clips. What video, image and array datasets have in common."""
+"""Recordings of any length -> clips: what datasets of videos, images and arrays have in common."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,18 +21,20 @@ from stzoo.data import Clip, Reading, Split
 from stzoo.errors import DataError, FramesError
 from stzoo.files import replacing
 from stzoo.frames.images import fit
+from stzoo.frames.video import read_video
 
-_VERSION = 1  # of what `fit` makes of an image; another number leaves the old files of the cache alone
+_VERSION = 1  # of what `fit` makes of an image: with another number, old files of the cache are not read
 
 T = TypeVar("T")
 Decode = Callable[[Path], Iterator[Image.Image]]
 
 
 @dataclass(frozen=True)
-class Stored:
-    """Frames first, first + every, ... below last of a file of raw uint8 frames of one size (C, H, W).
+class StoredFrames:
+    """The frames first, first + every, ... before `last` of a file of raw uint8 frames of one size (C, H, W).
 
-    The file is open only while a clip is read from it: a dataset may have more files than a process may hold open.
+    It is read like an array (T, C, H, W). The file is open only while a clip is read from it, because a dataset may
+    have more files than a process may hold open.
     """
 
     path: Path
@@ -62,24 +65,24 @@ class Recording:
 
     Attributes:
         name: what errors call it.
-        frames: (T, C, H, W) uint8 or float32, in memory, mapped from a file, or in a file that is opened for each clip.
-        valid: (T, 1, H, W) booleans, true where something was observed; None where all was.
+        frames: (T, C, H, W) uint8 or float32: in memory, mapped from a file, or in a file that is opened for each clip.
+        valid: (T, 1, H, W) booleans, true where something was observed; None if everything was.
     """
 
     name: str
-    frames: np.ndarray | Stored
+    frames: np.ndarray | StoredFrames
     valid: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
-class Windows:
-    """Windows of recordings, each cut into past and future.
+class RecordedClips:
+    """Clips that are windows of recordings, in time and space. It is a `ClipSource`.
 
     Attributes:
-        recordings: what the windows lie in.
-        places: (n, 4) integers: which recording, first frame, top, left.
-        frames_in, frames_out: lengths of past and future.
-        height, width: of a window.
+        recordings: what the windows are cut from.
+        places: (n, 4) integers, one row for each clip: number of the recording, first frame, top row, left column.
+        frames_in, frames_out: numbers of past and future frames.
+        height, width: of a window, in pixels.
     """
 
     recordings: tuple[Recording, ...]
@@ -93,13 +96,13 @@ class Windows:
         return len(self.places)
 
     def clips(self, start: int, stop: int) -> Clip:
-        """Clips start..stop-1."""
+        """The clips start, start + 1, ... stop - 1 as one batch. Raises IndexError if there are not so many."""
         if not 0 <= start <= stop <= len(self):
             raise IndexError(f"clips {start} to {stop} of {len(self)}")
-        return self.chosen(np.arange(start, stop))
+        return self.pick(np.arange(start, stop))
 
-    def chosen(self, which: np.ndarray) -> Clip:
-        """The clips of those numbers, in that order."""
+    def pick(self, which: np.ndarray) -> Clip:
+        """The clips with these numbers (n,), in this order, as one batch."""
         places = self.places[which]
         frames = np.stack([self._cut(self.recordings[r].frames, t, y, x) for r, t, y, x in places])
         future = slice(self.frames_in, None)
@@ -109,7 +112,7 @@ class Windows:
         valid = np.stack([self._valid(r, t, y, x) for r, t, y, x in places])
         return Clip(clip[:, : self.frames_in], clip[:, future], torch.from_numpy(valid)[:, future])
 
-    def _cut(self, frames: np.ndarray | Stored, t: int, y: int, x: int) -> np.ndarray:
+    def _cut(self, frames: np.ndarray | StoredFrames, t: int, y: int, x: int) -> np.ndarray:
         return frames[t : t + self.frames_in + self.frames_out, :, y : y + self.height, x : x + self.width]
 
     def _valid(self, recording: int, t: int, y: int, x: int) -> np.ndarray:
@@ -119,29 +122,33 @@ class Windows:
         return self._cut(valid, t, y, x)
 
 
-def sliding(recordings: Iterable[Recording], frames_in: int, frames_out: int, hop: int) -> Windows:
-    """Whole-frame windows, one every `hop` frames. Raises `DataError` where no recording is long enough."""
+def sliding_clips(recordings: Iterable[Recording], frames_in: int, frames_out: int, hop: int) -> RecordedClips:
+    """Clips of whole frames, which start at every `hop`-th frame of each recording.
+
+    Raises:
+        DataError: no recording is long enough for a clip, or the recordings differ in dtype.
+    """
     kept = tuple(recordings)
     length = frames_in + frames_out
     unlike = next((each for each in kept if each.frames.dtype != kept[0].frames.dtype), None)
     if unlike is not None:
         raise DataError(
             f"{kept[0].name} holds {kept[0].frames.dtype}, {unlike.name} {unlike.frames.dtype}; keep them apart, or "
-            "bring all to one kind"
+            "convert them to one dtype"
         )
     places = [(r, t, 0, 0) for r, each in enumerate(kept) for t in range(0, len(each.frames) - length + 1, hop)]
     if not places:
         if not kept:
-            raise DataError("every recording was left out")
+            raise DataError("every recording was left out, so there are no clips")
         longest = max(kept, key=lambda each: len(each.frames))
         raise DataError(f"no recording has {length} frames; the longest, {longest.name}, has {len(longest.frames)}")
     height, width = kept[0].frames.shape[2:]
-    return Windows(kept, np.array(places), frames_in, frames_out, height, width)
+    return RecordedClips(kept, np.array(places), frames_in, frames_out, height, width)
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Frames first..last-1 of a file (or a folder of images); all of them where `last` is None."""
+    """The frames first, ... last - 1 of a file or of a folder of images; to its end if `last` is None."""
 
     path: Path
     first: int = 0
@@ -150,14 +157,14 @@ class Segment:
 
 @dataclass(frozen=True)
 class RecordedDataset:
-    """Videos, or anything else that becomes frames one after the other, split by file or by time.
+    """A dataset of videos, or of anything else that can be decoded frame by frame, split by file or by time.
 
     Attributes:
         title: the first line of `describe`.
         segments: what belongs to each part.
-        reading: size and channels of the frames.
-        hop: frames from one window of a part to the next.
-        decode: a file -> its frames as images, lazily.
+        reading: what the frames are like.
+        hop: for each part, the number of frames from the start of one clip to the start of the next.
+        decode: takes a file and yields its frames as images.
     """
 
     title: str
@@ -166,13 +173,17 @@ class RecordedDataset:
     hop: Mapping[Split, int]
     decode: Decode
 
-    def split(self, name: Split, frames_in: int, frames_out: int) -> Windows:
-        """Every window of the part that starts a multiple of its hop into a segment."""
+    def split(self, name: Split, frames_in: int, frames_out: int) -> RecordedClips:
+        """Every clip of the part that starts at a multiple of its hop within a segment.
+
+        Raises:
+            DataError: the part is empty, no segment is long enough, or a file cannot be read.
+        """
         segments = self.segments.get(name, ())
         if not segments:
             raise DataError(f"{self.title}: the {name} part is empty")
         reading = self.reading.larger() if name == "train" else self.reading
-        return sliding(self._recordings(segments, reading), frames_in, frames_out, self.hop[name])
+        return sliding_clips(self._recordings(segments, reading), frames_in, frames_out, self.hop[name])
 
     def describe(self) -> str:
         r = self.reading
@@ -186,33 +197,72 @@ class RecordedDataset:
 
     def _recordings(self, segments: tuple[Segment, ...], r: Reading) -> Iterator[Recording]:
         def read(segment: Segment) -> Recording:
-            return Recording(str(segment.path), decoded(segment.path, r, self.decode, segment.first, segment.last))
+            return Recording(str(segment.path), decode_once(segment.path, r, self.decode, segment.first, segment.last))
 
-        return readable(segments, read, r.skip_bad)
+        return read_each(segments, read, r.skip_bad)
 
 
-def readable(items: Iterable[T], read: Callable[[T], Recording], skip_bad: bool) -> Iterator[Recording]:
-    """Each item read; without those that cannot be, where `skip_bad`, else a `DataError` that names the file."""
+def video_dataset(title: str, segments: Iterable[tuple[Split, Segment]], reading: Reading, hop: int) -> RecordedDataset:
+    """A dataset of videos: clips to train on start at every frame, and measured clips at every `hop`-th frame.
+
+    Args:
+        title: the first line of `describe`.
+        segments: pairs of a part and a segment that belongs to it.
+        reading: what the frames shall be like.
+        hop: frames from the start of one measured clip to the next, in validation and test.
+    """
+    parts: dict[Split, list[Segment]] = {"train": [], "validation": [], "test": []}
+    for part, segment in segments:
+        parts[part].append(segment)
+    return RecordedDataset(
+        title,
+        MappingProxyType({name: tuple(found) for name, found in parts.items()}),
+        reading,
+        MappingProxyType({"train": 1, "validation": hop, "test": hop}),
+        read_video,
+    )
+
+
+def read_each(items: Iterable[T], read: Callable[[T], Recording], skip_bad: bool) -> Iterator[Recording]:
+    """Read each item, one after the other.
+
+    Raises:
+        DataError: an item cannot be read; the message names the file. With `skip_bad` such an item is left out, and a
+            warning names it.
+    """
     for item in items:
         try:
             yield read(item)
         except (DataError, FramesError, OSError) as error:
             full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EMFILE, errno.ENFILE)
-            if not skip_bad or full:  # no fault of the file
+            if not skip_bad or full:  # a full disk or too many open files are not the fault of this one
                 raise error if isinstance(error, DataError) else DataError(str(error)) from error
             warnings.warn(f"left out: {error}", stacklevel=2)
 
 
-def decoded(path: Path, reading: Reading, decode: Decode, first: int = 0, last: int | None = None) -> Stored:
-    """(T, C, H, W) uint8 in a file of the cache; the first time, `path` is decoded into it frame by frame.
+def decode_once(path: Path, reading: Reading, decode: Decode, first: int = 0, last: int | None = None) -> StoredFrames:
+    """The frames of a video or of images, (T, C, H, W) uint8, in a file of the cache.
 
-    The cache is `frames` below $STZOO_HOME (by default ~/.cache/stzoo). A file's name tells size, date and place of
-    what it was made from, so a changed video is decoded anew.
+    The first time, `path` is decoded into that file frame by frame. The cache is the folder `frames` in $STZOO_HOME (by
+    default ~/.cache/stzoo). The name of a cached file depends on path, size and date of what it was made from, so a
+    changed video is decoded again.
+
+    Args:
+        path: what `decode` takes.
+        reading: size and channels of the frames, and `every`.
+        decode: takes a path and yields images.
+        first, last: only the frames first, ... last - 1 are used; to the end if `last` is None.
+
+    Raises:
+        DataError: there are no frames, or the model reads neither gray nor RGB.
+        FramesError: the file cannot be decoded.
     """
     size = (reading.channels, reading.height, reading.width)
     folder = environment.home() / "frames"
     if reading.channels not in (1, 3):
-        raise DataError(f"{path} holds pictures, gray or in colour; this model reads {reading.channels} channels")
+        raise DataError(
+            f"{path} holds pictures, which are read in gray or RGB; this model reads {reading.channels} channels"
+        )
     made = folder / f"{_identity(path, size, decode)}.uint8"
     if not made.is_file() or made.stat().st_size % prod(size) or not made.stat().st_size:
         folder.mkdir(parents=True, exist_ok=True)
@@ -223,11 +273,11 @@ def decoded(path: Path, reading: Reading, decode: Decode, first: int = 0, last: 
             if not partial.stat().st_size:
                 raise DataError(f"{path} holds no frames")
     count = made.stat().st_size // prod(size)
-    return Stored(made, size, first, count if last is None else min(last, count), reading.every)
+    return StoredFrames(made, size, first, count if last is None else min(last, count), reading.every)
 
 
 def _identity(path: Path, size: tuple[int, int, int], decode: Decode) -> str:
-    """Of the same file the same frames: decoded by another function they may be cut or thinned in another way."""
+    """The name of a cached file. It tells the decoding function, too: another one may cut or thin frames otherwise."""
     function = getattr(decode, "func", decode)
     how = (function.__module__, function.__qualname__, getattr(decode, "args", ()), getattr(decode, "keywords", {}))
     files = sorted(path.rglob("*")) if path.is_dir() else [path]

@@ -1,9 +1,10 @@
-"""Norpix ``.seq`` containers of JPEG frames, as Caltech Pedestrian was published: no video codec, no extra needed.
+"""Norpix ``.seq`` containers of JPEG frames, as Caltech Pedestrian was published. They need no video codec, no extra.
 
-A header of 1024 bytes, all numbers little endian: at 0 the magic 0xFEED, at 4 "Norpix seq" in UTF-16, at 28 version and
-header size, at 36 a description, at 548 six words of which the last is the image format, at 572 the number of frames.
-Then frame after frame: a word with its size, itself included; the JPEG; 8 bytes of time stamp; in files of some writers
-8 empty bytes more. A header that counts 0 frames is of a recording that was never closed: it has as many as are there.
+The header has 1024 bytes, with all numbers little endian: at 0 the magic 0xFEED, at 4 "Norpix seq" in UTF-16, at 28
+version and header size, at 36 a description, at 548 six words of which the last is the image format, at 572 the number
+of frames. The frames follow one after the other: a word with the frame's size, which counts this word too; the JPEG; a
+time stamp of 8 bytes; and 8 empty bytes in files of some writers. A header that counts 0 frames belongs to a recording
+that was never closed: such a file is read to its end.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ _STAMP = 8
 
 
 def read_seq(path: Path, every: int = 1) -> Iterator[Image.Image]:
-    """The frames 0, every, 2 * every, ... as gray or RGB images, decoded as they are asked for.
+    """The frames 0, every, 2 * every, ... as gray or RGB images, each decoded when it is asked for.
 
-    Sizes are checked against the file's before anything is read, so no header makes it read or allocate more.
+    Sizes are checked against that of the file before anything is read, so no header makes it read or allocate more.
 
     Raises:
-        DataError: no such file, another format, or a damaged file, or one cut short; the message names it.
+        DataError: the file does not exist, has another format, is damaged or is cut short. The message names it.
     """
     try:
         with path.open("rb") as file:
@@ -60,9 +61,11 @@ def read_seq(path: Path, every: int = 1) -> Iterator[Image.Image]:
 
 
 def _promised(path: Path, header: bytes) -> int:
-    """The number of frames that the header tells. Raises `DataError` where it is none that we can read."""
+    """The number of frames that the header states. Raises `DataError` if frames of this kind cannot be read."""
     if len(header) < HEADER:
-        raise DataError(f"{path} is cut short: a .seq file starts with {HEADER} bytes of header, it has {len(header)}")
+        raise DataError(
+            f"{path} is cut short: a .seq file starts with {HEADER} bytes of header, this one has {len(header)}"
+        )
     magic, name, _, header_size, image_format, frames = _FIELDS.unpack_from(header)
     if magic != 0xFEED or name != "Norpix seq".encode("utf-16-le") or header_size != HEADER:
         raise DataError(f"{path} is no Norpix .seq file of the kind that Caltech Pedestrian is published in")
@@ -72,12 +75,13 @@ def _promised(path: Path, header: bytes) -> int:
 
 
 def _word(file: io.BufferedReader, skip: int = 0) -> int:
-    """The next 32 bits after `skip` bytes; 0 at the end of the file."""
+    """The number in the next 32 bits after `skip` bytes; 0 at the end of the file."""
     file.seek(skip, os.SEEK_CUR)
     return int.from_bytes(file.read(4), "little")
 
 
 def _image(path: Path, number: int, data: bytes) -> Image.Image:
+    """Decode a JPEG. Raises `DataError`, which names the file and the frame's number, if it is damaged."""
     try:
         image = Image.open(io.BytesIO(data), formats=["JPEG"])
         image.load()

@@ -1,18 +1,18 @@
 """TaxiBJ (Zhang, Zheng and Qi, AAAI 2017): taxis that enter and leave each cell of a 32x32 grid of Beijing.
 
-Four files ``BJ13_M32x32_T30_InOut.h5`` to ``BJ16_...``, each with ``data`` (N, 2, 32, 32), inflow and outflow in half
-an hour, and ``date`` (N,), such as b"2013070101": a day and its half hour, 01 to 48.
+There are four files, ``BJ13_M32x32_T30_InOut.h5`` to ``BJ16_...``. Each has ``data`` (N, 2, 32, 32), the inflow and
+outflow of half an hour, and ``date`` (N,), such as b"2013070101": a day and its half hour, 01 to 48.
 
-As in the published code (ST-ResNet): days that lack a half hour are left out, negative counts are 0, the last four
-weeks are the test, windows never cross a gap, and values are scaled by the least and largest of the training part.
+As in the published code (ST-ResNet), days that lack a half hour are left out, negative counts become 0, the last four
+weeks are the test, windows never cross a gap, and values are scaled by the extremes of the training part.
 
-Where we differ, on purpose: the 28 days before the test validate, so neither the weights nor the scale have seen them;
-each part's windows lie wholly within it, where the published samples reach back into the training part for their past;
-and the four weeks are counted in days of BJ16, where the published code counts samples. Papers on 4 -> 4
-share arrays already cut into clips; how they were cut we have not found written down, so these clips may not be those.
+The differences are on purpose. The 28 days before the test validate, so neither the weights nor the scale have seen
+them. The windows of each part lie wholly within it, while the published samples take their past from the training part.
+The four weeks are counted in days of BJ16, while the published code counts samples. Papers on 4 -> 4 share arrays that
+are already cut into clips; we found no description of how, so these clips may differ from theirs.
 
-Values are float32 in [0, 1], the range such models are made for. What lies beyond the training part's extremes
-is clipped, in past and future alike; `describe` tells how often.
+Values are float32 in [0, 1], the range that such models are made for. Values beyond the extremes of the training part
+are clipped, in past and future alike; `describe` tells how often.
 """
 
 from __future__ import annotations
@@ -28,34 +28,35 @@ from types import MappingProxyType, ModuleType
 import numpy as np
 
 from stzoo.data import Reading, Split
-from stzoo.data.recordings import Recording, Windows, sliding
+from stzoo.data.recordings import RecordedClips, Recording, sliding_clips
 from stzoo.errors import DataError, MissingExtraError
 
 FILES = tuple(f"BJ{year}_M32x32_T30_InOut.h5" for year in (13, 14, 15, 16))
 FRAME = (2, 32, 32)
-SLOTS = 48  # half hours of a day
-MOST = 366 * SLOTS  # rows of a file, each of which covers less than a year
+SLOTS = 48  # half hours in a day
+MOST = 366 * SLOTS  # rows that a file may have; each file covers less than a year
 TEST_DAYS = VALIDATION_DAYS = 28  # of the last file
 
 _DATE = re.compile(rb"(\d{4})(\d\d)(\d\d)(0[1-9]|[1-3]\d|4[0-8])")
 
 
 def open_folder(folder: Path, reading: Reading) -> TaxiBJ:
-    """The four files of the folder, read whole (about 170 MB).
+    """Read the four files of the folder into memory (about 170 MB).
 
-    With `skip_bad`, a file that is absent or damaged is left out; without BJ16 there is no validation and no test.
+    With `skip_bad`, a file that is absent or damaged is left out. Without BJ16 there is no validation and no test.
 
     Raises:
-        MissingExtraError: h5py is absent.
-        DataError: the model reads other frames than 2x32x32, every one; a file is absent or wrong; too few days.
+        MissingExtraError: h5py is not installed.
+        DataError: the model reads other frames than 2x32x32, or not every frame; a file is absent or has other content;
+            or there are too few days.
     """
     h5py = _h5py()
     if (reading.channels, reading.height, reading.width, reading.every) != (*FRAME, 1):
         raise DataError(
-            f"TaxiBJ has frames of 2x32x32, and all are read; asked for {reading.channels}x{reading.height}x"
+            f"TaxiBJ has frames of 2x32x32, and all of them are read; asked for {reading.channels}x{reading.height}x"
             f"{reading.width}, every {reading.every}"
         )
-    found: dict[str, Days] = {}
+    found: dict[str, WholeDays] = {}
     for name in FILES:
         try:
             found[name] = _whole_days(folder / name, *_read(h5py, folder / name))
@@ -71,8 +72,13 @@ def open_folder(folder: Path, reading: Reading) -> TaxiBJ:
 
 
 @dataclass(frozen=True)
-class Days:
-    """Whole days: `ordinals` (D,), rising, as `date.toordinal` counts; `flow` (D, 48, 2, 32, 32) float32."""
+class WholeDays:
+    """D days that lack no half hour.
+
+    Attributes:
+        ordinals: (D,) integers, rising: the days, counted as `date.toordinal` does.
+        flow: (D, 48, 2, 32, 32) float32: taxis in half an hour, or these scaled to [0, 1].
+    """
 
     ordinals: np.ndarray
     flow: np.ndarray
@@ -80,26 +86,26 @@ class Days:
 
 @dataclass(frozen=True)
 class TaxiBJ:
-    """Flows scaled to [0, 1].
+    """The dataset: flows scaled to [0, 1].
 
     Attributes:
-        folder: where they come from.
+        folder: where the files lie.
         parts: the days of each part.
-        low, high: taxis in half an hour that 0 and 1 stand for.
-        clipped: per part, the share of values that lay beyond these.
+        low, high: taxis in half an hour that the values 0 and 1 stand for.
+        clipped: for each part, the share of values that were beyond these.
     """
 
     folder: Path
-    parts: Mapping[Split, Days]
+    parts: Mapping[Split, WholeDays]
     low: float
     high: float
     clipped: Mapping[Split, float]
 
-    def split(self, name: Split, frames_in: int, frames_out: int) -> Windows:
-        """Every window of consecutive half hours of the part. Raises `DataError` where it has none."""
+    def split(self, name: Split, frames_in: int, frames_out: int) -> RecordedClips:
+        """Every window of consecutive half hours in the part. Raises `DataError` if there is none."""
         if not len(self.parts[name].ordinals):
             raise DataError(f"{self.folder}: the {name} part is empty, for {FILES[-1]} was left out")
-        return sliding(_runs(self.parts[name]), frames_in, frames_out, 1)
+        return sliding_clips(_runs(self.parts[name]), frames_in, frames_out, 1)
 
     def describe(self) -> str:
         lines = [f"TaxiBJ in {self.folder}", f"  0 and 1      {self.low:g} and {self.high:g} taxis in half an hour"]
@@ -113,7 +119,7 @@ class TaxiBJ:
 
 
 def _read(h5py: ModuleType, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """`data` as float32, negative counts as 0, and `date` as it is. Raises `DataError` naming file and key."""
+    """`data` as float32 with negative counts as 0, and `date`. Raises `DataError`, which names file and key."""
     if not path.is_file():
         raise DataError(f"{path} does not exist; TaxiBJ is the four files {', '.join(FILES)}")
     try:
@@ -125,7 +131,7 @@ def _read(h5py: ModuleType, path: Path) -> tuple[np.ndarray, np.ndarray]:
             if dates.ndim != 1 or data.shape != (*dates.shape, *FRAME) or len(dates) > MOST:
                 raise DataError(
                     f"{path}: data is {data.shape} and date {dates.shape}; expected (N, 2, 32, 32) and (N,), "
-                    f"N the same and at most {MOST}"
+                    f"with the same N, at most {MOST}"
                 )
             if data.dtype.kind not in "iuf":
                 raise DataError(f"{path}: data is of type {data.dtype}; expected numbers")
@@ -140,17 +146,17 @@ def _read(h5py: ModuleType, path: Path) -> tuple[np.ndarray, np.ndarray]:
     return np.maximum(flow, 0, out=flow), texts
 
 
-def _whole_days(path: Path, flow: np.ndarray, dates: np.ndarray) -> Days:
-    """The days whose 48 half hours stand in 48 rows, in order."""
+def _whole_days(path: Path, flow: np.ndarray, dates: np.ndarray) -> WholeDays:
+    """The days whose 48 half hours are in 48 consecutive rows, in order."""
     slots = np.array([_slot(path, row, text) for row, text in enumerate(dates)], np.int64)
     starts = np.flatnonzero(slots[: max(len(slots) - SLOTS + 1, 0)] % SLOTS == 0)
     rows = starts[:, None] + np.arange(SLOTS)
     whole = (slots[rows] == slots[starts][:, None] + np.arange(SLOTS)).all(1)
-    return Days(slots[starts[whole]] // SLOTS, flow[rows[whole]])
+    return WholeDays(slots[starts[whole]] // SLOTS, flow[rows[whole]])
 
 
 def _slot(path: Path, row: int, text: object) -> int:
-    """b"2013070101" -> half hours since day 0. Raises `DataError` naming file and row."""
+    """A date such as b"2013070101" -> half hours since day 0. Raises `DataError`, which names file and row."""
     raw = text.encode("ascii", "replace") if isinstance(text, str) else text
     match = _DATE.fullmatch(raw) if isinstance(raw, bytes) else None
     try:
@@ -162,26 +168,26 @@ def _slot(path: Path, row: int, text: object) -> int:
         raise DataError(f"{path}: date {row} is {text!s}; expected YYYYMMDD and a half hour 01 to 48") from None
 
 
-def _joined(files: tuple[Days, ...]) -> Days:
-    """All days in order of time, each once."""
+def _joined(files: tuple[WholeDays, ...]) -> WholeDays:
+    """All days in the order of time, each once."""
     ordinals, first = np.unique(np.concatenate([each.ordinals for each in files]), return_index=True)
-    return Days(ordinals, np.concatenate([each.flow for each in files])[first])
+    return WholeDays(ordinals, np.concatenate([each.flow for each in files])[first])
 
 
-def _scaled(folder: Path, days: Days, last_file: np.ndarray) -> TaxiBJ:
-    """Split, and brought to [0, 1] by the extremes of the training part. `last_file`: the days that BJ16 has."""
+def _scaled(folder: Path, days: WholeDays, last_file: np.ndarray) -> TaxiBJ:
+    """Split the days, and scale them to [0, 1] by the extremes of the training part. `last_file`: the days of BJ16."""
     test, validation = last_file[-TEST_DAYS:], last_file[-TEST_DAYS - VALIDATION_DAYS : -TEST_DAYS]
     tests, validates = np.isin(days.ordinals, test), np.isin(days.ordinals, validation)
     masks: dict[Split, np.ndarray] = {"train": ~tests & ~validates, "validation": validates, "test": tests}
-    parts = {name: Days(days.ordinals[mask], days.flow[mask]) for name, mask in masks.items()}
+    parts = {name: WholeDays(days.ordinals[mask], days.flow[mask]) for name, mask in masks.items()}
     if not masks["train"].any() or 0 < len(last_file) < TEST_DAYS + VALIDATION_DAYS:
         raise DataError(
             f"{folder}: {len(days.ordinals)} whole days, {len(last_file)} of them in {FILES[-1]}; validation and test "
-            f"take the last {TEST_DAYS + VALIDATION_DAYS} of those, and some must be left to train on"
+            f"take the last {TEST_DAYS + VALIDATION_DAYS} of those, and training needs some of the others"
         )
     low, high = float(parts["train"].flow.min()), float(parts["train"].flow.max())
     if low == high:
-        raise DataError(f"{folder}: every flow to train on is {low:g}, so there is no scale")
+        raise DataError(f"{folder}: every flow to train on is {low:g}, so the values cannot be scaled")
     clipped: dict[Split, float] = {}
     for name, part in parts.items():
         flow = part.flow
@@ -192,8 +198,8 @@ def _scaled(folder: Path, days: Days, last_file: np.ndarray) -> TaxiBJ:
     return TaxiBJ(folder, MappingProxyType(parts), low, high, MappingProxyType(clipped))
 
 
-def _runs(days: Days) -> Iterator[Recording]:
-    """Days that follow one another without a gap, as one recording."""
+def _runs(days: WholeDays) -> Iterator[Recording]:
+    """WholeDays that follow one another without a gap, as one recording."""
     breaks = np.flatnonzero(np.diff(days.ordinals) != 1) + 1
     for first, last in zip([0, *breaks], [*breaks, len(days.ordinals)], strict=True):
         name = f"{date.fromordinal(int(days.ordinals[first]))} and {last - first - 1} more days"
@@ -201,6 +207,7 @@ def _runs(days: Days) -> Iterator[Recording]:
 
 
 def _h5py() -> ModuleType:
+    """The module h5py. Raises `MissingExtraError` if it is not installed."""
     try:
         import h5py
     except ImportError as error:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from stzoo.data import Clip, ClipSource
 from stzoo.data.mmnist import MovingDigits
-from stzoo.data.recordings import Windows
+from stzoo.data.recordings import RecordedClips
 from stzoo.spec import ModelSpec
 
 Flips = Literal["none", "horizontal", "all"]
@@ -91,8 +91,8 @@ def endless(source: ClipSource, spec: ModelSpec, flips: Flips, seed: int, device
 
 
 def _gathered(source: ClipSource, which: list[int]) -> Clip:
-    if isinstance(source, Windows):
-        return source.chosen(np.array(which))
+    if isinstance(source, RecordedClips):
+        return source.pick(np.array(which))
     found = [source.clips(i, i + 1) for i in which]
     past, future = (torch.cat([getattr(clip, part) for clip in found]) for part in ("past", "future"))
     masks = [torch.ones_like(c.future[:, :, :1], dtype=torch.bool) if c.valid is None else c.valid for c in found]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from stzoo import viz
 from stzoo.codec import usage
 from stzoo.data import ClipSource
-from stzoo.data.recordings import Windows
+from stzoo.data.recordings import RecordedClips
 from stzoo.frames.values import denormalise, normalise, to_units
 from stzoo.models.vqvae import VqVae
 from stzoo.spec import ModelSpec
@@ -72,7 +72,7 @@ def _batches(
 ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
     """Past and future in the spec's units, and where the future was observed, on the device."""
     end = min(recipe.validation_clips, len(clips))
-    if isinstance(clips, Windows):  # lie one after the other in time: take some of each recording
+    if isinstance(clips, RecordedClips):  # lie one after the other in time: take some of each recording
         clips = replace(clips, places=clips.places[np.linspace(0, len(clips) - 1, end).round().astype(int)])
     for start in range(0, end, recipe.batch):
         clip = clips.clips(start, min(start + recipe.batch, end))

@@ -94,8 +94,8 @@ def test_seq_without_frames(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("contents", "message"),
     [
-        (b"", "1024 bytes of header, it has 0"),
-        (seq([])[:600], "it has 600"),
+        (b"", "1024 bytes of header, this one has 0"),
+        (seq([])[:600], "this one has 600"),
         (seq([jpeg(9)], magic=0xFEEE), "no Norpix .seq file"),
         (seq([jpeg(9)]).replace("Norpix".encode("utf-16-le"), bytes(12)), "no Norpix .seq file"),
         (seq([jpeg(9)], image_format=200), "image format 200; only JPEG"),

@@ -63,7 +63,7 @@ def test_other_persons_can_test(folder: Path) -> None:
 def test_a_line_that_cannot_be_read_is_named(line: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "00sequences.txt").write_text(f"person01_boxing_d1 frames 1-9\n{line}\n")
     with pytest.raises(DataError, match=message):
-        kth.read_list(tmp_path / "00sequences.txt")
+        kth.read_sequences(tmp_path / "00sequences.txt")
 
 
 def test_what_is_missing_is_named(folder: Path) -> None:
@@ -82,7 +82,7 @@ def test_the_real_list_and_recordings() -> None:
     folder = Path(os.environ.get("STZOO_DATA", "")) / "kth"
     if not folder.is_dir():
         pytest.skip("set STZOO_DATA to a folder that holds kth/ to run this test")
-    listed = kth.read_list(folder / "00sequences.txt")
+    listed = kth.read_sequences(folder / "00sequences.txt")
     assert len(listed) == 598  # of 25 * 6 * 4; person13_handclapping_d3 does not exist, and one is not listed
     assert "person13_handclapping_d3" not in listed
     short = {name for name, ranges in listed.items() if len(ranges) != 4}

@@ -137,13 +137,13 @@ def test_an_absent_file_is_named(tmp_path: Path) -> None:
 
 def test_downloads_need_https(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not an https address"):
-        mmnist.download(tmp_path, "http://localhost")
+        mmnist.download_digits(tmp_path, "http://localhost")
 
 
 def test_a_download_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     with pytest.raises(DataError, match="cannot fetch https://127.0.0.1:9/train-images.*5 requests in a row failed"):
-        mmnist.download(tmp_path, "https://127.0.0.1:9")
+        mmnist.download_digits(tmp_path, "https://127.0.0.1:9")
     assert [f for f in tmp_path.iterdir() if f.suffix != ".lock"] == []
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import resource
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,11 @@ import pytest
 import torch
 from gray_videos import brightness, write_video
 
-from stzoo.data import Part, Reading, open_dataset
-from stzoo.data.recordings import RecordedDataset, Recording, Segment, Windows, decoded, sliding
+from stzoo.data import DATASETS, FirstClips, Reading, open_dataset
+from stzoo.data.recordings import RecordedClips, RecordedDataset, Recording, Segment, decode_once, sliding_clips
 from stzoo.errors import DataError
 from stzoo.frames.video import read_video
+from stzoo.metrics import DEFINITIONS
 from stzoo.spec import ModelSpec
 from stzoo.train.shuffled import ENDLESS, Shuffled, endless
 
@@ -26,7 +28,7 @@ def counting(name: str, length: int, first: int = 0, side: int = 4) -> Recording
 
 
 def test_windows_slide_within_recordings_and_never_across() -> None:
-    windows = sliding([counting("a", 7), counting("b", 4), counting("c", 6, 100)], 3, 2, 1)
+    windows = sliding_clips([counting("a", 7), counting("b", 4), counting("c", 6, 100)], 3, 2, 1)
     firsts = [int(windows.clips(i, i + 1).past[0, 0, 0, 0, 0]) for i in range(len(windows))]
     assert firsts == [0, 1, 2, 100, 101]  # b is too short
     clip = windows.clips(1, 4)
@@ -34,17 +36,17 @@ def test_windows_slide_within_recordings_and_never_across() -> None:
     assert clip.future.shape == (3, 2, 1, 4, 4)
     assert clip.valid is None
     np.testing.assert_array_equal(brightness(clip.future), [[4, 5], [5, 6], [103, 104]])
-    assert len(sliding([counting("a", 20)], 3, 2, 5)) == 4
+    assert len(sliding_clips([counting("a", 20)], 3, 2, 5)) == 4
     with pytest.raises(IndexError, match="clips 4 to 6 of 5"):
         windows.clips(4, 6)
     with pytest.raises(DataError, match="no recording has 30 frames; the longest, c, has 6"):
-        sliding([counting("b", 4), counting("c", 6)], 10, 20, 1)
+        sliding_clips([counting("b", 4), counting("c", 6)], 10, 20, 1)
 
 
 def test_a_mask_is_cut_where_the_frames_are() -> None:
     frames = np.random.default_rng(0).integers(0, 9, (6, 1, 8, 8), dtype=np.uint8)
     masked = Recording("m", frames, frames > 4)
-    windows = Windows((masked, Recording("n", frames)), np.array([[0, 1, 2, 3], [1, 0, 0, 0]]), 2, 3, 4, 5)
+    windows = RecordedClips((masked, Recording("n", frames)), np.array([[0, 1, 2, 3], [1, 0, 0, 0]]), 2, 3, 4, 5)
     clip = windows.clips(0, 2)
     assert clip.valid is not None
     assert clip.valid.shape == (2, 3, 1, 4, 5)
@@ -62,19 +64,19 @@ def test_videos_are_decoded_once_and_again_when_they_change(tmp_path: Path, own_
         calls.append(path)
         return read_video(path)
 
-    first = decoded(video, READING, decode)  # type: ignore[arg-type]
+    first = decode_once(video, READING, decode)  # type: ignore[arg-type]
     assert first.shape == (3, 1, 16, 16)
     np.testing.assert_allclose(brightness(first[:]), [20, 120, 220], atol=6)
-    np.testing.assert_array_equal(decoded(video, READING, decode)[1:], first[1:])  # type: ignore[arg-type]
+    np.testing.assert_array_equal(decode_once(video, READING, decode)[1:], first[1:])  # type: ignore[arg-type]
     assert len(calls) == 1
-    decoded(video, Reading(channels=3, height=8, width=8), decode)  # type: ignore[arg-type]
+    decode_once(video, Reading(channels=3, height=8, width=8), decode)  # type: ignore[arg-type]
     write_video(video, [5] * 4)
-    assert len(decoded(video, READING, decode)) == 4  # type: ignore[arg-type]
+    assert len(decode_once(video, READING, decode)) == 4  # type: ignore[arg-type]
     assert len(calls) == 3
     assert {f.suffix for f in own_cache.iterdir()} == {".uint8"}
     for file in own_cache.iterdir():
         file.write_bytes(file.read_bytes()[:-1])  # as a power cut may leave it
-    assert len(decoded(video, READING, decode)) == 4  # type: ignore[arg-type]
+    assert len(decode_once(video, READING, decode)) == 4  # type: ignore[arg-type]
     assert len(calls) == 4
 
 
@@ -122,7 +124,7 @@ def test_thousands_of_recordings_need_no_descriptors_of_their_own(tmp_path: Path
 def test_kinds_of_values_are_not_mixed() -> None:
     floats = Recording("f", np.zeros((5, 1, 4, 4), np.float32))
     with pytest.raises(DataError, match="a holds uint8, f float32; keep them apart"):
-        sliding([counting("a", 5), floats], 1, 1, 1)
+        sliding_clips([counting("a", 5), floats], 1, 1, 1)
 
 
 def test_segments_every_and_zoom(tmp_path: Path) -> None:
@@ -139,7 +141,7 @@ def test_segments_every_and_zoom(tmp_path: Path) -> None:
 
 
 def test_an_epoch_shows_every_clip_once_in_any_batches() -> None:
-    source = sliding([counting("a", 12)], 1, 1, 1)
+    source = sliding_clips([counting("a", 12)], 1, 1, 1)
     shuffled = Shuffled(source, "none", 3, (4, 4))
     assert len(shuffled) == ENDLESS
     seen = brightness(shuffled.clips(0, 33).past[:, 0]).reshape(3, 11)
@@ -153,7 +155,9 @@ def test_an_epoch_shows_every_clip_once_in_any_batches() -> None:
 def test_mirror_images_are_those_asked_for(flips: str, expected: int) -> None:
     frame = np.arange(16, dtype=np.uint8).reshape(1, 1, 4, 4)
     mask = frame < 6
-    windows = sliding([Recording("r", np.concatenate([frame, frame + 100]), np.concatenate([mask, mask]))], 1, 1, 1)
+    windows = sliding_clips(
+        [Recording("r", np.concatenate([frame, frame + 100]), np.concatenate([mask, mask]))], 1, 1, 1
+    )
     clip = Shuffled(windows, flips, 0, (4, 4)).clips(0, 200)  # type: ignore[arg-type]
     assert clip.valid is not None
     looks = {p.numpy().tobytes() for p in clip.past}
@@ -168,7 +172,7 @@ def test_mirror_images_are_those_asked_for(flips: str, expected: int) -> None:
 
 def test_windows_of_larger_frames_are_shrunk_to_the_size() -> None:
     ramp = np.broadcast_to(np.linspace(0, 230, 24)[:, None], (24, 24)).astype(np.uint8)
-    windows = sliding([Recording("r", np.stack([ramp[None]] * 2))], 1, 1, 1)
+    windows = sliding_clips([Recording("r", np.stack([ramp[None]] * 2))], 1, 1, 1)
     clip = Shuffled(windows, "none", 0, (16, 16)).clips(0, 100)
     assert clip.past.shape == (100, 1, 1, 16, 16)
     assert torch.equal(clip.past, clip.future)
@@ -184,12 +188,12 @@ def test_any_source_becomes_endless_and_a_part_has_an_end() -> None:
             return 3
 
         def clips(self, start: int, stop: int):
-            return sliding([counting("a", 4)], 1, 1, 1).clips(start, stop)
+            return sliding_clips([counting("a", 4)], 1, 1, 1).clips(start, stop)
 
     spec = ModelSpec(arch="tau", frames_in=1, frames_out=1, channels=1, height=4, width=4)
     clips = endless(Three(), spec, "none", 0, "cpu").clips(0, 6)
     assert sorted(brightness(clips.past[:, 0])[:3]) == [0, 1, 2]
-    part = Part(Three(), 2)
+    part = FirstClips(Three(), 2)
     assert len(part) == 2
     with pytest.raises(IndexError, match="clips 0 to 3 of 2"):
         part.clips(0, 3)
@@ -202,3 +206,9 @@ def test_datasets_are_opened_by_name(tmp_path: Path) -> None:
         open_dataset("kth", tmp_path / "nowhere", READING)
     with pytest.raises(DataError, match="mmnist is drawn at 1x64x64"):
         open_dataset("mmnist", tmp_path, READING)
+
+
+def test_every_record_names_a_file_that_opens_the_dataset_and_a_definition() -> None:
+    for record in DATASETS.values():
+        assert callable(import_module(f"stzoo.data.{record.module}").open_folder)
+        assert record.definition in DEFINITIONS

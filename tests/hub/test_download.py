@@ -408,10 +408,10 @@ def test_a_dataset_is_fetched_by_the_same_means(
     files = {name: (name, len(c), hashlib.sha256(c).hexdigest()) for name, c in contents.items()}
     monkeypatch.setattr(mmnist, "IDX_FILES", files)
     mirror.fail("*/test.gz", cut=5)
-    mmnist.download(tmp_path, urls[0].rpartition("/")[0] + "/")
+    mmnist.download_digits(tmp_path, urls[0].rpartition("/")[0] + "/")
     assert {name: (tmp_path / name).read_bytes() for name in contents} == contents
     asked = len(mirror.asked())
-    mmnist.download(tmp_path, urls[0].rpartition("/")[0])
+    mmnist.download_digits(tmp_path, urls[0].rpartition("/")[0])
     assert len(mirror.asked()) == asked == 3  # the cut one was resumed, and what is there is not asked for again
 
 
