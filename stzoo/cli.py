@@ -259,9 +259,9 @@ def _train(arguments: Arguments) -> None:
 
 
 def _convert(arguments: Arguments) -> None:
-    from stzoo.convert import convert_openstl
+    from stzoo.convert import convert
 
-    print(convert_openstl(arguments.checkpoint, _spec(arguments.model), arguments.out))
+    print(convert(arguments.origin, arguments.checkpoint, _spec(arguments.model), arguments.out))
 
 
 def _export(arguments: Arguments) -> None:

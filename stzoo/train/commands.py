@@ -59,7 +59,7 @@ def _train_entry(arguments: argparse.Namespace, processes: Processes) -> None:
             device=device, codec=codec, micro_batch=arguments.micro_batch, **budget,
         )  # fmt: skip
 
-    check(build(spec, "meta"), recipe)  # before a codec is trained for it
+    check(build(spec, "meta"), spec, recipe)  # before a codec is trained for it
     processes.share(recipe.batch)
     codec = _codec(arguments, entry, dataset, run, processes)
     best = run(spec, recipe, arguments.out, codec, steps=arguments.steps, minutes=arguments.minutes)
