@@ -37,8 +37,8 @@ def check_recompute(module: nn.Module, spec: ModelSpec, whole_clips: bool) -> No
 def recomputing(module: nn.Module, spec: ModelSpec, *, whole_clips: bool = False) -> Any:
     """A form of `module` that computes the same, with its parameters, in less memory and about a third more time.
 
-    Each step of a sequential module is recomputed as a whole, of any other module the parts that its architecture
-    states.
+    In a sequential module each step is recomputed as a whole; in any other module, the parts that its architecture
+    states are.
 
     Args:
         whole_clips: a sequential module reads whole clips in training, so that its parts are recomputed, not its steps.
