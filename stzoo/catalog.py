@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from stzoo.errors import ManifestError, SpecError, UnknownModelError
-from stzoo.spec import ModelSpec, bounded, differences, from_mapping, required
+from stzoo.spec import ModelSpec, bounded, differences, from_mapping, has_codec, required
 
 SCHEMA = 1
 MAX_FILE = 25_000_000  # bytes a packaged checkpoint may have
@@ -345,9 +345,9 @@ def _entry(name: str, values: Any) -> Entry:
 
 
 def _check_codec(entry: Entry, known: Mapping[str, Entry]) -> None:
-    """Raises `ManifestError` where a modular entry and the entry of its codec do not belong together."""
-    if (entry.spec.arch == "modular") != (entry.codec is not None):
-        raise ManifestError(f"{entry.name}: 'codec' names the codec's entry of a modular architecture, and of no other")
+    """Raises `ManifestError` if an entry and the entry of its codec do not belong together."""
+    if entry.codec is None and has_codec(entry.spec):
+        raise ManifestError(f"{entry.name}: 'codec' names the codec's entry of spec.params.codec; it is missing")
     if entry.codec is None:
         return
     codec = known.get(entry.codec.entry)
@@ -355,7 +355,7 @@ def _check_codec(entry: Entry, known: Mapping[str, Entry]) -> None:
         raise ManifestError(f"{entry.name}: codec.entry is {entry.codec.entry!r}, which is no codec of this manifest")
     part = entry.spec.params.get("codec")
     if not isinstance(part, Mapping) or not isinstance(part.get("arch"), str):
-        raise ManifestError(f"{entry.name}: spec.params.codec names no architecture")
+        raise ManifestError(f"{entry.name}: 'codec' names {codec.name!r}, but spec.params.codec names no architecture")
     wanted = ModelSpec.from_dict(entry.spec.to_dict() | {"params": {}} | dict(part))
     different = differences(wanted, codec.spec, ignoring=("frames_in", "frames_out", "height", "width"))
     if different:

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import stzoo
-from stzoo.adapting import COLOUR
 from stzoo.errors import SpecError
 from stzoo.forecaster import Forecaster, create
+from stzoo.models import architectures
 from stzoo.spec import ModelSpec
 from stzoo.unroll import unroll
 
@@ -30,7 +30,7 @@ def saved(tmp_path: Path, arch: str, **changes: object) -> Forecaster:
     return model
 
 
-@pytest.mark.parametrize("arch", [*COLOUR])
+@pytest.mark.parametrize("arch", [name for name, a in architectures().items() if a.colour])
 @pytest.mark.parametrize("channels", [1, 5])
 def test_frames_alike_in_all_channels_are_answered_with_their_mean(arch: str, channels: int, tmp_path) -> None:
     """Averaging reads and writes the mean colour: of gray frames the answer is the old answer's mean over channels."""

@@ -114,7 +114,7 @@ def test_a_modular_entry_names_its_codecs_entry() -> None:
         ({"x": ENTRY | {"spec": MODULAR, "codec": {"entry": "y", "sha256": "zz"}}, "y": CODEC}, "64 hexadecimal"),
         (
             {"x": ENTRY | {"spec": MODULAR | {"params": {}}, "codec": {"entry": "y"}}, "y": CODEC},
-            "x: spec.params.codec names no architecture",
+            "x: 'codec' names 'y', but spec.params.codec names no architecture",
         ),
     ],
 )

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import stzoo
 from stzoo.cli import main
-from stzoo.convert import convert_openstl
+from stzoo.convert import convert
 from stzoo.errors import MismatchError, SpecError, StzooError, WeightsError
 from stzoo.models import build
 from stzoo.spec import ModelSpec
@@ -110,7 +110,7 @@ WRAPPINGS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
 def test_every_tensor_finds_its_place(name: str, wrapping: str, tmp_path: Path) -> None:
     ours, theirs = published(name)
     torch.save(WRAPPINGS[wrapping](theirs), tmp_path / "ckpt.pth")
-    report = convert_openstl(tmp_path / "ckpt.pth", spec_of(name), tmp_path / "out")
+    report = convert("openstl", tmp_path / "ckpt.pth", spec_of(name), tmp_path / "out")
     assert report.tensors == len(ours)
     assert report.unused == ()
     loaded = stzoo.load(tmp_path / "out")
@@ -152,7 +152,7 @@ def test_a_tensor_that_does_not_fit_is_named(
     checkpoint: Any, change: Callable[[dict[str, Any]], Any], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(MismatchError, match=message):
-        convert_openstl(checkpoint(change), spec_of("tau"), tmp_path / "out")
+        convert("openstl", checkpoint(change), spec_of("tau"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -172,7 +172,7 @@ def test_what_is_not_only_tensors_is_refused(
     checkpoint: Any, change: Callable[[dict[str, Any]], Any], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(WeightsError, match=message):
-        convert_openstl(checkpoint(change), spec_of("tau"), tmp_path / "out")
+        convert("openstl", checkpoint(change), spec_of("tau"), tmp_path / "out")
 
 
 class Payload:
@@ -187,7 +187,7 @@ def test_a_pickle_that_would_run_code_does_not(content: Any, tmp_path: Path, mon
     Path("plain.pth").write_bytes(pickle.dumps(content, protocol=2))
     for name in ("zip.pth", "plain.pth"):
         with pytest.raises(WeightsError, match=f"{name} is not a checkpoint of pure tensors"):
-            convert_openstl(Path(name), spec_of("tau"), Path("out"))
+            convert("openstl", Path(name), spec_of("tau"), Path("out"))
     assert not Path("ran").exists()
     assert not Path("out").exists()
 
@@ -196,21 +196,21 @@ def test_a_pickle_that_would_run_code_does_not(content: Any, tmp_path: Path, mon
 def test_a_file_that_is_no_checkpoint_is_one_clear_error(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.pth").write_bytes(content)
     with pytest.raises(StzooError, match=r"x\.pth is not a checkpoint of pure tensors"):
-        convert_openstl(tmp_path / "x.pth", spec_of("tau"), tmp_path / "out")
+        convert("openstl", tmp_path / "x.pth", spec_of("tau"), tmp_path / "out")
 
 
 def test_tensors_that_share_their_memory_are_written_apart(checkpoint: Any, tmp_path: Path) -> None:
     scale = "hid.enc.1.block.layer_scale_"
     path = checkpoint(lambda s: s.update({f"{scale}1": s[f"{scale}2"]}))
-    convert_openstl(path, spec_of("tau"), tmp_path / "out")
+    convert("openstl", path, spec_of("tau"), tmp_path / "out")
     state = stzoo.load(tmp_path / "out").module.state_dict()
     assert torch.equal(state["translator.1.scale1"], state["translator.1.scale2"])
 
 
 def test_an_architecture_without_a_published_layout_is_refused(tmp_path: Path) -> None:
     spec = ModelSpec(arch="conv", frames_in=3, frames_out=3, channels=1, height=16, width=16)
-    with pytest.raises(SpecError, match=r"spec\.arch is 'conv'; published layouts are known for tau, simvp"):
-        convert_openstl(tmp_path / "x.pth", spec, tmp_path / "out")
+    with pytest.raises(SpecError, match=r"spec\.arch is 'conv'; layouts of openstl are known for convlstm, e3dlstm"):
+        convert("openstl", tmp_path / "x.pth", spec, tmp_path / "out")
 
 
 def test_on_the_command_line(checkpoint: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

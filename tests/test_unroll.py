@@ -33,8 +33,9 @@ class Linear(nn.Module):
         return frame + self.slope * (frame - state), frame
 
 
-def spec(frames_in: int, frames_out: int) -> ModelSpec:
-    return ModelSpec(arch="tau", frames_in=frames_in, frames_out=frames_out, channels=1, height=1, width=1)
+def spec(frames_in: int, frames_out: int, arch: str = "tau") -> ModelSpec:
+    """The loop asks the architecture of `arch` which kind the module is."""
+    return ModelSpec(arch=arch, frames_in=frames_in, frames_out=frames_out, channels=1, height=1, width=1)
 
 
 def counting(length: int) -> Tensor:
@@ -50,7 +51,7 @@ def test_a_block_slides_by_what_it_keeps(frames_in: int, frames_out: int) -> Non
 
 def test_sequential_reads_the_past_once() -> None:
     module = Linear()
-    frames = [f.item() for f in unroll(module, spec(4, 4), counting(6), 5)]
+    frames = [f.item() for f in unroll(module, spec(4, 4, "convlstm"), counting(6), 5)]
     assert frames == [7, 8, 9, 10, 11]
     assert module.steps == 4 + 5 - 1
 
@@ -62,6 +63,6 @@ def test_without_steps_it_never_ends() -> None:
 
 def test_gradients_flow_through_the_rollout() -> None:
     module = Linear()
-    torch.stack(list(unroll(module, spec(2, 2), counting(2), 4))).sum().backward()
+    torch.stack(list(unroll(module, spec(2, 2, "convlstm"), counting(2), 4))).sum().backward()
     assert module.slope.grad is not None
     assert module.slope.grad.item() > 4  # later frames depend on the slope through earlier ones

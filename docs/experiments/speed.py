@@ -12,7 +12,6 @@ import copy
 import statistics
 import time
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -20,6 +19,8 @@ from torch import Tensor
 
 import stzoo
 from stzoo.engine.compiling import compiled
+from stzoo.models import architecture_of
+from stzoo.models.contract import SequentialForm
 from stzoo.unroll import unroll
 
 Way = Callable[[], Tensor]
@@ -72,15 +73,16 @@ def prepared(name: str, batch: int, precision: str) -> tuple[Way, dict[str, Way]
 
     def frozen(module: Any) -> Any:
         """Compiled with its weights as constants, which inductor then folds and packs."""
-        if not hasattr(module, "step"):
+        architecture = architecture_of(spec)
+        if architecture.kind != "sequential":
             return torch.compile(module, options={"freezing": True})
         step = torch.compile(module.step, options={"freezing": True})
-        return SimpleNamespace(initial_state=module.initial_state, step=step)
+        return SequentialForm(module.initial_state, step, module.read if architecture.reads_clips else None)
 
     return way(model.module, False), {
         "channels_last": way(nhwc, half),
         "autocast": way(model.module, half),
-        "compile": way(compiled(nhwc), half),
+        "compile": way(compiled(nhwc, spec), half),
         "freeze": way(frozen(copy.deepcopy(nhwc)), half),
         "engine": lambda: torch.stack(list(model.engine.unroll(past, spec.frames_out)), 1),
         "engine compiled": lambda: torch.stack(list(other.engine.unroll(past, spec.frames_out)), 1),

@@ -38,9 +38,9 @@ def register(commands: Commands) -> None:
 
 
 def _run(arguments: Arguments) -> None:
-    from stzoo.convert import convert_openstl
+    from stzoo.convert import convert
 
-    print(convert_openstl(arguments.checkpoint, _spec(arguments.model), arguments.out))
+    print(convert(arguments.origin, arguments.checkpoint, _spec(arguments.model), arguments.out))
 
 
 def _spec(name: str) -> ModelSpec:

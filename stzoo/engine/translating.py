@@ -1,8 +1,8 @@
-"""TAU and SimVP's gSTA, rewritten for forecasts: the same function, to rounding; docs/speed.md says how fast.
+"""Encoders, gated blocks and decoders (TAU, SimVP's gSTA) rewritten for forecasts: the same function up to rounding.
 
-BatchNorm and residual scales, constants by now, are multiplied into the weights around them; what follows a convolution
-pixel by pixel is computed with it. Frames go through encoder and decoder a few at a time, so that what lies between two
-layers stays in the cache.
+BatchNorm and residual scales, which are constants in a forecast, are multiplied into the weights around them. A
+pixelwise operation that follows a convolution is computed together with it. Frames go through encoder and decoder a few
+at a time, so that what lies between two layers stays in the cache. docs/speed.md says how fast this is.
 """
 
 from __future__ import annotations
@@ -14,19 +14,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stzoo.engine.packed import NHWC, PackedConv, Rounded, is_plain, pieces
-from stzoo.models.encoder_decoder import ConvNorm, Decoder, DropPath, Encoder
+from stzoo.models.encoder_decoder import ConvNorm, Decoder, DropPath, Encoder, EncodeTranslateDecode
 from stzoo.models.gated_block import DilatedDepthwise, GatedBlock
-from stzoo.models.simvp import Gate as GstaGate
-from stzoo.models.simvp import SimVp
-from stzoo.models.tau import Gate as TauGate
-from stzoo.models.tau import Tau
+from stzoo.models.simvp import GstaGate
+from stzoo.models.tau import TauGate
 
-CACHE = 4 << 20  # bytes: what one layer gives to the next should fit, beside its weights, into a core's own cache
-
-
+CACHE = 4 << 20  # bytes: what one layer hands to the next should fit, beside its weights, into a core's own cache
 KNOWN = frozenset(
     {
-        Tau, SimVp, Encoder, Decoder, ConvNorm, GatedBlock, TauGate, GstaGate, DropPath, nn.Sequential, nn.ModuleList,
+        Encoder, Decoder, ConvNorm, GatedBlock, TauGate, GstaGate, DropPath, nn.Sequential, nn.ModuleList,
         nn.Conv2d, nn.GroupNorm, nn.BatchNorm2d, nn.Linear, nn.SiLU, nn.GELU, nn.ReLU, nn.Sigmoid, nn.Identity,
         nn.PixelShuffle, nn.PixelUnshuffle, DilatedDepthwise,
     }
@@ -34,16 +30,19 @@ KNOWN = frozenset(
 
 
 def applies(module: nn.Module) -> bool:
-    """Is this TAU or gSTA as they are in the zoo, with no part that somebody put in its place?"""
-    if type(module) not in (Tau, SimVp) or any(type(part) not in KNOWN for part in module.modules()):
+    """Does the module compute as `EncodeTranslateDecode`, with no other layers than those that are rewritten here?"""
+    if type(module).forward is not EncodeTranslateDecode.forward:
         return False
-    return all(is_plain(part) for part in module.modules() if isinstance(part, nn.Conv2d))
+    layers = [part for part in module.modules() if part is not module]
+    if any(type(layer) not in KNOWN for layer in layers):
+        return False
+    return all(is_plain(layer) for layer in layers if isinstance(layer, nn.Conv2d))
 
 
 class Translating(nn.Module):
-    """What `plain` computes in eval mode: (B, T, C, H, W) -> (B, T, C, H, W), in the dtype that it was given.
+    """What `plain`, an `EncodeTranslateDecode`, computes in eval mode.
 
-    Products are in `dtype`; the residual stream between blocks and the readout are in float32.
+    Convolutions and linear layers compute in `dtype`; the residual stream between blocks and the readout are float32.
     """
 
     def __init__(self, plain: Any, dtype: torch.dtype):
@@ -58,6 +57,7 @@ class Translating(nn.Module):
         self.readout = PackedConv.of(plain.decoder.readout, torch.float32)
 
     def forward(self, past: Tensor) -> Tensor:
+        """(B, T, C, H, W) normalised past frames -> the T frames that follow, of the same shape and dtype."""
         b, t = past.shape[:2]
         frames = past.flatten(0, 1).to(self.dtype)
         frames = F.pixel_unshuffle(frames, self.patch) if self.patch > 1 else frames
@@ -80,12 +80,12 @@ class Translating(nn.Module):
         return future + past[:, -1:] if self.from_last else future
 
     def _at_once(self, frames: Tensor) -> int:
-        """How many frames to take: what the widest layer, the first and the last, gives should fit the cache."""
+        """How many frames to take at once: the output of the widest layers, the first and the last, fits the cache."""
         width: Any = self.encoder[0].channels
         return pieces(len(frames), CACHE // (width * frames.shape[2] * frames.shape[3] * frames.element_size()))
 
     def _translate(self, hidden: Tensor, b: int, t: int) -> Tensor:
-        """(B*T, width, h, w) -> the same; between them time lies in the channels, (B, T*width, h, w)."""
+        """(B*T, width, h, w) -> the same shape. For the blocks time lies in the channels, (B, T*width, h, w)."""
         width, h, w = hidden.shape[1:]
         x = hidden.permute(0, 2, 3, 1).view(b, t, h, w, width).permute(0, 2, 3, 1, 4).reshape(b, h, w, t * width)
         x = x.permute(0, 3, 1, 2).float()
@@ -96,7 +96,7 @@ class Translating(nn.Module):
 
 
 class _Layer(nn.Module):
-    """`ConvNorm`, NHWC. Where it upsamples, channels are put in an order in which whole pixels move."""
+    """`ConvNorm`, NHWC. In upsampling, channels are ordered so that pixels move whole."""
 
     def __init__(self, plain: Any, dtype: torch.dtype):
         super().__init__()
@@ -110,6 +110,7 @@ class _Layer(nn.Module):
         self.weight, self.bias = plain.norm.weight.detach().to(dtype), plain.norm.bias.detach().to(dtype)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, h, w) -> (N, C', h', w'): SiLU(GroupNorm(conv(x))), h' = up * h / stride."""
         y = self.conv(x)
         if self.up > 1:
             n, _, h, w = y.shape
@@ -119,10 +120,10 @@ class _Layer(nn.Module):
 
 
 class _Block(nn.Module):
-    """`GatedBlock` on the stream (B, C, h, w), float32.
+    """`GatedBlock` on the float32 residual stream.
 
-    Of x + s * f(BatchNorm(x)), BatchNorm goes into the first product of f and s into the last. Attention adds its own
-    normalised input to f, which makes it (1 + s * a) x + s * b + s * f.
+    In x + s * f(BatchNorm(x)), BatchNorm goes into the first convolution of f and s into its last one. Attention adds
+    its own normalised input a x + b to f, so that the sum becomes (1 + s a) x + s b + s f.
     """
 
     def __init__(self, plain: Any, dtype: torch.dtype):
@@ -140,6 +141,7 @@ class _Block(nn.Module):
         self.reduction = PackedConv.of(plain.reduction, dtype) if changes else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) float32 -> (B, C', h, w) float32; C' differs from C if the plain block changes the width."""
         dtype = self.narrow.dtype
         gated = self.gate(self.enter(x.to(dtype)))
         x = self.leave.add_to(torch.addcmul(self.shift, x, self.keep), gated)
@@ -148,7 +150,7 @@ class _Block(nn.Module):
 
 
 class _TauGate(nn.Module):
-    """dynamical(u) * statical(u) * u, of u (B, C, h, w)."""
+    """TAU's gate: dynamical(u) * statical(u) * u."""
 
     def __init__(self, plain: TauGate, dtype: torch.dtype):
         super().__init__()
@@ -156,27 +158,29 @@ class _TauGate(nn.Module):
         self.dynamical = None if plain.dynamical is None else Rounded(plain.dynamical, dtype)
 
     def forward(self, u: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, C, h, w)."""
         gated = u if self.statical is None else self.statical.last.times(self.statical.seen(u), u)
         return gated if self.dynamical is None else gated * self.dynamical(u.mean((2, 3)))[:, :, None, None]
 
 
 class _GstaGate(nn.Module):
-    """sigmoid(gate) * value, the two halves of the attention."""
+    """gSTA's gate: sigmoid(gate) * value, where value and gate are the two halves of the attention's channels."""
 
     def __init__(self, plain: GstaGate, dtype: torch.dtype):
         super().__init__()
         self.attention = _LargeKernel(plain.attention, dtype)
 
     def forward(self, u: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, C, h, w)."""
         value, gate = self.attention.last(self.attention.seen(u)).chunk(2, 1)
         return gate.sigmoid() * value
 
 
 class _LargeKernel(nn.Module):
-    """Depthwise 5x5 and depthwise 7x7 with dilation 3 (`seen`), then 1x1 (`last`), of (B, C, h, w).
+    """Depthwise 5x5 and depthwise 7x7 with dilation 3 (`seen`), then 1x1 (`last`).
 
-    oneDNN has no fast dilated depthwise convolution. One pixel in three, in both directions, makes a picture on which
-    the convolution is an ordinary one: there are nine of those.
+    oneDNN has no fast dilated depthwise convolution. Every third pixel in both directions makes a picture on which the
+    convolution is an ordinary one, and there are nine such pictures.
     """
 
     def __init__(self, plain: nn.Sequential, dtype: torch.dtype):
@@ -188,10 +192,11 @@ class _LargeKernel(nn.Module):
         self.last = PackedConv.of(last, dtype)
 
     def seen(self, u: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, C, h, w): both depthwise convolutions."""
         (b, c, h, w), n = u.shape, self.step
         x = self.near(u).permute(0, 2, 3, 1)
         rows, columns = -(-h // n), -(-w // n)
-        if h % n or w % n:  # zeros, as the padding that they stand for
+        if h % n or w % n:  # zeros, in place of the convolution's own padding
             x = F.pad(x, (0, 0, 0, columns * n - w, 0, rows * n - h))
         x = x.reshape(b, rows, n, columns, n, c).permute(0, 2, 4, 1, 3, 5).reshape(b * n * n, rows, columns, c)
         x = self.far(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
@@ -200,7 +205,7 @@ class _LargeKernel(nn.Module):
 
 
 def _constants(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """a and b of what BatchNorm is in eval mode, a * x + b; float64, in which they are multiplied into weights."""
+    """a and b, (C,) each: BatchNorm in eval mode is a * x + b. In float64, for the products with weights."""
     mean, variance = norm.running_mean, norm.running_var
     assert mean is not None
     assert variance is not None
@@ -209,12 +214,12 @@ def _constants(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 
 
 def _after(a: Tensor, b: Tensor, conv: Any, dtype: torch.dtype, *, gelu: bool = False) -> PackedConv:
-    """The 1x1 convolution of a * x + b, as one of x."""
+    """The 1x1 convolution of a * x + b, as one of x; a and b are (C_in,)."""
     weight = conv.weight.detach().double()
     bias = conv.bias.detach().double() + weight.flatten(1) @ b
     return PackedConv(weight * a[:, None, None], bias, dtype, gelu=gelu)
 
 
 def _before(s: Tensor, conv: Any, dtype: torch.dtype) -> PackedConv:
-    """s times a 1x1 convolution, as one."""
+    """s times a 1x1 convolution, as one convolution; s is (C_out,)."""
     return PackedConv(conv.weight.detach().double() * s[:, None, None, None], conv.bias.detach().double() * s, dtype)

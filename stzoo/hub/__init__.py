@@ -20,7 +20,7 @@ from stzoo.download import discard, file_sha256, without_secrets
 from stzoo.download import download as fetch  # `download` stays the module
 from stzoo.errors import DownloadError, IntegrityError, NotPublishedError, OfflineError, SpecError, WeightsError
 from stzoo.hub import huggingface
-from stzoo.spec import ModelSpec
+from stzoo.spec import ModelSpec, has_codec
 
 MAX_CONFIG = 1 << 20  # bytes of a config.json
 
@@ -215,7 +215,7 @@ def _from_repository(repo: str, revision: str | None, means: _Means) -> Resolved
     sha256 = _check_name(weights)
     _check_config(config)
     found = _from_folder(config.parent, sha256)
-    if found.spec.arch != "modular":
+    if not has_codec(found.spec):
         return found
     with suppress(huggingface.AbsentError, OfflineError):
         codec = means.from_hub(repo, commit, CODEC_FILE)
@@ -264,7 +264,7 @@ def _from_folder(folder: Path, sha256: str | None = None) -> Resolved:
     spec = read_config(config)
     if embedded_spec(weights) not in (None, spec):
         raise SpecError(f"{config} and the spec inside {weights.name} differ; save the model again, into a new folder")
-    apart = codec if spec.arch == "modular" and codec.is_file() else None
+    apart = codec if has_codec(spec) and codec.is_file() else None
     return Resolved(weights, spec, sha256 or file_sha256(weights), apart)
 
 

@@ -15,7 +15,7 @@ from stzoo.errors import WeightsError
 from stzoo.files import write_atomically
 from stzoo.hub.card import README, Card, card_of, readme, written_here
 from stzoo.hub.huggingface import push
-from stzoo.spec import ModelSpec
+from stzoo.spec import ModelSpec, has_codec
 from stzoo.weights import LoadReport, save_folder
 
 
@@ -41,7 +41,7 @@ def save(
     name = repo.rpartition("/")[2] if repo else known or called
     text = readme(found, spec, name, repo)
     path = folder / README
-    if spec.arch == "modular" and (folder / CODEC_FILE).exists():  # which would be loaded in place of the codec inside
+    if has_codec(spec) and (folder / CODEC_FILE).exists():  # which would be loaded in place of the codec inside
         raise WeightsError(f"{folder} holds the {CODEC_FILE} of a published model; save into another folder")
     theirs = os.path.lexists(path) and not written_here(path)
     if theirs and card is not None:

@@ -1,7 +1,7 @@
 """The architectures, by name, and how a spec becomes a module.
 
 Those of stzoo are in the files of this room. Another package adds its own by an entry point of the group
-``stzoo.architectures`` that names an `Architecture`; docs/extending.md shows how.
+``stzoo.architectures`` that names an `Architecture`; docs/extending_architecture.md shows how.
 """
 
 import os
@@ -77,16 +77,16 @@ def architecture_of(spec: ModelSpec) -> Architecture:
 
 
 def config_of(spec: ModelSpec) -> Any:
-    """The architecture's own configuration, from `spec.params`.
+    """The architecture's own configuration: a frozen dataclass, made from `spec.params`.
 
     Raises:
-        SpecError: unknown architecture, or a key of `params` that is unknown, of the wrong type or out of bounds.
+        SpecError: the architecture is unknown, or a key of `params` is unknown, of the wrong type or out of bounds.
     """
     return from_mapping(architecture_of(spec).config, spec.params, "spec.params")
 
 
 def check_kind(spec: ModelSpec, kind: Literal["forecaster", "codec"], name: str) -> None:
-    """Raises `SpecError` where the model that the user calls `name` is of the other kind."""
+    """Raises `SpecError` if the model, which messages call `name`, is of the other kind."""
     config_of(spec)
     if architecture_of(spec).is_codec == (kind == "codec"):
         return
@@ -96,18 +96,20 @@ def check_kind(spec: ModelSpec, kind: Literal["forecaster", "codec"], name: str)
 
 
 def build(spec: ModelSpec, device: str | torch.device = "cpu") -> nn.Module:
-    """The module a spec describes, freshly initialised, on `device` ("meta" allocates nothing).
+    """The module that a spec describes, with random weights, on `device` ("meta" allocates no memory).
 
-    It is built on meta first, which takes milliseconds whatever a spec asks for, and is looked at there.
+    It is built on "meta" first, which takes milliseconds whatever the spec asks for, and is checked there.
 
     Raises:
-        SpecError: `params` are wrong, or ask for more tensor elements than `max_parameters` allows; or the frames'
-            size is one that the architecture cannot take.
+        SpecError: `params` are wrong, or ask for more tensor elements than `max_parameters` allows; the architecture
+            cannot take frames of this size; or its module is not of the kind that it states.
     """
     config = config_of(spec)
-    module_class = architecture_of(spec).module
+    architecture = architecture_of(spec)
+    module_class = architecture.module
     with torch.device("meta"):
         module = module_class(spec, config)
+    architecture.check_module(module)
     _check_size(spec, module)
     stride = stride_of(module)
     if stride is not None and (spec.height % stride or spec.width % stride):
@@ -121,7 +123,10 @@ def build(spec: ModelSpec, device: str | torch.device = "cpu") -> nn.Module:
 
 
 def max_parameters() -> int:
-    """How many tensor elements a spec may ask for: 500 million, or what STZOO_MAX_PARAMETERS says."""
+    """How many tensor elements a spec may ask for: 500 million, or the value of STZOO_MAX_PARAMETERS.
+
+    Raises `SpecError` if that value is not a whole number of at least 1.
+    """
     given = os.environ.get(MAX_PARAMETERS_VARIABLE, "")
     if not given:
         return MAX_PARAMETERS
@@ -131,15 +136,15 @@ def max_parameters() -> int:
 
 
 def _check_size(spec: ModelSpec, module: nn.Module) -> None:
-    """Parameters and buffers are counted. Raises `SpecError` where there are too many."""
+    """Raises `SpecError` if the module's parameters and buffers have too many elements."""
     asked, limit = sum(tensor.numel() for tensor in module.state_dict().values()), max_parameters()
     if asked > limit:
         raise SpecError(
-            f"this {spec.arch} would have {asked:,} parameters, more than the {limit:,} that are allowed; where it is "
-            f"meant so, set the environment variable {MAX_PARAMETERS_VARIABLE} to a larger number"
+            f"this {spec.arch} would have {asked:,} parameters, more than the {limit:,} that are allowed; if you "
+            f"want a model of this size, set the environment variable {MAX_PARAMETERS_VARIABLE} to a larger number"
         )
 
 
 def stride_of(module: nn.Module) -> int | None:
-    """What the height and width of its frames must be multiples of; None where only the spec's own size will do."""
+    """The number that H and W of the frames must be multiples of; None if they must be those of the spec."""
     return cast("int | None", module.stride)

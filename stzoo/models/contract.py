@@ -6,59 +6,55 @@ stzoo knows an architecture by its name. Shapes: B clips, T past frames, C chann
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
 
+from stzoo.errors import SpecError
+from stzoo.models.published import Layout
 from stzoo.spec import ModelSpec
 
 Kind = Literal["block", "sequential", "modular", "codec"]
+Colour = Literal["first", "last"]
 
 
-class Block(Protocol):
-    """Forecasts as many frames as it reads, all at once.
+class BlockModule(Protocol):
+    """Forecasts as many frames as it reads, all at once."""
 
-    Attributes:
-        stride: H and W must be multiples of it; None where only the spec's own size will do.
-    """
-
-    stride: int | None
-
-    def __call__(self, past: Tensor) -> Tensor:
+    def __call__(self, past: Tensor, /) -> Tensor:
         """(B, T, C, H, W) normalised past frames -> (B, T, C, H, W), the T frames that follow."""
         ...
 
 
-class Sequential(Protocol):
+class SequentialModule(Protocol):
     """Reads one frame after the other and keeps a state between them.
 
     The state is whatever the module likes: tensors, or tuples of them. It is made for each call and never kept in the
     module, and its size is bounded however many frames are read.
     """
 
-    stride: int | None
-
-    def initial_state(self, batch: int, size: tuple[int, int], device: torch.device, dtype: torch.dtype) -> Any:
+    def initial_state(self, batch: int, size: tuple[int, int], device: torch.device, dtype: torch.dtype, /) -> Any:
         """The state before the first frame of `batch` clips, whose frames have `size` (H, W)."""
         ...
 
-    def step(self, frame: Tensor, state: Any) -> tuple[Tensor, Any]:
+    def step(self, frame: Tensor, state: Any, /) -> tuple[Tensor, Any]:
         """(B, C, H, W), one normalised frame -> the forecast of the next one, of the same shape, and the new state."""
         ...
 
 
-class ReadsClips(Sequential, Protocol):
-    """A sequential module that can also read many frames in one call, with the same result."""
+class ClipReadingModule(SequentialModule, Protocol):
+    """A sequential module that can also read many frames in one call, with the same result as that many steps."""
 
-    def read(self, frames: Tensor, state: Any) -> tuple[Tensor, Any]:
+    def read(self, frames: Tensor, state: Any, /) -> tuple[Tensor, Any]:
         """(B, T, C, H, W) -> the forecasts after each frame, of the same shape, and the state after the last one."""
         ...
 
 
-class Codec(Protocol):
+class CodecModule(Protocol):
     """Turns single frames into a small grid of latents and back. It forecasts nothing.
 
     Attributes:
@@ -68,45 +64,94 @@ class Codec(Protocol):
     """
 
     stride: int
-    dim: int
-    codebook: Tensor
+    codebook: nn.Parameter
 
-    def encode(self, frames: Tensor) -> Tensor:
+    @property
+    def dim(self) -> int: ...
+
+    def encode(self, frames: Tensor, /) -> Tensor:
         """(B, C, H, W) normalised frames -> (B, dim, h, w) latents, not quantised."""
         ...
 
-    def quantise(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+    def quantise(self, latents: Tensor, /) -> tuple[Tensor, Tensor]:
         """(B, dim, h, w) -> the nearest codes, of the same shape, and their numbers (B, h, w) int64."""
         ...
 
-    def decode(self, latents: Tensor) -> Tensor:
+    def decode(self, latents: Tensor, /) -> Tensor:
         """(B, dim, h, w) latents, quantised or not -> (B, C, H, W) normalised frames."""
         ...
 
 
-class Modular(Protocol):
+class ModularModule(Protocol):
     """A forecaster on the latents of a frozen codec: read the past, let the predictor go on, paint what is asked for.
 
+    Built by its architecture, it also has a `codec`, which is never trained here.
+
     Attributes:
-        codec: never trained here.
         predictor: a block or sequential module on latents, described by `predictor_spec`.
     """
 
-    stride: int | None
-    codec: Any
-    predictor: Any
-    predictor_spec: ModelSpec
+    @property
+    def predictor(self) -> Any: ...
 
-    def read(self, frames: Tensor) -> Tensor:
+    @property
+    def predictor_spec(self) -> ModelSpec: ...
+
+    def read(self, frames: Tensor, /) -> Tensor:
         """(B, T, C, H, W) normalised frames -> (B, T, dim, h, w) latents, in the predictor's units."""
         ...
 
-    def paint(self, latents: Tensor) -> Tensor:
+    def paint(self, latents: Tensor, /) -> Tensor:
         """(B, dim, h, w) latents, in the predictor's units -> (B, C, H, W) normalised frames."""
         ...
 
 
+# What a module must have to be of a kind. `stride` is a number that H and W must be multiples of, or None if they must
+# be those of the spec.
+MEMBERS: Mapping[Kind, tuple[str, ...]] = MappingProxyType(
+    {
+        "block": ("stride", "forward"),
+        "sequential": ("stride", "initial_state", "step"),
+        "modular": ("stride", "codec", "predictor", "predictor_spec", "read", "paint"),
+        "codec": ("stride", "dim", "codebook", "encode", "quantise", "decode"),
+    }
+)
+
+
+@dataclass(frozen=True)
+class SequentialForm:
+    """The methods of a `SequentialModule` in another form, such as compiled ones; `read` is None if it has none."""
+
+    initial_state: Callable[[int, tuple[int, int], torch.device, torch.dtype], Any]
+    step: Callable[[Tensor, Any], tuple[Tensor, Any]]
+    read: Callable[[Tensor, Any], tuple[Tensor, Any]] | None
+
+
+@dataclass(frozen=True)
+class ModularForm:
+    """The methods of a `ModularModule` in another form, such as compiled ones, around the predictor's own form."""
+
+    predictor: Any
+    predictor_spec: ModelSpec
+    read: Callable[[Tensor], Tensor]
+    paint: Callable[[Tensor], Tensor]
+
+
 @dataclass(frozen=True, kw_only=True)
+class Decoupling:
+    """Two memories whose increments training keeps apart by `recipe.decouple_weight` (PredRNN-V2, equation 6).
+
+    Attributes:
+        setting: the boolean of the architecture's configuration that switches this on.
+        pairs: (module, state) -> for each layer the increments of the last step as the loss compares them, two tensors
+            of (B, hidden, h, w).
+    """
+
+    setting: str
+    pairs: Callable[[Any, Any], list[tuple[Tensor, Tensor]]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Architecture:
     """One architecture, and what other rooms ask of it. What is left out has a default that is safe.
 
@@ -114,15 +159,66 @@ class Architecture:
         name: `ModelSpec.arch`.
         kind: which of the protocols above the module follows.
         config: a frozen dataclass, made from `ModelSpec.params`.
-        module: built as ``module(spec, config)``.
+        module: built as ``module(spec, config)``. It has an attribute `stride`: H and W must be multiples of it, or
+            those of the spec if it is None.
+        reads_clips: the module of a sequential architecture has `read` as well, see `ClipReadingModule`. The past is
+            then read in one call, and a recipe may take ``sampling = "parallel"``.
+        colour: which part of a channel axis, into which pixels or frames are folded, is the colour: the "first" if
+            channel c of pixel p lies at c * pixels + p, the "last" if it lies at p * channels + c. With it,
+            ``stzoo.load(..., adapt={"channels": n})`` averages weights over the channels. By default such tensors begin
+            anew, and the report names them.
+        recompute: the classes of those parts of the module that a recipe with ``checkpoint = true`` computes twice, so
+            that between the two passes of a training step only their inputs are kept. A sequential architecture needs
+            none, since each of its steps is such a part, except for ``sampling = "parallel"``. By default a block
+            refuses such a recipe.
+        layouts: how published checkpoints are laid out, by their origin; see `stzoo.convert`. By default none is read.
+        decoupling: what ``decouple_weight`` of a recipe needs. By default such a recipe is refused.
+        derivative_kernels: module -> (k*k, C, k, k), convolution kernels of which number i * k + j stands for the
+            derivative of order i, j; ``moment_weight`` of a recipe needs them. By default such a recipe is refused.
+        fast_form: the module is an `EncodeTranslateDecode` around `GatedBlock`s, which `stzoo.engine` rewrites as a
+            whole for forecasts on a CPU. By default each layer is rewritten by itself, which is right for any module.
+        fused_training: the CPU kernels of `stzoo.train.fused` are written for this module. By default a recipe with
+            ``fused = true`` trains the plain module, with a warning.
+
+    Raises:
+        SpecError: the kind or the colour is not one of those above, or a trait is stated that this kind cannot have.
     """
 
     name: str
     kind: Kind
     config: type
     module: Callable[[ModelSpec, Any], nn.Module]
+    reads_clips: bool = False
+    colour: Colour | None = None
+    recompute: tuple[type[nn.Module], ...] = ()
+    layouts: Mapping[str, Layout] = field(default_factory=dict)
+    decoupling: Decoupling | None = None
+    derivative_kernels: Callable[[Any], Tensor] | None = None
+    fast_form: bool = False
+    fused_training: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise SpecError(f"kind is {self.kind!r}; it must be one of {', '.join(get_args(Kind))}")
+        if self.colour not in (None, *get_args(Colour)):
+            raise SpecError(f"colour is {self.colour!r}; it must be 'first', 'last' or None")
+        for trait, kind in (("reads_clips", "sequential"), ("decoupling", "sequential"), ("fast_form", "block")):
+            if getattr(self, trait) and self.kind != kind:
+                raise SpecError(f"{trait} is stated by {self.name}, which is {self.kind}; only a {kind} one has it")
 
     @property
     def is_codec(self) -> bool:
         """A codec is opened by `stzoo.load_codec`, every other kind by `stzoo.load`."""
         return self.kind == "codec"
+
+    def decouples(self, config: Any) -> bool:
+        """Does a module of this configuration have two memories that training keeps apart?"""
+        return self.decoupling is not None and getattr(config, self.decoupling.setting)
+
+    def check_module(self, module: nn.Module) -> None:
+        """Raises `SpecError` if the module lacks a member of its kind."""
+        members = MEMBERS[self.kind] + (("read",) if self.reads_clips else ())
+        unwritten = nn.Module.forward
+        missing = [m for m in members if not hasattr(module, m) or getattr(type(module), m, None) is unwritten]
+        if missing:
+            raise SpecError(f"{self.name} is stated to be {self.kind}, but its module has no {', no '.join(missing)}")

@@ -1,6 +1,6 @@
-"""The plain-convolution baseline of TAU's Table 6: the same encoder and decoder around a stack of 3x3 convolutions.
+"""The plain-convolution baseline of TAU's Table 6: TAU's encoder and decoder around a stack of 3x3 convolutions.
 
-The paper prints about 6.11 GMAC and names no width; `hid_t` 256 comes to 6.37, 128 to 5.31.
+The paper prints about 6.11 GMAC and names no width; `hid_t` 256 has 6.37 GMAC, 128 has 5.31.
 """
 
 from dataclasses import dataclass
@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from stzoo.models.contract import Architecture
-from stzoo.models.encoder_decoder import EncodeTranslateDecode, block_widths, check_even
+from stzoo.models.encoder_decoder import ConvNorm, EncodeTranslateDecode, block_widths, check_even
 from stzoo.spec import ModelSpec, bounded
 
 
 @dataclass(frozen=True)
 class ConvConfig:
-    """The names of `TauConfig`; each of the n_t blocks is one 3x3 convolution."""
+    """`hid_s` and `n_s` are the encoder's width and depth, `hid_t` and `n_t` the translator's, as in `TauConfig`.
+
+    Each of the n_t blocks is one 3x3 convolution. `patch` folds p x p pixels into channels before the encoder.
+    """
 
     hid_s: int = bounded(64, 2, 1024)
     hid_t: int = bounded(512, 2, 8192)
@@ -27,7 +30,7 @@ class ConvConfig:
 
 
 class ConvBlock(nn.Module):
-    """3x3 convolution, BatchNorm, GELU; residual where the width stays."""
+    """y = GELU(BatchNorm(conv 3x3 (x))); x + y if the width stays, else y."""
 
     def __init__(self, dim: int, dim_out: int):
         super().__init__()
@@ -37,12 +40,13 @@ class ConvBlock(nn.Module):
         self.residual = dim == dim_out
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, dim, h, w) -> (B, dim_out, h, w)."""
         y = self.act(self.norm(self.conv(x)))
         return x + y if self.residual else y
 
 
 class Conv(EncodeTranslateDecode):
-    """(B, T, C, H, W) normalised past -> (B, T, C, H, W) normalised future; H and W multiples of `stride`."""
+    """Block: past frames (B, T, C, H, W) in, as many future frames out. H and W must be multiples of `stride`."""
 
     def __init__(self, spec: ModelSpec, config: ConvConfig):
         widths = block_widths(spec.frames_in * config.hid_s, config.hid_t, config.n_t)
@@ -50,4 +54,11 @@ class Conv(EncodeTranslateDecode):
         super().__init__(spec.channels, config.hid_s, config.n_s, config.patch, translator)
 
 
-ARCHITECTURE = Architecture(name="conv", kind="block", config=ConvConfig, module=Conv)
+ARCHITECTURE = Architecture(
+    name="conv",
+    kind="block",
+    config=ConvConfig,
+    module=Conv,
+    colour="first",  # as nn.PixelUnshuffle folds
+    recompute=(ConvNorm, ConvBlock),
+)

@@ -6,19 +6,23 @@ import torch
 from torch import Tensor, nn
 
 from stzoo.models.contract import Architecture
-from stzoo.models.recurrent import RecurrentConfig, from_patches, gates, grid, to_patches, zero_plane
+from stzoo.models.published import Layout, rules
+from stzoo.models.recurrent import OPENSTL_READOUT, RecurrentConfig, from_patches, gates, grid, to_patches, zero_plane
 from stzoo.spec import ModelSpec
 
 
-class State(NamedTuple):
+class ConvLstmState(NamedTuple):
     """Hidden state and cell of every layer, each (B, hidden, H/patch, W/patch)."""
 
     h: tuple[Tensor, ...]
     c: tuple[Tensor, ...]
 
 
-class Cell(nn.Module):
-    """i, f, o = sigmoid; g = tanh; c = f c + i g; h = o tanh(c). Gates lie in the order i, f, g, o."""
+class ConvLstmCell(nn.Module):
+    """Equation 3, without the terms that let gates see the cell: c' = f c + i g; h' = o tanh(c').
+
+    i, f, o = sigmoid(W_x x + W_h h) and g = tanh(W_x x + W_h h). Gates lie in the order i, f, g, o.
+    """
 
     def __init__(self, c_in: int, hidden: int, kernel: int):
         super().__init__()
@@ -26,13 +30,14 @@ class Cell(nn.Module):
         self.h = gates(hidden, 4 * hidden, kernel)
 
     def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """x (B, c_in, h, w), hidden state and cell (B, hidden, h, w) -> the new hidden state and cell."""
         i, f, g, o = (self.x(x) + self.h(h)).chunk(4, 1)
         c = f.sigmoid() * c + i.sigmoid() * g.tanh()
         return o.sigmoid() * c.tanh(), c
 
 
 class ConvLstm(nn.Module):
-    """Sequential: one frame (B, C, H, W) in, the forecast of the next one out. H and W multiples of `patch`."""
+    """Sequential: one frame (B, C, H, W) in, the forecast of the next one out. H and W must be multiples of `patch`."""
 
     def __init__(self, spec: ModelSpec, config: RecurrentConfig):
         super().__init__()
@@ -41,21 +46,36 @@ class ConvLstm(nn.Module):
         self.hidden = config.hidden
         c = spec.channels * config.patch**2
         widths = [c] + [config.hidden] * (config.layers - 1)
-        self.cells = nn.ModuleList(Cell(w, config.hidden, config.kernel) for w in widths)
+        self.cells = nn.ModuleList(ConvLstmCell(w, config.hidden, config.kernel) for w in widths)
         self.readout = nn.Conv2d(config.hidden, c, 1, bias=False)
 
-    def initial_state(self, batch: int, size: tuple[int, int], device: torch.device, dtype: torch.dtype) -> State:
+    def initial_state(
+        self, batch: int, size: tuple[int, int], device: torch.device, dtype: torch.dtype
+    ) -> ConvLstmState:
+        """All memories are zero before the first frame of `batch` clips, whose frames have `size` (H, W)."""
         zeros = zero_plane(batch, self.hidden, size, self.patch, device, dtype)
-        return State((zeros,) * len(self.cells), (zeros,) * len(self.cells))
+        return ConvLstmState((zeros,) * len(self.cells), (zeros,) * len(self.cells))
 
-    def step(self, frame: Tensor, state: State) -> tuple[Tensor, State]:
+    def step(self, frame: Tensor, state: ConvLstmState) -> tuple[Tensor, ConvLstmState]:
+        """One normalised frame (B, C, H, W) -> the forecast of the next one, of the same shape, and the new state."""
         x = to_patches(frame, self.patch)
         hs, cs = [], []
         for cell, h, c in zip(self.cells, state.h, state.c, strict=True):
             x, c = cell(x, h, c)
             hs.append(x)
             cs.append(c)
-        return from_patches(self.readout(x), self.patch), State(tuple(hs), tuple(cs))
+        return from_patches(self.readout(x), self.patch), ConvLstmState(tuple(hs), tuple(cs))
 
 
-ARCHITECTURE = Architecture(name="convlstm", kind="sequential", config=RecurrentConfig, module=ConvLstm)
+OPENSTL = Layout(
+    rules=rules((r"cells\.(\d+)\.([xh])", r"cell_list.\1.conv_\2.0")) + OPENSTL_READOUT,
+    dead=r"cell_list\.\d+\.(conv_o\.0|conv_last)\.weight",
+)
+ARCHITECTURE = Architecture(
+    name="convlstm",
+    kind="sequential",
+    config=RecurrentConfig,
+    module=ConvLstm,
+    colour="last",  # as `to_patches` folds
+    layouts={"openstl": OPENSTL},
+)

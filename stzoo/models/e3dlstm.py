@@ -1,7 +1,7 @@
 """E3D-LSTM (Wang et al., ICLR 2019): 3-D convolutions over the last two frames, and recall of earlier memories.
 
 The paper's window of two frames and kernels two frames deep are fixed here. A 3-D convolution as deep as its input is a
-2-D one over the channels of both frames, and its answer, one frame deep, holds for both: broadcasting says so.
+2-D one over the channels of both frames. Its result is one frame deep and holds for both frames, by broadcasting.
 """
 
 from dataclasses import dataclass
@@ -11,27 +11,30 @@ import torch
 from torch import Tensor, nn
 
 from stzoo.models.contract import Architecture
+from stzoo.models.published import Layout, Shape, rules
 from stzoo.models.recurrent import RecurrentConfig, from_patches, grid, to_patches
 from stzoo.spec import ModelSpec, bounded
 
-WINDOW = 2
+WINDOW = 2  # frames that a convolution sees
 
 
 @dataclass(frozen=True)
 class E3dLstmConfig(RecurrentConfig):
-    """`history` earlier memories are recalled, the zero one at the start among them; 19 cover 10 + 10 frames.
+    """A `RecurrentConfig`; `history` earlier memories are recalled, among them the zero one at the start.
+
+    A history of 19 covers 10 + 10 frames.
 
     `variant` "paper" hands the new global memory on and attends from place to place. Public code hands on the *old*
-    global memory, which so remains zero, and cuts memories into rows of `hidden` numbers without bringing the channels
-    to the end first; "public" reproduces both, for weights that were trained so. The gates' forms are the public code's
-    in both.
+    global memory, which therefore remains zero, and cuts memories into rows of `hidden` numbers without moving the
+    channels to the end first; "public" reproduces both, for weights that were trained so. The equations of the gates
+    are those of the public code in both variants.
     """
 
     history: int = bounded(20, 1, 4096)
     variant: Literal["paper", "public"] = "paper"
 
 
-class State(NamedTuple):
+class E3dLstmState(NamedTuple):
     """Volumes of (B, hidden, 2, H/patch, W/patch).
 
     h: of every layer; m: the global memory; past: every layer's last cells, oldest first, (B, hidden, n, 2, H/patch,
@@ -44,37 +47,42 @@ class State(NamedTuple):
     frame: Tensor
 
 
-class Gates(nn.Conv2d):
-    """(B, c_in, 2, H, W) -> (B, c_out, 1, H, W): kernels of 2 x kernel x kernel, without padding in time or biases."""
+class VolumeGates(nn.Conv2d):
+    """A 3-D convolution with kernels of 2 x kernel x kernel, without padding in time and without biases."""
 
     def __init__(self, c_in: int, c_out: int, kernel: int):
         super().__init__(c_in * WINDOW, c_out, kernel, padding=kernel // 2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, c_in, 2, h, w) -> (B, c_out, 1, h, w)."""
         return super().forward(x.flatten(1, 2)).unsqueeze(2)
 
 
-class Cell(nn.Module):
-    """Eidetic 3D LSTM. Gates of x lie in the order i, g, r, o, i', g', f'; those of m in the order i', f', g', m.
+class EideticCell(nn.Module):
+    """Eidetic 3D LSTM.
 
     c = LayerNorm(c + RECALL(r, past c)) + i g;  m = f' tanh(W m) + i' g';
     h = sigmoid(tanh(x_o + h_o + W c + W m)) tanh(W_mix [c, m]): the published output gate, squashed twice.
+    Gates of x lie in the order i, g, r, o, i', g', f'; those of m in the order i', f', g', m.
     """
 
     def __init__(self, c_in: int, size: tuple[int, int], config: E3dLstmConfig):
         super().__init__()
         hidden, kernel = config.hidden, config.kernel
         self.variant = config.variant
-        self.x = Gates(c_in, 7 * hidden, kernel)
-        self.h = Gates(hidden, 4 * hidden, kernel)
-        self.m = Gates(hidden, 4 * hidden, kernel)
-        self.c_to_o = Gates(hidden, hidden, kernel)
-        self.m_to_o = Gates(hidden, hidden, kernel)
+        self.x = VolumeGates(c_in, 7 * hidden, kernel)
+        self.h = VolumeGates(hidden, 4 * hidden, kernel)
+        self.m = VolumeGates(hidden, 4 * hidden, kernel)
+        self.c_to_o = VolumeGates(hidden, hidden, kernel)
+        self.m_to_o = VolumeGates(hidden, hidden, kernel)
         self.norm = nn.LayerNorm([hidden, WINDOW, *size])
         self.mix = nn.Conv2d(2 * hidden, hidden, 1, bias=False)
 
     def recall(self, query: Tensor, past: Tensor) -> Tensor:
-        """Softmax attention without scaling; the past is both keys and values. (B, hidden, 2, H, W) -> the same."""
+        """RECALL: softmax attention without scaling, in which the past is both keys and values.
+
+        query (B, hidden, 2, h, w) and past (B, hidden, n, 2, h, w) -> (B, hidden, 2, h, w).
+        """
         b, hidden = query.shape[:2]
         if self.variant == "paper":
             q, kv = query.flatten(2).transpose(1, 2), past.flatten(2).transpose(1, 2)
@@ -83,6 +91,14 @@ class Cell(nn.Module):
         return attend(q, kv).reshape(query.shape)
 
     def forward(self, x: Tensor, h: Tensor, past: Tensor, m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One time step of one layer.
+
+        Args:
+            x: (B, c_in, 2, h, w). h, m: (B, hidden, 2, h, w). past: (B, hidden, n, 2, h, w), the last cell at its end.
+
+        Returns:
+            The new hidden state, the new cell and the global memory to hand on, (B, hidden, 2, h, w) each.
+        """
         x_i, x_g, x_r, x_o, x_i2, x_g2, x_f2 = self.x(x).chunk(7, 1)
         h_i, h_g, h_r, h_o = self.h(h).chunk(4, 1)
         m_i, m_f, m_g, m_m = self.m(m).chunk(4, 1)
@@ -92,18 +108,19 @@ class Cell(nn.Module):
         new = (x_f2 + m_f + 1.0).sigmoid() * m_m.tanh() + (x_i2 + m_i).sigmoid() * (x_g2 + m_g).tanh()
         new = new.expand_as(c)
         o = (x_o + h_o + self.c_to_o(c) + self.m_to_o(new)).tanh().sigmoid()
-        mixed = self.mix(torch.cat([c, new], 1).flatten(2, 3)).view_as(c)  # 1x1: the frames may lie below one another
+        mixed = self.mix(torch.cat([c, new], 1).flatten(2, 3)).view_as(c)  # 1x1: frames may lie below one another
         return o * mixed.tanh(), c, new if self.variant == "paper" else m
 
 
 def attend(query: Tensor, memory: Tensor) -> Tensor:
     """(B, N, C) and (B, M, C) -> (B, N, C): softmax(query memory^T) memory."""
-    q, kv = query[:, None].contiguous(), memory[:, None].contiguous()  # so laid out, torch never holds the whole matrix
+    # in this layout torch never holds the whole matrix of N x M
+    q, kv = query[:, None].contiguous(), memory[:, None].contiguous()
     return nn.functional.scaled_dot_product_attention(q, kv, kv, scale=1.0).squeeze(1)
 
 
 class E3dLstm(nn.Module):
-    """Sequential: one frame (B, C, H, W) in, the forecast of the next one out. H and W as in the spec, no other."""
+    """Sequential: one frame (B, C, H, W) in, the forecast of the next one out. H and W must be those of the spec."""
 
     stride = None
 
@@ -113,17 +130,21 @@ class E3dLstm(nn.Module):
         self.patch, self.hidden, self.history = config.patch, config.hidden, config.history
         self.frame_channels = spec.channels * config.patch**2
         widths = [self.frame_channels] + [config.hidden] * (config.layers - 1)
-        self.cells = nn.ModuleList(Cell(w, size, config) for w in widths)
-        self.readout = Gates(config.hidden, self.frame_channels, 1)
+        self.cells = nn.ModuleList(EideticCell(w, size, config) for w in widths)
+        self.readout = VolumeGates(config.hidden, self.frame_channels, 1)
 
-    def initial_state(self, batch: int, size: tuple[int, int], device: torch.device, dtype: torch.dtype) -> State:
+    def initial_state(
+        self, batch: int, size: tuple[int, int], device: torch.device, dtype: torch.dtype
+    ) -> E3dLstmState:
+        """All memories are zero before the first frame of `batch` clips, whose frames have `size` (H, W)."""
         h, w = size[0] // self.patch, size[1] // self.patch
         zeros = torch.zeros(batch, self.hidden, WINDOW, h, w, device=device, dtype=dtype)
         frame = torch.zeros(batch, self.frame_channels, h, w, device=device, dtype=dtype)
         layers = len(self.cells)
-        return State((zeros,) * layers, zeros, (zeros[:, :, None],) * layers, frame)
+        return E3dLstmState((zeros,) * layers, zeros, (zeros[:, :, None],) * layers, frame)
 
-    def step(self, frame: Tensor, state: State) -> tuple[Tensor, State]:
+    def step(self, frame: Tensor, state: E3dLstmState) -> tuple[Tensor, E3dLstmState]:
+        """One normalised frame (B, C, H, W) -> the forecast of the next one, of the same shape, and the new state."""
         frame = to_patches(frame, self.patch)
         x, m = torch.stack([state.frame, frame], 2), state.m
         hs, pasts = [], []
@@ -132,7 +153,41 @@ class E3dLstm(nn.Module):
             hs.append(x)
             pasts.append(torch.cat([past, c[:, :, None]], 2)[:, :, -self.history :])
         forecast = from_patches(self.readout(x).squeeze(2), self.patch)
-        return forecast, State(tuple(hs), m, tuple(pasts), frame)
+        return forecast, E3dLstmState(tuple(hs), m, tuple(pasts), frame)
 
 
-ARCHITECTURE = Architecture(name="e3dlstm", kind="sequential", config=E3dLstmConfig, module=E3dLstm)
+def as_published(spec: ModelSpec, config: E3dLstmConfig) -> ModelSpec:
+    """Published weights were trained as `variant` "public", with a history that covers one forecast."""
+    return spec.replace(variant="public", history=max(config.history, spec.frames_in + spec.frames_out - 1))
+
+
+def in_3d(shape: Shape) -> Shape:
+    """A 2-D kernel over the channels of both frames was published as a 3-D one: (O, 2 I, K, K) -> (O, I, 2, K, K)."""
+    return (shape[0], shape[1] // WINDOW, WINDOW, *shape[2:])
+
+
+def deepened(shape: Shape) -> Shape:
+    """A 1x1 kernel was published as a 1x1x1 one."""
+    return (*shape, 1)
+
+
+OPENSTL = Layout(
+    rules=rules(
+        (r"cells\.(\d+)\.([xh])", r"cell_list.\1.conv_\2.0.conv3d"),
+        (r"cells\.(\d+)\.m", r"cell_list.\1.conv_gm.0.conv3d"),
+        (r"cells\.(\d+)\.c_to_o", r"cell_list.\1.conv_new_cell.0.conv3d"),
+        (r"cells\.(\d+)\.m_to_o", r"cell_list.\1.conv_new_gm.0.conv3d"),
+        (r"readout", r"conv_last"),
+        shape=in_3d,
+    )
+    + rules((r"cells\.(\d+)\.mix", r"cell_list.\1.conv_last.conv3d"), shape=deepened)
+    + rules((r"cells\.(\d+)\.norm", r"cell_list.\1._norm_c_t")),
+    spec=as_published,
+)
+ARCHITECTURE = Architecture(
+    name="e3dlstm",
+    kind="sequential",
+    config=E3dLstmConfig,
+    module=E3dLstm,
+    layouts={"openstl": OPENSTL},
+)

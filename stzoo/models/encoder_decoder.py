@@ -10,6 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from stzoo.errors import SpecError
+from stzoo.models.published import rules
+
+# OpenSTL's names of the tensors below. Its upsampling convolution lies one level deeper, inside its pixel shuffle.
+OPENSTL_FRAMES = rules(
+    (r"encoder\.layers\.(\d+)\.(conv|norm)", r"enc.enc.\1.conv.\2"),
+    (r"decoder\.layers\.(\d+)\.(conv|norm)", r"dec.dec.\1.conv.\2"),
+    (r"decoder\.readout", r"dec.readout"),
+)
+OPENSTL_INNER = ((r"^(dec\.dec\.\d+\.conv\.conv)\.0\.", r"\1."),)
 
 
 def strides(layers: int) -> list[int]:
@@ -23,13 +32,13 @@ def block_widths(outer: int, inner: int, blocks: int) -> list[tuple[int, int]]:
 
 
 def check_even(hid_s: int) -> None:
-    """The encoder normalises in two groups of channels."""
+    """The encoder normalises in two groups of channels. Raises `SpecError` if `hid_s` is odd."""
     if hid_s % 2:
         raise SpecError(f"spec.params.hid_s is {hid_s}; it must be even")
 
 
 class ConvNorm(nn.Module):
-    """3x3 convolution, GroupNorm(2), SiLU; upsampling convolves to four times the width and shuffles pixels."""
+    """3x3 convolution, GroupNorm(2), SiLU; upsampling convolves to up * up times the width and shuffles pixels."""
 
     def __init__(self, c_in: int, c_out: int, stride: int = 1, up: int = 1):
         super().__init__()
@@ -39,11 +48,12 @@ class ConvNorm(nn.Module):
         self.act = nn.SiLU()
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, c_in, h, w) -> (N, c_out, up * h / stride, up * w / stride)."""
         return self.act(self.norm(self.shuffle(self.conv(x))))
 
 
 class Encoder(nn.Module):
-    """(N, C, H, W) -> features (N, width, H/s, W/s) and the first layer's output, s = patch * 2^(layers // 2)."""
+    """`layers` times `ConvNorm` after folding `patch` x `patch` pixels; every second layer halves H and W."""
 
     def __init__(self, channels: int, width: int, layers: int, patch: int):
         super().__init__()
@@ -52,6 +62,10 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(ConvNorm(c, width, stride=s) for c, s in zip(c_in, strides(layers), strict=True))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Frames (N, C, H, W) -> features (N, width, H/s, W/s), s = patch * 2^(layers // 2), and the skip.
+
+        The skip is the first layer's output, (N, width, H/patch, W/patch).
+        """
         skip = self.layers[0](self.unshuffle(x))
         hidden = skip
         for layer in self.layers[1:]:
@@ -60,7 +74,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Features (N, width, H/s, W/s) and the encoder's skip -> frames (N, C, H, W), with no output activation."""
+    """The encoder's layers backwards, then a 1x1 convolution to pixels, without an activation at the end."""
 
     def __init__(self, channels: int, width: int, layers: int, patch: int):
         super().__init__()
@@ -69,17 +83,18 @@ class Decoder(nn.Module):
         self.shuffle = nn.PixelShuffle(patch) if patch > 1 else nn.Identity()
 
     def forward(self, hidden: Tensor, skip: Tensor) -> Tensor:
+        """Features (N, width, H/s, W/s) and the encoder's skip -> frames (N, C, H, W)."""
         for layer in self.layers[:-1]:
             hidden = layer(hidden)
         return self.shuffle(self.readout(self.layers[-1](hidden + skip)))
 
 
 class EncodeTranslateDecode(nn.Module):
-    """Encode each frame, translate all frames' features together, decode each frame.
+    """Block: encode each frame, translate the features of all frames together, decode each frame.
 
     Time is folded into the batch for the encoder and decoder, and into the channels for the translator:
     (B, T, C, H, W) -> (B*T, width, h, w) -> (B, T*width, h, w) -> (B, T, C, H, W). With `from_last` the last past frame
-    is added to each of them.
+    is added to every future frame.
     """
 
     def __init__(
@@ -93,6 +108,7 @@ class EncodeTranslateDecode(nn.Module):
         self.stride = patch * 2 ** (layers // 2)
 
     def forward(self, past: Tensor) -> Tensor:
+        """(B, T, C, H, W) normalised past frames -> the T frames that follow. H and W are multiples of `stride`."""
         b, t = past.shape[:2]
         hidden, skip = self.encoder(past.flatten(0, 1))
         width, h, w = hidden.shape[1:]
@@ -102,13 +118,14 @@ class EncodeTranslateDecode(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Skip a residual branch for whole samples, with probability `rate`, in training only (stochastic depth)."""
+    """Stochastic depth: in training, a residual branch is skipped for whole samples with probability `rate`."""
 
     def __init__(self, rate: float):
         super().__init__()
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> the same shape: zero in the samples that are skipped, x / (1 - rate) in the others."""
         if self.rate == 0.0 or not self.training:
             return x
         keep = torch.rand(x.shape[0], 1, 1, 1, device=x.device) >= self.rate

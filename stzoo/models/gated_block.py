@@ -7,17 +7,19 @@ import torch
 from torch import Tensor, nn
 
 from stzoo.models.encoder_decoder import DropPath, block_widths, check_even
+from stzoo.models.published import Shape, rules
 from stzoo.spec import bounded
 
 
 @dataclass(frozen=True)
 class GatedConfig:
-    """The papers' names: hid_s and n_s are the encoder's width and depth, hid_t and n_t the translator's.
+    """The papers' names: `hid_s` and `n_s` are the encoder's width and depth, `hid_t` and `n_t` the translator's.
 
-    `patch` folds p x p pixels into channels before the encoder (1 = the papers). `layer_scale` is what the residual
-    scales start from. `project` puts a 1x1 convolution before and after the translator, so that the first block works
-    at hid_t too (False = the papers). `from_last` adds the last past frame to every frame of the block, so that what is
-    learned is the change from persistence (False = the papers).
+    `mlp_ratio` is how many times wider a block's MLP is inside. `patch` folds p x p pixels into channels before the
+    encoder (the papers: 1). `drop_path` is the rate at which the last block's branches are skipped in training.
+    `layer_scale` is the value that the residual scales start from. `project` puts a 1x1 convolution before and after
+    the translator, so that the first block works at hid_t too (the papers: False). `from_last` adds the last past frame
+    to every frame of the block, so that the model learns the change from persistence (the papers: False).
     """
 
     hid_s: int = bounded(64, 2, 1024)
@@ -38,14 +40,15 @@ class GatedConfig:
 class DilatedDepthwise(nn.Conv2d):
     """A depthwise convolution with dilation, whose training on a CPU is in float32 whatever the precision around it.
 
-    In bfloat16, with the channels last, torch (2.13) returns gradients of its weights that have nothing to do with the
-    right ones: uninitialised memory goes into them. Smaller planes than some 32x32 take another way and are right.
+    In bfloat16, with the channels last, torch 2.13 returns wrong gradients of its weights, because uninitialised memory
+    goes into them. On planes smaller than about 32x32 torch takes another way, which is right.
     """
 
     def __init__(self, dim: int, kernel: int, dilation: int):
         super().__init__(dim, dim, kernel, padding=kernel // 2 * dilation, dilation=dilation, groups=dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, dim, h, w) -> (B, dim, h, w), in the dtype of x."""
         if not (x.is_cpu and torch.is_grad_enabled() and x.dtype in (torch.bfloat16, torch.float16)):
             return super().forward(x)
         assert self.bias is not None
@@ -54,7 +57,10 @@ class DilatedDepthwise(nn.Conv2d):
 
 
 def large_kernel(dim: int, dim_out: int) -> nn.Sequential:
-    """Large-kernel attention: depthwise 5x5, depthwise 7x7 with dilation 3 (together a 23x23 receptive field), 1x1."""
+    """Large-kernel attention, (B, dim, h, w) -> (B, dim_out, h, w).
+
+    Depthwise 5x5, depthwise 7x7 with dilation 3 (together a 23x23 receptive field), then 1x1.
+    """
     return nn.Sequential(
         nn.Conv2d(dim, dim, 5, padding=2, groups=dim),
         DilatedDepthwise(dim, 7, dilation=3),
@@ -63,9 +69,9 @@ def large_kernel(dim: int, dim_out: int) -> nn.Sequential:
 
 
 class GatedBlock(nn.Module):
-    """x + s1 * Attn(BN(x)), then x + s2 * MLP(BN(x)); a 1x1 at the end where the width changes.
+    """x + s1 * Attn(BN(x)), then x + s2 * MLP(BN(x)); a 1x1 convolution at the end if the width changes.
 
-    Attn = 1x1, GELU, `gate`, 1x1, plus its input.
+    Attn(x) = conv 1x1 (gate(GELU(conv 1x1 (x)))) + x; MLP = conv 1x1, depthwise 3x3, GELU, conv 1x1.
     """
 
     def __init__(self, gate: nn.Module, dim: int, dim_out: int, mlp_ratio: int, layer_scale: float, drop_path: float):
@@ -89,18 +95,20 @@ class GatedBlock(nn.Module):
         self.reduction = nn.Conv2d(dim, dim_out, 1) if dim_out != dim else nn.Identity()
 
     def attention(self, x: Tensor) -> Tensor:
+        """Attn of a normalised input: (B, dim, h, w) -> (B, dim, h, w)."""
         return self.proj2(self.gate(self.act(self.proj1(x)))) + x
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, dim, h, w) -> (B, dim_out, h, w)."""
         x = x + self.drop_path(self.scale1 * self.attention(self.norm1(x)))
         x = x + self.drop_path(self.scale2 * self.mlp(self.norm2(x)))
         return self.reduction(x)
 
 
 def gated_translator(outer: int, gate: Callable[[int], nn.Module], config: GatedConfig) -> nn.Sequential:
-    """n_t blocks, `outer` wide at both ends and `hid_t` between.
+    """n_t blocks, (B, outer, h, w) -> (B, outer, h, w), `hid_t` channels wide between the ends.
 
-    `gate` makes the gate of a block from its width. Residual branches are dropped ever more often towards the end.
+    `gate` makes the gate of a block from its width. Residual branches are dropped more often towards the end.
     """
     widths = block_widths(config.hid_t if config.project else outer, config.hid_t, config.n_t)
     rates = [config.drop_path * i / (config.n_t - 1) for i in range(config.n_t)]
@@ -127,3 +135,23 @@ def _initialise(translator: nn.Module) -> None:
                 nn.init.zeros_(m.bias)
         elif isinstance(m, nn.Linear):
             nn.init.trunc_normal_(m.weight, std=0.02)
+
+
+def flat(shape: Shape) -> Shape:
+    """A residual scale (dim, 1, 1) was published as (dim,)."""
+    return shape[:1]
+
+
+_BLOCK = r"translator\.(\d+)\."
+OPENSTL_GATED = rules(
+    (_BLOCK + r"(norm[12])", r"hid.enc.\1.block.\2"),
+    (_BLOCK + r"proj([12])", r"hid.enc.\1.block.attn.proj_\2"),
+    (_BLOCK + r"gate\.(?:statical|attention)\.0", r"hid.enc.\1.block.attn.spatial_gating_unit.conv0"),
+    (_BLOCK + r"gate\.(?:statical|attention)\.1", r"hid.enc.\1.block.attn.spatial_gating_unit.conv_spatial"),
+    (_BLOCK + r"gate\.(?:statical|attention)\.2", r"hid.enc.\1.block.attn.spatial_gating_unit.conv1"),
+    (_BLOCK + r"gate\.dynamical\.([02])", r"hid.enc.\1.block.attn.spatial_gating_unit.fc.\2"),
+    (_BLOCK + r"mlp\.0", r"hid.enc.\1.block.mlp.fc1"),
+    (_BLOCK + r"mlp\.1", r"hid.enc.\1.block.mlp.dwconv.dwconv"),
+    (_BLOCK + r"mlp\.3", r"hid.enc.\1.block.mlp.fc2"),
+    (_BLOCK + r"reduction", r"hid.enc.\1.reduction"),
+) + rules((_BLOCK + r"scale([12])", r"hid.enc.\1.block.layer_scale_\2"), shape=flat)

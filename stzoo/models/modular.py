@@ -1,7 +1,7 @@
 """The modular design (Pan et al., arXiv 2210.01500): a frozen codec, and a predictor that works on its latents.
 
-The encoder reads the past, frame by frame; any block or sequential architecture of the zoo forecasts latents, and
-feeds on them; the decoder paints a frame from a latent when one is asked for. The predictor never sees pixels.
+The encoder reads the past, frame by frame; any block or sequential architecture forecasts latents and feeds on them;
+the decoder paints a frame from a latent when one is asked for. The predictor never sees pixels.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from stzoo.spec import ModelSpec, bounded
 
 @dataclass(frozen=True)
 class CodecPart:
-    """A codec, as the `arch` and `params` of its own spec say."""
+    """The codec: `arch` and `params` of its own spec."""
 
     arch: str
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -26,7 +26,7 @@ class CodecPart:
 
 @dataclass(frozen=True)
 class PredictorPart:
-    """A forecaster on latents. `channels`, where given, must be the codec's `dim`."""
+    """The forecaster on latents: `arch` and `params` of its own spec. `channels`, if given, is the codec's `dim`."""
 
     arch: str
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -35,9 +35,10 @@ class PredictorPart:
 
 @dataclass(frozen=True, kw_only=True)
 class ModularConfig:
-    """`reads`: does the predictor see latents before ("continuous") or after ("quantised") they went to their codes?
+    """`codec` and `predictor`, and what passes between them.
 
-    `paints`: is its forecast decoded as it is, or as the nearest codes?
+    `reads`: the predictor sees the encoder's latents as they are ("continuous") or as their nearest codes
+    ("quantised"). `paints`: its forecast is decoded as it is ("continuous") or as the nearest codes ("quantised").
     """
 
     codec: CodecPart
@@ -49,8 +50,8 @@ class ModularConfig:
 class Modular(nn.Module):
     """Neither block nor sequential itself: `stzoo.unroll` drives its `predictor` between `read` and `paint`.
 
-    The codec has no gradient and stays in eval mode. Latents are put in units of the codebook's spread,
-    (z - mean) / std of its codes, so that a predictor meets the same scale whatever the codec.
+    The codec has no gradient and stays in eval mode. Latents are normalised by the mean and the standard deviation of
+    the codes, so that the predictor sees the same scale whatever the codec.
     """
 
     def __init__(self, spec: ModelSpec, config: ModularConfig):
@@ -82,14 +83,14 @@ class Modular(nn.Module):
         self.codec.requires_grad_(False)
 
     def train(self, mode: bool = True) -> "Modular":
-        """Of the predictor; the codec is as it is."""
+        """Changes the mode of the predictor alone; the codec stays in eval mode."""
         super().train(mode)
         self.codec.eval()
         return self
 
     @torch.no_grad()
     def read(self, frames: Tensor) -> Tensor:
-        """(B, T, C, H, W) frames -> (B, T, dim, h, w) latents, in the predictor's units."""
+        """(B, T, C, H, W) normalised frames -> (B, T, dim, h, w) latents, in the predictor's units."""
         latents = self.codec.encode(frames.flatten(0, 1))
         if self.reads == "quantised":
             latents = self.codec.quantise(latents)[0]
@@ -97,7 +98,7 @@ class Modular(nn.Module):
         return ((latents - mean) / std).view(*frames.shape[:2], *latents.shape[1:])
 
     def paint(self, latents: Tensor) -> Tensor:
-        """(B, dim, h, w) in the predictor's units -> (B, C, H, W)."""
+        """(B, dim, h, w) latents, in the predictor's units -> (B, C, H, W) normalised frames."""
         mean, std = self._units()
         latents = latents * std + mean
         if self.paints == "quantised":
@@ -105,20 +106,20 @@ class Modular(nn.Module):
         return self.codec.decode(latents)
 
     def _units(self) -> tuple[Tensor, Tensor]:
-        """The mean of the codes, (dim, 1, 1), and their standard deviation about it, one number."""
+        """The mean of the codes, (dim, 1, 1), and their standard deviation from it, a single number."""
         book = self.codec.codebook.float()
         mean = book.mean(0)
         return mean[:, None, None], (book - mean).square().mean().sqrt().clamp_min(1e-6)
 
 
 def codec_spec(spec: ModelSpec, config: ModularConfig) -> ModelSpec:
-    """The codec's own spec: one frame, of what the whole model reads."""
+    """The codec's own spec: single frames like those that the whole model reads."""
     own = {"arch": config.codec.arch, "frames_in": 1, "frames_out": 1, "params": config.codec.params}
     return ModelSpec.from_dict(spec.to_dict() | own)
 
 
 def _part(where: str, make: Any) -> nn.Module:
-    """What `make` builds; a `SpecError` of its says which part it is about."""
+    """What `make` builds. If it raises `SpecError`, the message also says which part is wrong."""
     try:
         return make()
     except SpecError as error:

@@ -1,8 +1,8 @@
 """PhyDNet (Le Guen and Thome, CVPR 2020): a physical branch and a residual branch in one latent space.
 
-PhyCell advances its state by a combination of learned partial derivatives and corrects it by what it sees, like a
-Kalman filter; a ConvLSTM carries what the physics does not explain. Training ties the 7x7 kernels to the derivatives
-they stand for (`stzoo.train.losses.moment_error`).
+PhyCell advances its state by a combination of learned partial derivatives and corrects it by the frame that it reads,
+like a Kalman filter; a ConvLSTM carries what the physics does not explain. In training a term of the loss holds each
+7x7 kernel to the derivative that it stands for (equation 8).
 """
 
 import math
@@ -17,16 +17,16 @@ from stzoo.models.contract import Architecture
 from stzoo.models.recurrent import zero_plane
 from stzoo.spec import ModelSpec, bounded
 
-MAX_LAYERS = 32  # of the residual branch, as many as the other recurrent architectures may have
+MAX_LAYERS = 32  # of the residual branch; the other recurrent architectures have the same limit
 
 
 @dataclass(frozen=True)
 class PhyDNetConfig:
-    """Frames are encoded to 2 * `width` channels at 1/`patch` of their size.
+    """Frames are encoded to 2 * `width` channels at 1/`patch` of their height and width.
 
-    `kernel`^2 derivatives are learned with kernels of that size; `lstm` are the hidden channels of the residual
-    branch's layers, of which one more with 2 * `width` follows. Without `sigmoid` the output is not squeezed into
-    (0, 1), which values without a range, such as latents, need.
+    `kernel`^2 derivatives are learned with kernels of `kernel` x `kernel`. `lstm` gives the hidden channels of the
+    residual branch's layers, after which one more layer with 2 * `width` follows. `sigmoid` squeezes the output into
+    (0, 1); switch it off for values without a range, such as latents.
     """
 
     width: int = bounded(32, 16, 1024)
@@ -41,18 +41,26 @@ class PhyDNetConfig:
         if self.kernel % 2 == 0:
             raise SpecError(f"spec.params.kernel is {self.kernel}; it must be odd")
         if len(self.lstm) > MAX_LAYERS:
-            raise SpecError(f"spec.params.lstm has {len(self.lstm)} values; it may have {MAX_LAYERS} at most")
+            raise SpecError(f"spec.params.lstm has {len(self.lstm)} values; it may have at most {MAX_LAYERS}")
 
 
-class State(NamedTuple):
-    """The physical state, and hidden state and cell of every layer of the residual branch, all at 1/patch size."""
+class PhyDNetState(NamedTuple):
+    """Planes of (B, channels, H/patch, W/patch).
+
+    Attributes:
+        physical: the state of PhyCell, 2 * width channels.
+        residual: hidden state and cell of every layer of the residual branch.
+    """
 
     physical: Tensor
     residual: tuple[tuple[Tensor, Tensor], ...]
 
 
-class Conv(nn.Sequential):
-    """3x3 convolution (transposed where `up`), GroupNorm(16), LeakyReLU(0.2)."""
+class ConvLayer(nn.Sequential):
+    """3x3 convolution (transposed if `up`), GroupNorm(16), LeakyReLU(0.2).
+
+    (B, c_in, h, w) -> (B, c_out, h / stride, w / stride), or with `up` (B, c_out, h * stride, w * stride).
+    """
 
     def __init__(self, c_in: int, c_out: int, stride: int = 1, up: bool = False):
         conv = upsample(c_in, c_out, stride) if up else nn.Conv2d(c_in, c_out, 3, stride=stride, padding=1)
@@ -60,11 +68,12 @@ class Conv(nn.Sequential):
 
 
 def upsample(c_in: int, c_out: int, stride: int) -> nn.ConvTranspose2d:
+    """(B, c_in, h, w) -> (B, c_out, h * stride, w * stride)."""
     return nn.ConvTranspose2d(c_in, c_out, 3, stride=stride, padding=1, output_padding=stride - 1)
 
 
 class PhyCell(nn.Module):
-    """Prediction h + Phi(h), then correction towards the input: h' + K (x - h') with the gain K = sigmoid(W [x, h]).
+    """Prediction p = h + Phi(h), then correction p + K (x - p) with the gain K = sigmoid(W [x, h]).
 
     `derivatives` holds kernel^2 filters; filter i * kernel + j stands for the derivative of order i, j.
     """
@@ -77,28 +86,33 @@ class PhyCell(nn.Module):
         self.gain = nn.Conv2d(2 * channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor, h: Tensor) -> Tensor:
+        """Features x and state h, (B, channels, h, w) each -> the new state."""
         predicted = h + self.combine(self.norm(self.derivatives(h)))
         gain = self.gain(torch.cat([x, h.to(x.dtype)], 1)).sigmoid()
         return predicted + gain * (x - predicted)
 
 
 class LstmCell(nn.Module):
-    """3x3 ConvLSTM with biases, input and hidden state convolved together. Gates lie in the order i, f, o, g."""
+    """3x3 ConvLSTM with biases, input and hidden state convolved together: c' = f c + i g; h' = o tanh(c').
+
+    Gates lie in the order i, f, o, g.
+    """
 
     def __init__(self, c_in: int, hidden: int):
         super().__init__()
         self.gates = nn.Conv2d(c_in + hidden, 4 * hidden, 3, padding=1)
 
     def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        """x (B, c_in, h, w), hidden state and cell (B, hidden, h, w) -> the new hidden state and cell."""
         i, f, o, g = self.gates(torch.cat([x, h.to(x.dtype)], 1)).chunk(4, 1)
         c = f.sigmoid() * c + i.sigmoid() * g.tanh()
         return o.sigmoid() * c.tanh(), c
 
 
 class PhyDNet(nn.Module):
-    """Sequential: one frame (B, C, H, W) in, the forecast of the next one out; both in [0, 1] with a sigmoid.
+    """Sequential: one frame (B, C, H, W) in, the forecast of the next one out; with `sigmoid` both lie in [0, 1].
 
-    H and W multiples of `patch`.
+    H and W must be multiples of `patch`.
     """
 
     def __init__(self, spec: ModelSpec, config: PhyDNetConfig):
@@ -108,26 +122,35 @@ class PhyDNet(nn.Module):
         self.stride, self.sigmoid = config.patch, config.sigmoid
         w, features = config.width, 2 * config.width
         second = config.patch // 2
-        self.encoder = nn.Sequential(Conv(spec.channels, w, 2), Conv(w, w), Conv(w, features, second))
-        self.to_physical = nn.Sequential(Conv(features, features), Conv(features, features))
-        self.to_residual = nn.Sequential(Conv(features, features), Conv(features, features))
+        self.encoder = nn.Sequential(ConvLayer(spec.channels, w, 2), ConvLayer(w, w), ConvLayer(w, features, second))
+        self.to_physical = nn.Sequential(ConvLayer(features, features), ConvLayer(features, features))
+        self.to_residual = nn.Sequential(ConvLayer(features, features), ConvLayer(features, features))
         self.physical = PhyCell(features, config.kernel)
         self.widths = (*config.lstm, features)
         inputs = (features, *config.lstm)
         self.residual = nn.ModuleList(LstmCell(a, b) for a, b in zip(inputs, self.widths, strict=True))
-        self.from_physical = nn.Sequential(Conv(features, features, up=True), Conv(features, features, up=True))
-        self.from_residual = nn.Sequential(Conv(features, features, up=True), Conv(features, features, up=True))
+        self.from_physical = nn.Sequential(
+            ConvLayer(features, features, up=True), ConvLayer(features, features, up=True)
+        )
+        self.from_residual = nn.Sequential(
+            ConvLayer(features, features, up=True), ConvLayer(features, features, up=True)
+        )
         self.decoder = nn.Sequential(
-            Conv(features, w, 2, up=True), Conv(w, w, up=True), upsample(w, spec.channels, second)
+            ConvLayer(features, w, 2, up=True), ConvLayer(w, w, up=True), upsample(w, spec.channels, second)
         )
 
-    def initial_state(self, batch: int, size: tuple[int, int], device: torch.device, dtype: torch.dtype) -> State:
+    def initial_state(
+        self, batch: int, size: tuple[int, int], device: torch.device, dtype: torch.dtype
+    ) -> PhyDNetState:
+        """All memories are zero before the first frame of `batch` clips, whose frames have `size` (H, W)."""
+
         def zeros(channels: int) -> Tensor:
             return zero_plane(batch, channels, size, self.stride, device, dtype)
 
-        return State(zeros(self.widths[-1]), tuple((zeros(w), zeros(w)) for w in self.widths))
+        return PhyDNetState(zeros(self.widths[-1]), tuple((zeros(w), zeros(w)) for w in self.widths))
 
-    def step(self, frame: Tensor, state: State) -> tuple[Tensor, State]:
+    def step(self, frame: Tensor, state: PhyDNetState) -> tuple[Tensor, PhyDNetState]:
+        """One normalised frame (B, C, H, W) -> the forecast of the next one, of the same shape, and the new state."""
         features = self.encoder(frame)
         physical = self.physical(self.to_physical(features), state.physical)
         x, residual = self.to_residual(features), []
@@ -135,11 +158,15 @@ class PhyDNet(nn.Module):
             x, c = cell(x, h, c)
             residual.append((x, c))
         decoded = self.decoder(self.from_physical(physical) + self.from_residual(x))
-        return decoded.sigmoid() if self.sigmoid else decoded, State(physical, tuple(residual))
+        return decoded.sigmoid() if self.sigmoid else decoded, PhyDNetState(physical, tuple(residual))
+
+    def derivative_kernels(self) -> Tensor:
+        """(kernel^2, 2 * width, kernel, kernel): kernel i * k + j stands for the derivative of order i, j."""
+        return self.physical.derivatives.weight
 
 
 def check_unit_range(spec: ModelSpec) -> None:
-    """A sigmoid reaches (0, 1) only, so normalised frames must lie there. Raises `SpecError`."""
+    """Raises `SpecError` if normalised frames leave [0, 1], which a sigmoid cannot."""
     low, high = spec.value_range or (math.nan, math.nan)
     zeros, ones = ([(end - m) / s for m in spec.mean for s in spec.std] for end in (low, high))
     if not all(abs(z) < 1e-6 for z in zeros) or not all(abs(o - 1) < 1e-6 for o in ones):
@@ -149,4 +176,10 @@ def check_unit_range(spec: ModelSpec) -> None:
         )
 
 
-ARCHITECTURE = Architecture(name="phydnet", kind="sequential", config=PhyDNetConfig, module=PhyDNet)
+ARCHITECTURE = Architecture(
+    name="phydnet",
+    kind="sequential",
+    config=PhyDNetConfig,
+    module=PhyDNet,
+    derivative_kernels=PhyDNet.derivative_kernels,
+)

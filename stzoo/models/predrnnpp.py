@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from stzoo.errors import SpecError
 from stzoo.models.contract import Architecture
-from stzoo.models.recurrent import RecurrentConfig, from_patches, gates, grid, to_patches, zero_plane
+from stzoo.models.published import Layout, rules
+from stzoo.models.recurrent import OPENSTL_READOUT, RecurrentConfig, from_patches, gates, grid, to_patches, zero_plane
 from stzoo.spec import ModelSpec
 
 
 @dataclass(frozen=True)
 class PredRnnPpConfig(RecurrentConfig):
-    """At least two layers: the highway lies between the first and the second."""
+    """A `RecurrentConfig` of at least two layers: the highway lies between the first and the second."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -25,8 +26,14 @@ class PredRnnPpConfig(RecurrentConfig):
             raise SpecError(f"spec.params.layers is {self.layers}; it must be at least 2")
 
 
-class State(NamedTuple):
-    """Planes of (B, hidden, H/patch, W/patch): h and c of every layer, the shared m, the highway's z."""
+class PredRnnPpState(NamedTuple):
+    """Planes of (B, hidden, H/patch, W/patch).
+
+    Attributes:
+        h, c: hidden state and cell of every layer.
+        m: the memory that all layers share.
+        z: the highway's state.
+    """
 
     h: tuple[Tensor, ...]
     c: tuple[Tensor, ...]
@@ -37,8 +44,9 @@ class State(NamedTuple):
 class CausalCell(nn.Module):
     """Causal LSTM: the spatial memory m is updated from the temporal memory c that was just updated.
 
-    Gates of x lie in the order i, f, g, i', f', g', o, those of the new c in the order i', g', f', o; forget gates have
-    a bias of 1. The gates of c and m read memories, so the old m enters through tanh(W m).
+    c' = f c + i g;  m' = f' tanh(W m) + i' g';  h' = tanh(o) tanh(W_mix [c', m']). The gates i, f, g
+    read x, h and c; the gates i', f', g' read x, m and the new c'; o reads x, h, c' and m'. Forget gates have a bias
+    of 1. Gates of x lie in the order i, f, g, i', f', g', o, those of the new c in the order i', g', f', o.
     """
 
     def __init__(self, c_in: int, hidden: int, kernel: int):
@@ -52,6 +60,7 @@ class CausalCell(nn.Module):
         self.mix = nn.Conv2d(2 * hidden, hidden, 1, bias=False)
 
     def forward(self, x: Tensor, h: Tensor, c: Tensor, m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x (B, c_in, h, w) and h, c, m (B, hidden, h, w) -> the new h, c and m."""
         x_i, x_f, x_g, x_i2, x_f2, x_g2, x_o = self.x(x).chunk(7, 1)
         h_i, h_f, h_g, h_o = self.h(h).chunk(4, 1)
         c_i, c_f, c_g = self.c(c).chunk(3, 1)
@@ -65,7 +74,7 @@ class CausalCell(nn.Module):
 
 
 class Highway(nn.Module):
-    """Gradient highway unit: z = s p + (1 - s) z with p = tanh and the switch s = sigmoid of x and z."""
+    """Gradient highway unit: z' = s p + (1 - s) z, with p = tanh(W [x, z]) and s = sigmoid(W [x, z])."""
 
     def __init__(self, hidden: int, kernel: int):
         super().__init__()
@@ -76,13 +85,14 @@ class Highway(nn.Module):
                 nn.init.uniform_(conv.weight, -1e-3, 1e-3)  # as published: the switch starts half open
 
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        """x and z, (B, hidden, h, w) each -> the new z."""
         p, switch = (self.x(x) + self.z(z)).chunk(2, 1)
         switch = switch.sigmoid()
         return switch * p.tanh() + (1 - switch) * z
 
 
 class PredRnnPp(nn.Module):
-    """Sequential: one frame (B, C, H, W) in, the forecast of the next one out. H and W multiples of `patch`."""
+    """Sequential: one frame (B, C, H, W) in, the forecast of the next one out. H and W must be multiples of `patch`."""
 
     def __init__(self, spec: ModelSpec, config: PredRnnPpConfig):
         super().__init__()
@@ -95,11 +105,15 @@ class PredRnnPp(nn.Module):
         self.highway = Highway(config.hidden, config.kernel)
         self.readout = nn.Conv2d(config.hidden, c, 1, bias=False)
 
-    def initial_state(self, batch: int, size: tuple[int, int], device: torch.device, dtype: torch.dtype) -> State:
+    def initial_state(
+        self, batch: int, size: tuple[int, int], device: torch.device, dtype: torch.dtype
+    ) -> PredRnnPpState:
+        """All memories are zero before the first frame of `batch` clips, whose frames have `size` (H, W)."""
         zeros = zero_plane(batch, self.hidden, size, self.patch, device, dtype)
-        return State((zeros,) * len(self.cells), (zeros,) * len(self.cells), zeros, zeros)
+        return PredRnnPpState((zeros,) * len(self.cells), (zeros,) * len(self.cells), zeros, zeros)
 
-    def step(self, frame: Tensor, state: State) -> tuple[Tensor, State]:
+    def step(self, frame: Tensor, state: PredRnnPpState) -> tuple[Tensor, PredRnnPpState]:
+        """One normalised frame (B, C, H, W) -> the forecast of the next one, of the same shape, and the new state."""
         x, m, z = to_patches(frame, self.patch), state.m, state.z
         hs, cs = [], []
         for i, (cell, h, c) in enumerate(zip(self.cells, state.h, state.c, strict=True)):
@@ -108,7 +122,25 @@ class PredRnnPp(nn.Module):
             cs.append(c)
             if i == 0:
                 x = z = self.highway(x, z)
-        return from_patches(self.readout(x), self.patch), State(tuple(hs), tuple(cs), m, z)
+        return from_patches(self.readout(x), self.patch), PredRnnPpState(tuple(hs), tuple(cs), m, z)
 
 
-ARCHITECTURE = Architecture(name="predrnnpp", kind="sequential", config=PredRnnPpConfig, module=PredRnnPp)
+OPENSTL = Layout(
+    rules=rules(
+        (r"cells\.(\d+)\.([xhcm])", r"cell_list.\1.conv_\2.0"),
+        (r"cells\.(\d+)\.c_to_m", r"cell_list.\1.conv_c2m.0"),
+        (r"cells\.(\d+)\.m_to_o", r"cell_list.\1.conv_om.0"),
+        (r"cells\.(\d+)\.mix", r"cell_list.\1.conv_last"),
+        (r"highway\.([xz])", r"gradient_highway.\1_concat.0"),
+    )
+    + OPENSTL_READOUT,
+    dead=r"cell_list\.\d+\.conv_o\.0\.weight",
+)
+ARCHITECTURE = Architecture(
+    name="predrnnpp",
+    kind="sequential",
+    config=PredRnnPpConfig,
+    module=PredRnnPp,
+    colour="last",  # as `to_patches` folds
+    layouts={"openstl": OPENSTL},
+)

@@ -1,7 +1,6 @@
 """What the recurrent architectures share: patches instead of pixels, one convolution for several gates, a common size.
 
-A recurrent module is *sequential* (`stzoo.unroll`): ``initial_state(batch, size, device, dtype)`` and
-``step(frame (B, C, H, W), state) -> (frame, state)``. A state is made for a call and never kept in the module.
+A recurrent module is a `stzoo.models.contract.SequentialModule`. It never keeps its state.
 """
 
 from dataclasses import dataclass
@@ -10,7 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from stzoo.errors import SpecError
+from stzoo.models.published import rules
 from stzoo.spec import ModelSpec, bounded
+
+OPENSTL_READOUT = rules((r"readout", r"conv_last"))
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class RecurrentConfig:
 
 
 def grid(spec: ModelSpec, patch: int) -> tuple[int, int]:
-    """Rows and columns of patches in a frame of the spec's size. Raises `SpecError` where the patch does not fit."""
+    """Rows and columns of patches in a frame of the spec's size. Raises `SpecError` if they do not fill the frame."""
     if spec.height % patch or spec.width % patch:
         raise SpecError(f"spec.params.patch is {patch}; it must divide the frame, {spec.height}x{spec.width}")
     return spec.height // patch, spec.width // patch
@@ -41,19 +43,19 @@ def to_patches(frame: Tensor, p: int) -> Tensor:
 
 
 def from_patches(patches: Tensor, p: int) -> Tensor:
-    """The inverse of `to_patches`."""
+    """(B, p*p*C, H/p, W/p) -> (B, C, H, W): the inverse of `to_patches`."""
     b, c, h, w = patches.shape
     c = c // (p * p)
     return patches.reshape(b, p, p, c, h, w).permute(0, 3, 4, 1, 5, 2).reshape(b, c, h * p, w * p)
 
 
 def gates(c_in: int, c_out: int, kernel: int) -> nn.Conv2d:
-    """A convolution of the same size, without a bias: the pre-activations of all the gates that read one input."""
+    """(B, c_in, h, w) -> (B, c_out, h, w), without a bias: pre-activations of all the gates that read one input."""
     return nn.Conv2d(c_in, c_out, kernel, padding=kernel // 2, bias=False)
 
 
 def zero_plane(
     batch: int, channels: int, size: tuple[int, int], patch: int, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
-    """(batch, channels, H/patch, W/patch) of zeros, what every memory starts from; `size` is the frame's (H, W)."""
+    """Zeros (batch, channels, H/patch, W/patch), from which every memory starts; `size` is the frame's (H, W)."""
     return torch.zeros(batch, channels, size[0] // patch, size[1] // patch, device=device, dtype=dtype)

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from stzoo.errors import SpecError
 from stzoo.models.contract import Architecture
-from stzoo.models.encoder_decoder import EncodeTranslateDecode
-from stzoo.models.gated_block import GatedConfig, gated_translator, large_kernel
+from stzoo.models.encoder_decoder import OPENSTL_FRAMES, OPENSTL_INNER, ConvNorm, EncodeTranslateDecode
+from stzoo.models.gated_block import OPENSTL_GATED, GatedBlock, GatedConfig, gated_translator, large_kernel
+from stzoo.models.published import Layout, rules
 from stzoo.spec import ModelSpec
 
 GROUPS = 8
@@ -23,7 +24,10 @@ GSTA_ONLY = ("mlp_ratio", "drop_path", "layer_scale", "project")
 
 @dataclass(frozen=True)
 class SimVpConfig(GatedConfig):
-    """`translator` "gsta" or "incepu", which has no use for the fields in `GSTA_ONLY`; these keep their defaults."""
+    """A `GatedConfig` and the choice of `translator`; "incepu" does not use the fields in `GSTA_ONLY`.
+
+    Raises `SpecError` if one of them is set for "incepu" all the same.
+    """
 
     translator: Literal["gsta", "incepu"] = "gsta"
 
@@ -31,27 +35,29 @@ class SimVpConfig(GatedConfig):
         super().__post_init__()
         for f in fields(self):
             if self.translator == "incepu" and f.name in GSTA_ONLY and getattr(self, f.name) != f.default:
-                raise SpecError(f"spec.params.{f.name} is {getattr(self, f.name)!r}; translator incepu has none")
+                raise SpecError(f"spec.params.{f.name} is {getattr(self, f.name)!r}; translator incepu does not use it")
 
 
-class Gate(nn.Module):
-    """gSTA: large-kernel attention with twice the channels, one half gating the other through a sigmoid."""
+class GstaGate(nn.Module):
+    """gSTA (SimVPv2): value * sigmoid(gate), the two halves of a large-kernel attention with twice the channels."""
 
     def __init__(self, dim: int):
         super().__init__()
         self.attention = large_kernel(dim, 2 * dim)
 
     def forward(self, u: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, C, h, w)."""
         value, gate = self.attention(u).chunk(2, 1)
         return gate.sigmoid() * value
 
 
 def groups_of(channels: int) -> int:
+    """Groups of a convolution: eight if they divide the channels, else one."""
     return GROUPS if channels % GROUPS == 0 else 1
 
 
 class GroupConv(nn.Sequential):
-    """Grouped convolution, GroupNorm, LeakyReLU(0.2); one group where the channels do not divide into eight."""
+    """LeakyReLU(0.2) of GroupNorm of a grouped convolution: (B, c_in, h, w) -> (B, c_out, h, w)."""
 
     def __init__(self, c_in: int, c_out: int, kernel: int):
         groups = groups_of(c_in)
@@ -60,7 +66,7 @@ class GroupConv(nn.Sequential):
 
 
 class Inception(nn.Module):
-    """1x1 to half of hid_t, then the sum of four grouped convolutions, 3x3 to 11x11."""
+    """1x1 to hid_t // 2 channels, then the sum of four `GroupConv` with kernels of 3, 5, 7 and 11."""
 
     def __init__(self, c_in: int, hid_t: int, c_out: int):
         super().__init__()
@@ -68,12 +74,16 @@ class Inception(nn.Module):
         self.branches = nn.ModuleList(GroupConv(hid_t // 2, c_out, k) for k in KERNELS)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, c_in, h, w) -> (B, c_out, h, w)."""
         x = self.reduce(x)
         return torch.stack([branch(x) for branch in self.branches]).sum(0)
 
 
 class IncepU(nn.Module):
-    """n_t modules down and n_t up, all at one resolution; each on the way up but the first reads one of them too."""
+    """n_t `Inception` modules down and n_t up, all at one resolution.
+
+    On the way up, each module but the first also reads the output of its partner on the way down.
+    """
 
     def __init__(self, outer: int, hid_t: int, n_t: int):
         super().__init__()
@@ -83,6 +93,7 @@ class IncepU(nn.Module):
         self.up = nn.ModuleList(Inception(c, hid_t, end) for c, end in zip(reads, ends, strict=True))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, outer, h, w) -> (B, outer, h, w)."""
         skips = []
         for module in self.down:
             x = module(x)
@@ -94,7 +105,7 @@ class IncepU(nn.Module):
 
 
 class SimVp(EncodeTranslateDecode):
-    """(B, T, C, H, W) normalised past -> (B, T, C, H, W) normalised future; H and W multiples of `stride`."""
+    """Block: past frames (B, T, C, H, W) in, as many future frames out. H and W must be multiples of `stride`."""
 
     def __init__(self, spec: ModelSpec, config: SimVpConfig):
         outer = spec.frames_in * config.hid_s
@@ -108,8 +119,25 @@ class SimVp(EncodeTranslateDecode):
                 )
             translator = IncepU(outer, config.hid_t, config.n_t)
         else:
-            translator = gated_translator(outer, Gate, config)
+            translator = gated_translator(outer, GstaGate, config)
         super().__init__(spec.channels, config.hid_s, config.n_s, config.patch, translator, config.from_last)
 
 
-ARCHITECTURE = Architecture(name="simvp", kind="block", config=SimVpConfig, module=SimVp)
+OPENSTL_INCEPU = rules(
+    (r"translator\.down\.(\d+)\.reduce", r"hid.enc.\1.conv1"),
+    (r"translator\.up\.(\d+)\.reduce", r"hid.dec.\1.conv1"),
+    (r"translator\.down\.(\d+)\.branches\.(\d+)\.0", r"hid.enc.\1.layers.\2.conv"),
+    (r"translator\.down\.(\d+)\.branches\.(\d+)\.1", r"hid.enc.\1.layers.\2.norm"),
+    (r"translator\.up\.(\d+)\.branches\.(\d+)\.0", r"hid.dec.\1.layers.\2.conv"),
+    (r"translator\.up\.(\d+)\.branches\.(\d+)\.1", r"hid.dec.\1.layers.\2.norm"),
+)
+ARCHITECTURE = Architecture(
+    name="simvp",
+    kind="block",
+    config=SimVpConfig,
+    module=SimVp,
+    colour="first",  # as nn.PixelUnshuffle folds
+    recompute=(ConvNorm, GatedBlock, Inception),
+    layouts={"openstl": Layout(rules=OPENSTL_FRAMES + OPENSTL_GATED + OPENSTL_INCEPU, inner=OPENSTL_INNER)},
+    fast_form=True,  # of the translator "gsta"; the engine rewrites "incepu" layer by layer
+)

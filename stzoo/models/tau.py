@@ -9,24 +9,25 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from stzoo.models.contract import Architecture
-from stzoo.models.encoder_decoder import EncodeTranslateDecode
-from stzoo.models.gated_block import GatedConfig, gated_translator, large_kernel
+from stzoo.models.encoder_decoder import OPENSTL_FRAMES, OPENSTL_INNER, ConvNorm, EncodeTranslateDecode
+from stzoo.models.gated_block import OPENSTL_GATED, GatedBlock, GatedConfig, gated_translator, large_kernel
+from stzoo.models.published import Layout
 from stzoo.spec import ModelSpec
 
 
 @dataclass(frozen=True)
 class TauConfig(GatedConfig):
-    """`statical` and `dynamical` switch the two attentions of Table 6."""
+    """A `GatedConfig`; `statical` and `dynamical` switch the two attentions on and off, as in Table 6."""
 
     statical: bool = True
     dynamical: bool = True
 
 
-class Gate(nn.Module):
-    """The attention itself: dynamical(u) * statical(u) * u (equations 2 to 4). (B, C, H, W) -> (B, C, H, W).
+class TauGate(nn.Module):
+    """The attention itself: dynamical(u) * statical(u) * u (equations 2 to 4).
 
     Statical: depthwise 5x5, depthwise 7x7 with dilation 3 (together a 23x23 receptive field), 1x1.
-    Dynamical: squeeze-excite, 16 channels wide in between.
+    Dynamical: squeeze-excite, 16 channels wide inside, or C // 4 of narrower inputs.
     """
 
     def __init__(self, dim: int, statical: bool, dynamical: bool):
@@ -42,6 +43,7 @@ class Gate(nn.Module):
         )
 
     def forward(self, u: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, C, h, w)."""
         out = u
         if self.statical is not None:
             out = self.statical(u) * out
@@ -51,12 +53,22 @@ class Gate(nn.Module):
 
 
 class Tau(EncodeTranslateDecode):
-    """(B, T, C, H, W) normalised past -> (B, T, C, H, W) normalised future; H and W multiples of `stride`."""
+    """Block: past frames (B, T, C, H, W) in, as many future frames out. H and W must be multiples of `stride`."""
 
     def __init__(self, spec: ModelSpec, config: TauConfig):
         outer = spec.frames_in * config.hid_s
-        translator = gated_translator(outer, lambda dim: Gate(dim, config.statical, config.dynamical), config)
+        translator = gated_translator(outer, lambda dim: TauGate(dim, config.statical, config.dynamical), config)
         super().__init__(spec.channels, config.hid_s, config.n_s, config.patch, translator, config.from_last)
 
 
-ARCHITECTURE = Architecture(name="tau", kind="block", config=TauConfig, module=Tau)
+ARCHITECTURE = Architecture(
+    name="tau",
+    kind="block",
+    config=TauConfig,
+    module=Tau,
+    colour="first",  # as nn.PixelUnshuffle folds
+    recompute=(ConvNorm, GatedBlock),
+    layouts={"openstl": Layout(rules=OPENSTL_FRAMES + OPENSTL_GATED, inner=OPENSTL_INNER)},
+    fast_form=True,
+    fused_training=True,
+)

@@ -1,6 +1,6 @@
 """VQ-VAE (van den Oord et al., NIPS 2017): a frame becomes a small grid of latents, each one of K codes.
 
-The widths are those that give the 2.17 M parameters of the modular design (Pan et al., arXiv 2210.01500). A *codec*
+With the default widths it has the 2.17 M parameters of the modular design (Pan et al., arXiv 2210.01500). A *codec*
 looks at one frame at a time and forecasts nothing; `stzoo.models.modular` lets a predictor work on its latents.
 """
 
@@ -17,7 +17,7 @@ from stzoo.spec import ModelSpec, bounded
 
 @dataclass(frozen=True)
 class VqVaeConfig:
-    """`width` channels at a quarter of the frame's size (half of them at half its size), `codes` codes of `dim` values.
+    """`width` channels at H/4 x W/4, half of them at H/2 x W/2; a codebook of `codes` codes with `dim` values each.
 
     `residual_layers` residual blocks, `residual_width` channels wide inside, stand on either side of the codebook.
     """
@@ -34,7 +34,7 @@ class VqVaeConfig:
 
 
 class Residual(nn.Module):
-    """x + 1x1(ReLU(3x3(ReLU(x)))), without biases."""
+    """x + conv 1x1 (ReLU(conv 3x3 (ReLU(x)))), without biases."""
 
     def __init__(self, width: int, inner: int):
         super().__init__()
@@ -42,11 +42,12 @@ class Residual(nn.Module):
         self.merge = nn.Conv2d(inner, width, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, width, h, w) -> (B, width, h, w)."""
         return x + self.merge(self.spread(x.relu()).relu())
 
 
 class VqVae(nn.Module):
-    """Codec: (B, C, H, W) normalised frames <-> (B, dim, H/4, W/4) latents; H and W multiples of 4."""
+    """Codec: (B, C, H, W) normalised frames <-> (B, dim, H/4, W/4) latents; H and W must be multiples of 4."""
 
     stride = 4
 
@@ -76,11 +77,11 @@ class VqVae(nn.Module):
 
     @property
     def dim(self) -> int:
-        """Values a latent has."""
+        """How many values a latent has."""
         return self.codebook.shape[1]
 
     def encode(self, frames: Tensor) -> Tensor:
-        """z_e: (B, C, H, W) -> (B, dim, H/4, W/4), not quantised."""
+        """Normalised frames (B, C, H, W) -> z_e (B, dim, H/4, W/4), not quantised."""
         return self.encoder(frames)
 
     def nearest(self, latents: Tensor) -> Tensor:
@@ -95,7 +96,7 @@ class VqVae(nn.Module):
         return F.embedding(codes, self.codebook).movedim(-1, 1)
 
     def quantise(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """z_q, the code nearest to each latent, and its number: (B, dim, h, w) and (B, h, w)."""
+        """(B, dim, h, w) -> z_q, the code nearest to each latent, of the same shape, and its number (B, h, w) int64."""
         codes = self.nearest(latents)
         return self.look_up(codes), codes
 
@@ -104,7 +105,7 @@ class VqVae(nn.Module):
         return self.decoder(latents)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """What is left of frames that went through the codebook."""
+        """Frames (B, C, H, W) -> the same frames, encoded, quantised and decoded."""
         return self.decode(self.quantise(self.encode(frames))[0])
 
 

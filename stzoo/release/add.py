@@ -29,7 +29,7 @@ from stzoo.release.candidate import (
     read_manifest,
     weights_values,
 )
-from stzoo.spec import differences
+from stzoo.spec import differences, has_codec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,7 @@ def add(
         raise SpecError(f"{folder} has another spec than {name}: {different}")
     described = _described(name, description, known)
     trained: Any = (load_codec if kind == "codec" else load)(folder)
-    reference = None if spec.arch != "modular" else CodecReference(entry=_codec_entry(trained, known))
+    reference = None if not has_codec(spec) else CodecReference(entry=_codec_entry(trained, known))
     values: dict[str, Any] = {
         "summary": described["summary"], "unsuited": described["unsuited"], "dataset": described["dataset"],
         "spec": spec.to_dict(), "weights": None,

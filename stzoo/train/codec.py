@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stzoo.models.vqvae import VqVae
+from stzoo.models.contract import CodecModule
 from stzoo.train.processes import Processes
 from stzoo.train.recipe import Recipe
 
@@ -20,7 +20,7 @@ def straight_through(latents: Tensor, quantised: Tensor) -> Tensor:
     return latents + (quantised - latents).detach()
 
 
-def codec_loss(module: VqVae, recipe: Recipe, frames: Tensor, variance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def codec_loss(module: CodecModule, recipe: Recipe, frames: Tensor, variance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The loss of (N, C, H, W) normalised frames, a float32 scalar; their latents, and the codes these went to.
 
     Squared error of the reconstruction, as a share of the `variance` of the batch that the frames are of, so that the
@@ -53,7 +53,7 @@ class CodebookAverage:
     With `recipe.codebook` = "loss" the optimiser moves the codes, and only the dead ones are put elsewhere.
     """
 
-    def __init__(self, module: VqVae, recipe: Recipe, processes: Processes):
+    def __init__(self, module: CodecModule, recipe: Recipe, processes: Processes):
         self.module, self.decay, self.averages = module, recipe.codebook_decay, recipe.codebook == "ema"
         self.processes = processes
         module.codebook.requires_grad_(not self.averages)

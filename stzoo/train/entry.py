@@ -69,7 +69,7 @@ def train_entry(
             steps=steps, minutes=minutes, device=device, codec=codec, micro_batch=micro_batch,
         )  # fmt: skip
 
-    check(build(entry.spec, "meta"), recipe)  # before a codec is trained for it
+    check(build(entry.spec, "meta"), entry.spec, recipe)  # before a codec is trained for it
     processes.share(recipe.batch)
     if entry.codec is None:
         if codec is not None or codec_minutes is not None:

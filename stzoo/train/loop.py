@@ -22,9 +22,8 @@ from stzoo.data import Clip, ClipSource
 from stzoo.engine.compiling import compiled
 from stzoo.errors import SpecError, TrainingError
 from stzoo.frames.values import normalise, to_units
-from stzoo.models import build, config_of
-from stzoo.models.modular import Modular, codec_spec
-from stzoo.models.vqvae import VqVae
+from stzoo.models import architecture_of, build, config_of
+from stzoo.models.modular import codec_spec
 from stzoo.spec import ModelSpec, differences
 from stzoo.train.ahead import Ahead
 from stzoo.train.checkpointing import RunFolder
@@ -129,7 +128,7 @@ def train(
 
 def _check_codec(spec: ModelSpec, codec: Codec | None) -> None:
     """Raises `SpecError` where `codec` is not the one that the spec describes, in architecture and in size."""
-    if spec.arch != "modular":
+    if architecture_of(spec).kind != "modular":
         if codec is not None:
             raise SpecError(f"a {spec.arch} has no codec")
         return
@@ -164,7 +163,7 @@ class Run:
         self.micro_batch = micro_batch or len(self.share)
         torch.manual_seed(recipe.seed)
         module = build(spec)
-        check(module, recipe)
+        check(module, spec, recipe)
         if codec is not None:
             module.codec.load_state_dict(codec.module.state_dict())  # type: ignore[union-attr]
         if start is not None:
@@ -177,7 +176,7 @@ class Run:
         self.part, self.part_spec = learning_part(self.module, spec)
         self.fast = _fast(self.part, self.part_spec, recipe)
         self.cache = None if latents is None or not recipe.cached_clips else self._cached(latents)
-        self.codebook = CodebookAverage(self.module, recipe, processes) if isinstance(self.module, VqVae) else None
+        self.codebook = CodebookAverage(self.module, recipe, processes) if architecture_of(spec).is_codec else None
         self.optimizers = optimizers(self.module, recipe)
         self.step, self.best, self.running_loss = 0, math.inf, math.inf
 
@@ -244,14 +243,15 @@ class Run:
             return past, future, None
         clip = self.training.clips(start, stop)
         # of latents no cell can be left out: each is made of many pixels
-        valid = None if clip.valid is None or isinstance(self.module, Modular) else clip.valid.to(self.device)
+        on_latents = architecture_of(self.spec).kind == "modular"
+        valid = None if clip.valid is None or on_latents else clip.valid.to(self.device)
         return *self._seen(clip), valid
 
     def _seen(self, clip: Clip) -> tuple[Tensor, Tensor]:
         """Past and future as the part that learns sees them: frames, or a codec's latents."""
         there = (x.to(self.device, non_blocking=True) for x in (clip.past, clip.future))
         past, future = (normalise(to_units(x, self.spec), self.spec) for x in there)
-        if isinstance(self.module, Modular):
+        if architecture_of(self.spec).kind == "modular":
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
                 past, future = self.module.read(past), self.module.read(future)
         return past, future
@@ -331,8 +331,9 @@ def freeze(module: nn.Module, beginnings: Sequence[str]) -> None:
 
 def learning_part(module: nn.Module, spec: ModelSpec) -> tuple[nn.Module, ModelSpec]:
     """Of a modular module its predictor, which works on latents; else the module itself. And its spec."""
-    if isinstance(module, Modular):
-        return module.predictor, module.predictor_spec
+    if architecture_of(spec).kind == "modular":
+        modular: Any = module
+        return modular.predictor, modular.predictor_spec
     return module, spec
 
 
@@ -344,10 +345,8 @@ def _fast(module: nn.Module, spec: ModelSpec, recipe: Recipe) -> Any:
             return FusedTau(module)  # type: ignore[arg-type]
         warnings.warn(f"training without the fused kernels, which is slower: {reason}", stacklevel=2)
     if recipe.checkpoint:
-        return recomputing(module, hasattr(module, "step") and recipe.sampling != "parallel")
-    if not recipe.compile:
-        return module
-    return torch.compile(module) if recipe.sampling == "parallel" else compiled(module)
+        return recomputing(module, spec, whole_clips=recipe.sampling == "parallel")
+    return compiled(module, spec) if recipe.compile else module
 
 
 def _steps_in(minutes: float, throwaway: Run) -> int:

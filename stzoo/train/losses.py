@@ -11,7 +11,11 @@ Reduction = Literal["mean", "sum"]
 
 
 def squared_error(forecast: Tensor, truth: Tensor, reduction: Reduction, emphasis: float = 0.0) -> Tensor:
-    """Mean over all elements, or the sum over T*C*H*W averaged over the batch; `emphasis` as in `weight`."""
+    """Squared error of forecasts against the truth, (B, T, C, H, W) each, as a float32 scalar.
+
+    The "mean" is taken over all elements; the "sum" over T*C*H*W is averaged over the batch. `emphasis` weights the
+    error of each cell as in `weight`.
+    """
     error = (forecast.float() - truth.float()).square()
     if emphasis:
         error = error * weight(truth.float(), emphasis)
@@ -19,12 +23,12 @@ def squared_error(forecast: Tensor, truth: Tensor, reduction: Reduction, emphasi
 
 
 def weight(truth: Tensor, emphasis: float) -> Tensor:
-    """What the error of each cell counts: 1 + emphasis * max(0, truth), of the normalised truth."""
+    """The weight of each cell's error, 1 + emphasis * max(0, truth), in the shape of the normalised `truth`."""
     return 1.0 + emphasis * truth.clamp(min=0.0)
 
 
 def absolute_error(forecast: Tensor, truth: Tensor, reduction: Reduction) -> Tensor:
-    """Like `squared_error`, of magnitudes."""
+    """Like `squared_error`, but of the error's magnitude."""
     error = (forecast.float() - truth.float()).abs()
     return error.mean() if reduction == "mean" else error.sum() / len(error)
 
@@ -43,7 +47,7 @@ def divergence_of_differences(forecast: Tensor, truth: Tensor, temperature: floa
             divided by C*H*W. Pair it with `squared_error` of the same reduction.
 
     Returns:
-        A float32 scalar; 0 where T is 1, since there is no pair of frames.
+        A float32 scalar; 0 if T is 1, since there is no pair of frames then.
     """
     if forecast.shape[1] < 2:
         return forecast.float().sum() * 0.0
@@ -53,9 +57,13 @@ def divergence_of_differences(forecast: Tensor, truth: Tensor, temperature: floa
 
 
 def alignment(to_c: Tensor, to_m: Tensor) -> Tensor:
-    """How far the increments of two memories are aligned: mean |cosine|, the decoupling loss of PredRNN-V2 (eq. 6).
+    """How much the increments of two memories point the same way: the decoupling loss of PredRNN-V2 (equation 6).
 
-    `to_c` and `to_m` are (B, C, H, W), both seen through the adapter; the cosine is taken over a channel's plane.
+    Args:
+        to_c, to_m: (B, C, H, W), both seen through the adapter.
+
+    Returns:
+        A float32 scalar in [0, 1]: the mean over B and C of |cosine| between two planes of H*W values.
     """
     return F.cosine_similarity(to_c.float().flatten(2), to_m.float().flatten(2), dim=2).abs().mean()
 
@@ -63,14 +71,14 @@ def alignment(to_c: Tensor, to_m: Tensor) -> Tensor:
 def moment_error(kernels: Tensor) -> Tensor:
     """How far convolution kernels are from the derivatives they stand for (PhyDNet, equation 8).
 
-    The moment (i, j) of a k x k kernel is sum_yx y^i x^j / (i! j!) w[y, x], y and x counted from its middle. A kernel
-    whose only moment is the (i, j)-th approximates the derivative of order i, j.
+    The moment (i, j) of a k x k kernel is sum_yx y^i x^j / (i! j!) w[y, x], where y and x are counted from its middle.
+    A kernel in which only moment (i, j) is 1, and all others 0, approximates the derivative of order i, j.
 
     Args:
         kernels: (k*k, C, k, k); kernel i * k + j stands for the derivative of order i, j, on each of the C channels.
 
     Returns:
-        A float32 scalar: squared distance to those moments, mean over kernels and moments, summed over channels.
+        A float32 scalar: the squared distance to those moments, mean over kernels and moments, summed over channels.
     """
     k = kernels.shape[-1]
     place = torch.arange(k, dtype=torch.float64, device=kernels.device) - (k - 1) // 2

@@ -7,40 +7,70 @@ import torch
 from torch import Tensor, nn
 
 from stzoo.errors import SpecError
-from stzoo.models.modular import Modular
-from stzoo.models.phydnet import PhyDNet
-from stzoo.models.tctn import Tctn
-from stzoo.models.vqvae import VqVae
+from stzoo.models import architecture_of, architectures, config_of
+from stzoo.models.contract import Architecture, ClipReadingModule, Decoupling, SequentialModule
 from stzoo.spec import ModelSpec
 from stzoo.train.losses import absolute_error, alignment, divergence_of_differences, moment_error, squared_error
 from stzoo.train.recipe import Recipe
+from stzoo.train.recompute import check_recompute
 from stzoo.train.sampling import draw_shown
 from stzoo.unroll import unroll
 
 
-def check(module: nn.Module, recipe: Recipe) -> None:
-    """Raises `SpecError` where the recipe asks for what this architecture, or another setting of it, does not have."""
-    if recipe.cached_clips and not isinstance(module, Modular):
+def check(module: Any, spec: ModelSpec, recipe: Recipe) -> None:
+    """Checks that a recipe and a model fit each other.
+
+    Args:
+        module: built of `spec`; on the device "meta" will do.
+
+    Raises:
+        SpecError: the recipe asks for something that this architecture, or the spec's settings, do not have.
+    """
+    architecture = architecture_of(spec)
+    if recipe.cached_clips and architecture.kind != "modular":
         raise SpecError("recipe.cached_clips is for modular architectures, whose codec never changes")
     if recipe.checkpoint and (recipe.fused or recipe.compile):
         other = "fused" if recipe.fused else "compile"
         raise SpecError(f"recipe.checkpoint is for the plain module; set recipe.{other} to false beside it")
-    if recipe.checkpoint and isinstance(module, VqVae):
+    if recipe.checkpoint and architecture.is_codec:
         raise SpecError("recipe.checkpoint is for forecasters; a codec needs little memory")
-    if isinstance(module, Modular):
-        module = module.predictor
-    if recipe.sampling == "parallel" and not isinstance(module, Tctn):
-        raise SpecError("recipe.sampling is 'parallel'; only tctn computes all steps of a clip at once")
-    if recipe.sampling != "none" and not hasattr(module, "step"):
+    part, learns = (module.predictor, module.predictor_spec) if architecture.kind == "modular" else (module, spec)
+    _check_sampling(learns, recipe)
+    _check_terms(learns, recipe)
+    if recipe.checkpoint:
+        check_recompute(part, learns, recipe.sampling == "parallel")
+
+
+def _check_sampling(spec: ModelSpec, recipe: Recipe) -> None:
+    architecture = architecture_of(spec)
+    if recipe.sampling == "parallel" and not architecture.reads_clips:
+        able = ", ".join(name for name, each in architectures().items() if each.reads_clips)
+        raise SpecError(f"recipe.sampling is 'parallel'; only {able} computes all steps of a clip at once")
+    if recipe.sampling != "none" and architecture.kind != "sequential":
         raise SpecError(f"recipe.sampling is {recipe.sampling!r}; only recurrent architectures read frame by frame")
-    if recipe.decouple_weight and getattr(module, "adapter", None) is None:
-        raise SpecError("recipe.decouple_weight needs a predrnn whose spec.params.decouple is true")
-    if recipe.decouple_weight and recipe.sampling == "none":
-        raise SpecError("recipe.decouple_weight needs recipe.sampling: the loss is taken over all frames")
-    if getattr(module, "adapter", None) is not None and not recipe.decouple_weight:
-        raise SpecError("spec.params.decouple is true; without recipe.decouple_weight its adapter would never learn")
-    if recipe.moment_weight and not isinstance(module, PhyDNet):
-        raise SpecError("recipe.moment_weight is for phydnet, whose kernels stand for derivatives")
+
+
+def _check_terms(spec: ModelSpec, recipe: Recipe) -> None:
+    architecture = architecture_of(spec)
+    decouples = architecture.decouples(config_of(spec))
+    if recipe.decouple_weight and not decouples:
+        able = " or ".join(
+            f"{each.name} whose spec.params.{each.decoupling.setting} is true"
+            for each in architectures().values()
+            if each.decoupling is not None
+        )
+        raise SpecError(f"recipe.decouple_weight needs a {able}")
+    if recipe.decouple_weight and recipe.sampling in ("none", "parallel"):
+        raise SpecError("recipe.decouple_weight needs recipe.sampling: the loss is taken over all frames, step by step")
+    if decouples and not recipe.decouple_weight:
+        assert architecture.decoupling is not None
+        raise SpecError(
+            f"spec.params.{architecture.decoupling.setting} is true; "
+            "without recipe.decouple_weight its adapter would never learn"
+        )
+    if recipe.moment_weight and architecture.derivative_kernels is None:
+        able = ", ".join(name for name, each in architectures().items() if each.derivative_kernels is not None)
+        raise SpecError(f"recipe.moment_weight is for {able}, whose kernels stand for derivatives")
 
 
 def objective(
@@ -58,35 +88,18 @@ def objective(
     With `recipe.sampling` it is taken over every frame but the first, else over the future alone.
 
     Args:
-        fast: computes what `module` does, with its parameters.
-        past, future: (B, T, C, H, W) and (B, T', C, H, W), normalised.
+        fast: a form of `module` that computes the same with the same parameters, or `module` itself.
+        module: the plain module, of the architecture of `spec`.
+        past: (B, T, C, H, W), normalised.
+        future: (B, T', C, H, W), normalised: the truth.
         done: the share of the training steps that have passed.
         valid: (B, T', 1, H, W), false where the future is unknown: no error is counted there. None: known everywhere.
-            Of the past every cell counts, as it was filled in.
+            In the past every cell counts, since unknown ones were filled in.
     """
-    extra = past.new_zeros(())
     with torch.autocast(past.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-        if recipe.sampling == "parallel":
-            frames = torch.cat([past, future], 1)
-            forecast, truth = fast(frames[:, :-1]), frames[:, 1:]
-        elif recipe.sampling == "none":
-            forecast, truth = torch.stack(list(unroll(fast, spec, past, future.shape[1])), 1), future
-        else:
-            frames = torch.cat([past, future], 1)
-            shown = draw_shown(
-                recipe.sampling, done / recipe.sampling_share, past.shape[1], frames.shape[1] - 1, len(frames)
-            )
-            forecasts = []
-            for frame, state in sampled(fast, frames, shown.to(frames.device)):
-                forecasts.append(frame)
-                if recipe.decouple_weight:
-                    pairs = [[module.adapter(x) for x in pair] for pair in state.increments]  # type: ignore[operator]
-                    extra = extra + recipe.decouple_weight * torch.stack([alignment(*pair) for pair in pairs]).mean()
-            forecast, truth = torch.stack(forecasts, 1), frames[:, 1:]
-            extra = extra / len(forecasts)
-    if valid is not None:  # where the truth is unknown the forecast counts as right
-        n = future.shape[1]
-        forecast = torch.cat([forecast[:, :-n], torch.where(valid, forecast[:, -n:], truth[:, -n:])], 1)
+        forecast, truth, extra = _forecast(fast, module, spec, recipe, past, future, done)
+    if valid is not None:
+        forecast = _right_where_unknown(forecast, truth, valid)
     loss = squared_error(forecast, truth, recipe.reduction, recipe.emphasis) + extra
     if recipe.l1_weight:
         loss = loss + recipe.l1_weight * absolute_error(forecast, truth, recipe.reduction)
@@ -94,19 +107,67 @@ def objective(
         divergence = divergence_of_differences(forecast, truth, recipe.ddr_temperature, recipe.reduction)
         loss = loss + recipe.ddr_weight * divergence
     if recipe.moment_weight:
-        loss = loss + recipe.moment_weight * moment_error(module.physical.derivatives.weight)  # type: ignore[union-attr, arg-type]
+        loss = loss + recipe.moment_weight * _moment_error(architecture_of(spec), module)
     return loss
 
 
-def sampled(module: Any, frames: Tensor, shown: Tensor) -> Iterator[tuple[Tensor, Any]]:
-    """Forecasts of the frames 1, 2, ... and the state after each; the module reads frame t where `shown`, else its own.
+def _forecast(
+    fast: Any, module: nn.Module, spec: ModelSpec, recipe: Recipe, past: Tensor, future: Tensor, done: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Forecasts and the true frames that they are held against, (B, n, C, H, W) each, and the decoupling loss."""
+    nothing = past.new_zeros(())
+    if recipe.sampling == "none":
+        return torch.stack(list(unroll(fast, spec, past, future.shape[1])), 1), future, nothing
+    frames = torch.cat([past, future], 1)
+    if recipe.sampling == "parallel":
+        return _all_at_once(fast, frames[:, :-1]), frames[:, 1:], nothing
+    period = done / recipe.sampling_share
+    shown = draw_shown(recipe.sampling, period, past.shape[1], frames.shape[1] - 1, len(frames))
+    decoupling = architecture_of(spec).decoupling if recipe.decouple_weight else None
+    forecasts, extra = [], nothing
+    for frame, state in sampled(fast, frames, shown.to(frames.device)):
+        forecasts.append(frame)
+        if decoupling is not None:
+            extra = extra + recipe.decouple_weight * _alignment(decoupling, module, state)
+    return torch.stack(forecasts, 1), frames[:, 1:], extra / len(forecasts)
+
+
+def _all_at_once(module: ClipReadingModule, frames: Tensor) -> Tensor:
+    """(B, T, C, H, W), read from the beginning in one call -> the forecasts after each frame, of the same shape."""
+    state = module.initial_state(len(frames), (frames.shape[-2], frames.shape[-1]), frames.device, frames.dtype)
+    return module.read(frames, state)[0]
+
+
+def sampled(module: SequentialModule, frames: Tensor, shown: Tensor) -> Iterator[tuple[Tensor, Any]]:
+    """Forecasts of the frames 1, 2, ... and the state after each.
 
     Args:
-        module: sequential. frames: (B, T, C, H, W). shown: (T - 1, B) of booleans, the first row true.
+        module: reads frame t where `shown` is true, else its own forecast of it.
+        frames: (B, T, C, H, W), normalised.
+        shown: (T - 1, B) of booleans; the first row must be true.
+
+    Returns:
+        An iterator over T - 1 pairs of a forecast (B, C, H, W) and the module's state.
     """
-    state = module.initial_state(len(frames), tuple(frames.shape[-2:]), frames.device, frames.dtype)
+    state = module.initial_state(len(frames), (frames.shape[-2], frames.shape[-1]), frames.device, frames.dtype)
     forecast = frames[:, 0]
     for t, row in enumerate(shown):
         frame = torch.where(row.view(-1, 1, 1, 1), frames[:, t], forecast)
         forecast, state = module.step(frame, state)
         yield forecast, state
+
+
+def _right_where_unknown(forecast: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
+    """The forecast, with the truth in those cells of its last T' frames where `valid` (B, T', 1, H, W) is false."""
+    n = valid.shape[1]
+    return torch.cat([forecast[:, :-n], torch.where(valid, forecast[:, -n:], truth[:, -n:])], 1)
+
+
+def _alignment(decoupling: Decoupling, module: nn.Module, state: Any) -> Tensor:
+    """The decoupling loss after one step, a scalar: the mean over layers."""
+    return torch.stack([alignment(*pair) for pair in decoupling.pairs(module, state)]).mean()
+
+
+def _moment_error(architecture: Architecture, module: nn.Module) -> Tensor:
+    assert architecture.derivative_kernels is not None  # see `check`
+    return moment_error(architecture.derivative_kernels(module))

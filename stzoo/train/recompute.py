@@ -1,50 +1,78 @@
-"""Activation checkpointing: parts of a module keep their inputs alone, and compute again what their gradients need."""
+"""Activation checkpointing: some parts of a module keep only their inputs, and compute the rest again for gradients."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from types import SimpleNamespace
 from typing import Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from stzoo.models.conv import ConvBlock
-from stzoo.models.encoder_decoder import ConvNorm
-from stzoo.models.gated_block import GatedBlock
-from stzoo.models.simvp import Inception
-from stzoo.models.tctn import Layer
+from stzoo.errors import SpecError
+from stzoo.models import architecture_of
+from stzoo.models.contract import SequentialForm
+from stzoo.spec import ModelSpec
 
-PARTS = (ConvBlock, ConvNorm, GatedBlock, Inception, Layer)
+Parts = tuple[type[nn.Module], ...]
 
 
-def recomputing(module: nn.Module, by_step: bool) -> Any:
-    """What computes as `module` does, with its parameters, in less memory and about a third more time.
+def check_recompute(module: nn.Module, spec: ModelSpec, whole_clips: bool) -> None:
+    """Raises `SpecError` if it is not known which parts of the module to recompute, or if the module has none of them.
+
+    Args as in `recomputing`; the module may lie on the device "meta".
+    """
+    parts = architecture_of(spec).recompute
+    if _by_step(spec, whole_clips) or any(isinstance(m, parts) for m in module.modules()):
+        return
+    lacks = f"has no {' or '.join(part.__name__ for part in parts)}" if parts else "does not state what to recompute"
+    raise SpecError(
+        f"recipe.checkpoint is true, but this {spec.arch} {lacks}; "
+        "set it to false, or name parts of the module in `recompute` of its Architecture"
+    )
+
+
+def recomputing(module: nn.Module, spec: ModelSpec, *, whole_clips: bool = False) -> Any:
+    """A form of `module` that computes the same, with its parameters, in less memory and about a third more time.
+
+    In a sequential module each step is recomputed as a whole; in any other module, the parts that its architecture
+    states are.
 
     Args:
-        by_step: of a sequential module, each time step is a part; else each of its `PARTS`.
+        whole_clips: a sequential module reads whole clips in training, so that its parts are recomputed, not its steps.
+
+    Raises:
+        SpecError: the architecture does not state which parts can be recomputed, or the module has none of them.
     """
-    if not by_step:
-        return _with_parts(module)
-    own = {name: _kept_small(getattr(module, name), module) for name in ("step", "read") if hasattr(module, name)}
-    return SimpleNamespace(initial_state=module.initial_state, **own)
+    check_recompute(module, spec, whole_clips)
+    architecture = architecture_of(spec)
+    if not _by_step(spec, whole_clips):
+        return _with_parts(module, architecture.recompute)
+    plain: Any = module
+    read = _kept_small(plain.read, module) if architecture.reads_clips else None
+    return SequentialForm(plain.initial_state, _kept_small(plain.step, module), read)
 
 
-def _with_parts(module: nn.Module) -> nn.Module:
-    """The module, in which its `PARTS` are recomputed: modules that hold some are copied, all else is shared."""
-    if isinstance(module, PARTS):
+def _by_step(spec: ModelSpec, whole_clips: bool) -> bool:
+    return architecture_of(spec).kind == "sequential" and not whole_clips
+
+
+def _with_parts(module: nn.Module, parts: Parts) -> nn.Module:
+    """The module with its parts wrapped: modules that hold some are copied, everything else is shared."""
+    if isinstance(module, parts):
         return _Part(module)
-    if not any(isinstance(m, PARTS) for m in module.modules()):
+    if not any(isinstance(m, parts) for m in module.modules()):
         return module
     other = copy.copy(module)
-    other._modules = {name: child and _with_parts(child) for name, child in module._modules.items()}
+    other._modules = {name: child and _with_parts(child, parts) for name, child in module._modules.items()}
     return other
 
 
 class _Part(nn.Module):
+    """A part that is recomputed; its inputs and outputs are those of the plain one."""
+
     def __init__(self, part: nn.Module):
         super().__init__()
         self.part = part
@@ -64,7 +92,7 @@ def _kept_small(function: Callable[..., Any], module: nn.Module) -> Callable[...
 
 @contextmanager
 def _statistics_kept(module: nn.Module) -> Iterator[None]:
-    """BatchNorm has counted the batch already when it sees it a second time."""
+    """Keeps BatchNorm from counting a batch twice, when the batch is computed again."""
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
     as_they_were = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:

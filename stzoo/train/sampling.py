@@ -1,4 +1,4 @@
-"""Scheduled sampling: which frames a recurrent module is shown, and at which it must go on from its own forecast."""
+"""Scheduled sampling: which true frames a recurrent module is shown in training, in place of its own forecasts."""
 
 import math
 from typing import Literal
@@ -10,15 +10,18 @@ Sampling = Literal["none", "scheduled", "reverse", "teacher", "parallel"]
 
 
 def odds(sampling: Sampling, done: float) -> tuple[float, float]:
-    """The probabilities that a past frame and a future frame is the true one.
+    """The probabilities in [0, 1] that the module is shown the true past frame, and the true future frame.
 
-    `done` is the share of the sampling period that has passed; published runs have a period of 50,000 steps.
+    * "scheduled" (Bengio et al., 2015): the past is always true, the future less and less often, linearly.
+    * "teacher" (PhyDNet): the same, but drawn once for all frames of a batch.
+    * "reverse" (PredRNN-V2): the past is true half the time at first, then more and more often; the future is true half
+      the time at first, then less and less often.
 
-    * "scheduled" (Bengio et al., 2015): the past is always true, the future less and less, linearly.
-    * "teacher": the same, but drawn once for all frames of a batch (PhyDNet).
-    "parallel" (TCTN) draws nothing: every frame is true, and all steps of a clip are computed at once.
+    The two others never ask: "none" trains the forecast alone, and with "parallel" (TCTN) every frame is true, because
+    all steps of a clip are computed at once.
 
-    * "reverse" (PredRNN-V2): the past is true more and more, from a half; the future half the time, then less and less.
+    Args:
+        done: the share of the sampling period that has passed; published runs have a period of 50,000 steps.
     """
     done = min(max(done, 0.0), 1.0)
     if sampling != "reverse":
@@ -31,10 +34,16 @@ def odds(sampling: Sampling, done: float) -> tuple[float, float]:
 
 
 def draw_shown(sampling: Sampling, done: float, past: int, frames: int, batch: int) -> Tensor:
-    """(frames, batch) of booleans: is the module shown the true frame t? The first one always; `past` of them are past.
+    """(frames, batch) of booleans: is the module shown the true frame t? The first frame always is.
 
-    Drawn from torch's global generator on the CPU. Of a batch that several processes share, or that is cut, each part
-    draws for itself.
+    They are drawn from torch's global generator on the CPU. If several processes share a batch, or it is cut into
+    micro-batches, each part draws for itself.
+
+    Args:
+        done: as in `odds`.
+        past: how many of the frames are past ones.
+        frames: how many frames the module reads.
+        batch: how many clips there are.
     """
     of_past, of_future = odds(sampling, done)
     chances = torch.tensor([1.0] + [of_past] * (past - 1) + [of_future] * (frames - past))[:, None]

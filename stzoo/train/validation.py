@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -13,7 +14,8 @@ from stzoo.codec import usage
 from stzoo.data import ClipSource
 from stzoo.data.recordings import RecordedClips
 from stzoo.frames.values import denormalise, normalise, to_units
-from stzoo.models.vqvae import VqVae
+from stzoo.models import architecture_of
+from stzoo.models.contract import CodecModule
 from stzoo.spec import ModelSpec
 from stzoo.train.losses import weight
 from stzoo.train.recipe import Recipe
@@ -30,8 +32,8 @@ def validate(
     Of a codec, the error of what is left of frames that went through its codebook, and how much of that they use.
     Writes a strip of the first clip, its first channel, to `picture`.
     """
-    if isinstance(module, VqVae):
-        return _validate_codec(module, spec, recipe, clips, device, picture)
+    if architecture_of(spec).is_codec:
+        return _validate_codec(cast(Any, module), spec, recipe, clips, device, picture)
     total, count = 0.0, 0
     for past, future, valid in _batches(spec, recipe, clips, device):
         with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
@@ -50,7 +52,7 @@ def validate(
 
 
 def _validate_codec(
-    module: VqVae, spec: ModelSpec, recipe: Recipe, clips: ClipSource, device: torch.device, picture: Path
+    module: CodecModule, spec: ModelSpec, recipe: Recipe, clips: ClipSource, device: torch.device, picture: Path
 ) -> dict[str, float]:
     total, count = 0.0, 0
     counts = torch.zeros(len(module.codebook), dtype=torch.int64, device=device)

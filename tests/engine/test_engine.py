@@ -108,7 +108,7 @@ def test_it_agrees_with_the_plain_module_in_float64(kind: str) -> None:
 def test_a_constant_that_was_lost_would_be_seen(kind: str, part: str) -> None:
     spec = spec_of(kind)
     module, past = module_of(spec), clips(spec, 1)
-    made: Any = for_inference(module, "float32")
+    made: Any = for_inference(module, spec, "float32")
     blocks = [block for block in made.blocks if hasattr(block, part)]
     assert isinstance(made, Translating)
     assert blocks
@@ -261,8 +261,9 @@ def test_neither_autocast_nor_a_frame_that_is_edited_changes_a_forecast(kind: st
 
 
 def test_a_twin_shares_what_it_does_not_repack() -> None:
-    module = module_of(spec_of("e3dlstm"))
-    made = for_inference(module, "float32")
+    spec = spec_of("e3dlstm")
+    module = module_of(spec)
+    made = for_inference(module, spec, "float32")
     own = {p.data_ptr() for p in module.parameters()}
     norms = [p for name, p in made.named_parameters() if "norm" in name]
     assert norms

@@ -108,7 +108,7 @@ def test_a_rollout_stays_among_latents(arch: str) -> None:
 def test_compiling_reaches_every_part() -> None:
     """Without running a compiler: what `unroll` drives is the module's own functions, wrapped."""
     module = module_of(spec_of())
-    fast = compiled(module)
+    fast = compiled(module, spec_of())
     assert fast.predictor_spec == module.predictor_spec
     assert set(vars(fast)) == {"predictor", "predictor_spec", "read", "paint"}
     assert hasattr(fast.predictor, "step")

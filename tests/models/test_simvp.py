@@ -88,8 +88,11 @@ def test_every_parameter_gets_a_gradient_and_any_size_of_the_stride_works(params
     ("params", "message"),
     [
         ({"translator": "unet"}, r"spec\.params\.translator is 'unet'; it may be 'gsta' or 'incepu'"),
-        ({"translator": "incepu", "mlp_ratio": 4}, r"spec\.params\.mlp_ratio is 4; translator incepu has none"),
-        ({"translator": "incepu", "project": True}, r"spec\.params\.project is True; translator incepu has none"),
+        ({"translator": "incepu", "mlp_ratio": 4}, r"spec\.params\.mlp_ratio is 4; translator incepu does not use"),
+        (
+            {"translator": "incepu", "project": True},
+            r"spec\.params\.project is True; translator incepu does not use",
+        ),
         ({"translator": "incepu", "hid_s": 6}, r"spec\.params\.hid_s is 6; times frames_in"),
         ({"translator": "incepu", "hid_t": 33}, r"spec\.params\.hid_t is 33; incepu needs a multiple of 8"),
         ({"hid_s": 7}, r"spec\.params\.hid_s is 7; it must be even"),

@@ -12,8 +12,8 @@ from torch import nn
 
 from stzoo.models import build
 from stzoo.models.gated_block import GatedBlock, large_kernel
-from stzoo.models.simvp import Gate as GstaGate
-from stzoo.models.tau import Gate
+from stzoo.models.simvp import GstaGate
+from stzoo.models.tau import TauGate
 from stzoo.spec import ModelSpec
 
 
@@ -99,7 +99,7 @@ def batch_norm(x: np.ndarray, norm: nn.BatchNorm2d) -> np.ndarray:
     return (x - mean) / np.sqrt(var + norm.eps) * weight + bias
 
 
-def tau_gate(u: np.ndarray, gate: Gate) -> np.ndarray:
+def tau_gate(u: np.ndarray, gate: TauGate) -> np.ndarray:
     statical = pointwise(depthwise(depthwise(u, gate.statical[0]), gate.statical[1]), gate.statical[2])
     squeeze, excite = (gate.dynamical[i].weight.detach().numpy() for i in (0, 2))
     dynamical = 1 / (1 + np.exp(-(excite @ np.maximum(squeeze @ u.mean((1, 2)), 0))))
@@ -123,7 +123,7 @@ def reference_block(block: GatedBlock, x: np.ndarray, gated: Callable[..., np.nd
 
 
 @pytest.mark.parametrize(
-    ("gate", "gated"), [(Gate(16, True, True), tau_gate), (GstaGate(16), gsta_gate)], ids=["tau", "gsta"]
+    ("gate", "gated"), [(TauGate(16, True, True), tau_gate), (GstaGate(16), gsta_gate)], ids=["tau", "gsta"]
 )
 def test_block_is_the_papers_equation(gate: nn.Module, gated: Callable[..., np.ndarray]) -> None:
     torch.manual_seed(0)

@@ -10,7 +10,7 @@ from torch import Tensor
 from transcriptions import FORECASTS, State, e3dlstm, predrnn, published, shapes
 
 import stzoo
-from stzoo.convert import convert_openstl
+from stzoo.convert import convert
 from stzoo.errors import MismatchError
 from stzoo.models import build
 from stzoo.spec import ModelSpec
@@ -41,7 +41,7 @@ def past() -> Tensor:
 
 def converted(state: State, spec: ModelSpec, folder: Path) -> tuple[Any, Any]:
     torch.save(state, folder / "ckpt.pth")
-    report = convert_openstl(folder / "ckpt.pth", spec, folder / "out")
+    report = convert("openstl", folder / "ckpt.pth", spec, folder / "out")
     return report, stzoo.load(folder / "out")
 
 
@@ -101,7 +101,7 @@ def test_a_missing_or_misshapen_tensor_is_named_as_published(arch: str, tmp_path
         for change in ({k: v for k, v in state.items() if k != name}, state | {name: state[name][:-1]}):
             torch.save(change, tmp_path / "ckpt.pth")
             with pytest.raises(MismatchError, match=name.replace(".", r"\.")):
-                convert_openstl(tmp_path / "ckpt.pth", spec_of(arch), tmp_path / "out")
+                convert("openstl", tmp_path / "ckpt.pth", spec_of(arch), tmp_path / "out")
 
 
 @pytest.mark.parametrize(

@@ -69,11 +69,11 @@ def test_every_entry_has_a_recipe_that_fits_it(name: str) -> None:
         pytest.skip("added with weights that were trained elsewhere")
     recipe = read_recipe(name)
     assert recipe.dataset == entry.dataset
-    check(build(entry.spec, "meta"), recipe)
+    check(build(entry.spec, "meta"), entry.spec, recipe)
 
 
 def test_every_sequential_architecture_is_here() -> None:
-    assert {name for name, a in architectures().items() if hasattr(a.module, "step")} == set(PARAMS)
+    assert {name for name, a in architectures().items() if a.kind == "sequential"} == set(PARAMS)
 
 
 @each
@@ -212,6 +212,6 @@ def test_a_recipe_that_does_not_fit_is_refused(spec: str, changes: dict[str, Any
         arch="tau", frames_in=3, frames_out=3, channels=1, height=64, width=64,
         params={"hid_s": 4, "hid_t": 8, "n_s": 2, "n_t": 2},
     )  # fmt: skip
-    module = build(tau if spec == "tau" else spec_of(spec), "meta")
+    asked = tau if spec == "tau" else spec_of(spec)
     with pytest.raises(SpecError, match=message):
-        check(module, dataclasses.replace(BASE, **changes))
+        check(build(asked, "meta"), asked, dataclasses.replace(BASE, **changes))

@@ -88,6 +88,6 @@ def test_gradients_and_statistics_are_those_of_the_plain_step(
 )
 def test_it_is_refused_where_it_means_nothing(name: str, changes: dict[str, Any], message: str) -> None:
     vqvae = ModelSpec(arch="vqvae", frames_in=1, frames_out=1, channels=1, height=64, width=64, params={})
-    module = build(vqvae if name == "vqvae" else spec_for(name), "meta")
+    spec = vqvae if name == "vqvae" else spec_for(name)
     with pytest.raises(SpecError, match=message):
-        check(module, Recipe(dataset="mmnist", minutes=1, checkpoint=True, **changes))
+        check(build(spec, "meta"), spec, Recipe(dataset="mmnist", minutes=1, checkpoint=True, **changes))

@@ -1,9 +1,9 @@
-"""TAU trained on a CPU some four times faster (docs/training-speed.md): its parameters, fused kernels between products.
+"""TAU, trained on a CPU about four times faster (docs/training-speed.md): fused kernels between matrix products.
 
-`FusedTau` shares the parameters of a plain `Tau` and computes its training forward and backward in bfloat16, NHWC.
-It differs from the plain module under autocast by rounding, and by GELU in its tanh form.
-The kernels (kernels.cpp) are compiled once with g++ into the cache folder. Where they do not apply, the plain
-module trains instead; the weights fit both.
+`FusedTau` shares the parameters of a plain `Tau` and computes its forward and backward pass in training in bfloat16,
+with pixels that lie channel by channel (NHWC). It differs from the plain module under autocast by rounding, and because
+its GELU has the tanh form. The kernels (kernels.cpp) are compiled once with g++ into the cache folder. If they cannot
+train a module, the plain one trains instead; weights fit both.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from stzoo import environment
 from stzoo.files import replacing
 from stzoo.machine import cpu_flags
+from stzoo.models import architecture_of, architectures
 from stzoo.models.gated_block import GatedBlock
 from stzoo.models.tau import Tau
 from stzoo.spec import ModelSpec
@@ -32,10 +33,10 @@ _FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", "-std=c++17")
 _BF16 = torch.bfloat16
 
 
-def why_not(module: nn.Module, spec: ModelSpec) -> str | None:
-    """Why the fused kernels cannot train this module on this machine; None where they can."""
-    if not isinstance(module, Tau):
-        return "only tau has fused kernels"
+def why_not(module: Any, spec: ModelSpec) -> str | None:
+    """The reason why the fused kernels cannot train this module on this machine; None if they can."""
+    if not architecture_of(spec).fused_training:
+        return f"only {', '.join(name for name, a in architectures().items() if a.fused_training)} has fused kernels"
     if (spec.height // module.stride, spec.width // module.stride) != (SIDE, SIDE):
         return f"the translator's planes must be {SIDE}x{SIDE}"
     blocks = [m for m in module.translator.children() if isinstance(m, GatedBlock)]
@@ -58,7 +59,7 @@ def why_not(module: nn.Module, spec: ModelSpec) -> str | None:
 
 @cache
 def _kernels() -> ctypes.CDLL:
-    """The compiled library, built where the cache has none of this source."""
+    """The compiled library, built if the cache does not hold one of this source for this machine."""
     here = Path(__file__).parent
     source = here / "kernels.cpp"
     code = b"".join(file.read_bytes() for file in (source, *sorted(here.glob("*.h"))))
@@ -75,7 +76,7 @@ def _kernels() -> ctypes.CDLL:
 
 
 class FusedTau(nn.Module):
-    """The training forward of a `Tau`: past (B, T, C, H, W) float32 -> (B, T, C, H, W) float32."""
+    """The training form of a `Tau`, whose parameters it shares."""
 
     def __init__(self, plain: Tau) -> None:
         super().__init__()
@@ -84,7 +85,8 @@ class FusedTau(nn.Module):
 
     @torch.autocast("cpu", enabled=False)  # what is bfloat16 here is so explicitly
     def forward(self, past: Tensor) -> Tensor:
-        plain: Any = self.plain  # nn.Sequential and its kin tell the type checker nothing about what they hold
+        """(B, T, C, H, W) float32 normalised past frames -> the T frames that follow, float32."""
+        plain: Any = self.plain  # the type checker does not know what an nn.Sequential holds
         b, t, c, h, w = past.shape
         p = plain.patch
         x = past.to(_BF16).view(b * t, c, h // p, p, w // p, p).permute(0, 2, 4, 1, 3, 5).flatten(3)
@@ -105,12 +107,12 @@ class FusedTau(nn.Module):
 
 
 def _pointwise(conv: Any, x: Tensor) -> Tensor:
-    """A 1x1 convolution as a linear map of the last axis."""
+    """A 1x1 convolution as a linear map of the last axis: (..., C_in) -> (..., C_out)."""
     return F.linear(x, conv.weight.flatten(1).to(x.dtype), conv.bias.to(x.dtype))
 
 
 def _conv_norm(layer: Any, x: Tensor) -> Tensor:
-    """`ConvNorm` on (N, H, W, C). Where it upsamples, channels are put in an order in which whole pixels move."""
+    """`ConvNorm`: (N, h, w, C) -> (N, h', w', C'). In upsampling, channels are ordered so that pixels move whole."""
     weight, bias, channels = layer.conv.weight, layer.conv.bias, layer.norm.num_channels
     up = isinstance(layer.shuffle, nn.PixelShuffle)
     if up:
@@ -125,7 +127,7 @@ def _conv_norm(layer: Any, x: Tensor) -> Tensor:
 
 
 def _block(block: Any, x: Tensor) -> Tensor:
-    """`GatedBlock` on the float32 residual stream (B * 256, C)."""
+    """`GatedBlock` on the float32 residual stream: (B * 256, C) -> (B * 256, C')."""
     gate, mlp = block.gate, block.mlp
     statical = (None,) * 6 if gate.statical is None else [t for conv in gate.statical for t in (conv.weight, conv.bias)]
     dynamical = (None,) * 2 if gate.dynamical is None else (gate.dynamical[0].weight, gate.dynamical[2].weight)
@@ -175,7 +177,7 @@ def _matrix_gradient(grad_out: Tensor, inputs: Tensor, weight: Tensor) -> Tensor
 
 
 def _track(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor, count: int) -> None:
-    """The running statistics, as BatchNorm2d keeps them."""
+    """Updates the running statistics as BatchNorm2d does, with mean and variance (C,) over `count` values."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     assert norm.num_batches_tracked is not None
@@ -186,10 +188,12 @@ def _track(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor, count: int) -> None:
 
 
 class _Block(torch.autograd.Function):
-    """The whole block but its width change. Names: a = normalised, u = GELU(proj1), e = depthwise output, q = its
-    squeeze, st = statical, g = gated, y = branch output; d5, d7, d3 = depthwise kernels; s = residual scales.
-    Without statical attention d5w, d5b, d7w, d7b, c1w and c1b are None, without dynamical e1 and e2; what is absent
-    multiplies by one."""
+    """The whole block except its change of width: x (B * 256, C) float32 -> the same shape.
+
+    Names: a = normalised, u = GELU(proj1), e = depthwise output, q = the squeezed u, st = statical, g = gated,
+    y = branch output; d5, d7, d3 = depthwise kernels; s = residual scales. Without statical attention d5w, d5b, d7w,
+    d7b, c1w and c1b are None, without dynamical attention e1 and e2; an absent attention multiplies by one.
+    """
 
     @staticmethod
     def forward(
@@ -291,7 +295,7 @@ class _Block(torch.autograd.Function):
 
 
 class _GroupNormSilu(torch.autograd.Function):
-    """SiLU(GroupNorm(2)(y)) of (N, H, W, C) bfloat16."""
+    """SiLU(GroupNorm(2)(y)): y (N, H, W, C) bfloat16 -> the same shape and dtype."""
 
     @staticmethod
     def forward(ctx: Any, y: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
