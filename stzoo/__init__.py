@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {  # imported when first used: `import stzoo` costs no torch
-    "Card": "card",
+    "Card": "hub.card",
     "Codec": "codec",
     "Entry": "catalog",
     "info": "catalog",

@@ -11,8 +11,8 @@ from stzoo.catalog import Entry, Training
 from stzoo.data import DATASETS, Reading, open_dataset, protocol_name
 from stzoo.data.options import chosen
 from stzoo.errors import ManifestError, SpecError
-from stzoo.release.add import Description, add
 from stzoo.release.candidate import Measurement
+from stzoo.release.enter_folder import Description, enter_folder
 from stzoo.release.pages import write_cards
 from stzoo.release.pictures import Footage, check_filmed
 from stzoo.release.publish import publish
@@ -65,7 +65,8 @@ def run_add(arguments: argparse.Namespace) -> None:
             raise SpecError(f"--horizons must hold the model's own, {entry.spec.frames_out}")
         return measurements(arguments, entry)
 
-    for report in add(arguments.folder, arguments.name, description, training, protocols, arguments.precision):
+    reports = enter_folder(arguments.folder, arguments.name, description, training, protocols, arguments.precision)
+    for report in reports:
         print(report)
 
 

@@ -16,7 +16,6 @@ from stzoo import frames as frames_room
 from stzoo import hub
 from stzoo.errors import FramesError, IntegrityError, MissingExtraError, StzooError
 from stzoo.forecaster import Forecaster
-from stzoo.forecaster import opened as open_forecaster
 from stzoo.frames.arrays import Source
 from stzoo.frames.dataarray import axes_of, opened
 from stzoo.models import stride_of
@@ -100,7 +99,7 @@ def open_model(job: Job) -> Forecaster:
     if here != (plan.model_sha256, plan.codec_sha256):
         raise IntegrityError(f"{found.path} has sha256 {here[0]}, expected {plan.model_sha256}: another model")
     found = replace(found, sha256=here[0])
-    return open_forecaster(found, job.model_name, precision=plan.precision).to(plan.device)
+    return Forecaster.from_files(found, job.model_name, precision=plan.precision).to(plan.device)
 
 
 def _unit_of(job: Job) -> Unit:

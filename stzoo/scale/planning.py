@@ -7,7 +7,6 @@ import torch
 from stzoo import hub
 from stzoo.errors import DataError, FramesError, SpecError
 from stzoo.forecaster import Forecaster
-from stzoo.forecaster import opened as open_forecaster
 from stzoo.frames import check_writable
 from stzoo.frames.dataarray import opened
 from stzoo.models import stride_of
@@ -24,7 +23,7 @@ _PROBES = 8  # windows of an archive that are looked at before the first forecas
 def planned(order: Order, found: hub.Resolved) -> Plan:
     """Raises what `forecast_archive` does for a source that the model cannot read."""
     on_ray = not order.in_process and has_ray()
-    model = open_forecaster(found, order.model, precision=order.precision)
+    model = Forecaster.from_files(found, order.model, precision=order.precision)
     if order.device == "cuda" and not torch.cuda.is_available() and (not on_ray or order.precision == "auto"):
         raise SpecError("there is no GPU here; on a cluster that has some, name --precision float32 or bfloat16")
     if order.precision == "auto":

@@ -18,7 +18,7 @@ from stzoo.forecaster import load
 from stzoo.machine import default_device
 from stzoo.models import build
 from stzoo.release.commands import measurements
-from stzoo.release.pack import pack
+from stzoo.release.enter_run import enter_run
 from stzoo.spec import ModelSpec
 from stzoo.train.fine_tuning import RECIPE, fine_tune
 from stzoo.train.loop import train
@@ -144,7 +144,7 @@ def run_pace(arguments: argparse.Namespace) -> Pace:
 def run_pack(arguments: argparse.Namespace) -> None:
     """Enter a run's best weights in this checkout, with their figures at each horizon that was asked for."""
     entry = catalog.info(arguments.name)
-    for report in pack(
+    for report in enter_run(
         entry.name,
         arguments.run_folder,
         measurements(arguments, entry),

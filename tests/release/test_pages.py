@@ -166,10 +166,10 @@ def test_what_was_learned_when_is_drawn(one: np.ndarray, checkout: Checkout, tmp
 
     assert "learning" not in drawn([12], [3.0])
     text = drawn([0, 3_000, 12_000], [100.0, 50.0, 25.0])
-    assert "100 after 0 sequences, 25 after 12,000. That is the first of the runs" in text
+    assert "100 after 0 sequences, 25 after 12,000. The chart shows the first training run only" in text
     again = drawn([4, 12, 20], [100.0, 25.0, 50.0])  # the entry's sequences are 12
-    assert "100 after 4 sequences, 50 after 20; lowest after 12, 25.\n" in again
-    assert "first of the runs" not in drawn([4, 8, 12], [100.0, 25.0, 25.0])  # equal as they were rounded
+    assert "100 after 4 sequences, 50 after 20; the lowest is 25, after 12.\n" in again
+    assert "first training run" not in drawn([4, 8, 12], [100.0, 25.0, 25.0])  # equal as they were rounded
     drawn([0, 3_000, 12_000], [100.0, 50.0, 25.0])
     with Image.open(tmp_path / "one-learning.png") as picture:
         sheet = np.asarray(picture)

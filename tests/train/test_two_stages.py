@@ -18,7 +18,7 @@ from stzoo.data.digits import drawn_digits
 from stzoo.data.mmnist import MovingDigits
 from stzoo.errors import IntegrityError, MismatchError, SpecError, TrainingError
 from stzoo.hub import file_sha256
-from stzoo.release import pack as packing
+from stzoo.release import enter_run as entering
 from stzoo.spec import ModelSpec
 from stzoo.train import Recipe, loop, train
 from stzoo.train.codec import CodebookAverage
@@ -352,7 +352,9 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def packed(name: str, run: Path, length: int) -> Any:
     data = dataclasses.replace(clips(3, length), count=6)
-    return packing.pack(name, run, [packing.Measurement("p", data, "stzoo", f"stzoo evaluate {name}")], "a machine")[0]
+    return entering.enter_run(
+        name, run, [entering.Measurement("p", data, "stzoo", f"stzoo evaluate {name}")], "a machine"
+    )[0]
 
 
 def test_a_codec_is_stored_once_and_pinned(run: Path, codec: Codec, checkout: Path, tmp_path: Path) -> None:
