@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from stzoo import catalog, environment
-from stzoo.catalog import CHECKPOINTS, CODEC_FILE, CONFIG_FILE, WEIGHTS_FILE, Entry, WeightsFile
+from stzoo.catalog import CODEC_FILE, CONFIG_FILE, WEIGHTS_FILE, Entry, WeightsFile
 from stzoo.data import DATASETS
 from stzoo.download import discard, file_sha256, shown
 from stzoo.download import download as fetch  # `stzoo.download` is the module
@@ -192,7 +192,7 @@ def _places(weights: WeightsFile, means: _Means) -> Iterator[tuple[str, Callable
 
 
 def _packaged(weights: WeightsFile) -> Path:
-    return _verified(_inside(CHECKPOINTS / weights.file), weights)
+    return _verified(_inside(catalog.CHECKPOINTS / weights.file), weights)
 
 
 def _from_cache(cached: Path, weights: WeightsFile) -> Path:

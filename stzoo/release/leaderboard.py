@@ -53,7 +53,7 @@ class PublishedRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class PublishedTable:
     """A table that others published.
 
     Attributes:
@@ -80,7 +80,7 @@ class Row:
         parameters, gmac: how many, and billions of multiply-accumulate operations for one clip.
         clips_per_second, speed: the highest speed that was measured, and on what.
         command: it prints the figures, or trains the model.
-        source, differs: of published figures, as in `Source`.
+        source, differs: of published figures, as in `PublishedTable`.
     """
 
     kind: str
@@ -110,7 +110,7 @@ def write_leaderboard(out: Path) -> list[Path]:
     return [out / name for name in contents]
 
 
-def read_published(path: Path = PUBLISHED) -> list[Source]:
+def read_published(path: Path = PUBLISHED) -> list[PublishedTable]:
     """The tables that others published, checked key by key.
 
     Raises:
@@ -122,7 +122,7 @@ def read_published(path: Path = PUBLISHED) -> list[Source]:
         raise SpecError(f"{path} cannot be read as TOML: {error}") from error
     if set(found) != {"source"} or not isinstance(found["source"], list):
         raise SpecError(f"{path} must hold tables [[source]], and nothing else")
-    return [from_mapping(Source, values, f"source[{i}]") for i, values in enumerate(found["source"])]
+    return [from_mapping(PublishedTable, values, f"source[{i}]") for i, values in enumerate(found["source"])]
 
 
 def own_rows() -> list[Row]:
@@ -176,7 +176,7 @@ def _fastest(speeds: Sequence[Speed], steps: int | None) -> Speed | None:
     return max((s for s in speeds if s.steps == steps), key=lambda s: s.clips_per_second, default=None)
 
 
-def table(rows: Sequence[Row], sources: Sequence[Source]) -> str:
+def table(rows: Sequence[Row], sources: Sequence[PublishedTable]) -> str:
     """leaderboard.csv: what was measured here, then what was published."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -186,7 +186,7 @@ def table(rows: Sequence[Row], sources: Sequence[Source]) -> str:
     return text.getvalue()
 
 
-def _published(source: Source) -> list[Row]:
+def _published(source: PublishedTable) -> list[Row]:
     return [
         Row(
             kind="published", protocol=source.protocol, model=row.model,
@@ -199,14 +199,13 @@ def _published(source: Source) -> list[Row]:
 
 
 _SHOWN = [figure for figure in FIGURES if not figure.codec_only]
-_TITLES = {figure.name: (figure.title, figure.digits) for figure in _SHOWN} | {
-    figure.persistence: (f"persistence {figure.title}", figure.digits) for figure in _SHOWN if figure.persistence
-}
-_FIGURE_COLUMNS = tuple(_TITLES)
-_CSV_COLUMNS = [
-    name for f in fields(Row) for name in (_FIGURE_COLUMNS if f.name == "figures" else [f.name])
-]  # figures stand where `Row` has them
-_COLUMNS = _TITLES | {  # of leaderboard.md: heading and decimals
+_OURS = {figure.name: (figure.title, figure.digits) for figure in _SHOWN}  # column -> heading and decimals
+_PERSISTENCE = {f.persistence: (f"persistence {f.title}", f.digits) for f in _SHOWN if f.persistence}
+_FIGURE_COLUMNS = (*_OURS, *_PERSISTENCE)
+_CSV_COLUMNS = [name for f in fields(Row) for name in (_FIGURE_COLUMNS if f.name == "figures" else [f.name])]
+_MARKDOWN_COLUMNS = {
+    **_OURS,
+    **_PERSISTENCE,
     "parameters": ("parameters", 0),
     "gmac": ("GMAC", 2),
     "clips_per_second": ("clips/s", 1),
@@ -215,7 +214,7 @@ _COLUMNS = _TITLES | {  # of leaderboard.md: heading and decimals
 }
 
 
-def markdown(rows: Sequence[Row], sources: Sequence[Source]) -> str:
+def markdown(rows: Sequence[Row], sources: Sequence[PublishedTable]) -> str:
     """leaderboard.md: a chapter for each protocol, with our table and then the tables of others."""
     parts = [_NOTE, "# Leaderboard", _ABOUT]
     for protocol in dict.fromkeys([*(row.protocol for row in rows), *(source.protocol for source in sources)]):
@@ -232,7 +231,7 @@ def markdown(rows: Sequence[Row], sources: Sequence[Source]) -> str:
 
 def _lines(rows: Sequence[Row]) -> str:
     """A table of those columns in which any row has a value."""
-    columns = {name: about for name, about in _COLUMNS.items() if any(row[name] is not None for row in rows)}
+    columns = {name: about for name, about in _MARKDOWN_COLUMNS.items() if any(row[name] is not None for row in rows)}
     lines = [["model", *(title for title, _ in columns.values())], ["---"] * (len(columns) + 1)]
     for row in rows:
         theirs = row.kind == "published"

@@ -72,7 +72,7 @@ def one(forecaster: Forecaster, tmp_path: Path, own_home: Path, monkeypatch: pyt
     package.mkdir()
     made = One((tmp_path / FILE).read_bytes(), forecaster.spec, package, own_home)
     monkeypatch.setattr(catalog, "entries", lambda: MappingProxyType({"one": made.entry()}))
-    monkeypatch.setattr(sources, "CHECKPOINTS", package)
+    monkeypatch.setattr(catalog, "CHECKPOINTS", package)
     return made
 
 

@@ -13,7 +13,6 @@ import stzoo
 from stzoo import catalog
 from stzoo.cli import main
 from stzoo.codec import Codec
-from stzoo.hub import sources
 from stzoo.spec import ModelSpec
 from stzoo.weights import random_module
 
@@ -29,7 +28,6 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Checko
         np.save(place.clips / f"{k}.npy", clip)
     monkeypatch.setattr(catalog, "manifest_path", lambda: place.manifest)
     monkeypatch.setattr(catalog, "CHECKPOINTS", place.checkpoints)
-    monkeypatch.setattr(sources, "CHECKPOINTS", place.checkpoints)
     place.write({})
     yield place
     monkeypatch.undo()

@@ -14,7 +14,6 @@ from stzoo.data.digits import drawn_digits
 from stzoo.data.mmnist import MovingDigits
 from stzoo.errors import TrainingError
 from stzoo.forecaster import create, load
-from stzoo.hub import sources
 from stzoo.release import manifest as manifest_room
 from stzoo.release.candidate import Measurement
 from stzoo.release.enter_run import enter_run
@@ -40,7 +39,6 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     manifest.write_text(json.dumps({"schema": 1, "models": {"one": entry}}))
     monkeypatch.setattr(catalog, "manifest_path", lambda: manifest)
     monkeypatch.setattr(catalog, "CHECKPOINTS", tmp_path / "checkpoints")
-    monkeypatch.setattr(sources, "CHECKPOINTS", tmp_path / "checkpoints")
     catalog.entries.cache_clear()
     yield tmp_path
     monkeypatch.undo()

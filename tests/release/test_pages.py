@@ -327,7 +327,7 @@ def test_what_a_manifest_may_not_say_of_steps_and_uses(three: Checkout) -> None:
     refused("one", r"training.curve_sequences and curve_mse have 2 and None values", training=seen)
     seen |= {"curve_mse": [2.0, 1.0]}
     for curve in ([-1, 2], [2, 2], [3, 2]):
-        refused("one", r"curve_sequences is \[.*\]; they must not be neg", training=seen | {"curve_sequences": curve})
+        refused("one", r"curve_sequences is \[.*\]; must be at least 0", training=seen | {"curve_sequences": curve})
     refused("one", "training.hours is -3", training=seen | {"hours": -3.0})
     models = three.read()
     models["one"]["metrics"] *= 2
@@ -337,7 +337,7 @@ def test_what_a_manifest_may_not_say_of_steps_and_uses(three: Checkout) -> None:
     refused("one", "have None and 4 values", steps={"mse_steps": None})
     refused("one", "have 0 and 0 values", steps={"mse_steps": [], "persistence_mse_steps": []})
     curve = {"mse_steps": [1.0], "persistence_mse_steps": [1.0]}
-    refused("squeeze", "squeeze is a codec; mse_steps are those of forecasts", steps=curve)
+    refused("squeeze", "squeeze is a codec; only a forecaster has mse_steps", steps=curve)
 
 
 def test_other_cards_and_info_say_what_a_model_is_not_for(

@@ -108,7 +108,7 @@ def test_other_files_and_other_entries_are_refused(
         ("one", "[1]", "is no report that"),
         ("one", "{", "is no report that"),
         ("nobody", json.dumps(REPORT), "no model 'nobody' in the catalogue"),
-        ("squeeze", json.dumps(REPORT | {"model": "squeeze"}), "squeeze is a codec; speed is that of forecasts"),
+        ("squeeze", json.dumps(REPORT | {"model": "squeeze"}), "squeeze is a codec; only a forecaster has a speed"),
     ):
         file.write_text(content)
         assert main(["catalog", "speed", name, str(file), "--hardware", "h"]) == 2

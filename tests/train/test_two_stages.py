@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import stzoo
-from stzoo import catalog, hub
+from stzoo import catalog
 from stzoo.codec import Codec
 from stzoo.data.digits import drawn_digits
 from stzoo.data.mmnist import MovingDigits
@@ -342,8 +342,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     manifest = tmp_path / "weights_manifest.json"
     manifest.write_text(json.dumps({"schema": 1, "models": models}))
     monkeypatch.setattr(catalog, "manifest_path", lambda: manifest)
-    for room in (catalog, hub):
-        monkeypatch.setattr(room, "CHECKPOINTS", tmp_path / "checkpoints")
+    monkeypatch.setattr(catalog, "CHECKPOINTS", tmp_path / "checkpoints")
     catalog.entries.cache_clear()
     yield tmp_path
     monkeypatch.undo()
