@@ -1,10 +1,13 @@
-"""weights_manifest.json -> `Entry`. Imports neither torch nor NumPy, so listing models costs nothing."""
+"""The catalogue: each model in weights_manifest.json is an `Entry`.
+
+Imports neither torch nor NumPy, so listing models costs nothing.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -15,12 +18,13 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from stzoo.errors import ManifestError, SpecError, UnknownModelError
-from stzoo.spec import ModelSpec, bounded, differences, from_mapping, has_codec, required
+from stzoo.figures import Metrics, check_same_length
+from stzoo.spec import ModelSpec, bounded, differences, from_mapping, required
 
 SCHEMA = 1
 MAX_FILE = 25_000_000  # bytes a packaged checkpoint may have
-WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"  # of a folder or a hub repository
-CODEC_FILE = "codec.safetensors"  # beside them, where the weights of a modular model are its predictor's alone
+WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"  # what a folder or a hub repository holds
+CODEC_FILE = "codec.safetensors"  # beside them, if the weights of a modular model are only those of its predictor
 _FILE = r"[A-Za-z0-9_][\w.-]*\.safetensors"
 _SOURCE = r"package|hf://[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*@[0-9a-f]{40}|https://[^\s/?#@]+/[^\s?#]*\.safetensors"
 
@@ -30,7 +34,14 @@ CHECKPOINTS = _PACKAGE / "checkpoints"
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsFile:
-    """A pinned file: its sha256 is what identifies it, wherever it comes from."""
+    """A pinned file: its sha256 identifies it, wherever it comes from.
+
+    Attributes:
+        file: its name, ending in .safetensors.
+        size: bytes.
+        sha256: 64 hexadecimal digits.
+        sources: where it can be had: "package", hf://org/repo@<40 hex>, or an https address.
+    """
 
     file: str
     size: int = required(1, 1 << 40)
@@ -51,53 +62,18 @@ class WeightsFile:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Metrics:
-    """Figures of the packaged file on a whole test protocol, and the command that printed them.
-
-    A forecaster has `persistence_mse` and may have more of persistence; csi_1 and csi_5, the critical success indices
-    of rain of 1 and 5 mm/h, go with the definition "stzoo-rain". `mse_steps` and `persistence_mse_steps` are the two
-    errors at each step ahead, both or neither. A codec, whose error is its reconstruction's, has `codes_used` and
-    `perplexity`.
-    """
-
-    protocol: str
-    mse: float
-    mae: float
-    ssim: float
-    psnr: float
-    csi_1: float | None = None
-    csi_5: float | None = None
-    persistence_mse: float | None = None
-    persistence_ssim: float | None = None
-    persistence_psnr: float | None = None
-    persistence_csi_1: float | None = None
-    persistence_csi_5: float | None = None
-    codes_used: int | None = None
-    perplexity: float | None = None
-    mse_steps: tuple[float, ...] | None = None
-    persistence_mse_steps: tuple[float, ...] | None = None
-    command: str
-
-    def __post_init__(self) -> None:
-        _check_beside("metrics", mse_steps=self.mse_steps, persistence_mse_steps=self.persistence_mse_steps)
-
-    def __str__(self) -> str:
-        usage = "" if self.codes_used is None else f", {self.codes_used} codes in use, perplexity {self.perplexity:.1f}"
-        shown = [
-            f"{name.upper().replace('_', ' ')} {value:.{digits}f}"
-            + (f" (persistence {other:.{digits}f})" if (other := getattr(self, f"persistence_{name}", None)) else "")
-            for name, digits in (("mse", 2), ("mae", 2), ("ssim", 4), ("psnr", 2), ("csi_1", 3), ("csi_5", 3))
-            if (value := getattr(self, name)) is not None
-        ]
-        return f"{self.protocol:<13} {', '.join(shown)}{usage}"
-
-
-@dataclass(frozen=True, kw_only=True)
 class Speed:
-    """How fast the architecture of an entry ran where somebody measured it, and the command that printed the figures.
+    """How fast the architecture of an entry ran on one machine, and the command that printed the figures.
 
-    One pass forecasts `steps` frames of `batch` clips. `against_plain` is how many times as fast that is as the plain
-    float32 module on the same machine, None where that was not measured.
+    Attributes:
+        device, precision: what the model ran on and in.
+        batch, steps: one pass forecasts `steps` frames of `batch` clips.
+        threads: of the CPU.
+        hardware: the machine, in words.
+        clips_per_second, latency_median_ms: clips forecast in a second; milliseconds that one pass takes.
+        against_plain: how many times as fast as the plain float32 module on the same machine; None if that was not
+            measured.
+        command: it printed these figures.
     """
 
     device: Literal["cpu", "cuda"]
@@ -127,13 +103,19 @@ class Speed:
 
     @property
     def key(self) -> tuple[str, str, int, int]:
-        """What tells the figures of one entry apart."""
+        """An entry has at most one `Speed` of each key."""
         return self.device, self.precision, self.batch, self.steps
 
 
 @dataclass(frozen=True, kw_only=True)
 class Golden:
-    """Mean and standard deviation of a forecast from seeded noise: a loader that changes numbers is found out."""
+    """Mean and standard deviation of a forecast from seeded noise. They reveal a loader that changes numbers.
+
+    Attributes:
+        input_seed: of the noise.
+        output_mean, output_std: of the forecast, in the spec's units.
+        tolerance: how far a loaded model's may be from them.
+    """
 
     input_seed: int = bounded(0, 0, 2**31)
     output_mean: float
@@ -145,8 +127,13 @@ class Golden:
 class Training:
     """Where the weights come from.
 
-    `curve_mse` is the validation MSE, on held-out clips and in the data's units, after each of `curve_sequences`; both
-    or neither. Of weights that were fine-tuned from a run of their own it is that run's.
+    Attributes:
+        recipe: the commands that train them, or a description.
+        sequences_seen: clips that training read.
+        hardware: the machine, in words.
+        hours: how long training took.
+        curve_sequences, curve_mse: the MSE on held-out clips, in the data's units, after so many sequences; an entry
+            has both or neither. For weights that were fine-tuned from an earlier run, the curve is that run's.
     """
 
     recipe: str
@@ -157,17 +144,22 @@ class Training:
     curve_mse: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        _check_beside("training", curve_sequences=self.curve_sequences, curve_mse=self.curve_mse)
+        check_same_length("training", curve_sequences=self.curve_sequences, curve_mse=self.curve_mse)
         seen = self.curve_sequences or (0,)
         if seen[0] < 0 or any(later <= earlier for earlier, later in pairwise(seen)):
-            raise SpecError(f"training.curve_sequences is {list(seen)}; they must not be negative, and increase")
+            raise SpecError(
+                f"training.curve_sequences is {list(seen)}; they must be at least 0, and each larger than the "
+                "one before"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class CodecReference:
-    """The codec of a modular entry, which is stored once: another entry, and the sha256 of its file as trained with.
+    """The codec of a modular entry. It is stored once, as an entry of its own.
 
-    `sha256` is None as long as the modular entry has no weights.
+    Attributes:
+        entry: the name of the codec's entry.
+        sha256: that of the codec's file with which the modular entry was trained; None until the entry has weights.
     """
 
     entry: str
@@ -180,9 +172,23 @@ class CodecReference:
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One row of the catalogue. `print(entry)` shows a readable card.
+    """One model of the catalogue. `print(entry)` shows a readable card.
 
-    `unsuited` says what the model must not be used for, in a sentence or two; an entry with weights has it.
+    Attributes:
+        name: lower-case words joined by hyphens, such as "tau-mmnist".
+        summary: what the model is, in one line.
+        unsuited: what the model must not be used for, in a sentence or two; an entry with weights says it.
+        dataset: the name of the data it is for, such as "mmnist".
+        spec: how the module is built.
+        weights: the file with trained weights; None if there is none yet.
+        metrics: figures on test protocols, the main protocol first.
+        speed: how fast it runs, where that was measured.
+        golden, training: what an entry with weights also has.
+        kind: "forecaster" (opened by `stzoo.load`) or "codec" (opened by `stzoo.load_codec`).
+        codec: the entry of the codec inside a modular model; None for every other model.
+        license: the licence of the weights.
+        data_terms: the terms of the data they were trained on.
+        citation: what to cite.
     """
 
     name: str
@@ -228,16 +234,8 @@ class Entry:
         return "\n".join(lines)
 
 
-def _check_beside(where: str, **curves: Sequence[float] | None) -> None:
-    """Raises `SpecError` where two curves have not the same number of values, or none."""
-    first, second = (None if curve is None else len(curve) for curve in curves.values())
-    if first != second or first == 0:
-        names = " and ".join(curves)
-        raise SpecError(f"{where}.{names} have {first} and {second} values; give as many of both, or neither")
-
-
 def settings(params: Mapping[str, Any]) -> str:
-    """A spec's `params`, readable; a part that is an architecture of its own by its name and its own settings."""
+    """A spec's `params` as readable text; a part with an architecture of its own is "NAME (SETTINGS)"."""
     shown = []
     for key, value in params.items():
         if isinstance(value, Mapping):
@@ -254,9 +252,14 @@ def list_models(
     pretrained: bool | None = None,
     kind: Literal["forecaster", "codec"] | None = None,
 ) -> list[str]:
-    """Names in the catalogue, sorted, that match a shell wildcard and every filter given.
+    """The names in the catalogue that match `pattern` and every filter that is given, sorted.
 
-    `stzoo.load` opens those of kind "forecaster", `stzoo.load_codec` those of kind "codec".
+    Args:
+        pattern: a shell wildcard, such as "tau-*".
+        arch: the architecture, such as "tau".
+        dataset: the dataset, such as "mmnist".
+        pretrained: True for entries with weights, False for entries without.
+        kind: "forecaster" for what `stzoo.load` opens, "codec" for what `stzoo.load_codec` opens.
     """
     return sorted(
         name
@@ -270,7 +273,7 @@ def list_models(
 
 
 def info(name: str) -> Entry:
-    """The catalogue entry `name`. Raises `UnknownModelError` with the close matches."""
+    """The catalogue entry `name`. Raises `UnknownModelError`, with the close matches, if there is none."""
     known = entries()
     if name not in known:
         close = get_close_matches(name, known, n=3)
@@ -286,7 +289,11 @@ def entries() -> Mapping[str, Entry]:
 
 
 def manifest_path() -> Path:
-    """Inside the package when installed, beside it in a checkout. Raises `ManifestError` where it is in neither."""
+    """weights_manifest.json: inside an installed package, or beside it in a checkout.
+
+    Raises:
+        ManifestError: it is in neither place.
+    """
     candidates = [_PACKAGE / "weights_manifest.json", _PACKAGE.parent / "weights_manifest.json"]
     path = next((p for p in candidates if p.is_file()), None)
     if path is None:
@@ -295,7 +302,12 @@ def manifest_path() -> Path:
 
 
 def parse_manifest(content: bytes) -> dict[str, Entry]:
-    """Every entry of a manifest, checked key by key. Raises `ManifestError` naming the first that is wrong."""
+    """Every entry of a manifest, by name, checked key by key.
+
+    Raises:
+        ManifestError: a key is missing, unknown or has a wrong value, or entries do not belong together; the message
+            names the first such key.
+    """
     try:
         manifest = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -312,7 +324,7 @@ def parse_manifest(content: bytes) -> dict[str, Entry]:
 
 def _entry(name: str, values: Any) -> Entry:
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
-        raise ManifestError(f"{name!r} is no name for a model: use lower-case words joined by hyphens")
+        raise ManifestError(f"{name!r} is no name for a model; use lower-case words joined by hyphens")
     try:
         entry = from_mapping(Entry, {**values, "name": name} if isinstance(values, Mapping) else values, name)
     except SpecError as error:
@@ -324,9 +336,9 @@ def _entry(name: str, values: Any) -> Entry:
                 f"{name}: metrics of a forecaster hold persistence_mse, those of a codec codes_used and perplexity"
             )
         if entry.kind == "codec" and m.mse_steps is not None:
-            raise ManifestError(f"{name} is a codec; mse_steps are those of forecasts")
+            raise ManifestError(f"{name} is a codec; only a forecaster has mse_steps")
     if entry.speed and entry.kind == "codec":
-        raise ManifestError(f"{name} is a codec; speed is that of forecasts")
+        raise ManifestError(f"{name} is a codec; only a forecaster has a speed")
     if len({m.protocol for m in entry.metrics}) < len(entry.metrics):
         raise ManifestError(f"{name}: metrics hold the same protocol twice")
     if len({speed.key for speed in entry.speed}) < len(entry.speed):
@@ -345,17 +357,20 @@ def _entry(name: str, values: Any) -> Entry:
 
 
 def _check_codec(entry: Entry, known: Mapping[str, Entry]) -> None:
-    """Raises `ManifestError` if an entry and the entry of its codec do not belong together."""
-    if entry.codec is None and has_codec(entry.spec):
-        raise ManifestError(f"{entry.name}: 'codec' names the codec's entry of spec.params.codec; it is missing")
-    if entry.codec is None:
+    """Raises `ManifestError` if an entry and the entry of its codec do not belong together.
+
+    Architectures are known where torch is. Here the spec's `params` say whether a codec is a part of the model.
+    """
+    part = entry.spec.params.get("codec")
+    part = part if isinstance(part, Mapping) and isinstance(part.get("arch"), str) else None
+    if part is None and entry.codec is None:
         return
+    if part is None or entry.codec is None:
+        wrong = "it is missing" if entry.codec is None else "spec.params.codec names no architecture"
+        raise ManifestError(f"{entry.name}: 'codec' names the codec's entry of a modular model; {wrong}")
     codec = known.get(entry.codec.entry)
     if codec is None or codec.kind != "codec":
         raise ManifestError(f"{entry.name}: codec.entry is {entry.codec.entry!r}, which is no codec of this manifest")
-    part = entry.spec.params.get("codec")
-    if not isinstance(part, Mapping) or not isinstance(part.get("arch"), str):
-        raise ManifestError(f"{entry.name}: 'codec' names {codec.name!r}, but spec.params.codec names no architecture")
     wanted = ModelSpec.from_dict(entry.spec.to_dict() | {"params": {}} | dict(part))
     different = differences(wanted, codec.spec, ignoring=("frames_in", "frames_out", "height", "width"))
     if different:

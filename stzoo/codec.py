@@ -1,46 +1,56 @@
-"""`Codec`: frames <-> a small grid of latents, each near one of K codes. Made by `stzoo.load_codec`."""
+"""`Codec`: frames to a small grid of latents, each near one of K codes, and back. Made by `stzoo.load_codec`."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from stzoo import catalog, hub
+from stzoo import catalog
 from stzoo import frames as frames_room
 from stzoo.errors import FramesError
 from stzoo.frames.values import denormalise, normalise
-from stzoo.hub.card import Card
-from stzoo.hub.sharing import save, send, source_of
+from stzoo.hub.sharing import Shareable
+from stzoo.hub.sources import Resolved, resolve, source_text
+from stzoo.machine import check_device
 from stzoo.models import check_kind, stride_of
 from stzoo.models.vqvae import VqVae
 from stzoo.spec import ModelSpec
 from stzoo.weights import LoadReport, load_module, random_module
 
-AT_ONCE = 64  # frames that go through the module together: a clip may have any number of them
+AT_ONCE = 64  # frames that go through the module together, however many a clip has
 
 
-class Codec:
-    """A codec with its spec. It looks at frames one by one, so a clip may have any number of them.
+class Codec(Shareable):
+    """A codec with its spec. It looks at each frame alone, so a clip may have any number of them.
+
+    Shapes: B clips, T frames, C channels, H rows and W columns of a frame, `dim` channels of a latent, and
+    h = H / stride rows and w = W / stride columns of latents.
 
     Attributes:
-        spec: what it is; `frames_in` and `frames_out` are 1.
-        module: the plain `torch.nn.Module`, in eval mode.
+        spec: what the model is; `frames_in` and `frames_out` are 1.
         report: where its weights came from.
     """
 
     def __init__(self, spec: ModelSpec, module: VqVae, report: LoadReport):
-        self.spec, self.module, self.report = spec, module.eval(), report
+        self.spec, self.report, self._module = spec, report, module.eval()
+
+    @property
+    def module(self) -> VqVae:
+        """The plain `torch.nn.Module`, in eval mode."""
+        return self._module
 
     @torch.no_grad()
     def encode(self, frames: Any, *, layout: str | None = None) -> Tensor:
-        """Frames, of any kind and number that `Forecaster.predict` takes -> float32 latents (B, T, dim, H/4, W/4).
+        """Frames of any kind that `Forecaster.predict` takes, and any number -> float32 latents (B, T, dim, h, w).
+
+        Latents are not quantised, and lie on the codec's device.
 
         Raises:
-            FramesError: shape, dtype, range, a missing value, or a size that is no multiple of the codec's stride.
+            FramesError: the frames have a wrong shape, dtype or range, a missing value, or a size that is not a
+                multiple of the codec's stride.
         """
         return self._encode(self._read(frames, layout))
 
@@ -49,7 +59,7 @@ class Codec:
         """Latents (B, T, dim, h, w) -> the nearest codes, of the same shape, and their numbers (B, T, h, w), int64.
 
         Raises:
-            FramesError: no such latents, or some that are not finite.
+            FramesError: `latents` has another shape or dtype, or holds values that are not finite.
         """
         flat = self._latents(latents)
         pieces = [self.module.quantise(some) for some in flat.split(AT_ONCE)]
@@ -58,12 +68,13 @@ class Codec:
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents (B, T, dim, h, w), or numbers of codes (B, T, h, w) -> float32 frames (B, T, C, H, W).
+        """Float latents (B, T, dim, h, w), or whole numbers of codes (B, T, h, w) -> float32 frames (B, T, C, H, W).
 
-        Frames are in the spec's units, clipped to its range, and on the codec's device.
+        Frames are in the spec's units, clipped to its `value_range`, and lie on the codec's device.
 
         Raises:
-            FramesError: no such latents or codes, latents that are not finite, or a number that no code has.
+            FramesError: `latents` has another shape or dtype, holds values that are not finite, or a number that is
+                no code's.
         """
         if isinstance(latents, Tensor) and not latents.is_floating_point():
             flat = self.module.look_up(self._codes(latents))
@@ -75,38 +86,35 @@ class Codec:
         return frames.unflatten(0, latents.shape[:2])
 
     def reconstruct(self, frames: Any, *, layout: str | None = None) -> Any:
-        """What is left of frames that went through the codebook, as the caller's own kind, dtype, range and axes."""
+        """The frames as they come back from the codebook, of the same kind, dtype, range and axes.
+
+        Raises:
+            FramesError: as in `encode`.
+        """
         source = self._read(frames, layout)
         painted = self.decode(self.quantise(self._encode(source))[1])
         return source.collect([source.frame(frame) for frame in painted.unbind(1)])
 
     def to(self, device: str | torch.device) -> Codec:
-        """Move the module; latents and frames are where it is."""
-        self.module.to(device)
+        """Move the module, in place, and return the codec. Latents, and frames that are decoded, lie on that device.
+
+        Raises:
+            SpecError: torch knows no such device, or this machine has none.
+        """
+        self.module.to(check_device(device))
         return self
 
-    def save_pretrained(self, folder: str | os.PathLike[str], *, card: Card | None = None) -> None:
-        """What `stzoo.load_codec(folder)` reads back bit for bit, and README.md; see `Forecaster.save_pretrained`."""
-        save(Path(folder), self.spec, self.module, self.report, card)
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        private: bool = False,
-        token: str | None = None,
-        message: str | None = None,
-        card: Card | None = None,
-    ) -> str:
-        """Send what `save_pretrained` writes to a hub, and return "hf://user/repo@<40 hex>"; as `Forecaster`'s."""
-        return send(
-            repo_id, self.spec, self.module, self.report, private=private, token=token, message=message, card=card
-        )
-
     @classmethod
-    def from_pretrained(cls, source: str | os.PathLike[str], *, revision: str | None = None) -> Codec:
-        """As `stzoo.load_codec(source, revision=revision)`; "user/repo" is a hub's where no folder has that name."""
-        return load_codec(source_of(source), revision=revision)
+    def from_files(cls, found: Resolved, name: str) -> Codec:
+        """The codec in files that `stzoo.hub.resolve` found, on the CPU; errors call it `name`.
+
+        Raises:
+            SpecError: the files hold a forecaster.
+            WeightsError: the file cannot be read. MismatchError: its tensors are not the module's.
+        """
+        check_kind(found.spec, "codec", name)
+        module, report = load_module(found.spec, found.path, found.sha256)
+        return cls(found.spec, module, report)  # type: ignore[arg-type]
 
     def __repr__(self) -> str:
         s, (codes, dim), stride = self.spec, self.module.codebook.shape, stride_of(self.module) or 1
@@ -124,7 +132,7 @@ class Codec:
         return latents.unflatten(0, frames.shape[:2])
 
     def _latents(self, latents: Any) -> Tensor:
-        """(B, T, dim, h, w) -> (B * T, dim, h, w) as the module takes them."""
+        """(B, T, dim, h, w) -> (B * T, dim, h, w), checked, with the codebook's dtype and device."""
         shape, dim = tuple(latents.shape) if isinstance(latents, Tensor) else (), self.module.dim
         if len(shape) != 5 or shape[2] != dim or 0 in shape or not latents.is_floating_point():
             raise FramesError(f"expected a tensor of float latents (B, T, {dim}, h, w), given {_described(latents)}")
@@ -133,7 +141,7 @@ class Codec:
         return latents.flatten(0, 1).to(self.module.codebook)
 
     def _codes(self, codes: Tensor) -> Tensor:
-        """(B, T, h, w) -> (B * T, h, w) as the module takes them."""
+        """(B, T, h, w) -> (B * T, h, w) int64, checked, on the codebook's device."""
         if codes.dim() != 4 or codes.is_complex() or codes.dtype == torch.bool or 0 in codes.shape:
             raise FramesError(f"expected whole numbers of codes (B, T, h, w), given {_described(codes)}")
         low, high, count = int(codes.min()), int(codes.max()), len(self.module.codebook)
@@ -156,23 +164,25 @@ def load_codec(
     cache_dir: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> Codec:
-    """A codec with its trained weights; arguments and errors as in `stzoo.load`. A forecaster is a `SpecError`."""
+    """A codec with its trained weights. The arguments mean the same as in `stzoo.load`.
+
+    Raises:
+        SpecError: the source is a forecaster, or the device is not there.
+        StzooError: the source cannot be found or read, as in `stzoo.load`.
+    """
+    place = check_device(device or "cpu")
     if pretrained:
-        found = hub.resolve(source, revision=revision, offline=offline, cache_dir=cache_dir, progress=progress)
-        return opened(found, os.fspath(source)).to(device or "cpu")
-    spec = catalog.info(os.fspath(source)).spec
-    check_kind(spec, "codec", os.fspath(source))
-    return Codec(spec, *random_module(spec)).to(device or "cpu")  # type: ignore[arg-type]
-
-
-def opened(found: hub.Resolved, name: str) -> Codec:
-    """The codec of files that `stzoo.hub.resolve` found; `name` is what errors call it."""
-    check_kind(found.spec, "codec", name)
-    module, report = load_module(found.spec, found.path, found.sha256)
-    return Codec(found.spec, module, report)  # type: ignore[arg-type]
+        found = resolve(source, revision=revision, offline=offline, cache_dir=cache_dir, progress=progress)
+        return Codec.from_files(found, source_text(source)).to(place)
+    spec = catalog.info(source_text(source)).spec
+    check_kind(spec, "codec", source_text(source))
+    return Codec(spec, *random_module(spec)).to(place)  # type: ignore[arg-type]
 
 
 def usage(counts: Tensor) -> tuple[int, float]:
-    """How many codes were used, and their perplexity: exp of the entropy of `counts`, at most the number of codes."""
+    """How often each code was used, (K,) -> how many codes were used at all, and their perplexity.
+
+    The perplexity is the exponential of the entropy of `counts`; it is at most K.
+    """
     shares = counts.double() / counts.sum()
     return int((counts > 0).sum()), torch.special.entr(shares).sum().exp().item()

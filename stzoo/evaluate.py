@@ -1,11 +1,11 @@
-"""A forecaster on a test protocol -> `Report`: every metric, per step and over all, with persistence beside it."""
+"""A model on a test protocol -> a report: every metric, at each step and over all, with persistence beside it."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
@@ -18,6 +18,7 @@ from stzoo.codec import Codec, usage
 from stzoo.data import ClipSource
 from stzoo.engine import Engine
 from stzoo.errors import DataError
+from stzoo.figures import of_persistence
 from stzoo.forecaster import Forecaster
 from stzoo.frames.values import denormalise, noise, normalise, to_units
 from stzoo.machine import PRECISIONS, Precision, check_precision
@@ -26,38 +27,51 @@ from stzoo.models import stride_of
 from stzoo.spec import ModelSpec
 from stzoo.unroll import unroll
 
-Curves = dict[str, np.ndarray]  # metric -> (T, 2): what is summed at each step, and over how much
+Curves = dict[str, np.ndarray]  # metric -> (T, 2): at each step a sum, and what it is to be divided by
 
 
 @dataclass(frozen=True)
-class Report:
-    """Figures of one model on one protocol.
+class _Heading:
+    """What every report begins with.
 
     Attributes:
-        model, protocol, definition: which weights, which clips, which definition of the metrics.
-        precision: that the forecasts were computed in.
-        clips: how many sequences.
-        steps: metric -> value at each step ahead; total: metric -> mean over steps.
-        persistence_steps, persistence_total: the same for repeating the last past frame.
+        model: the name of the weights.
+        protocol: the name of the test protocol, which says which clips were measured.
+        definition: how the metrics are defined, a key of `stzoo.metrics.DEFINITIONS`.
+        precision: the precision in which the model ran.
     """
 
     model: str
     protocol: str
     definition: str
     precision: Precision
+
+    def to_json(self) -> str:
+        """A JSON object with every field."""
+        return json.dumps(asdict(self), indent=2)
+
+
+@dataclass(frozen=True)
+class EvaluationReport(_Heading):
+    """Figures of one forecaster on one protocol, after the fields of the heading.
+
+    Attributes:
+        clips: how many sequences were forecast.
+        steps: metric -> its value at each step ahead.
+        total: metric -> its mean over steps.
+        persistence_steps, persistence_total: the same for persistence, which repeats the last past frame.
+    """
+
     clips: int
     steps: dict[str, list[float]]
     total: dict[str, float]
     persistence_steps: dict[str, list[float]]
     persistence_total: dict[str, float]
 
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=2)
-
     def to_csv(self) -> str:
-        """One row a step, persistence in columns of its own."""
+        """A row for each step; the figures of persistence are in columns of their own."""
         names = list(self.steps)
-        rows = [",".join(["step", *names, *(f"persistence_{n}" for n in names)])]
+        rows = [",".join(["step", *names, *map(of_persistence, names)])]
         for t in range(len(self.steps[names[0]])):
             values = [self.steps[n][t] for n in names] + [self.persistence_steps[n][t] for n in names]
             rows.append(",".join([str(t + 1), *(f"{v:.6g}" for v in values)]))
@@ -65,54 +79,37 @@ class Report:
 
     def __str__(self) -> str:
         names = list(self.steps)
-        header = "step   " + "".join(f"{n:>10}" for n in names) + "".join(f"{'persist. ' + n:>16}" for n in names)
 
-        def row(label: str, model: dict[str, float], persistence: dict[str, float]) -> str:
-            return (
-                f"{label:<7}"
-                + "".join(f"{model[n]:10.4f}" for n in names)
-                + "".join(f"{persistence[n]:16.4f}" for n in names)
-            )
+        def row(label: str, model: Mapping[str, float], persistence: Mapping[str, float]) -> str:
+            ours = "".join(f"{model[n]:10.4f}" for n in names)
+            return f"{label:<7}{ours}" + "".join(f"{persistence[n]:16.4f}" for n in names)
 
         lines = [
             f"{self.model} on {self.protocol}: {self.clips:,} sequences, metrics as defined by {self.definition}, "
             f"forecasts in {self.precision}",
-            header,
+            "step   " + "".join(f"{n:>10}" for n in names) + "".join(f"{'persist. ' + n:>16}" for n in names),
         ]
         for t in range(len(self.steps[names[0]])):
-            lines.append(
-                row(
-                    str(t + 1),
-                    {n: v[t] for n, v in self.steps.items()},
-                    {n: v[t] for n, v in self.persistence_steps.items()},
-                )
-            )
+            model, persistence = ({n: v[t] for n, v in x.items()} for x in (self.steps, self.persistence_steps))
+            lines.append(row(str(t + 1), model, persistence))
         return "\n".join([*lines, row("mean", self.total, self.persistence_total)])
 
 
 @dataclass(frozen=True)
-class CodecReport:
-    """Figures of one codec: of what is left of frames that went through its codebook, and how much of that they use.
+class CodecReport(_Heading):
+    """Figures of one codec, after the fields of the heading: of frames that went through its codebook and back.
 
     Attributes:
-        model, protocol, definition: which weights, which frames, which definition of the metrics.
-        precision: that the codec ran in.
-        frames: how many frames.
-        total: metric -> mean over frames.
-        codes_used, perplexity: codes that occur at all, and the exponential of the entropy of how often.
+        frames: how many frames were measured.
+        total: metric -> its mean over frames.
+        codes_used: how many codes occur at all.
+        perplexity: the exponential of the entropy of how often each code occurs.
     """
 
-    model: str
-    protocol: str
-    definition: str
-    precision: Precision
     frames: int
     total: dict[str, float]
     codes_used: int
     perplexity: float
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=2)
 
     def to_csv(self) -> str:
         """One row."""
@@ -138,19 +135,25 @@ def evaluate(
     precision: Precision = "float32",
     batch: int = 16,
     progress: bool = True,
-) -> Report:
-    """Forecast every clip and measure it.
+) -> EvaluationReport:
+    """Forecast every clip and measure the forecasts.
 
-    Forecasting runs in this thread, the metrics of earlier batches in others: they are NumPy on large arrays, which
-    lets go of the interpreter, so every core is used. A few batches are held at a time.
+    Forecasts are made in this thread, and the metrics of earlier batches are computed in others: NumPy releases the
+    interpreter while it works on large arrays, so every core is used. A few batches are held at a time.
 
     Args:
-        name, protocol: written into the report.
-        definition: a key of `stzoo.metrics.DEFINITIONS`.
-        precision: that forecasts are computed in, see `stzoo.load`; the forecaster's own is not looked at.
+        forecaster: it stays as it is.
+        clips: past frames (T, C, H, W), at least `spec.frames_in` of them, and the future frames to forecast.
+        name, protocol: how the report calls the model and the clips.
+        definition: how the metrics are defined, a key of `stzoo.metrics.DEFINITIONS`.
+        precision: the precision of the forecasts, "float32" or "bfloat16", whatever the forecaster's own is.
+        batch: how many clips are forecast together.
+        progress: show a bar.
 
     Raises:
-        DataError: no clips, clips of another shape than the model's, or a model whose values have no range.
+        DataError: there are no clips, their shape is not the model's, the model's values have no range, or there is no
+            such definition.
+        SpecError: there is no such precision.
     """
     defined = _definition(definition, precision)
     _check(forecaster.spec, stride_of(forecaster.module), clips)
@@ -165,7 +168,7 @@ def evaluate(
             bar.update(len(past))
         sums += [job.result() for job in pending]
     model, persistence = ({m: _ratio(np.sum([s[i][m] for s in sums], axis=0)) for m in sums[0][i]} for i in (0, 1))
-    return Report(
+    return EvaluationReport(
         name, protocol, definition, precision, len(clips),
         {m: v.tolist() for m, v in model.items()}, {m: float(np.nanmean(v)) for m, v in model.items()},
         {m: v.tolist() for m, v in persistence.items()}, {m: float(np.nanmean(v)) for m, v in persistence.items()},
@@ -184,7 +187,10 @@ def evaluate_codec(
     batch: int = 32,
     progress: bool = True,
 ) -> CodecReport:
-    """Send every frame of every clip through the codebook and measure what comes back; arguments as in `evaluate`."""
+    """Send every frame of every clip through the codebook and measure what comes back.
+
+    The arguments and errors are those of `evaluate`. Both the past and the future frames of a clip are measured.
+    """
     metrics = _definition(definition, precision).metrics
     spec, module, device = codec.spec, codec.module, codec.module.codebook.device
     _check(spec, stride_of(module), clips)
@@ -209,32 +215,31 @@ def evaluate_codec(
     return CodecReport(name, protocol, definition, precision, frames, total, *usage(counts))
 
 
-def golden_codec(codec: Codec, seed: int) -> tuple[float, float]:
-    """Like `golden`, of one frame of noise that went through the codebook."""
-    frames = noise(codec.spec, 1, seed).to(codec.module.codebook.device)
-    with torch.no_grad():
-        painted = denormalise(codec.module(normalise(frames[:, 0], codec.spec)), codec.spec).double()
-    return painted.mean().item(), painted.std().item()
+@torch.no_grad()
+def golden(model: Forecaster | Codec, seed: int) -> tuple[float, float]:
+    """Mean and standard deviation of what the model makes of uniform noise from `seed`, in the spec's units, unclipped.
 
-
-def golden(forecaster: Forecaster, seed: int) -> tuple[float, float]:
-    """Mean and standard deviation of the forecast, in the spec's units and unclipped, from uniform noise of `seed`.
-
-    The manifest keeps them for every checkpoint: whatever changes a forecast's numbers on its way changes these.
+    A forecaster forecasts `spec.frames_out` frames; a codec sends one frame through its codebook. The manifest keeps
+    these numbers for every checkpoint, because whatever changes a model's numbers changes them.
     """
-    spec = forecaster.spec
-    past = noise(spec, 1, seed).to(next(forecaster.module.parameters()).device)
-    with torch.no_grad():
-        frames = list(unroll(forecaster.module, spec, normalise(past, spec), spec.frames_out))
-    forecast = denormalise(torch.stack(frames, 1), spec).double()
-    return forecast.mean().item(), forecast.std().item()
+    spec, module = model.spec, model.module
+    past = normalise(noise(spec, 1, seed).to(next(module.parameters()).device), spec)
+    if isinstance(model, Codec):
+        made = model.module(past[:, 0])
+    else:
+        made = torch.stack(list(unroll(module, spec, past, spec.frames_out)), 1)
+    values = denormalise(made, spec).double()
+    return values.mean().item(), values.std().item()
 
 
 @torch.no_grad()
 def _forecasts(
     forecaster: Forecaster, clips: ClipSource, batch: int, precision: Precision
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
-    """Past, future, forecast, (B, T, C, H, W) float32 on the CPU, the spec's range as [0, 1], and `valid`; by batch."""
+    """Batch by batch: past, future and forecast, (B, T, C, H, W) float32 on the CPU, and where the future is known.
+
+    The spec's range of values is brought to [0, 1].
+    """
     spec, device = forecaster.spec, next(forecaster.module.parameters()).device
     low, high = spec.value_range or (0.0, 1.0)
     engine = Engine(forecaster.module, spec, precision)
@@ -248,18 +253,23 @@ def _forecasts(
 
 
 def _definition(name: str, precision: str) -> Definition:
-    """The metrics of that name. Raises `DataError` where no definition has it, `SpecError` for an unknown precision."""
+    """The definition of that name.
+
+    Raises:
+        DataError: there is no such definition. SpecError: there is no such precision.
+    """
     check_precision(precision, PRECISIONS)
     if name not in DEFINITIONS:
-        raise DataError(f"no definition {name!r} of the metrics; there are {', '.join(DEFINITIONS)}")
+        raise DataError(f"metrics have no definition {name!r}; it may be {', '.join(DEFINITIONS)}")
     return DEFINITIONS[name]
 
 
 def _check(spec: ModelSpec, stride: int | None, clips: ClipSource) -> None:
+    """Raises `DataError` if the metrics are not defined for the model, or the clips do not fit it."""
     if spec.value_range is None:
-        raise DataError("the metrics are defined on values in [0, 1]; this model's values have no range")
+        raise DataError("the metrics are defined for values in [0, 1]; this model's values have no range")
     if len(clips) == 0:
-        raise DataError("there are no clips to evaluate on")
+        raise DataError("there are no clips to measure")
     t, c, h, w = clips.clips(0, 1).past.shape[1:]
     fits = (h, w) == (spec.height, spec.width) if stride is None else h % stride == w % stride == 0
     if c != spec.channels or t < spec.frames_in or not fits:
@@ -273,7 +283,7 @@ def _check(spec: ModelSpec, stride: int | None, clips: ClipSource) -> None:
 def _measure(
     defined: Definition, past: Tensor, future: Tensor, forecast: Tensor, valid: Tensor | None
 ) -> tuple[Curves, Curves]:
-    """Sums over the batch, for the forecast and for persistence. A frame without a figure (NaN) is not counted."""
+    """Sums over the frames of a batch, (B, T, C, H, W), for the forecast and for persistence; NaN is left out."""
     truth, last = future.numpy(), past[:, -1:].expand_as(future).numpy()
     known = None if valid is None else valid.cpu().numpy()
 
@@ -286,6 +296,6 @@ def _measure(
 
 
 def _ratio(sums: np.ndarray) -> np.ndarray:
-    """(T, 2) -> (T,); NaN where there is nothing to divide by: an event that neither happened nor was forecast."""
+    """(T, 2) sums -> (T,) figures; NaN if the divisor is 0: no such event happened, and none was forecast."""
     with np.errstate(invalid="ignore"):
         return sums[:, 0] / sums[:, 1]

@@ -1,4 +1,4 @@
-"""`Forecaster`: frames in, the next frames out, as the caller's own kind."""
+"""`Forecaster`: past frames in, the next frames out, as the same kind of object."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from stzoo import catalog, hub
+from stzoo import catalog
 from stzoo import frames as frames_room
 from stzoo.adapting import adapt_tensors
 from stzoo.engine import Engine
 from stzoo.export import Exported, export
 from stzoo.frames.values import denormalise, normalise
-from stzoo.hub.card import Card
-from stzoo.hub.sharing import save, send, source_of
+from stzoo.hub.sharing import Shareable
+from stzoo.hub.sources import Resolved, resolve, source_text
+from stzoo.machine import check_device
 from stzoo.models import build, check_kind, stride_of
 from stzoo.spec import ModelSpec
 from stzoo.weights import LoadReport, load_module, random_module
 
 
-class Forecaster:
+class Forecaster(Shareable):
     """A module with its spec, ready to predict. Made by `stzoo.load` and `stzoo.create`.
 
     Attributes:
         spec: what the model is.
         report: where its weights came from.
-        engine: how the module is run; what it runs follows the module's weights when they change.
+        engine: runs the module; when the module's weights change, so do the forecasts.
     """
 
     def __init__(self, spec: ModelSpec, module: nn.Module, report: LoadReport, precision: str = "float32"):
@@ -40,7 +41,7 @@ class Forecaster:
 
     @property
     def module(self) -> nn.Module:
-        """The plain, trainable module, float32, in eval mode at first; forecasts are always those of eval mode."""
+        """The plain, trainable module, in float32 and at first in eval mode. Forecasts are always made in eval mode."""
         return self.engine.module
 
     def predict(self, frames: Any, *, layout: str | None = None, resize: bool = False, every: int = 1) -> Any:
@@ -57,30 +58,30 @@ class Forecaster:
         every: int = 1,
         progress: bool = False,
     ) -> Any:
-        """The next `steps` frames, the model feeding on its own unrounded forecasts beyond its block.
+        """The next `steps` frames. Beyond its own block the model reads its own forecasts, unrounded and unclipped.
 
         Args:
-            frames: at least `spec.frames_in` past frames; of more, the last ones are used. A NumPy array or torch
-                tensor (T, H, W), (T, C, H, W), (B, T, C, H, W) or (T, H, W, C); an xarray DataArray with a dimension
-                `time`, two of space, and perhaps `channel` and `sample`; a list of PIL images; or the path of a video,
-                an animated GIF, PNG or WebP, a folder of images, or a .npy, .npz, netCDF or Zarr file. uint8 and the
-                other integers are scaled by their dtype, floats must lie in `spec.value_range`.
+            frames: at least `spec.frames_in` past frames; if there are more, the last ones are used. A NumPy array or
+                torch tensor (T, H, W), (T, C, H, W), (B, T, C, H, W) or (T, H, W, C); an xarray DataArray with a
+                dimension `time`, two of space, and perhaps `channel` and `sample`; a list of PIL images; or the path
+                of a video, an animated GIF, PNG or WebP, a folder of images, or a .npy, .npz, netCDF or Zarr file.
+                Integers are scaled from the range of their dtype to `spec.value_range`; floats must lie in it.
             steps: how many frames to return, at least 1.
-            layout: names the axes of an array where the shape alone is ambiguous, such as "THWC" or "BTHW".
-            resize: bring images and videos to the spec's height and width. Without it they keep their size, which must
-                be one that the model takes.
-            every: use frames 0, every, 2 * every, ... of those given.
-            progress: a bar where it takes longer than a second.
+            layout: the axes of an array whose shape alone is ambiguous, such as "THWC" or "BTHW".
+            resize: bring images and videos to the spec's height and width. Otherwise they keep their size, which the
+                model must be able to take.
+            every: use the frames 0, every, 2 * every, ... of those given.
+            progress: show a bar if it takes longer than a second.
 
         Returns:
-            Future frames of the same kind, dtype, range, axes and device; of a DataArray also its coordinates, and the
-            times after the last one. For the path of pictures, a list of PIL images; of an array, an array; of a netCDF
-            or Zarr file, a DataArray.
+            `steps` future frames of the same kind, dtype, range, axes and device as `frames`. A DataArray keeps its
+            coordinates, and its times continue. For the path of pictures the answer is a list of PIL images, for the
+            path of an array an array, and for a netCDF or Zarr file a DataArray.
 
         Raises:
-            FramesError: shape, dtype, range, too few frames, a missing value, times that cannot be continued, a file
-                that cannot be read, or a size the model cannot take.
-            MissingExtraError: what reads such a file is not installed; the message holds the pip command.
+            FramesError: the frames have a wrong shape, dtype, range or size, are too few, or have a missing value;
+                their times cannot be continued; or the file cannot be read.
+            MissingExtraError: the package that reads such a file is not installed; the message holds the pip command.
         """
         steps = frames_room.whole_number("steps", steps)
         source = self._read(frames, layout, resize, every)
@@ -96,85 +97,72 @@ class Forecaster:
         resize: bool = False,
         every: int = 1,
     ) -> Iterator[Any]:
-        """Like `rollout`, one frame at a time, without end where `steps` is None. Memory does not grow."""
+        """Like `rollout`, but one frame at a time; without end if `steps` is None. Memory does not grow."""
         steps = None if steps is None else frames_room.whole_number("steps", steps)
         return self._frames(self._read(frames, layout, resize, every), steps)
 
     def to(self, device: str | torch.device) -> Forecaster:
-        """Move the module; frames follow it and forecasts return to where the caller's frames are."""
-        self.module.to(device)
+        """Move the module, in place, and return the forecaster. Forecasts still return to the device of their frames.
+
+        Raises:
+            SpecError: torch knows no such device, or this machine has none.
+        """
+        self.module.to(check_device(device))
         return self
 
     def compile(self) -> Forecaster:
-        """Run through `torch.compile` from now on: slow at the first forecast; on a CPU also later (docs/speed.md)."""
+        """Use `torch.compile` from now on. The first forecast is slow; on a CPU later ones are too (docs/speed.md)."""
         self.engine.compile()
         return self
 
     def export(self, format: str, path: str | os.PathLike[str], *, steps: int | None = None) -> Exported:
-        """Write the whole forecast as one file that runs without stzoo, and return its shapes; see docs/export.md.
+        """Write the whole forecast into one file that runs without stzoo; see docs/export.md.
 
-        The file takes `past` (B, frames_in, C, H, W) and gives `future` (B, steps, C, H, W), float32 in the spec's
-        units, neither rounded nor clipped. Any batch, and any height and width that the architecture takes, from twice
-        its stride on.
+        The file takes `past` (B, frames_in, C, H, W) and gives `future` (B, steps, C, H, W). Both are float32 in the
+        spec's units; the future is neither rounded nor clipped. B may be any number, and H and W any size that the
+        architecture takes, from twice its stride on.
 
         Args:
             format: "onnx", or "torch-export" for `torch.export.load`.
-            path: .onnx or .pt2, in a folder that is there. It appears whole or not at all.
-            steps: frames that the file forecasts, `spec.frames_out` by default; at most 1024.
+            path: a name ending in .onnx or .pt2, in a folder that exists. The file appears whole or not at all.
+            steps: how many frames the file forecasts, by default `spec.frames_out`; at most 1024.
+
+        Returns:
+            The shapes that the file takes and gives.
 
         Raises:
-            SpecError: no such format, a suffix of another one, or too many steps. FramesError: `steps` is no count.
-            WeightsError: no such folder, or one that cannot be written to; or `path` is a folder.
-            MissingExtraError: what writes ONNX is not installed; the message holds the pip command.
+            SpecError: there is no such format, the suffix belongs to another format, or there are too many steps.
+            FramesError: `steps` is not a whole number of at least 1.
+            WeightsError: the folder does not exist or cannot be written to, or `path` is itself a folder.
+            MissingExtraError: the package that writes ONNX is not installed; the message holds the pip command.
         """
         return export(self.spec, self.module, format, Path(path), steps)
 
-    def save_pretrained(self, folder: str | os.PathLike[str], *, card: Card | None = None) -> None:
-        """Write `model.safetensors` and `config.json`, which `stzoo.load` reads back bit for bit, and `README.md`.
-
-        Args:
-            folder: made where it is not there. A README.md in it that somebody wrote or edited is kept, with a warning.
-            card: what README.md says of the weights. By default those of a catalogue entry, unchanged, have that
-                entry's figures and terms, and all others only the word where they come from.
-
-        Raises:
-            WeightsError: `card` is given and the README.md there is somebody's own, or the folder holds a published
-                modular model; nothing is written then. SpecError: `card` is none.
-        """
-        save(Path(folder), self.spec, self.module, self.report, card)
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        private: bool = False,
-        token: str | None = None,
-        message: str | None = None,
-        card: Card | None = None,
-    ) -> str:
-        """Send what `save_pretrained` writes to a hub, in one commit, and return its source, which `load` opens.
-
-        Args:
-            repo_id: "user/repo", made where it is not there. Its README.md is replaced.
-            private: of a repository that is made.
-            token: by default what huggingface_hub finds: HF_TOKEN, or that of `hf auth login`.
-            message: of the commit.
-            card: as in `save_pretrained`.
-
-        Returns:
-            "hf://user/repo@<40 hex>", the very commit.
-
-        Raises:
-            WeightsError: no such name, or the hub refused, with its reason. OfflineError: the network is off.
-        """
-        return send(
-            repo_id, self.spec, self.module, self.report, private=private, token=token, message=message, card=card
-        )
-
     @classmethod
-    def from_pretrained(cls, source: str | os.PathLike[str], *, revision: str | None = None) -> Forecaster:
-        """As `stzoo.load(source, revision=revision)`; "user/repo" is a hub's where no folder has that name."""
-        return load(source_of(source), revision=revision)
+    def from_files(
+        cls, found: Resolved, name: str, adapt: Mapping[str, Any] | None = None, precision: str = "float32"
+    ) -> Forecaster:
+        """The forecaster in files that `stzoo.hub.resolve` found, on the CPU.
+
+        Args:
+            found: the files.
+            name: what errors call the model.
+            adapt, precision: as in `stzoo.load`.
+
+        Raises:
+            SpecError: the files hold a codec, `adapt` is wrong, or there is no such precision.
+            WeightsError: the file cannot be read. MismatchError: its tensors are not the module's.
+        """
+        check_kind(found.spec, "forecaster", name)
+        module, report = load_module(found.spec, found.path, found.sha256, found.codec)
+        if not adapt:
+            return cls(found.spec, module, report, precision)
+        spec = found.spec.replace(**adapt)
+        tensors, done = adapt_tensors(module.state_dict(), found.spec, spec)
+        module = build(spec)
+        module.load_state_dict(tensors)
+        parameters = sum(p.numel() for p in module.parameters())
+        return cls(spec, module, dataclasses.replace(report, parameters=parameters, adapted=done), precision)
 
     def __repr__(self) -> str:
         s = self.spec
@@ -210,54 +198,42 @@ def load(
         source: a catalogue name ("tau-mmnist"), a folder that `save_pretrained` wrote, a `.safetensors` file that
             carries its spec, or "hf://user/repo@revision".
         pretrained: False builds a catalogue entry with random weights, as `create` does.
-        revision: of an hf source that names none.
-        device: where the module lies; the CPU by default.
-        precision: that forecasts are computed in, "float32" or "bfloat16"; "auto" is bfloat16 where the machine
-            multiplies faster in it. The module stays in float32.
-        offline: True never opens a socket; None follows STZOO_OFFLINE and HF_HUB_OFFLINE.
-        cache_dir: where downloads go, in place of huggingface_hub's cache and of `weights` below $STZOO_HOME.
-        progress: a bar while something is downloaded.
-        adapt: fields of the spec to change, such as ``{"channels": 3, "frames_in": 4}``, before fine-tuning. Weights
+        revision: the branch, tag or commit of an hf:// source that names none itself.
+        device: where the module runs, such as "cpu" or "cuda"; the CPU by default.
+        precision: the precision of forecasts, "float32" or "bfloat16"; "auto" is bfloat16 if the machine multiplies
+            faster in it. The module itself stays in float32.
+        offline: True opens no socket; None follows STZOO_OFFLINE and HF_HUB_OFFLINE.
+        cache_dir: where downloads are kept, instead of huggingface_hub's cache and `weights` below $STZOO_HOME.
+        progress: show a bar while a file is downloaded.
+        adapt: fields of the spec to change before fine-tuning, such as ``{"channels": 3, "frames_in": 4}``. Weights
             that no longer fit are averaged over channels or begin anew; ``report.adapted`` names each.
 
     Raises:
-        UnknownModelError: no such entry. NotPublishedError: the entry has no weights yet. SpecError: it is a codec.
+        UnknownModelError: the catalogue has no such entry. NotPublishedError: the entry has no weights yet.
+        SpecError: the source is a codec, the device is not there, or `precision` or `adapt` is wrong.
         IntegrityError: the file is not the pinned one. MismatchError: its tensors are not the module's.
         DownloadError, OfflineError: a remote source cannot be read.
+        WeightsError: `source` is neither text nor a path, or leads to no model.
     """
+    place = check_device(device or "cpu")
     if not pretrained:
-        made = create(os.fspath(source), **(adapt or {}))
-        return Forecaster(made.spec, made.module, made.report, precision).to(device or "cpu")
-    found = hub.resolve(source, revision=revision, offline=offline, cache_dir=cache_dir, progress=progress)
-    return opened(found, os.fspath(source), adapt, precision).to(device or "cpu")
-
-
-def opened(
-    found: hub.Resolved, name: str, adapt: Mapping[str, Any] | None = None, precision: str = "float32"
-) -> Forecaster:
-    """The forecaster of files that `stzoo.hub.resolve` found; `name` is what errors call it."""
-    check_kind(found.spec, "forecaster", name)
-    module, report = load_module(found.spec, found.path, found.sha256, found.codec)
-    if not adapt:
-        return Forecaster(found.spec, module, report, precision)
-    spec = found.spec.replace(**adapt)
-    tensors, done = adapt_tensors(module.state_dict(), found.spec, spec)
-    module = build(spec)
-    module.load_state_dict(tensors)
-    parameters = sum(p.numel() for p in module.parameters())
-    report = dataclasses.replace(report, parameters=parameters, adapted=done)
-    return Forecaster(spec, module, report, precision)
+        made = create(source_text(source), **(adapt or {}))
+        return Forecaster(made.spec, made.module, made.report, precision).to(place)
+    found = resolve(source, revision=revision, offline=offline, cache_dir=cache_dir, progress=progress)
+    return Forecaster.from_files(found, source_text(source), adapt, precision).to(place)
 
 
 def create(name_or_spec: str | ModelSpec, **overrides: Any) -> Forecaster:
-    """A forecaster with random weights, which its repr says.
+    """A forecaster with random weights. Its repr says so.
 
     Args:
         name_or_spec: a catalogue name, or a spec.
-        overrides: fields of the spec, or keys of its `params`, to change: ``create("tau-mmnist", n_t=4, height=128)``.
+        overrides: fields of the spec and keys of its `params` to change: ``create("tau-mmnist", n_t=4, height=128)``.
 
     Raises:
-        UnknownModelError: no such entry. SpecError: the key that is wrong, what it was, what it may be.
+        UnknownModelError: the catalogue has no such entry.
+        SpecError: a field or key is unknown or has a wrong value; the message says what it may be. Or the spec is that
+            of a codec.
     """
     spec = name_or_spec if isinstance(name_or_spec, ModelSpec) else catalog.info(name_or_spec).spec
     spec = spec.replace(**overrides) if overrides else spec

@@ -40,11 +40,6 @@ def differences(a: ModelSpec, b: ModelSpec, *, ignoring: Collection[str]) -> lis
     return [f"{name} {one[name]!r} for {other[name]!r}" for name in fields if one[name] != other[name]]
 
 
-def has_codec(spec: ModelSpec) -> bool:
-    """Do the spec's `params` describe a codec, whose weights may lie in a file of their own?"""
-    return isinstance(spec.params.get("codec"), Mapping)
-
-
 def required(low: float, high: float) -> Any:
     """Like `bounded`, without a default."""
     return field(metadata={"low": low, "high": high})

@@ -1,4 +1,4 @@
-"""safetensors <-> module. A file carries its spec, a module is filled strictly, and what happened is reported."""
+"""Between safetensors files and modules. A file carries its spec, and a module is filled strictly, with a report."""
 
 from __future__ import annotations
 
@@ -20,18 +20,23 @@ from stzoo.models import build
 from stzoo.spec import ModelSpec, shown
 
 SPEC_KEY = "stzoo_spec"
-CODEC_PREFIX = "codec."  # of a modular architecture's tensors that are its codec's
-MAX_HEADER = 4 << 20  # bytes; the largest of ours, with some hundred tensors, has a hundredth of it
-DTYPES = ("F16", "BF16", "F32", "F64", "BOOL", "I8", "U8", "I16", "I32", "I64")  # without float8, complex, sub-byte
-MAX_DIMENSIONS, MAX_SIDE = 8, 2**40  # of a tensor: torch raises, or is slow, where an empty one is of absurd shape
+CODEC_PREFIX = "codec."  # names of those tensors of a modular model that belong to its codec begin with it
+MAX_HEADER = 4 << 20  # bytes; the largest header of a packaged checkpoint has a hundredth of it
+DTYPES = ("F16", "BF16", "F32", "F64", "BOOL", "I8", "U8", "I16", "I32", "I64")  # not float8, complex or sub-byte types
+MAX_DIMENSIONS, MAX_SIDE = 8, 2**40  # of a tensor: torch fails, or is slow, if an empty tensor has an absurd shape
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What was loaded from where. `sha256`, of the file `source`, is None for random weights.
+    """What was loaded, and from where.
 
-    `codec` is the other file, which a modular entry's codec came from; tensors and parameters count both.
-    `adapted` says which tensors are not those of the file, and what they are instead.
+    Attributes:
+        source: the file, or "random weights".
+        sha256: of that file; None for random weights.
+        tensors, parameters: how many there are, those of the codec included.
+        stored_as: the dtypes of the floating-point tensors in the file.
+        codec: the file of a modular model's codec, if that is another one; otherwise None.
+        adapted: one line for each tensor that is not that of the file, saying what it is instead.
     """
 
     source: str
@@ -49,10 +54,10 @@ class LoadReport:
 
 
 def embedded_spec(path: Path) -> ModelSpec | None:
-    """The spec inside a safetensors file, None where it carries none.
+    """The spec inside a safetensors file; None if it carries none.
 
     Raises:
-        WeightsError: the file cannot be read. SpecError: what it carries is no spec.
+        WeightsError: the file cannot be read. SpecError: the spec in it is damaged.
     """
     with _opened(path) as file:
         metadata = file.metadata() or {}
@@ -67,35 +72,41 @@ def embedded_spec(path: Path) -> ModelSpec | None:
 
 
 def read_spec(path: Path) -> ModelSpec:
-    """Like `embedded_spec`, for a file that has nothing beside it; without a spec it is a `WeightsError`."""
+    """Like `embedded_spec`, for a file that stands alone. Raises `WeightsError` if it carries no spec."""
     spec = embedded_spec(path)
     if spec is None:
         raise WeightsError(
-            f"{path} names no model: its metadata has no {SPEC_KEY!r}; load the folder with its config.json"
+            f"{path} names no model: its metadata has no {SPEC_KEY!r}; load the folder that holds its config.json"
         )
     return spec
 
 
 def load_module(spec: ModelSpec, path: Path, sha256: str, codec: Path | None = None) -> tuple[nn.Module, LoadReport]:
-    """The module of `spec`, built without allocating and filled from `path`, on the CPU and in eval mode.
+    """The module of `spec`, filled with the tensors of the file `path`, on the CPU and in eval mode.
 
-    A modular one takes its codec's tensors from the file `codec`, where one is given. Floating-point tensors become
-    what the module declares (float32), whatever they were stored as.
+    The module is built without allocating memory. Floating-point tensors get the dtype that the module declares
+    (float32), whatever they were stored as.
+
+    Args:
+        sha256: of `path`, for the report.
+        codec: the file with the codec's tensors of a modular model, if `path` does not hold them.
 
     Raises:
         MismatchError: tensors are missing, unexpected or misshapen.
-        WeightsError: the file cannot be read.
+        WeightsError: a file cannot be read. SpecError: the spec builds no module.
     """
     module = build(spec, "meta")
     wanted = module.state_dict()
     found = read_tensors(path)
     if codec is not None:
         if any(name.startswith(CODEC_PREFIX) for name in found):
-            raise MismatchError(f"{path} holds a codec already; {codec} beside it would take that one's place")
+            raise MismatchError(
+                f"{path} holds a codec already; remove {codec} beside it, which would replace that codec"
+            )
         found |= {CODEC_PREFIX + name: tensor for name, tensor in read_tensors(codec).items()}
     _check(path, wanted, found)
     stored = sorted({str(t.dtype).removeprefix("torch.") for t in found.values() if t.is_floating_point()})
-    # Copied: what was read is mapped, and a program that shortens the file later would end this process.
+    # Copied, because tensors are mapped from the file: if a program shortened it later, this process would be killed.
     own = {name: t.to(wanted[name].dtype, copy=True) for name, t in found.items()}
     module.load_state_dict(own, strict=True, assign=True)
     parameters = sum(p.numel() for p in module.parameters())
@@ -109,7 +120,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """Every tensor of a safetensors file, by name.
 
     Raises:
-        WeightsError: it cannot be read, or holds a tensor of a dtype or shape that no model has.
+        WeightsError: the file cannot be read, or holds a tensor of a dtype or shape that no model has.
     """
     with _opened(path) as file:
         names = file.keys()
@@ -125,10 +136,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """A safetensors file whose header is of bearable size. What is inside that, the library checks.
+    """A safetensors file, opened. The size of its header is checked here; the rest is checked by the library.
 
     Raises:
-        WeightsError: no regular file, one whose header is too long or not there, or one that the library refuses.
+        WeightsError: it is no regular file, its header is absent or too long, or the library refuses it.
     """
     try:
         _check_header(path)
@@ -139,8 +150,8 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _check_header(path: Path) -> None:
-    """Raises `ValueError` where the length of the header, the file's first eight bytes, cannot be true or is absurd."""
-    if not path.is_file():  # a FIFO would block, a device would never end
+    """Raises `ValueError` if the length of the header, in the file's first eight bytes, is impossible or absurd."""
+    if not path.is_file():  # reading a FIFO would block, and reading a device would never end
         raise ValueError("it is no file")
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -152,6 +163,7 @@ def _check_header(path: Path) -> None:
 
 
 def _check(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """Raises `MismatchError` if the tensors of a file are not those of the module, with the names of some of them."""
     missing, unexpected = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
     misshapen = [
         f"{name} {tuple(found[name].shape)} for {tuple(wanted[name].shape)}"
@@ -174,19 +186,25 @@ def _check(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]
         if names
     ]
     if missing and all(name.startswith(CODEC_PREFIX) for name in missing):
-        problems.append("the file holds a predictor alone, whose codec is a catalogue entry's: load it by its name")
+        problems.append(
+            "the file holds only a predictor, whose codec is an entry of its own; load it by its catalogue name"
+        )
     if problems:
         raise MismatchError(f"{path} does not fit its spec; " + "; ".join(problems))
 
 
 def _short(text: str) -> str:
-    """A name, with what is said of it, as far as a line of a message can hold it, and printed so that it is one."""
+    """A tensor's name and what is said of it, printable, on one line, and cut if it is long."""
     text = text if text.isprintable() else repr(text)
     return text if len(text) <= 200 else f"{text[:100]}...{text[-60:]}"
 
 
 def half_precision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """float16 for publishing; BatchNorm statistics stay float32. Raises `WeightsError` where float16 overflows."""
+    """The tensors in float16, for publishing; BatchNorm statistics stay float32.
+
+    Raises:
+        WeightsError: a value is too large for float16, or not finite.
+    """
     out = {}
     for name, tensor in state.items():
         if tensor.is_floating_point() and not name.endswith(("running_mean", "running_var")):
@@ -198,23 +216,23 @@ def half_precision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def save_weights(path: Path, spec: ModelSpec, state: Mapping[str, Tensor]) -> None:
-    """Write tensors and spec to one safetensors file; `path` appears whole or not at all.
+    """Write tensors and their spec to one safetensors file; `path` appears whole or not at all.
 
-    The same model always gives the same bytes: more than one key of metadata would be written in any order.
+    The same model always gives the same bytes. (The library writes several keys of metadata in any order; here is one.)
     """
     tensors = {name: t.detach().cpu().contiguous() for name, t in state.items()}
     write_atomically(path, save(tensors, {SPEC_KEY: json.dumps(spec.to_dict())}))
 
 
 def save_folder(folder: Path, spec: ModelSpec, state: Mapping[str, Tensor]) -> None:
-    """``config.json`` and ``model.safetensors``: what `stzoo.load(folder)` reads."""
+    """Write ``config.json`` and ``model.safetensors``, which `stzoo.load(folder)` reads."""
     folder.mkdir(parents=True, exist_ok=True)
     save_weights(folder / WEIGHTS_FILE, spec, state)
     write_atomically(folder / CONFIG_FILE, (json.dumps(spec.to_dict(), indent=2) + "\n").encode())
 
 
 def random_module(spec: ModelSpec) -> tuple[nn.Module, LoadReport]:
-    """A freshly initialised module, in eval mode, whose report says that its weights are random."""
+    """A freshly initialised module, in eval mode, and a report that says its weights are random."""
     module = build(spec).eval()
     parameters = sum(p.numel() for p in module.parameters())
     report = LoadReport("random weights", None, len(module.state_dict()), parameters, "nothing")

@@ -88,7 +88,7 @@ def test_what_cannot_be_measured_is_refused(persistence: Forecaster) -> None:
         run(persistence.spec.replace(channels=2), Ramp())
     with pytest.raises(DataError, match="no clips"):
         run(persistence.spec, Empty())
-    with pytest.raises(DataError, match="there are stzoo"):
+    with pytest.raises(DataError, match="it may be stzoo"):
         run(persistence.spec, Ramp(), "other")
 
 

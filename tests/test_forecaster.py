@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 import stzoo
-from stzoo.errors import FramesError, UnknownModelError
+from stzoo.errors import FramesError, SpecError, UnknownModelError, WeightsError
 from stzoo.forecaster import Forecaster, create
 from stzoo.spec import ModelSpec
 
@@ -181,3 +181,20 @@ print(peak() - early)
 def test_ten_thousand_streamed_frames_take_no_more_memory_than_two_hundred() -> None:
     grown = subprocess.run([sys.executable, "-c", STREAM], check=True, capture_output=True, text=True).stdout
     assert float(grown) < 10  # MiB; ten thousand frames kept would be 40
+
+
+@pytest.mark.parametrize("load", [stzoo.load, stzoo.load_codec])
+@pytest.mark.parametrize("pretrained", [True, False])
+@pytest.mark.parametrize("source", [b"tau-ut", None, 3])
+def test_a_source_is_text_or_a_path(load: Any, pretrained: bool, source: Any) -> None:
+    with pytest.raises(WeightsError, match=f"the source is {source!r}; it may be a name in the catalogue, a folder"):
+        load(source, pretrained=pretrained)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", 1.5])
+def test_a_device_that_is_not_there_is_refused(forecaster: Forecaster, device: Any) -> None:
+    for load, name in ((stzoo.load, "tau-ut"), (stzoo.load_codec, "vqvae-mmnist")):
+        with pytest.raises(SpecError, match="device is "):
+            load(name, device=device)
+    with pytest.raises(SpecError, match="device is "):
+        forecaster.to(device)

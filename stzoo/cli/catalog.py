@@ -65,10 +65,10 @@ def _register_pack(actions: Commands) -> None:
 
 
 def _pack(arguments: Arguments) -> None:
-    from stzoo.release.pack import pack
+    from stzoo.release.enter_run import enter_run
 
     entry = catalog.info(arguments.name)
-    for report in pack(
+    for report in enter_run(
         entry.name,
         arguments.run_folder,
         _measurements(arguments, entry),
@@ -112,7 +112,7 @@ def _register_add(actions: Commands) -> None:
 
 
 def _add(arguments: Arguments) -> None:
-    from stzoo.release.add import Description, add
+    from stzoo.release.enter_folder import Description, enter_folder
 
     description = Description(
         summary=arguments.summary,
@@ -134,7 +134,8 @@ def _add(arguments: Arguments) -> None:
             raise SpecError(f"--horizons must hold the model's own, {entry.spec.frames_out}")
         return _measurements(arguments, entry)
 
-    for report in add(arguments.folder, arguments.name, description, training, protocols, arguments.precision):
+    reports = enter_folder(arguments.folder, arguments.name, description, training, protocols, arguments.precision)
+    for report in reports:
         print(report)
 
 

@@ -60,16 +60,16 @@ def register(commands: Commands) -> None:
 
 
 def _run(arguments: Arguments) -> None:
-    from stzoo.codec import opened as open_codec
+    from stzoo.codec import Codec
     from stzoo.data import DATASETS, FirstClips, protocol_name
     from stzoo.evaluate import evaluate, evaluate_codec
-    from stzoo.forecaster import opened as open_forecaster
+    from stzoo.forecaster import Forecaster
     from stzoo.hub import resolve
     from stzoo.models import architecture_of
 
     found = resolve(arguments.source)
     codec = architecture_of(found.spec).is_codec
-    model: Any = (open_codec if codec else open_forecaster)(found, arguments.source)
+    model: Any = (Codec if codec else Forecaster).from_files(found, arguments.source)
     known = catalog.entries().get(arguments.source)
     dataset, data = chosen_dataset(arguments, model.spec, "clips" if known is None else known.dataset)
     if codec and arguments.steps is not None:

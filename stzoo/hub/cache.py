@@ -1,6 +1,6 @@
-"""What stzoo keeps on this machine: downloaded weights, hub models, decoded videos, kernels. List, verify, clear.
+"""What stzoo keeps on this machine (downloaded weights, hub models, decoded videos, kernels): list, verify, clear.
 
-In huggingface_hub's cache, which other libraries share, only repositories that hold a stzoo model are looked at.
+Of huggingface_hub's cache, which other libraries share, only repositories that hold a stzoo model are touched.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from stzoo.download import file_sha256, lock
 from stzoo.errors import SpecError, UnknownModelError
 from stzoo.hub import huggingface, read_config
 
-_IDLE = 600.0  # seconds after which a part that nothing was written to belongs to nobody
+_IDLE = 600.0  # seconds: a part that nothing was written to for so long belongs to no running process
 
 
 Kind = Literal["weights", "hub", "frames", "kernels", "unfinished"]
@@ -31,15 +31,15 @@ Kind = Literal["weights", "hub", "frames", "kernels", "unfinished"]
 
 @dataclass(frozen=True)
 class Kept:
-    """Something in a cache that one name stands for.
+    """Something in a cache that has one name.
 
     Attributes:
-        name: of the catalogue entry, of the repository ("user/model"), or of a room of the cache ("frames").
-        kind: "weights" came from an https address, "hub" is in huggingface_hub's cache, "frames" are decoded videos,
-            "kernels" were compiled for training, "unfinished" is what downloads and decoders left that were killed.
-        files: that hold it; a link stands for what it leads to.
+        name: a catalogue entry, a repository ("user/model"), or a part of the cache ("frames").
+        kind: "weights" came from an https address; "hub" is in huggingface_hub's cache; "frames" are decoded videos;
+            "kernels" were compiled for training; "unfinished" was left by a download or a decoder that was killed.
+        files: the files that hold it; for a link, the file that it leads to.
         size: bytes on disk.
-        used: the last time something read it, as far as the file system knows.
+        used: when a program last read it, as far as the file system knows.
     """
 
     name: str
@@ -54,15 +54,15 @@ class Kept:
 
 
 def listed() -> list[Kept]:
-    """All there is, the largest first."""
+    """Everything in the caches, the largest first."""
     return sorted([*_weights(), *_made(), *_hub()], key=lambda kept: -kept.size)
 
 
 def verified() -> list[tuple[Kept, tuple[Path, ...]]]:
-    """Each `Kept` and those of its files whose bytes have changed, which are removed: the next use fetches them anew.
+    """Each `Kept`, with those of its files that are damaged. They are removed, and the next use fetches them again.
 
-    Weights and large files of a hub are called by their sha256. Of what was made here nothing is known but that a
-    file holds something.
+    Weights, and large files of a hub, have their sha256 as name. Files that were made here are damaged if they are
+    empty; nothing else is known of them.
     """
     found = []
     for kept in listed():
@@ -74,12 +74,12 @@ def verified() -> list[tuple[Kept, tuple[Path, ...]]]:
 
 
 def clear(name: str | None = None) -> int:
-    """Remove what has this name (or kind), or everything; returns the bytes that are free again.
+    """Remove what has this name or kind, or everything if `name` is None; return how many bytes are free again.
 
-    What a running process is downloading stays. Files of the package are none of this.
+    A file that a running process is downloading stays, and so does every file of the package.
 
     Raises:
-        UnknownModelError: nothing kept has this name.
+        UnknownModelError: nothing in the caches has this name.
     """
     everything = listed()
     chosen = [k for k in everything if name is None or name in (k.name, k.kind)]
@@ -96,6 +96,7 @@ def clear(name: str | None = None) -> int:
 
 
 def _weights() -> Iterator[Kept]:
+    """Weights from https addresses, and unfinished downloads of them."""
     folder = environment.home() / "weights"
     names = {e.weights.sha256: e.name for e in catalog.entries().values() if e.weights}
     for file in sorted(folder.glob("*.safetensors")):
@@ -106,7 +107,7 @@ def _weights() -> Iterator[Kept]:
 
 
 def _made() -> Iterator[Kept]:
-    """What was made here, and can be made again."""
+    """Files that were made on this machine, and can be made again."""
     folder = environment.home()
     frames, kernels = sorted((folder / "frames").glob("[!.]*.uint8")), sorted((folder / "kernels").glob("*.so"))
     parts = [f for f in (folder / "frames").glob(".*.uint8.*") if _idle(f)]
@@ -119,6 +120,7 @@ def _made() -> Iterator[Kept]:
 
 
 def _hub() -> Iterator[Kept]:
+    """The repositories in huggingface_hub's cache that hold a stzoo model."""
     for repository in _repositories():
         files = {
             file.blob_path: file
@@ -131,13 +133,13 @@ def _hub() -> Iterator[Kept]:
 
 
 def _repositories() -> list[Any]:
-    """Of models in huggingface_hub's cache, those of which some revision is a stzoo model."""
+    """The repositories in huggingface_hub's cache that are published entries, or have a stzoo model in a revision."""
     from huggingface_hub import scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
     try:
         found = scan_cache_dir().repos
-    except (CacheNotFound, ValueError):  # ValueError: it is no folder
+    except (CacheNotFound, ValueError):  # ValueError: the cache is no folder
         return []
     published = {s.partition("@")[0] for e in catalog.entries().values() if e.weights for s in e.weights.sources}
     return [
@@ -193,7 +195,7 @@ def _damaged(file: Path, kind: str) -> bool:
 
 
 def _remove(file: Path) -> int:
-    """Bytes that are free again: none, where the file is being written, or has gone meanwhile."""
+    """Remove a file; return how many bytes are free again: 0 if it is being written, or is already gone."""
     target = file.with_name(file.name[1:].removesuffix(".part")) if file.name.endswith(".part") else None
     with suppress(FileNotFoundError, Timeout, NotImplementedError):
         size = file.lstat().st_size

@@ -1,4 +1,4 @@
-"""The model card of a saved folder: what the model does, how to load it, and what is known of exactly these weights."""
+"""The model card: what a model does, how to load it, and what is known of exactly these weights."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ import torch
 from torch import nn
 
 from stzoo import catalog
-from stzoo.catalog import Entry, Metrics, Speed, Training
+from stzoo.catalog import Entry, Speed, Training
+from stzoo.download import file_sha256
 from stzoo.errors import SpecError, WeightsError
-from stzoo.hub import file_sha256
+from stzoo.figures import FIGURES, Metrics
 from stzoo.models import architecture_of, build
 from stzoo.spec import ModelSpec
 from stzoo.weights import CODEC_PREFIX, LoadReport, read_tensors
 
 README = "README.md"
-# Identifiers that a hub lists for filtering by licence; any other licence is "other", with its name beside.
+# The licences by which a hub lets its users filter. The card of any other licence says "other", with its name beside.
 LICENSES = frozenset(
     [
         "afl-3.0",
@@ -52,26 +53,25 @@ LICENSES = frozenset(
         "unlicense",
     ]
 )
-_FIGURES = (  # field of Metrics, heading, decimals
-    ("mse", "MSE", 2), ("mae", "MAE", 2), ("ssim", "SSIM", 4), ("psnr", "PSNR", 2), ("csi_1", "CSI 1 mm/h", 3),
-    ("csi_5", "CSI 5 mm/h", 3), ("codes_used", "codes in use", 0), ("perplexity", "perplexity", 1),
-)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """What is said of a model's weights. What is None or empty is left out; nothing is guessed.
+    """What a card says of a model's weights. A field that is None or empty is left out; nothing is guessed.
 
     Attributes:
         summary: what the weights are, in one sentence.
         unsuited: what the model must not be used for, in a sentence or two.
-        license: of the weights, such as "Apache-2.0" or "CC-BY-SA-4.0".
-        datasets: what they were trained on, such as ("mmnist",).
+        license: the licence of the weights, such as "Apache-2.0" or "CC-BY-SA-4.0".
+        datasets: the data they were trained on, such as ("mmnist",).
         data_terms: the terms of that data.
         citation: the papers to cite.
         metrics: figures measured with exactly these weights.
-        training: what training took.
+        training: how they were trained, and how long that took.
         speed: how fast the model runs, where that was measured.
+
+    Raises:
+        SpecError: a field has the wrong type, or is text without a word.
     """
 
     summary: str
@@ -90,7 +90,7 @@ class Card:
             if text is None and name != "summary":
                 continue
             if not isinstance(text, str) or not text.strip():
-                raise SpecError(f"card.{name} is {text!r}; it must be text")
+                raise SpecError(f"card.{name} is {text!r}; it must be text with at least one word")
         for name, kind in (("datasets", str), ("metrics", Metrics), ("speed", Speed)):
             values = getattr(self, name)
             if not isinstance(values, tuple) or not all(isinstance(v, kind) for v in values):
@@ -109,10 +109,10 @@ def entry_card(entry: Entry) -> Card:
 
 
 def card_of(spec: ModelSpec, module: nn.Module, report: LoadReport) -> tuple[Card, str | None]:
-    """What is known of the weights in `module`, and the name of the catalogue entry whose they are.
+    """What is known of the weights in `module`, and the name of the catalogue entry that they belong to.
 
-    Only where every tensor still is that of an entry's file, the entry's figures, licence and training are theirs.
-    Of other weights the card says where they come from and nothing else; the name is None.
+    The entry's figures, licence and training are those of the weights only if every tensor is still that of the entry's
+    file. For all other weights the card says only where they come from, and the name is None.
     """
     if report.sha256 is None:
         return Card(summary=f"Random weights, never trained, of the architecture {spec.arch}"), None
@@ -121,7 +121,7 @@ def card_of(spec: ModelSpec, module: nn.Module, report: LoadReport) -> tuple[Car
     if entry is not None and same and entry.spec == spec:
         return entry_card(entry), entry.name
     origin = _place(report.source)
-    if entry is not None:  # the data's terms hold for what was made from these weights, too
+    if entry is not None:  # the terms of the data hold for weights that were made from these, too
         origin = f"{entry.name} of the stzoo catalogue (trained on {entry.dataset}: {entry.data_terms})"
     if same and entry is None:
         return Card(summary=f"The weights of {origin}"), None
@@ -129,10 +129,10 @@ def card_of(spec: ModelSpec, module: nn.Module, report: LoadReport) -> tuple[Car
 
 
 def readme(card: Card, spec: ModelSpec, name: str, repo: str | None = None) -> str:
-    """README.md of a folder called `name`, or of the repository `repo` ("user/name") that it is sent to.
+    """The README.md of a folder called `name`, or of the repository `repo` ("user/name") that it is sent to.
 
     Raises:
-        SpecError: `card` is no `Card`.
+        SpecError: `card` is not a `Card`.
     """
     if not isinstance(card, Card):
         raise SpecError(f"card is a {type(card).__name__}; it must be a stzoo.Card")
@@ -143,7 +143,7 @@ def readme(card: Card, spec: ModelSpec, name: str, repo: str | None = None) -> s
 
 
 def written_here(path: Path) -> bool:
-    """Is this file what `readme` returned, and nobody has edited it since?"""
+    """Whether this file is one that `readme` returned, and that nobody has edited since."""
     try:
         text, _, mark = path.read_text("utf-8").removesuffix("\n").rpartition("\n")
     except (OSError, UnicodeDecodeError):
@@ -152,14 +152,14 @@ def written_here(path: Path) -> bool:
 
 
 def _mark(text: str) -> str:
-    """The last line of a card: it tells our own text from one that somebody wrote or edited."""
+    """The last line of a card. It tells a card that stzoo wrote from one that somebody wrote or edited."""
     return f"<!-- stzoo card {hashlib.sha256(text.encode()).hexdigest()[:16]} -->"
 
 
 def _front_matter(card: Card, spec: ModelSpec, name: str) -> str:
-    from huggingface_hub import EvalResult, ModelCardData  # not before it is needed: it takes a while to import
+    from huggingface_hub import EvalResult, ModelCardData  # imported only here, because it takes a while
 
-    codec = is_codec(spec)
+    codec = architecture_of(spec).is_codec
     task = "image-reconstruction" if codec else "video-prediction"
     results = [
         EvalResult(
@@ -191,13 +191,13 @@ def _front_matter(card: Card, spec: ModelSpec, name: str) -> str:
 
 
 def page(title: str, said: Mapping[str, str]) -> str:
-    """The Markdown of sections (heading -> text); those without text are left out."""
+    """The Markdown of a page: its title, and sections (heading -> text). Sections without text are left out."""
     parts = [f"## {heading}\n\n{text}" if heading else text for heading, text in said.items() if text]
     return "\n\n".join([f"# {title}", *parts]) + "\n"
 
 
 def sections(card: Card, spec: ModelSpec, usage: str) -> dict[str, str]:
-    """What a card says, heading -> text, in order, the first without a heading; `usage` says how to get the model."""
+    """What a card says, in order: heading -> text. The first heading is empty. `usage` says how to get the model."""
     training, terms = "", []
     if card.training is not None:
         t = card.training
@@ -218,29 +218,31 @@ def sections(card: Card, spec: ModelSpec, usage: str) -> dict[str, str]:
 
 
 def count_parameters(spec: ModelSpec) -> int:
-    """Of the module that a spec describes, which is not filled for it."""
+    """How many parameters the module of a spec has. The module is not allocated."""
     return sum(p.numel() for p in build(spec, "meta").parameters())
 
 
 def _what(spec: ModelSpec) -> str:
-    """What goes in and what comes out."""
+    """What goes into the model and what comes out of it."""
     parameters = count_parameters(spec)
     shape = f"{spec.channels}x{spec.height}x{spec.width}"
-    if is_codec(spec):
+    if architecture_of(spec).is_codec:
         does = f"Turns frames of {shape} (channels x height x width) into a small grid of codes, and back."
     else:
         frames = f"{spec.frames_in} frame{'s' if spec.frames_in > 1 else ''} of {shape} (channels x height x width)"
-        does = f"Reads {frames}, forecasts the next {spec.frames_out}, and by `rollout` any number."
+        does = f"Reads {frames} and forecasts the next {spec.frames_out}; `rollout` forecasts any number of frames."
     if spec.value_range is None:
         does += " Values are in the units of the data."
     else:
-        does += " Values lie in [{:g}, {:g}]; integers are scaled by their dtype.".format(*spec.value_range)
+        does += " Values lie in [{:g}, {:g}]; integers are scaled from the range of their dtype.".format(
+            *spec.value_range
+        )
     return f"{does} Architecture: `{spec.arch}`, {parameters:,} parameters."
 
 
 def loading(spec: ModelSpec, source: str) -> str:
-    """The lines that load a model and run it; `source` is the rest of the call, its closing bracket included."""
-    if is_codec(spec):
+    """The lines that load a model and run it. `source` is what follows "stzoo.load(", the closing bracket included."""
+    if architecture_of(spec).is_codec:
         return f"```python\nimport stzoo\n\ncodec = stzoo.load_codec({source}\npainted = codec.reconstruct(frames)\n```"
     shape = (spec.frames_in, *([spec.channels] if spec.channels > 1 else []), spec.height, spec.width)
     takes = f"an array {shape}, a list of images, or a path"
@@ -248,30 +250,31 @@ def loading(spec: ModelSpec, source: str) -> str:
 
 
 def _figures(metrics: Sequence[Metrics]) -> str:
-    """A table, one row a metric, persistence beside it, and the command that prints each protocol's."""
+    """A table with a row for each metric, persistence beside it, and the commands that print the figures."""
     rows = []
     for m in metrics:
-        for name, title, digits in _FIGURES:
-            found = [getattr(m, key, None) for key in (name, f"persistence_{name}")]
-            if found[0] is not None:
-                shown = ["" if v is None else f"{v:.{digits}f}" for v in found]
-                rows.append([m.protocol.replace("|", "\\|"), title, *shown])
+        for figure in FIGURES:
+            model, persistence = figure.of(m), figure.of_persistence(m)
+            if model is not None:
+                shown = ["" if value is None else figure.shown(value) for value in (model, persistence)]
+                rows.append([m.protocol.replace("|", "\\|"), figure.title, *shown])
     beside = any(row[3] for row in rows)
     head = ["protocol", "metric", "model", "persistence"]
     lines = [row if beside else row[:3] for row in (head, ["---"] * 4, *rows)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     says = (
-        "As `stzoo evaluate` defines them: MSE and MAE are summed over a frame, values scaled to [0, 1], and averaged."
+        "Defined as in `stzoo evaluate`: values are scaled to [0, 1]; MSE and MAE are summed over a frame and averaged "
+        "over frames."
     )
-    says += " Persistence repeats the last frame that was given." if beside else ""
+    says += " Persistence repeats the last past frame." if beside else ""
     commands = "\n".join(f"- {m.protocol}: `{m.command}`" for m in metrics)
-    return f"{table}\n\n{says} Printed by:\n\n{commands}"
+    return f"{table}\n\n{says} These commands print the figures:\n\n{commands}"
 
 
 def _speeds(speeds: Sequence[Speed]) -> str:
-    """A table, one row a measurement, and the command that prints each."""
+    """A table with a row for each measurement, and the command that prints it."""
     rows = [
-        ["device", "precision", "clips", "frames", "ms a pass", "clips/s", "beside plain", "measured on"],
+        ["device", "precision", "clips", "frames", "ms per pass", "clips/s", "against plain", "measured on"],
         ["---"] * 8,
     ]
     for s in speeds:
@@ -280,24 +283,22 @@ def _speeds(speeds: Sequence[Speed]) -> str:
         figures = [f"{s.latency_median_ms:.1f}", f"{s.clips_per_second:.1f}", ratio]
         rows.append([s.device, s.precision, str(s.batch), str(s.steps), *figures, where])
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    says = "One pass forecasts so many frames of so many clips, normalised tensors in, tensors out; medians."
+    says = "One pass forecasts the given number of frames for the given number of clips, from normalised tensors to "
+    says += "tensors. Times are medians."
     beside = any(s.against_plain for s in speeds)
-    says += " Plain is the float32 module as PyTorch runs it by itself, on the same machine." if beside else ""
-    return f"{table}\n\n{says} Printed by:\n\n" + "\n".join(f"- `{s.command}`" for s in speeds)
+    says += " Plain is the float32 module as PyTorch itself runs it, on the same machine." if beside else ""
+    return f"{table}\n\n{says} These commands print the figures:\n\n" + "\n".join(f"- `{s.command}`" for s in speeds)
 
 
 def _title(name: str) -> str:
-    """Of a field of `Metrics`, such as "MSE of persistence"."""
-    plain = name.removeprefix("persistence_")
-    return {n: title for n, title, _ in _FIGURES}[plain] + ("" if plain == name else " of persistence")
-
-
-def is_codec(spec: ModelSpec) -> bool:
-    return architecture_of(spec).is_codec
+    """The heading of a field of `Metrics`, such as "MSE of persistence"."""
+    titles = {figure.name: figure.title for figure in FIGURES}
+    titles |= {figure.persistence: f"{figure.title} of persistence" for figure in FIGURES if figure.persistence}
+    return titles[name]
 
 
 def _entry_of(report: LoadReport) -> Entry | None:
-    """The entry whose pinned file was loaded, with the codec that it pins."""
+    """The entry whose pinned file was loaded, together with the codec that it pins; None if there is none."""
     for entry in catalog.entries().values():
         if entry.weights is not None and entry.weights.sha256 == report.sha256:
             pinned = None if entry.codec is None else entry.codec.sha256
@@ -307,7 +308,7 @@ def _entry_of(report: LoadReport) -> Entry | None:
 
 
 def _unchanged(module: nn.Module, report: LoadReport) -> bool:
-    """Are the tensors those of the file that was loaded, and is that file still there? Compared as numbers."""
+    """Whether the tensors are still those of the file that was loaded. They are compared as numbers."""
     path = Path(report.source)
     if _sha256(path) != report.sha256:
         return False
@@ -331,6 +332,6 @@ def _sha256(path: Path) -> str | None:
 
 
 def _place(source: str) -> str:
-    """Where a file came from, without what its path tells of somebody's machine."""
+    """Where a file came from, without the part of its path that says something about somebody's machine."""
     cached = re.search(r"models--([\w.-]+?)--([\w.-]+)[/\\]snapshots[/\\]([0-9a-f]{40})", source)
     return "hf://{}/{}@{}".format(*cached.groups()) if cached else "/".join(Path(source).parts[-2:])

@@ -1,4 +1,4 @@
-"""Repositories of a Hugging Face compatible hub, through huggingface_hub: its cache, its environment, its log-in."""
+"""Repositories of a Hugging Face compatible hub, by way of huggingface_hub: its cache, environment and log-in."""
 
 from __future__ import annotations
 
@@ -18,11 +18,15 @@ COMMIT = r"[0-9a-f]{40}"
 
 
 class AbsentError(DownloadError):
-    """The repository is there, the file is not."""
+    """The repository exists, but has no such file."""
 
 
 def parse(source: str) -> tuple[str, str | None]:
-    """ "hf://user/repo@revision" -> ("user/repo", "revision"), without @revision None. Raises `WeightsError`."""
+    """ "hf://user/repo@revision" -> ("user/repo", "revision"); the revision is None if the source names none.
+
+    Raises:
+        WeightsError: `source` is written in another way.
+    """
     match = re.fullmatch(rf"hf://({REPO})(?:@([\w./-]+))?", source, re.ASCII)
     if match is None or ".." in source:
         raise WeightsError(f"{source!r} is no hub source; write hf://user/repo or hf://user/repo@revision")
@@ -32,11 +36,19 @@ def parse(source: str) -> tuple[str, str | None]:
 def fetch(
     repo: str, revision: str | None, name: str, *, cache_dir: Path | None = None, offline: bool, progress: bool = True
 ) -> Path:
-    """One file of a repository, in huggingface_hub's cache.
+    """One file of a repository, in huggingface_hub's cache; it is downloaded if it is not there.
+
+    Args:
+        repo: "user/repo".
+        revision: a branch, tag or commit; None is the main branch.
+        name: of the file.
+        cache_dir: the cache's folder; None is the one that huggingface_hub uses.
+        offline: take the file from the cache only.
+        progress: show a bar.
 
     Raises:
-        AbsentError: no such file there. OfflineError: it is not in the cache, and the network is off.
-        DownloadError: any other reason, in words, with what to do.
+        AbsentError: the repository has no such file. OfflineError: the file is not in the cache, and the network is
+            off. DownloadError: it cannot be had for another reason; the message says which, and what to do.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import (
@@ -64,7 +76,7 @@ def fetch(
     except LocalEntryNotFoundError as error:
         if offline:
             raise OfflineError(f"{at} has no {name} in the local cache, and the network is off") from error
-        raise DownloadError(f"the hub has not given {name} of {at}: {_reason(error)}") from error
+        raise DownloadError(f"the hub did not send {name} of {at}: {_reason(error)}") from error
     except EntryNotFoundError as error:
         raise AbsentError(f"{at} has no file {name}") from error
     except RevisionNotFoundError as error:
@@ -78,20 +90,28 @@ def fetch(
             f"no repository {repo} for you: check the name; a private one needs your token in HF_TOKEN, "
             "or `hf auth login`"
         ) from error
-    except Exception as error:  # those of the HTTP library, which differs between versions of huggingface_hub
+    except Exception as error:  # an error of the HTTP library, which differs between versions of huggingface_hub
         raise DownloadError(f"cannot fetch {name} of {at}: {_reason(error)}") from error
 
 
 def push(
     folder: Path, repo_id: str, *, private: bool = False, token: str | None = None, message: str | None = None
 ) -> str:
-    """Send the files of a folder in one commit to a repository, which is made where it is not there yet.
+    """Send the files of a folder to a repository in one commit. The repository is made if it does not exist.
+
+    Args:
+        folder: every file in it is sent.
+        repo_id: "user/repo".
+        private: make a new repository private.
+        token: by default the one that huggingface_hub finds.
+        message: the commit's message.
 
     Returns:
         "hf://user/repo@<40 hex>", which `stzoo.load` opens.
 
     Raises:
-        WeightsError: `repo_id` is not "user/repo", or the hub refused, with its reason. OfflineError.
+        WeightsError: `repo_id` is not "user/repo", or the hub refused, with its reason.
+        OfflineError: the network is off.
     """
     if re.fullmatch(REPO, repo_id, re.ASCII) is None or ".." in repo_id:
         raise WeightsError(f"{repo_id!r} is no repository; write user/repo")
@@ -115,9 +135,9 @@ def push(
 
 
 def remove(file: Path) -> str:
-    """Take a damaged file out of huggingface_hub's cache, and nothing out of any other place; say whether it worked.
+    """Remove a damaged file from huggingface_hub's cache, and from no other place; return a sentence on what happened.
 
-    A snapshot there links to its blob, which may link on to a store that repositories share.
+    In that cache a file is a link to its blob, which may itself be a link, to a store that repositories share.
     """
     cache = next((p.parent for p in file.parents if p.name.startswith("models--")), file.parent)
     try:
@@ -133,18 +153,18 @@ def remove(file: Path) -> str:
 
 
 def _passing(error: BaseException) -> bool:
-    """Did the body of a file fail in a way that another try may cure? huggingface_hub itself retries other requests."""
+    """Whether the download of a file failed in a way that may pass. huggingface_hub retries all other requests."""
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code if error.response is not None else None
         return status is not None and (status in (408, 429) or status >= 500)
     local = isinstance(error, (EntryNotFoundError, ValueError)) or getattr(error, "errno", None) is not None
-    return not local  # the HTTP library's own errors, and a body of another length
+    return not local  # so it is an error of the HTTP library, or a body of another length
 
 
 def _reason(error: BaseException) -> str:
-    """What the hub, or the network below it, said: the cause, where huggingface_hub says only that there is one."""
+    """What the hub or the network said: the cause of the error, if huggingface_hub only says that there is one."""
     cause = error.__cause__
     text = str(cause if cause is not None and "LocalEntry" in type(error).__name__ else error)
     text = scrubbed(text).removesuffix("Please retry with `force_download=True`.").rstrip()
@@ -153,6 +173,7 @@ def _reason(error: BaseException) -> str:
 
 @contextmanager
 def _bars(progress: bool) -> Iterator[None]:
+    """Hide the bars of huggingface_hub inside the block unless `progress` is true."""
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     hide = not progress and not are_progress_bars_disabled()

@@ -1,4 +1,4 @@
-"""A model in a folder or in a hub repository, with its card."""
+"""Saving a model with its card, sending it to a hub, and loading it again."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import os
 import re
 import tempfile
 import warnings
+from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import Self
 
 from torch import nn
 
@@ -15,33 +17,111 @@ from stzoo.errors import WeightsError
 from stzoo.files import write_atomically
 from stzoo.hub.card import README, Card, card_of, readme, written_here
 from stzoo.hub.huggingface import push
-from stzoo.spec import ModelSpec, has_codec
+from stzoo.hub.sources import Resolved, resolve, source_text
+from stzoo.models import architecture_of
+from stzoo.spec import ModelSpec
 from stzoo.weights import LoadReport, save_folder
 
 
-def save(
-    folder: Path,
-    spec: ModelSpec,
-    module: nn.Module,
-    report: LoadReport,
-    card: Card | None = None,
-    repo: str | None = None,
-) -> None:
-    """``model.safetensors``, ``config.json`` and ``README.md``; see `Forecaster.save_pretrained`.
+class Shareable(ABC):
+    """What a `Forecaster` and a `Codec` have in common: each is saved, sent to a hub and loaded in the same way.
 
-    A card of weights that are no longer there is removed before anything is written, and the new one comes last: an
-    interrupted save leaves a folder without a card, never one whose figures are those of other weights.
-
-    Raises:
-        SpecError: the card is none. WeightsError: the folder holds what would be mistaken for a part of the model, or
-            a README.md of somebody's own where a card was given.
+    Attributes:
+        spec: what the model is.
+        report: where its weights came from.
     """
-    found, known = card_of(spec, module, report) if card is None else (card, None)
-    called = folder.resolve().name.encode("utf-8", "replace").decode()  # a name may be no text
+
+    spec: ModelSpec
+    report: LoadReport
+
+    @property
+    @abstractmethod
+    def module(self) -> nn.Module:
+        """The plain `torch.nn.Module` whose weights are saved."""
+
+    @classmethod
+    @abstractmethod
+    def from_files(cls, found: Resolved, name: str) -> Self:
+        """The model in files that `stzoo.hub.resolve` found, on the CPU; errors call it `name`."""
+
+    @classmethod
+    def from_pretrained(cls, source: str | os.PathLike[str], *, revision: str | None = None) -> Self:
+        """The model at `source`, with its weights, on the CPU.
+
+        Args:
+            source: as in `stzoo.load`; and "user/repo" is the hub's repository hf://user/repo, unless a file or folder
+                has that name.
+            revision: the branch, tag or commit of a repository, if `source` names none.
+
+        Raises:
+            SpecError: the model is of the other kind: a codec for a `Forecaster`, or a forecaster for a `Codec`.
+            StzooError: the weights cannot be found or read, as in `stzoo.load`.
+        """
+        origin = _source_of(source)
+        return cls.from_files(resolve(origin, revision=revision), source_text(origin))
+
+    def save_pretrained(self, folder: str | os.PathLike[str], *, card: Card | None = None) -> None:
+        """Write `model.safetensors`, `config.json` and a card, `README.md`, into a folder.
+
+        `stzoo.load` (or `stzoo.load_codec`) reads the weights back bit for bit.
+
+        Args:
+            folder: it is made if it does not exist. A README.md in it that somebody wrote or edited is kept, with a
+                warning.
+            card: what README.md says of the weights. By default, the unchanged weights of a catalogue entry get that
+                entry's figures and terms; of all other weights the card says only where they come from.
+
+        Raises:
+            WeightsError: a `card` is given, but the README.md in the folder is not one that stzoo wrote; or the folder
+                holds a published modular model. Nothing is written then.
+            SpecError: `card` is not a `stzoo.Card`.
+        """
+        _save(self, Path(folder), card)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = False,
+        token: str | None = None,
+        message: str | None = None,
+        card: Card | None = None,
+    ) -> str:
+        """Send the files that `save_pretrained` writes to a hub, in one commit.
+
+        Args:
+            repo_id: "user/repo". The repository is made if it does not exist; a README.md in it is replaced.
+            private: make a new repository private.
+            token: by default the one that huggingface_hub finds: HF_TOKEN, or that of `hf auth login`.
+            message: the commit's message.
+            card: as in `save_pretrained`.
+
+        Returns:
+            "hf://user/repo@<40 hex>", which names the very commit, and which `stzoo.load` (or `load_codec`) opens.
+
+        Raises:
+            WeightsError: `repo_id` is not "user/repo", or the hub refused, with its reason.
+            OfflineError: the network is off. SpecError: `card` is not a `stzoo.Card`.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            _save(self, Path(folder), card, repo_id)
+            message = message or f"A {self.spec.arch} saved by stzoo"
+            return push(Path(folder), repo_id, private=private, token=token, message=message)
+
+
+def _save(model: Shareable, folder: Path, card: Card | None, repo: str | None = None) -> None:
+    """``model.safetensors``, ``config.json`` and ``README.md``; `repo` is the repository that they will be sent to.
+
+    The card of earlier weights is removed before anything is written, and the new card is written last. So a save that
+    is interrupted leaves a folder without a card, never a card whose figures belong to other weights.
+    """
+    found, known = card_of(model.spec, model.module, model.report) if card is None else (card, None)
+    called = folder.resolve().name.encode("utf-8", "replace").decode()  # a folder's name may not be valid UTF-8
     name = repo.rpartition("/")[2] if repo else known or called
-    text = readme(found, spec, name, repo)
+    text = readme(found, model.spec, name, repo)
     path = folder / README
-    if has_codec(spec) and (folder / CODEC_FILE).exists():  # which would be loaded in place of the codec inside
+    modular = architecture_of(model.spec).kind == "modular"
+    if modular and (folder / CODEC_FILE).exists():  # it would be loaded in place of the codec inside the model
         raise WeightsError(f"{folder} holds the {CODEC_FILE} of a published model; save into another folder")
     theirs = os.path.lexists(path) and not written_here(path)
     if theirs and card is not None:
@@ -50,32 +130,13 @@ def save(
         warnings.warn(f"{path} was written or edited by somebody and is left as it is; check its figures", stacklevel=3)
     else:
         path.unlink(missing_ok=True)
-    save_folder(folder, spec, module.state_dict())
+    save_folder(folder, model.spec, model.module.state_dict())
     if not theirs:
         write_atomically(path, text.encode())
 
 
-def send(
-    repo_id: str,
-    spec: ModelSpec,
-    module: nn.Module,
-    report: LoadReport,
-    *,
-    private: bool,
-    token: str | None,
-    message: str | None,
-    card: Card | None,
-) -> str:
-    """Save to a temporary folder, push it, and return "hf://user/repo@<40 hex>"."""
-    with tempfile.TemporaryDirectory() as folder:
-        save(Path(folder), spec, module, report, card, repo_id)
-        return push(
-            Path(folder), repo_id, private=private, token=token, message=message or f"A {spec.arch} saved by stzoo"
-        )
-
-
-def source_of(given: str | os.PathLike[str]) -> str | os.PathLike[str]:
-    """``user/repo`` as a hub source, where no file or folder has that name; anything else as it is."""
+def _source_of(given: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    """``user/repo`` as a hub source, unless a file or folder has that name; anything else as it is."""
     if not isinstance(given, str) or given.endswith(".safetensors") or os.path.exists(os.path.expanduser(given)):
         return given
     return f"hf://{given}" if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?", given) else given

@@ -1,1 +1,1 @@
-"""Models for others: folders and repositories with a card, and the entries of this checkout's catalogue."""
+"""What maintainers do: enter models in this checkout's catalogue, check and publish them, and write their pages."""

@@ -1,40 +1,42 @@
-"""A trained model -> an entry of the catalogue: the packaged file, its measured figures, and the manifest."""
+"""A trained model on its way into the catalogue: the file that is packaged, and what is measured on that very file."""
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import math
-import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from stzoo import catalog
-from stzoo import codec as codec_room
-from stzoo import forecaster as forecaster_room
-from stzoo.catalog import MAX_FILE, Entry
+from stzoo.catalog import MAX_FILE, CodecReference, Entry
 from stzoo.codec import Codec, load_codec
 from stzoo.data import DATASETS, ClipSource, Dataset, protocol_name
 from stzoo.errors import TrainingError, WeightsError
-from stzoo.evaluate import CodecReport, Report, evaluate, evaluate_codec, golden, golden_codec
-from stzoo.files import write_atomically
+from stzoo.evaluate import CodecReport, EvaluationReport, evaluate, evaluate_codec, golden
+from stzoo.figures import FIGURES
 from stzoo.forecaster import Forecaster
 from stzoo.hub import Resolved, file_sha256, resolve
 from stzoo.machine import Precision
 from stzoo.weights import CODEC_PREFIX, half_precision, save_weights
 
-SEED, GOLDEN_TOLERANCE = 0, 1e-4  # of the noise whose forecast the manifest keeps
-MAX_TOGETHER = 90_000_000  # bytes that all packaged checkpoints may have
+SEED, GOLDEN_TOLERANCE = 0, 1e-4  # the manifest keeps numbers of what a model makes of the noise from this seed
+MAX_TOGETHER = 90_000_000  # bytes that all packaged checkpoints together may have
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """A whole test protocol: its name, its clips, how metrics are defined, and the command that prints the figures."""
+    """A whole test protocol that a model is measured on.
+
+    Attributes:
+        protocol: its name.
+        clips: all its clips.
+        definition: how the metrics are defined, a key of `stzoo.metrics.DEFINITIONS`.
+        command: it prints the same figures.
+    """
 
     protocol: str
     clips: ClipSource
@@ -72,9 +74,10 @@ def measurements_of(
 
 @contextmanager
 def packaged(name: str, trained: Forecaster | Codec, codec: Resolved | None) -> Iterator[Resolved]:
-    """The float16 file of `trained`, under a hidden name among the checkpoints; gone afterwards where nobody moved it.
+    """Write the float16 file of `trained`, under a hidden name among the checkpoints.
 
-    Of a modular model only the predictor is stored; `codec` is the file of its codec's entry.
+    It is removed at the end of the block unless it was moved. Of a modular model only the predictor is stored; `codec`
+    is then the file of its codec's entry, and None for every other model.
 
     Raises:
         WeightsError: a value does not fit into float16, or the file is too large for the package.
@@ -98,33 +101,32 @@ def packaged(name: str, trained: Forecaster | Codec, codec: Resolved | None) -> 
         file.unlink(missing_ok=True)
 
 
-def opened(file: Resolved, kind: Literal["forecaster", "codec"], name: str) -> Forecaster | Codec:
-    """What is in a file, as it will be loaded; `name` is what errors call it."""
-    return codec_room.opened(file, name) if kind == "codec" else forecaster_room.opened(file, name)
-
-
 def measure(
     model: Forecaster | Codec, name: str, measurement: Measurement, precision: Precision
-) -> Report | CodecReport:
-    """The model's figures on a whole protocol."""
-    clips, protocol, definition = measurement.clips, measurement.protocol, measurement.definition
+) -> EvaluationReport | CodecReport:
+    """The report of the model called `name` on a whole protocol."""
     run: Any = evaluate_codec if isinstance(model, Codec) else evaluate
-    report: Report | CodecReport = run(
-        model, clips, name=name, protocol=protocol, definition=definition, precision=precision
+    report: EvaluationReport | CodecReport = run(
+        model,
+        measurement.clips,
+        name=name,
+        protocol=measurement.protocol,
+        definition=measurement.definition,
+        precision=precision,
     )
     return report
 
 
-def metrics_of(report: Report | CodecReport, command: str) -> dict[str, Any]:
-    """One of an entry's `metrics`."""
+def metrics_of(report: EvaluationReport | CodecReport, command: str) -> dict[str, Any]:
+    """A report as one of an entry's `metrics`; `command` printed it."""
     figures: dict[str, Any] = {name: round(value, 4) for name, value in report.total.items()}
     if isinstance(report, CodecReport):
         figures |= {"codes_used": report.codes_used, "perplexity": round(report.perplexity, 4)}
     else:
         figures |= {
-            f"persistence_{name}": round(report.persistence_total[name], 4)
-            for name in ("mse", "psnr", "ssim", "csi_1", "csi_5")
-            if name in report.persistence_total
+            figure.persistence: round(report.persistence_total[figure.name], 4)
+            for figure in FIGURES
+            if figure.persistence is not None and figure.name in report.persistence_total
         }
         curves = {"mse_steps": report.steps["mse"], "persistence_mse_steps": report.persistence_steps["mse"]}
         if all(math.isfinite(value) for curve in curves.values() for value in curve):  # every step was observed
@@ -132,17 +134,17 @@ def metrics_of(report: Report | CodecReport, command: str) -> dict[str, Any]:
     return {"protocol": report.protocol, **figures, "command": command}
 
 
-def golden_of(model: Forecaster | Codec, seed: int = SEED) -> tuple[float, float]:
-    """Mean and standard deviation of the forecast, or of the reconstruction, from seeded noise."""
-    return golden_codec(model, seed) if isinstance(model, Codec) else golden(model, seed)
-
-
 def weights_values(
-    name: str, file: Resolved, model: Forecaster | Codec, metrics: list[dict[str, Any]], training: Mapping[str, Any]
+    name: str,
+    file: Resolved,
+    model: Forecaster | Codec,
+    metrics: list[dict[str, Any]],
+    training: Mapping[str, Any],
+    codec: CodecReference | None,
 ) -> dict[str, Any]:
-    """The part of an entry that comes with weights."""
-    mean, std = golden_of(model)
-    return {
+    """The part of an entry that comes with weights. `codec` is that of a modular model, None for every other."""
+    mean, std = golden(model, SEED)
+    values = {
         "weights": {
             "file": f"{name}.safetensors",
             "size": file.path.stat().st_size,
@@ -158,55 +160,12 @@ def weights_values(
         },
         "training": dict(training),
     }
+    return values if codec is None else values | {"codec": dataclasses.asdict(codec)}
 
 
 def codec_file(name: str, trained: Forecaster) -> Resolved:
-    """The file of the codec entry `name`. Raises `TrainingError` where `trained` has other tensors inside."""
+    """The file of the codec entry `name`. Raises `TrainingError` if `trained` has another codec inside."""
     inside, stored = trained.module.codec.state_dict(), load_codec(name).module.state_dict()  # type: ignore[union-attr]
     if inside.keys() != stored.keys() or not all(torch.equal(inside[n], stored[n]) for n in stored):
         raise TrainingError(f"the run was trained on another codec than the weights of {name}; train it again on those")
     return resolve(name)
-
-
-def read_manifest() -> dict[str, Any]:
-    """The manifest's JSON as it is now, keys in the file's order."""
-    manifest: dict[str, Any] = json.loads(catalog.manifest_path().read_text("utf-8"))
-    return manifest
-
-
-def manifest_text(manifest: Mapping[str, Any]) -> bytes:
-    """As the file is written. Raises `ManifestError` where an entry would be wrong."""
-    content = (json.dumps(manifest, indent=2) + "\n").encode()
-    catalog.parse_manifest(content)
-    return content
-
-
-def write_manifest(manifest: Mapping[str, Any]) -> None:
-    """Replace the manifest, whole or not at all; the catalogue of this process follows."""
-    write_atomically(catalog.manifest_path(), manifest_text(manifest))
-    catalog.entries.cache_clear()
-
-
-def enter(name: str, candidate: Path, values: Mapping[str, Any]) -> None:
-    """Move the candidate to its place and put `values` into the entry `name`: both, or neither.
-
-    Raises:
-        ManifestError: the entry would be wrong. OSError: a file cannot be written.
-    """
-    manifest = read_manifest()
-    manifest["models"][name] = manifest["models"].get(name, {}) | dict(values)
-    manifest_text(manifest)  # before anything is moved
-    final = catalog.CHECKPOINTS / f"{name}.safetensors"
-    before, new = final.with_name(f".{final.name}.before"), not final.exists()
-    try:
-        if not new:
-            shutil.copyfile(final, before)  # a kill at any point leaves the entry a file
-        os.replace(candidate, final)
-        write_manifest(manifest)
-    except BaseException:
-        if new:
-            final.unlink(missing_ok=True)
-        elif before.exists():
-            os.replace(before, final)
-        raise
-    before.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Every figure of the manifest in one table a protocol, beside what papers and benchmarks published."""
+"""The leaderboard: every figure of the manifest, in one table for each protocol, beside what others published."""
 
 from __future__ import annotations
 
@@ -6,34 +6,42 @@ import csv
 import io
 import re
 import tomllib
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
 
 from stzoo import catalog
 from stzoo.benchmark.counting import macs
-from stzoo.catalog import Entry, Metrics, Speed
+from stzoo.catalog import Entry, Speed
 from stzoo.data import protocol_name
 from stzoo.errors import SpecError
+from stzoo.figures import FIGURES, Metrics
 from stzoo.files import write_atomically
 from stzoo.hub.card import count_parameters
 from stzoo.spec import ModelSpec, bounded, from_mapping, required
 
 PUBLISHED = Path(__file__).with_name("published.toml")
 _NOTE = "<!-- Written by `stzoo catalog leaderboard` from weights_manifest.json and published.toml. -->"
-_ABOUT = """MSE and MAE are summed over a frame and averaged over frames, of values scaled to [0, 1]; SSIM has a data
-range of 1, PSNR is in dB; CSI is that of rain of 1 and 5 mm/h. Persistence repeats the last past frame; a model that
-has a lower MSE but also a lower SSIM or CSI than it is one that blurs. GMAC are billions of multiply-accumulates of one
-clip, counted on the plain module; clips/s is the fastest that was measured at that horizon. Each figure of ours is
-that of the packaged weights on the whole test part, in float32 where its command does not say otherwise;
-[training.md](training.md) names those that an earlier version measured. Published figures are as their source
-prints them, and none was measured here. The same for programs: [leaderboard.csv](leaderboard.csv)."""
+_ABOUT = """Values are scaled to [0, 1]. MSE and MAE are summed over a frame and averaged over frames; SSIM has a data
+range of 1; PSNR is in dB; CSI is the critical success index of rain of 1 and 5 mm/h. Persistence repeats the last past
+frame; a model with a lower MSE than persistence, but also a lower SSIM or CSI, is one that blurs. GMAC are billions of
+multiply-accumulate operations for one clip, counted on the plain module. clips/s is the highest speed that was measured
+for that number of frames. Our figures were measured with the packaged weights on the whole test part, in float32 unless
+the command says otherwise; [training.md](training.md) names the figures that an earlier version measured. Published
+figures are as their source prints them; none was measured here. For programs: [leaderboard.csv](leaderboard.csv)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedRow:
-    """One model's figures in somebody's table; `parameters` are millions."""
+    """One model's figures in a table that others published.
+
+    Attributes:
+        model: what the table calls it.
+        mse, mae, ssim, psnr: as the table prints them.
+        parameters: millions.
+        gmac: billions of multiply-accumulate operations.
+    """
 
     model: str
     mse: float = required(0, 1e9)
@@ -45,8 +53,15 @@ class PublishedRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
-    """A published table: where it is, and in what its protocol differs from ours of that name."""
+class PublishedTable:
+    """A table that others published.
+
+    Attributes:
+        source: where it is.
+        differs: how its protocol differs from ours of the same name.
+        protocol: the name of our protocol.
+        rows: one for each model.
+    """
 
     source: str
     differs: str
@@ -56,22 +71,22 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A line of leaderboard.csv. `kind` is "measured", "untrained" or "published"; what is not known is None."""
+    """A line of leaderboard.csv. What is not known is None.
+
+    Attributes:
+        kind: "measured" or "untrained" for a model of the catalogue, "published" for one of others.
+        protocol, model: their names.
+        figures: field of `Metrics` -> value, for the figures that are known.
+        parameters, gmac: how many, and billions of multiply-accumulate operations for one clip.
+        clips_per_second, speed: the highest speed that was measured, and on what.
+        command: it prints the figures, or trains the model.
+        source, differs: of published figures, as in `PublishedTable`.
+    """
 
     kind: str
     protocol: str
     model: str
-    mse: float | None = None
-    mae: float | None = None
-    ssim: float | None = None
-    psnr: float | None = None
-    csi_1: float | None = None
-    csi_5: float | None = None
-    persistence_mse: float | None = None
-    persistence_ssim: float | None = None
-    persistence_psnr: float | None = None
-    persistence_csi_1: float | None = None
-    persistence_csi_5: float | None = None
+    figures: Mapping[str, float] = field(default_factory=dict)
     parameters: int | None = None
     gmac: float | None = None
     clips_per_second: float | None = None
@@ -80,9 +95,13 @@ class Row:
     source: str | None = None
     differs: str | None = None
 
+    def __getitem__(self, column: str) -> float | str | None:
+        """The value in a column of the tables."""
+        return self.figures.get(column) if column in _FIGURE_COLUMNS else getattr(self, column)
+
 
 def write_leaderboard(out: Path) -> list[Path]:
-    """leaderboard.md and leaderboard.csv in the folder `out`, which is made. Returns their paths."""
+    """Write leaderboard.md and leaderboard.csv into the folder `out`, making it if needed, and return their paths."""
     rows, sources = own_rows(), read_published()
     contents = {"leaderboard.md": markdown(rows, sources), "leaderboard.csv": table(rows, sources)}
     out.mkdir(parents=True, exist_ok=True)
@@ -91,11 +110,11 @@ def write_leaderboard(out: Path) -> list[Path]:
     return [out / name for name in contents]
 
 
-def read_published(path: Path = PUBLISHED) -> list[Source]:
-    """The tables of others, checked key by key.
+def read_published(path: Path = PUBLISHED) -> list[PublishedTable]:
+    """The tables that others published, checked key by key.
 
     Raises:
-        SpecError: the file is no such TOML.
+        SpecError: the file is not TOML, or a key of it is wrong.
     """
     try:
         found = tomllib.loads(path.read_text("utf-8"))
@@ -103,26 +122,29 @@ def read_published(path: Path = PUBLISHED) -> list[Source]:
         raise SpecError(f"{path} cannot be read as TOML: {error}") from error
     if set(found) != {"source"} or not isinstance(found["source"], list):
         raise SpecError(f"{path} must hold tables [[source]], and nothing else")
-    return [from_mapping(Source, values, f"source[{i}]") for i, values in enumerate(found["source"])]
+    return [from_mapping(PublishedTable, values, f"source[{i}]") for i, values in enumerate(found["source"])]
 
 
 def own_rows() -> list[Row]:
-    """Every protocol of every entry: those with figures first, of each the best first."""
+    """A row for each entry and protocol: protocols with figures first, and within a protocol the lowest MSE first."""
     rows = []
     for entry in catalog.entries().values():
         rows += [_measured(entry, metrics) for metrics in entry.metrics] or [_untrained(entry)]
-    protocols = list(dict.fromkeys(row.protocol for row in sorted(rows, key=lambda row: row.mse is None)))
-    return sorted(rows, key=lambda row: (protocols.index(row.protocol), row.mse is None, row.mse or 0.0, row.model))
+    protocols = list(dict.fromkeys(row.protocol for row in sorted(rows, key=lambda row: not row.figures)))
+
+    def rank(row: Row) -> tuple[int, bool, float, str]:
+        return protocols.index(row.protocol), not row.figures, row.figures.get("mse", 0.0), row.model
+
+    return sorted(rows, key=rank)
 
 
 def _measured(entry: Entry, m: Metrics) -> Row:
     steps = _steps(m.protocol)
     speed = _fastest(entry.speed, steps)
+    known = {column: getattr(m, column) for column in _FIGURE_COLUMNS}
     return Row(
-        kind="measured", protocol=m.protocol, model=entry.name, mse=m.mse, mae=m.mae, ssim=m.ssim, psnr=m.psnr,
-        csi_1=m.csi_1, csi_5=m.csi_5,
-        persistence_mse=m.persistence_mse, persistence_ssim=m.persistence_ssim, persistence_psnr=m.persistence_psnr,
-        persistence_csi_1=m.persistence_csi_1, persistence_csi_5=m.persistence_csi_5,
+        kind="measured", protocol=m.protocol, model=entry.name,
+        figures={column: value for column, value in known.items() if value is not None},
         parameters=count_parameters(entry.spec), gmac=_gmac(entry.spec, steps),
         clips_per_second=None if speed is None else speed.clips_per_second,
         speed=None if speed is None else f"{speed.device}, {speed.precision}, batch {speed.batch}; {speed.hardware}",
@@ -140,7 +162,7 @@ def _untrained(entry: Entry) -> Row:
 
 
 def _steps(protocol: str) -> int | None:
-    """How many frames a protocol asks for; None for those of codecs."""
+    """How many frames a protocol asks for; None if it is one for codecs."""
     found = re.search(r"-(\d+)-(\d+)(-every-\d+)?$", protocol)
     return None if found is None else int(found[2])
 
@@ -154,43 +176,52 @@ def _fastest(speeds: Sequence[Speed], steps: int | None) -> Speed | None:
     return max((s for s in speeds if s.steps == steps), key=lambda s: s.clips_per_second, default=None)
 
 
-def table(rows: Sequence[Row], sources: Sequence[Source]) -> str:
+def table(rows: Sequence[Row], sources: Sequence[PublishedTable]) -> str:
     """leaderboard.csv: what was measured here, then what was published."""
-    names = [f.name for f in fields(Row)]
     text = io.StringIO()
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(row) for row in [*rows, *(row for source in sources for row in _published(source))])
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_CSV_COLUMNS)
+    for row in [*rows, *(row for source in sources for row in _published(source))]:
+        writer.writerow([row[column] for column in _CSV_COLUMNS])
     return text.getvalue()
 
 
-def _published(source: Source) -> list[Row]:
+def _published(source: PublishedTable) -> list[Row]:
     return [
         Row(
-            kind="published", protocol=source.protocol, model=row.model, mse=row.mse, mae=row.mae, ssim=row.ssim,
-            psnr=row.psnr, parameters=None if row.parameters is None else round(row.parameters * 1e6), gmac=row.gmac,
+            kind="published", protocol=source.protocol, model=row.model,
+            figures={n: value for n in ("mse", "mae", "ssim", "psnr") if (value := getattr(row, n)) is not None},
+            parameters=None if row.parameters is None else round(row.parameters * 1e6), gmac=row.gmac,
             source=source.source, differs=source.differs,
         )
         for row in source.rows
     ]  # fmt: skip
 
 
-_COLUMNS = (  # field of Row, heading, decimals
-    ("mse", "MSE", 2), ("mae", "MAE", 2), ("ssim", "SSIM", 4), ("psnr", "PSNR", 2), ("csi_1", "CSI 1 mm/h", 4),
-    ("csi_5", "CSI 5 mm/h", 4), ("persistence_mse", "persistence MSE", 2), ("persistence_ssim", "its SSIM", 4),
-    ("persistence_csi_1", "its CSI 1", 4), ("persistence_csi_5", "its CSI 5", 4), ("parameters", "parameters", 0),
-    ("gmac", "GMAC", 2), ("clips_per_second", "clips/s", 1), ("speed", "measured on", 0), ("command", "command", 0),
-)  # fmt: skip
+_SHOWN = [figure for figure in FIGURES if not figure.codec_only]
+_OURS = {figure.name: (figure.title, figure.digits) for figure in _SHOWN}  # column -> heading and decimals
+_PERSISTENCE = {f.persistence: (f"persistence {f.title}", f.digits) for f in _SHOWN if f.persistence}
+_FIGURE_COLUMNS = (*_OURS, *_PERSISTENCE)
+_CSV_COLUMNS = [name for f in fields(Row) for name in (_FIGURE_COLUMNS if f.name == "figures" else [f.name])]
+_MARKDOWN_COLUMNS = {
+    **_OURS,
+    **_PERSISTENCE,
+    "parameters": ("parameters", 0),
+    "gmac": ("GMAC", 2),
+    "clips_per_second": ("clips/s", 1),
+    "speed": ("measured on", 0),
+    "command": ("command", 0),
+}
 
 
-def markdown(rows: Sequence[Row], sources: Sequence[Source]) -> str:
-    """leaderboard.md: a chapter a protocol, our table and then those of others."""
+def markdown(rows: Sequence[Row], sources: Sequence[PublishedTable]) -> str:
+    """leaderboard.md: a chapter for each protocol, with our table and then the tables of others."""
     parts = [_NOTE, "# Leaderboard", _ABOUT]
     for protocol in dict.fromkeys([*(row.protocol for row in rows), *(source.protocol for source in sources)]):
         ours = [row for row in rows if row.protocol == protocol]
-        bare = [row for row in ours if row.mse is None]
+        bare = [row for row in ours if not row.figures]
         parts += [f"## {protocol}"]
-        parts += [_lines([row for row in ours if row.mse is not None])] if len(bare) < len(ours) else []
+        parts += [_lines([row for row in ours if row.figures])] if len(bare) < len(ours) else []
         parts += ["Without weights yet; the command trains them:", _lines(bare)] if bare else []
         for source in sources:
             if source.protocol == protocol:
@@ -199,18 +230,18 @@ def markdown(rows: Sequence[Row], sources: Sequence[Source]) -> str:
 
 
 def _lines(rows: Sequence[Row]) -> str:
-    """A table of the columns in which any row has something."""
-    columns = [column for column in _COLUMNS if any(getattr(row, column[0]) is not None for row in rows)]
-    lines = [["model", *(title for _, title, _ in columns)], ["---"] * (len(columns) + 1)]
+    """A table of those columns in which any row has a value."""
+    columns = {name: about for name, about in _MARKDOWN_COLUMNS.items() if any(row[name] is not None for row in rows)}
+    lines = [["model", *(title for title, _ in columns.values())], ["---"] * (len(columns) + 1)]
     for row in rows:
         theirs = row.kind == "published"
         name = row.model if theirs else f"[`{row.model}`](models/{row.model}.md)"
-        lines.append([name, *(_shown(getattr(row, field), None if theirs else digits) for field, _, digits in columns)])
+        lines.append([name, *(_shown(row[c], None if theirs else digits) for c, (_, digits) in columns.items())])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _shown(value: float | str | None, digits: int | None) -> str:
-    """With so many decimals, or as it is: a published figure is not made more exact than it was printed."""
+    """A value with that many decimals; with None as it is, because a published figure must not look more exact."""
     if value is None:
         return ""
     if isinstance(value, str):

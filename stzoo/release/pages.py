@@ -1,7 +1,7 @@
-"""A page for each entry of the catalogue: what the manifest says, a curve where it holds one, and two animations.
+"""A page for each entry of the catalogue: what the manifest says, charts if it holds curves, and two animations.
 
-A page follows from the manifest and from the animations beside it. Those are made where the data is at hand; a later
-run without data keeps them, as long as they show the weights that the entry has then.
+A page is made from the manifest and from the animations beside it. Animations are made only if the data is given; a
+later run without data keeps them as long as they show the weights that the entry has then.
 """
 
 from __future__ import annotations
@@ -17,20 +17,24 @@ from stzoo.hub.card import count_parameters, entry_card, loading, page, sections
 from stzoo.release.pictures import Footage, check_filmed, curve_png, film, learning_png, pictures_of
 
 INDEX = "README.md"
-_NOTE = "<!-- Written by `stzoo catalog cards` from weights_manifest.json; what is edited here is lost. -->"
+_NOTE = "<!-- Written by `stzoo catalog cards` from weights_manifest.json; edits in this file are lost. -->"
 
 
 def write_cards(names: Sequence[str], footage: Mapping[str, Footage], out: Path) -> Iterator[Path]:
-    """Write NAME.md for each of `names` (all, where there are none), and the index; yield each file as it is there.
+    """Write NAME.md for each of `names`, or for every entry if there are none, and the index.
 
     Args:
-        footage: of those of them that get new animations, by name.
-        out: a folder, which is made.
+        names: entries of the catalogue.
+        footage: the test clips of the entries that get new animations, by name.
+        out: a folder; it is made if it does not exist.
+
+    Yields:
+        Each file as soon as it is written.
 
     Raises:
-        UnknownModelError, SpecError, NotPublishedError: an entry that is not there, or that `footage` is not for;
-            nothing has been written then. DataError: nothing moves in the clips of an entry; the pages of those before
-            it have been written.
+        UnknownModelError, SpecError, NotPublishedError: an entry does not exist, or no animation can be made of it;
+            nothing has been written then.
+        DataError: nothing moves in the clips of an entry; the pages of earlier entries have been written.
     """
     entries = [catalog.info(name) for name in names] or list(catalog.entries().values())
     for name in footage:
@@ -46,7 +50,7 @@ def write_cards(names: Sequence[str], footage: Mapping[str, Footage], out: Path)
 
 
 def charts(entry: Entry) -> dict[str, bytes]:
-    """The PNG files that the page of an entry links: name -> content."""
+    """The PNG files to which the page of an entry links: name -> content."""
     found = {}
     curve, (seen, mse) = _longest_curve(entry), _learned(entry)
     if curve is not None:
@@ -58,13 +62,13 @@ def charts(entry: Entry) -> dict[str, bytes]:
 
 
 def card_text(entry: Entry, folder: Path) -> str:
-    """The page of an entry, which links the animations that are in `folder`."""
+    """The page of an entry, in Markdown, with the animations that are in `folder`."""
     card, about = entry_card(entry), f"Dataset: `{entry.dataset}`. Settings: {settings(entry.spec.params)}."
     if entry.weights is not None:
         w = entry.weights
         about += f" Weights: {w.size / 1e6:.1f} MB of safetensors, sha256 `{w.sha256[:12]}...`."
     if entry.weights is None:
-        card = dataclasses.replace(card, license=None, datasets=())  # which are those of weights
+        card = dataclasses.replace(card, license=None, datasets=())  # they would be those of weights
         said = sections(card, entry.spec, f"{about}\n\n{_untrained(entry)}") | {"Figures": ""}
     else:
         said = sections(card, entry.spec, f"{about}\n\n" + loading(entry.spec, f'"{entry.name}")'))
@@ -74,7 +78,7 @@ def card_text(entry: Entry, folder: Path) -> str:
 
 
 def index_text(folder: Path) -> str:
-    """The table of all entries, with links to the pages that are in `folder`, and the animations that are there."""
+    """The table of all entries, in Markdown, with links to the pages and animations that are in `folder`."""
     lines = ["| name | what | parameters | protocol | MSE | persistence |", "|---|---|---|---|---|---|"]
     for entry in sorted(catalog.entries().values(), key=lambda entry: entry.weights is None):
         link = f"[`{entry.name}`]({entry.name}.md)" if (folder / f"{entry.name}.md").exists() else f"`{entry.name}`"
@@ -83,7 +87,9 @@ def index_text(folder: Path) -> str:
             m = entry.metrics[0]
             figures = [m.protocol, f"{m.mse:.2f}", "" if m.persistence_mse is None else f"{m.persistence_mse:.2f}"]
         lines.append(f"| {' | '.join([link, entry.summary, f'{count_parameters(entry.spec):,}', *figures])} |")
-    about = "A page for each entry of the catalogue. All figures side by side: [the leaderboard](../leaderboard.md)."
+    about = (
+        "There is a page for each entry of the catalogue. All figures together: [the leaderboard](../leaderboard.md)."
+    )
     return f"{_NOTE}\n\n# Models\n\n{about}\n\n" + "\n".join(lines) + "\n" + _gallery(folder)
 
 
@@ -92,7 +98,7 @@ def _gallery(folder: Path) -> str:
     shown = [entry.name for entry in catalog.entries().values() if pictures_of(entry, folder) is not None]
     if not shown:
         return ""
-    said = "Of each model the test clip with the median error relative to persistence, and on its page a bad one:"
+    said = "For each model, the test clip with the median error relative to persistence. Its page also shows a bad one."
     rows = [f"| [`{name}`]({name}.md) | ![truth and forecast]({name}-typical.gif) |" for name in shown]
     return f"\n## Truth and forecast\n\n{said}\n\n" + "\n".join(["| name | |", "|---|---|", *rows]) + "\n"
 
@@ -100,11 +106,11 @@ def _gallery(folder: Path) -> str:
 def _untrained(entry: Entry) -> str:
     made = "" if entry.kind == "codec" else f'`stzoo.create("{entry.name}")` builds it with random weights. '
     command = f"stzoo train {entry.name} --data DIR --out RUN"
-    return f"There are no trained weights yet. {made}This trains it:\n\n```bash\n{command}\n```"
+    return f"There are no trained weights yet. {made}This command trains it:\n\n```bash\n{command}\n```"
 
 
 def _longest_curve(entry: Entry) -> Metrics | None:
-    """The metrics that keep the error at each step, those of the most steps; one step is no curve."""
+    """The metrics with the longest curve of errors over steps ahead; None if no metrics have more than one step."""
     curves = [m for m in entry.metrics if len(m.mse_steps or ()) > 1]
     return max(curves, key=lambda m: len(m.mse_steps or ()), default=None)
 
@@ -114,13 +120,13 @@ def _curve_text(entry: Entry) -> str:
     if metrics is None:
         return ""
     picture = f"![MSE over steps ahead]({entry.name}-curve.png)"
-    return f"\n\n{picture}\n\nMSE at each step ahead on {metrics.protocol}; in gray that of persistence."
+    return f"\n\n{picture}\n\nMSE at each step ahead on {metrics.protocol}; persistence in gray."
 
 
 def _learned(entry: Entry) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """Sequences seen, and the validation MSE after them, of values scaled to [0, 1], as all other figures are.
+    """Sequences seen in training, and the validation MSE after each, for values scaled to [0, 1] as everywhere here.
 
-    Two empty ones where less than two points are known.
+    Both are empty if fewer than two points are known.
     """
     training = entry.training
     if training is None or training.curve_sequences is None or training.curve_mse is None:
@@ -136,12 +142,12 @@ def _learning_text(entry: Entry) -> str:
     if not seen:
         return ""
     lowest = min(range(len(mse)), key=mse.__getitem__)
-    said = f"MSE on held-out clips while it learned: {mse[0]:.4g} after {seen[0]:,} sequences"
+    said = f"MSE on held-out clips during training: {mse[0]:.4g} after {seen[0]:,} sequences"
     said += f", {mse[-1]:.4g} after {seen[-1]:,}"
-    said += "." if lowest == len(mse) - 1 else f"; lowest after {seen[lowest]:,}, {mse[lowest]:.4g}."
+    said += "." if lowest == len(mse) - 1 else f"; the lowest is {mse[lowest]:.4g}, after {seen[lowest]:,}."
     assert entry.training is not None
-    if entry.training.sequences_seen not in seen:  # a run's best weights are ones that were validated
-        said += " That is the first of the runs; what followed it is not drawn."
+    if entry.training.sequences_seen not in seen:  # so a second run followed, for a run's best weights were validated
+        said += " The chart shows the first training run only."
     return f"\n\n![Validation MSE over sequences]({entry.name}-learning.png)\n\n{said}"
 
 
@@ -150,13 +156,13 @@ def _film_text(entry: Entry, folder: Path) -> str:
     if found is None:
         return ""
     parts = [
-        f"{found.among} clips, evenly spread over the test part, were ranked by MSE relative to persistence, which on "
-        f"{found.worse or 'none'} of them is better than the model. Two of them, truth and forecast, white being the "
-        "brightest value of the clip:"
+        f"{found.among} clips, evenly spread over the test part, were ranked by their MSE relative to that of "
+        f"persistence, which is better than the model on {found.worse or 'none'} of them. Here are two of them, "
+        "truth and forecast; the brightest value of a clip is white:"
     ]
     for kind, called, where, shown in (
         ("typical", "a typical forecast", "the median", found.typical),
-        ("worst", "a bad forecast", "worse than nine clips of ten", found.worst),
+        ("worst", "a bad forecast", "worse than nine out of ten clips", found.worst),
     ):
         ratio = f"{shown.mse / shown.persistence_mse:.2f} times that of persistence"
         errors = f"MSE {shown.mse:.2f}, {ratio} ({shown.persistence_mse:.2f})"

@@ -1,4 +1,4 @@
-"""Pictures for the page of an entry: a curve of its error, and animations of two of its test clips."""
+"""Pictures for the page of an entry: charts of its errors, and animations of two of its test clips."""
 
 from __future__ import annotations
 
@@ -23,13 +23,18 @@ from stzoo.frames.values import denormalise, normalise, to_units
 from stzoo.metrics import mse
 from stzoo.spec import from_mapping
 
-AMONG = 200  # clips of a test part, evenly spread, of which two are shown
-_PANEL, _GRAYS = 128, 32  # pixels a panel is high, about, and the grays it has: what keeps an animation small
+AMONG = 200  # clips of a test part, evenly spread, from which two are chosen
+_PANEL, _GRAYS = 128, 32  # height of a panel in pixels, about, and how many grays it has: both keep animations small
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """The clip that an animation shows, its number in the test part, and its errors, means over its steps."""
+    """The clip that an animation shows.
+
+    Attributes:
+        clip: its number in the test part.
+        mse, persistence_mse: errors of the forecast and of persistence, means over steps.
+    """
 
     clip: int
     mse: float
@@ -38,13 +43,14 @@ class Shown:
 
 @dataclass(frozen=True, kw_only=True)
 class Pictures:
-    """What is known of the two animations of an entry; the file that says so lies beside them.
+    """What is known of the two animations of an entry; a file beside them says so.
 
     Attributes:
-        sha256: of the weights that forecast.
-        among: how many clips of the test part they were chosen from, evenly spread over it.
+        sha256: of the weights that made the forecasts.
+        among: how many clips of the test part, evenly spread over it, they were chosen from.
         worse: on how many of those the forecast has a larger error than persistence.
-        command: that makes them.
+        typical, worst: what the two animations show.
+        command: it makes the animations.
     """
 
     sha256: str
@@ -57,14 +63,14 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Footage:
-    """The test clips of an entry, and the command that reads them."""
+    """The test clips of an entry, and the command that makes animations of them."""
 
     clips: ClipSource
     command: str
 
 
 def check_filmed(entry: Entry) -> None:
-    """Raises `SpecError` or `NotPublishedError` where no animation of the entry's forecasts can be made."""
+    """Raises `SpecError` for a codec and `NotPublishedError` for an entry without weights; neither can forecast."""
     if entry.kind == "codec":
         raise SpecError(f"{entry.name} is a codec, which forecasts nothing; leave out the data")
     if entry.weights is None:
@@ -72,9 +78,9 @@ def check_filmed(entry: Entry) -> None:
 
 
 def film(entry: Entry, footage: Footage, folder: Path) -> Iterator[Path]:
-    """NAME-typical.gif, NAME-worst.gif and NAME-clips.json, which says what they show; each as it is there.
+    """Write NAME-typical.gif, NAME-worst.gif and NAME-clips.json, which says what the two show; yield each file.
 
-    The last is removed first and written at the end, so that it never tells of other animations.
+    NAME-clips.json is removed first and written last, so that it never describes other animations.
 
     Raises:
         DataError: nothing moves in the clips; the files are then as they were.
@@ -88,7 +94,7 @@ def film(entry: Entry, footage: Footage, folder: Path) -> Iterator[Path]:
     facts.unlink(missing_ok=True)
     for kind, place in (("typical", typical), ("worst", worst)):
         past, truth, forecast, _ = (x[0] for x in _forecast(model, footage.clips, numbers[place : place + 1]))
-        brightest = max(past.max(), truth.max()) or 1.0  # fields that use a part of their range would be all but black
+        brightest = max(past.max(), truth.max()) or 1.0  # fields that use a small part of their range would look black
         panels = {"truth": _grays(past, truth, brightest), "forecast": _grays(past, forecast, brightest)}
         path = folder / f"{entry.name}-{kind}.gif"
         with replacing(path) as partial:
@@ -108,10 +114,10 @@ def film(entry: Entry, footage: Footage, folder: Path) -> Iterator[Path]:
 
 
 def pictures_of(entry: Entry, folder: Path) -> Pictures | None:
-    """What is known of the animations in `folder`; None where one is absent, or shows other weights.
+    """What is known of the animations of an entry in `folder`; None if one is missing, or they show other weights.
 
     Raises:
-        SpecError: the file is damaged.
+        SpecError: NAME-clips.json is damaged.
     """
     facts = folder / f"{entry.name}-clips.json"
     files = [facts, *(folder / f"{entry.name}-{kind}.gif" for kind in ("typical", "worst"))]
@@ -125,12 +131,12 @@ def pictures_of(entry: Entry, folder: Path) -> Pictures | None:
 
 
 def spread(count: int, most: int) -> list[int]:
-    """Numbers of at most so many of `count` clips, evenly spread, the first and the last among them."""
+    """The numbers of at most `most` of `count` clips, evenly spread, the first and the last included."""
     return [int(number) for number in np.linspace(0, count - 1, min(count, most)).round()]
 
 
 def errors_of(model: Forecaster, clips: ClipSource, numbers: Sequence[int], batch: int = 16) -> np.ndarray:
-    """(len(numbers), 2): of each of these clips the MSE of the forecast and of persistence, means over its steps."""
+    """The MSE of the forecast and of persistence, means over steps, for each of these clips: (len(numbers), 2)."""
     found = []
     for start in range(0, len(numbers), batch):
         past, truth, forecast, valid = _forecast(model, clips, numbers[start : start + batch])
@@ -140,12 +146,12 @@ def errors_of(model: Forecaster, clips: ClipSource, numbers: Sequence[int], batc
 
 
 def typical_and_worst(errors: np.ndarray) -> tuple[int, int]:
-    """The places of the clips with the median and with the ninth decile of the error relative to persistence.
+    """The places in `errors` (N, 2) of the clips with the median and the ninth decile of error relative to persistence.
 
     Clips in which nothing moves, or nothing was observed, have no such ratio and are passed over.
 
     Raises:
-        DataError: there are no others.
+        DataError: no clip is left.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = errors[:, 0] / errors[:, 1]
@@ -156,20 +162,20 @@ def typical_and_worst(errors: np.ndarray) -> tuple[int, int]:
 
 
 def curve_png(label: str, model: Sequence[float], persistence: Sequence[float]) -> bytes:
-    """Two errors over steps ahead, the model's black, that of persistence gray; a PNG of 480x260 pixels."""
+    """A chart of two errors over steps ahead, the model's black, persistence's gray; a PNG of 480x260 pixels."""
     steps = range(1, len(model) + 1)
     ticks = {step: f"+{step}" for step in (1, (len(model) + 1) // 2, len(model))}
     return _chart({f"MSE, {label}": model, "persistence": persistence}, steps, ticks)
 
 
 def learning_png(sequences: Sequence[int], mse: Sequence[float]) -> bytes:
-    """The validation error over sequences seen in training; a PNG of 480x260 pixels."""
+    """A chart of the validation error over sequences seen in training; a PNG of 480x260 pixels."""
     ticks = {seen: f"{seen:,}" for seen in (sequences[0], sequences[-1])}
     return _chart({"validation MSE over sequences": mse}, sequences, ticks)
 
 
 def _chart(curves: Mapping[str, Sequence[float]], places: Sequence[int], ticks: Mapping[int, str]) -> bytes:
-    """Curves by their names, the first black and the others gray, each with a value at each of `places`; from 0 up."""
+    """Curves by name, each with a value at each of `places`; the first black, the others gray; 0 is at the foot."""
     width, height, left, right, top, bottom, fine = 480, 260, 56, 16, 28, 36, 3  # drawn `fine` times as large
     sheet = Image.new("L", (width * fine, height * fine), 255)
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13 * fine)
@@ -186,10 +192,12 @@ def _chart(curves: Mapping[str, Sequence[float]], places: Sequence[int], ticks: 
         label = f"{value:.3g}" if value < 1_000 else f"{value / 1_000:.3g}k"
         pen.text((fine * (left - 8), y), label, fill=90, font=font, anchor="rm")
     for at, text in ticks.items():
-        x = min(place(at, 0)[0], fine * (width - 4) - pen.textlength(text, font) / 2)  # a long one stays on the sheet
+        x = min(
+            place(at, 0)[0], fine * (width - 4) - pen.textlength(text, font) / 2
+        )  # so that a long label stays on the sheet
         pen.text((x, fine * (height - bottom / 2)), text, fill=90, font=font, anchor="mm")
     grays = {name: 160 if i else 0 for i, name in enumerate(curves)}
-    for name, curve in reversed(list(curves.items())):  # the first on top
+    for name, curve in reversed(list(curves.items())):  # so that the first is on top
         points = [place(*point) for point in zip(places, curve, strict=True)]
         pen.line(points, fill=grays[name], width=3 * fine, joint="curve")
     x = float(fine * left)
@@ -207,7 +215,10 @@ def _shown(clip: int, errors: np.ndarray) -> Shown:
 
 
 def _grays(past: np.ndarray, future: np.ndarray, brightest: float) -> np.ndarray:
-    """(T, C, H, W) twice -> (T + T', H, W) of few grays up to white at `brightest`, the mean over channels."""
+    """Past (T, C, H, W) and future (T', C, H, W) -> (T + T', H, W) whole grays; `brightest` is white.
+
+    Channels are averaged.
+    """
     frames = (np.concatenate([past, future]).mean(1) / brightest).clip(0, 1)
     return np.rint(frames * (_GRAYS - 1)) / (_GRAYS - 1)
 
@@ -216,7 +227,7 @@ def _grays(past: np.ndarray, future: np.ndarray, brightest: float) -> np.ndarray
 def _forecast(
     model: Forecaster, clips: ClipSource, numbers: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Past, future, forecast (B, T, C, H, W), the spec's range as [0, 1], and where the future was observed."""
+    """Past, future and forecast (B, T, C, H, W), with the spec's range as [0, 1], and where the future was observed."""
     spec, chosen = model.spec, [clips.clips(number, number + 1) for number in numbers]
     low, high = spec.value_range or (0.0, 1.0)
     past, future = (to_units(torch.cat(x), spec) for x in zip(*((c.past, c.future) for c in chosen), strict=True))

@@ -1,4 +1,4 @@
-"""Packaged checkpoints -> repositories of a hub. Where one really is, the manifest says so, and never before."""
+"""Sending packaged checkpoints to repositories of a hub. The manifest names a repository only once it holds one."""
 
 from __future__ import annotations
 
@@ -16,14 +16,20 @@ from stzoo.errors import IntegrityError, NotPublishedError, WeightsError
 from stzoo.hub import Resolved, file_sha256, resolve
 from stzoo.hub.card import README, entry_card, readme
 from stzoo.hub.huggingface import push
-from stzoo.release.candidate import read_manifest, write_manifest
+from stzoo.release.manifest import read_manifest, write_manifest
 
 _ORG = r"hf://([A-Za-z0-9]+(?:[-_.][A-Za-z0-9]+)*)"
 
 
 @dataclass(frozen=True)
 class Published:
-    """Where an entry's weights are, and whether this run brought them there."""
+    """Where an entry's weights are published.
+
+    Attributes:
+        name: the entry.
+        source: "hf://ORG/NAME@<40 hex>".
+        new: whether this run sent them; False if an earlier one did.
+    """
 
     name: str
     source: str
@@ -34,22 +40,27 @@ class Published:
 
 
 def publish(destination: str, names: Sequence[str] = (), *, private: bool = False) -> Iterator[Published]:
-    """Send entries to the repositories ORG/NAME, each in one commit, and add them to the entries' sources.
+    """Send entries to the repositories ORG/NAME, each in one commit, and add those to the entries' sources.
 
-    A repository holds the packaged file byte for byte, its spec and its card, and of a modular entry the codec's
-    packaged file as well. It is read back, at the commit the hub names, before the manifest is changed; so a failure
-    keeps what was done before it, and the next run goes on after that.
+    A repository gets the packaged file byte for byte, its spec and its card, and for a modular entry also the packaged
+    file of its codec. It is read back, at the commit that the hub names, before the manifest is changed. So a failure
+    keeps what was done before it, and the next run goes on from there.
 
     Args:
-        destination: "hf://ORG".
-        names: of entries with weights in the package; none means all of these.
-        private: make repositories that only members of ORG can read. Their weights are not for everyone, and yet the
-            manifest names them: for a rehearsal in a checkout of one's own.
+        destination: "hf://ORG", where ORG is an organisation or a user of the hub.
+        names: entries with weights in the package; empty means all of these.
+        private: make repositories that only members of ORG can read. The manifest names them all the same, although
+            not everyone can read them; so this is for a rehearsal in a checkout of one's own.
+
+    Yields:
+        Where each entry is, as soon as it is there.
 
     Raises:
-        WeightsError: ORG is no name, or the hub refused. UnknownModelError, NotPublishedError: an entry that is not
-            there or has no weights in the package; nothing has been sent then. IntegrityError: the packaged file, or
-            what was read back, is not the pinned one. OfflineError: the network is off.
+        WeightsError: ORG is no name, or the hub refused.
+        UnknownModelError, NotPublishedError: an entry does not exist, or has no weights in the package; nothing has
+            been sent then.
+        IntegrityError: the packaged file, or what was read back, is not the pinned one.
+        OfflineError: the network is off.
     """
     match = re.fullmatch(_ORG, destination)
     if match is None:
@@ -66,6 +77,7 @@ def _packaged(entry: Entry) -> bool:
 
 
 def _published(org: str, names: Sequence[str], private: bool) -> Iterator[Published]:
+    """`publish`, once its arguments have been checked."""
     for name in names:
         entry = catalog.info(name)
         assert entry.weights is not None
@@ -74,12 +86,13 @@ def _published(org: str, names: Sequence[str], private: bool) -> Iterator[Publis
 
 
 def _send(entry: Entry, repo: str, private: bool) -> str:
+    """Send one entry, read it back, add the source to the manifest, and return it."""
     assert entry.weights is not None
-    file = resolve(entry.name, offline=True, progress=False)  # checks the hash, and that of the codec
+    file = resolve(entry.name, offline=True, progress=False)  # which checks its hash, and that of the codec
     with tempfile.TemporaryDirectory() as folder:
         _fill(Path(folder), entry, file, repo)
         source = push(Path(folder), repo, private=private, message=f"{entry.name} {entry.weights.sha256[:12]}")
-    with tempfile.TemporaryDirectory() as cache:  # an empty one: it must come from the hub
+    with tempfile.TemporaryDirectory() as cache:  # an empty cache, so that the file must come from the hub
         back = resolve(source, cache_dir=cache, progress=False)
         codec = None if back.codec is None else file_sha256(back.codec)
         pinned = None if entry.codec is None else entry.codec.sha256
@@ -92,6 +105,7 @@ def _send(entry: Entry, repo: str, private: bool) -> str:
 
 
 def _fill(folder: Path, entry: Entry, file: Resolved, repo: str) -> None:
+    """Put into `folder` what the repository is to hold."""
     shutil.copyfile(file.path, folder / WEIGHTS_FILE)
     if file.codec is not None:
         shutil.copyfile(file.codec, folder / CODEC_FILE)

@@ -1,4 +1,4 @@
-"""What `stzoo benchmark NAME --json` found -> the `speed` of a catalogue entry."""
+"""From what `stzoo benchmark NAME --json` printed to the `speed` of a catalogue entry."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from stzoo import catalog
 from stzoo.benchmark.timing import LEAST
 from stzoo.catalog import Entry, Speed
 from stzoo.errors import SpecError
-from stzoo.release.candidate import read_manifest, write_manifest
+from stzoo.release.manifest import read_manifest, write_manifest
 from stzoo.spec import from_mapping
 
 
 def enter_speed(name: str, report: Path, hardware: str) -> Speed:
-    """Put a report's figures into this checkout's manifest, in place of those of the same key.
+    """Put a report's figures into this checkout's manifest; they replace figures with the same `Speed.key`.
 
     Args:
         name: the entry that was measured.
-        report: the JSON that was printed.
-        hardware: what it was measured on, in words, for the card.
+        report: a file with the JSON that was printed.
+        hardware: the machine on which it was measured, in words, for the card.
 
     Raises:
-        UnknownModelError: no such entry. SpecError: the file is no such report, or `speed_of` refuses it.
+        UnknownModelError: the catalogue has no such entry. SpecError: `speed_of` refuses the report.
         ManifestError: the entry is a codec.
     """
     speed = speed_of(catalog.info(name), report, hardware)
@@ -38,11 +38,11 @@ def enter_speed(name: str, report: Path, hardware: str) -> Speed:
 
 
 def speed_of(entry: Entry, report: Path, hardware: str) -> Speed:
-    """A report's figures as a card shows them, no more digits than they are worth.
+    """A report's figures as a card shows them, rounded to four digits.
 
     Raises:
-        SpecError: it is no report, one of another model, of random weights where the entry has weights, or of too few
-            passes for a median.
+        SpecError: the file is no such report; it is a report of another model, or of random weights although the entry
+            has trained ones; or it has too few passes for a median.
     """
     name = entry.name
     try:
@@ -68,5 +68,5 @@ def speed_of(entry: Entry, report: Path, hardware: str) -> Speed:
     if entry.weights is not None and not trained:
         raise SpecError(f"{report} was measured with random weights; {name} has trained ones, measure those")
     if passes < LEAST:
-        raise SpecError(f"{report} is of {passes} passes; measure {LEAST} at least, or leave --repeats out")
+        raise SpecError(f"{report} is a report of {passes} passes; measure at least {LEAST}, or leave --repeats out")
     return from_mapping(Speed, values, "speed")

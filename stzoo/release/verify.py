@@ -1,4 +1,4 @@
-"""Is the catalogue what it says? Every entry is checked without data, and all of them even where some fail."""
+"""Checking that the catalogue is true. Every entry is checked, without data, even if others fail."""
 
 from __future__ import annotations
 
@@ -8,16 +8,24 @@ from dataclasses import dataclass
 
 from stzoo import catalog, hub
 from stzoo.catalog import Entry
+from stzoo.codec import Codec
 from stzoo.data import protocol_name
 from stzoo.errors import IntegrityError
+from stzoo.evaluate import golden
+from stzoo.forecaster import Forecaster
 from stzoo.models import build, check_kind
-from stzoo.release.candidate import golden_of, opened
 from stzoo.weights import embedded_spec
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found of one entry, or of a file that belongs to none: in order, as `checked`, without `problems`."""
+    """What was found of one entry, or of a file that belongs to no entry.
+
+    Attributes:
+        name: the entry or the file.
+        checked: what was checked, in words.
+        problems: what is wrong, in words; empty if all is well.
+    """
 
     name: str
     checked: str
@@ -32,13 +40,16 @@ class Finding:
 
 
 def verify(names: Sequence[str] = ()) -> Iterator[Finding]:
-    """Check the entries `names`, or the whole catalogue and the folder of checkpoints.
+    """Check the entries `names`; if there are none, the whole catalogue and the folder of checkpoints.
 
-    Of every entry: its spec builds. Of one with weights: they are found, have the pinned sha256 and size, fill the
-    module strictly, forecast what they did when they were measured, and have figures on their own protocol.
+    Every entry's spec must build. If an entry has weights, they must be found, have the pinned sha256 and size, fill
+    the module strictly, forecast what they did when they were measured, and have figures on their own protocol.
+
+    Yields:
+        A finding for each entry, and one for each file that no entry names.
 
     Raises:
-        UnknownModelError: no such entry. ManifestError: the manifest cannot be read at all.
+        UnknownModelError: the catalogue has no such entry. ManifestError: the manifest cannot be read at all.
     """
     known = [catalog.info(name) for name in names] or list(catalog.entries().values())
     for entry in known:
@@ -46,7 +57,9 @@ def verify(names: Sequence[str] = ()) -> Iterator[Finding]:
         checked = ""
         try:
             checked = _check(entry, problems)
-        except Exception as error:  # whatever it is, it is this entry's problem, and the others are still checked
+        except (
+            Exception
+        ) as error:  # whatever it is, it is a problem of this entry, and the others must still be checked
             problems.append(" ".join(str(error).split()) or type(error).__name__)
         yield Finding(entry.name, checked, tuple(problems))
     if not names:
@@ -54,15 +67,15 @@ def verify(names: Sequence[str] = ()) -> Iterator[Finding]:
 
 
 def _check(entry: Entry, problems: list[str]) -> str:
-    """What was checked, in words. What is wrong is added to `problems`, or raised where no check can follow it."""
+    """What was checked, in words. A problem is added to `problems`, or raised if no further check is possible."""
     build(entry.spec, "meta")
     check_kind(entry.spec, entry.kind, entry.name)
-    if entry.weights is None or entry.golden is None:  # the manifest's reader sees to it that both are there, or none
+    if entry.weights is None or entry.golden is None:  # the reader of the manifest refuses one without the other
         return "the spec builds; no weights"
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         file = hub.resolve(entry.name, progress=False)
-    problems += [str(warning.message) for warning in said]  # a source that had another file
+    problems += [str(warning.message) for warning in said]  # a source had another file
     if hub.file_sha256(file.path) != entry.weights.sha256:
         raise IntegrityError(f"{file.path} has not the pinned sha256")
     size = file.path.stat().st_size
@@ -70,10 +83,10 @@ def _check(entry: Entry, problems: list[str]) -> str:
         problems.append(f"{file.path.name} has {size} bytes, the manifest says {entry.weights.size}")
     if embedded_spec(file.path) not in (None, entry.spec):
         problems.append(f"the spec inside {file.path.name} differs from the entry's")
-    golden = entry.golden
-    found = golden_of(opened(file, entry.kind, entry.name), golden.input_seed)
-    pinned = (golden.output_mean, golden.output_std)
-    if not all(abs(a - b) <= golden.tolerance for a, b in zip(found, pinned, strict=True)):
+    model = (Codec if entry.kind == "codec" else Forecaster).from_files(file, entry.name)
+    found = golden(model, entry.golden.input_seed)
+    pinned = (entry.golden.output_mean, entry.golden.output_std)
+    if not all(abs(a - b) <= entry.golden.tolerance for a, b in zip(found, pinned, strict=True)):
         problems.append(
             f"the golden forecast has mean {found[0]:.6f} and deviation {found[1]:.6f}, "
             f"the manifest says {pinned[0]:.6f} and {pinned[1]:.6f}"
@@ -87,7 +100,7 @@ def _check(entry: Entry, problems: list[str]) -> str:
 
 
 def _strays() -> Iterator[Finding]:
-    """Files among the checkpoints that no entry names: what an interrupted `pack` or `add` may leave."""
+    """Files among the checkpoints that no entry names. An interrupted `pack` or `add` may leave such a file."""
     listed = {e.weights.file for e in catalog.entries().values() if e.weights and "package" in e.weights.sources}
     for file in sorted(catalog.CHECKPOINTS.glob("*.safetensors*")):
         if file.name not in listed:

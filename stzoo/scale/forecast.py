@@ -20,7 +20,7 @@ from tqdm import tqdm
 from stzoo import hub
 from stzoo.errors import DataError, SpecError
 from stzoo.files import replacing
-from stzoo.forecaster import opened as open_forecaster
+from stzoo.forecaster import Forecaster
 from stzoo.frames.arrays import ARRAYS
 from stzoo.frames.fields import FIELDS, open_field
 from stzoo.frames.images import ANIMATED
@@ -195,7 +195,7 @@ def _plan(request: ArchiveRequest, found: hub.Resolved) -> Plan:
         raise SpecError("--device is cuda, but torch finds no GPU here; use --device cpu")
     if options.device == "cuda" and not torch.cuda.is_available() and options.precision == "auto":
         raise SpecError("torch finds no GPU here to choose a precision by; name --precision float32 or bfloat16")
-    model = open_forecaster(found, request.model, precision=options.precision)
+    model = Forecaster.from_files(found, request.model, precision=options.precision)
     if options.precision == "auto":
         model = model.to(options.device)  # which decides
     if archive:

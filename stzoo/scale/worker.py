@@ -17,7 +17,6 @@ from stzoo import frames as frames_room
 from stzoo import hub
 from stzoo.errors import FramesError, IntegrityError, StzooError
 from stzoo.forecaster import Forecaster
-from stzoo.forecaster import opened as open_forecaster
 from stzoo.frames.arrays import CallerFrames
 from stzoo.frames.dataarray import axes_of
 from stzoo.frames.fields import open_field
@@ -120,7 +119,7 @@ def open_model(job: Job) -> Forecaster:
     if here != (plan.model_sha256, plan.codec_sha256):
         raise IntegrityError(f"{found.path} has sha256 {here[0]}, expected {plan.model_sha256}: it is another model")
     found = replace(found, sha256=here[0])
-    return open_forecaster(found, job.model_name, precision=plan.options.precision).to(plan.options.device)
+    return Forecaster.from_files(found, job.model_name, precision=plan.options.precision).to(plan.options.device)
 
 
 def _forecaster_of(job: Job) -> UnitForecaster:

@@ -62,7 +62,7 @@ def test_use_is_seen(home: Path) -> None:
     assert kept()[0].used.year < 2000
     (home.parent / "empty").mkdir()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stzoo.hub.CHECKPOINTS", home.parent / "empty")
+        patch.setattr("stzoo.catalog.CHECKPOINTS", home.parent / "empty")
         assert stzoo.load("tau-ut").report.source == str(file)
     assert kept()[0].used.year > 2000
 

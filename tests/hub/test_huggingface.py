@@ -376,7 +376,7 @@ def test_a_hub_that_stays_down_is_a_download_error(
 
     with ThreadPoolExecutor(3) as threads:
         a, b, c = threads.map(outcome, ("hf://user/a", "hf://user/b", "hf://user/c"))
-    assert a.startswith("the hub has not given config.json of user/a")
+    assert a.startswith("the hub did not send config.json of user/a")
     assert "500" in a
     assert "503" in b
     assert "429" in c

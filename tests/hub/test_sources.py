@@ -25,6 +25,7 @@ from stzoo.errors import (
     WeightsError,
 )
 from stzoo.forecaster import Forecaster
+from stzoo.hub import sources
 from stzoo.weights import half_precision, save_weights
 
 FILE = "one.safetensors"
@@ -71,7 +72,7 @@ def one(forecaster: Forecaster, tmp_path: Path, own_home: Path, monkeypatch: pyt
     package.mkdir()
     made = One((tmp_path / FILE).read_bytes(), forecaster.spec, package, own_home)
     monkeypatch.setattr(catalog, "entries", lambda: MappingProxyType({"one": made.entry()}))
-    monkeypatch.setattr(hub, "CHECKPOINTS", package)
+    monkeypatch.setattr(catalog, "CHECKPOINTS", package)
     return made
 
 
@@ -288,7 +289,7 @@ def test_a_file_that_cannot_be_read_is_no_reason_to_give_up(
             raise PermissionError(13, "Permission denied", str(path))
         return read(path)
 
-    monkeypatch.setattr(hub, "file_sha256", forbidden)
+    monkeypatch.setattr(sources, "file_sha256", forbidden)
     assert load() == (one.cached, [])
 
 

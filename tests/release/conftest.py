@@ -10,7 +10,7 @@ import torch
 from release.shared import CODEC, FRAME, MODULAR, Checkout, constant, options
 
 import stzoo
-from stzoo import catalog, hub
+from stzoo import catalog
 from stzoo.cli import main
 from stzoo.codec import Codec
 from stzoo.spec import ModelSpec
@@ -28,7 +28,6 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Checko
         np.save(place.clips / f"{k}.npy", clip)
     monkeypatch.setattr(catalog, "manifest_path", lambda: place.manifest)
     monkeypatch.setattr(catalog, "CHECKPOINTS", place.checkpoints)
-    monkeypatch.setattr(hub, "CHECKPOINTS", place.checkpoints)
     place.write({})
     yield place
     monkeypatch.undo()

@@ -166,10 +166,10 @@ def test_what_was_learned_when_is_drawn(one: np.ndarray, checkout: Checkout, tmp
 
     assert "learning" not in drawn([12], [3.0])
     text = drawn([0, 3_000, 12_000], [100.0, 50.0, 25.0])
-    assert "100 after 0 sequences, 25 after 12,000. That is the first of the runs" in text
+    assert "100 after 0 sequences, 25 after 12,000. The chart shows the first training run only" in text
     again = drawn([4, 12, 20], [100.0, 25.0, 50.0])  # the entry's sequences are 12
-    assert "100 after 4 sequences, 50 after 20; lowest after 12, 25.\n" in again
-    assert "first of the runs" not in drawn([4, 8, 12], [100.0, 25.0, 25.0])  # equal as they were rounded
+    assert "100 after 4 sequences, 50 after 20; the lowest is 25, after 12.\n" in again
+    assert "first training run" not in drawn([4, 8, 12], [100.0, 25.0, 25.0])  # equal as they were rounded
     drawn([0, 3_000, 12_000], [100.0, 50.0, 25.0])
     with Image.open(tmp_path / "one-learning.png") as picture:
         sheet = np.asarray(picture)
@@ -327,7 +327,7 @@ def test_what_a_manifest_may_not_say_of_steps_and_uses(three: Checkout) -> None:
     refused("one", r"training.curve_sequences and curve_mse have 2 and None values", training=seen)
     seen |= {"curve_mse": [2.0, 1.0]}
     for curve in ([-1, 2], [2, 2], [3, 2]):
-        refused("one", r"curve_sequences is \[.*\]; they must not be neg", training=seen | {"curve_sequences": curve})
+        refused("one", r"curve_sequences is \[.*\]; must be at least 0", training=seen | {"curve_sequences": curve})
     refused("one", "training.hours is -3", training=seen | {"hours": -3.0})
     models = three.read()
     models["one"]["metrics"] *= 2
@@ -337,7 +337,7 @@ def test_what_a_manifest_may_not_say_of_steps_and_uses(three: Checkout) -> None:
     refused("one", "have None and 4 values", steps={"mse_steps": None})
     refused("one", "have 0 and 0 values", steps={"mse_steps": [], "persistence_mse_steps": []})
     curve = {"mse_steps": [1.0], "persistence_mse_steps": [1.0]}
-    refused("squeeze", "squeeze is a codec; mse_steps are those of forecasts", steps=curve)
+    refused("squeeze", "squeeze is a codec; only a forecaster has mse_steps", steps=curve)
 
 
 def test_other_cards_and_info_say_what_a_model_is_not_for(

@@ -12,7 +12,7 @@ from release.shared import Checkout
 import stzoo
 from stzoo import catalog
 from stzoo.cli import main
-from stzoo.release import candidate, publish
+from stzoo.release import manifest, publish
 
 
 @pytest.fixture(autouse=True)
@@ -150,7 +150,7 @@ def test_where_the_manifest_cannot_be_written_the_next_run_goes_on(
         raise OSError("no space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(candidate, "write_atomically", full)
+        patch.setattr(manifest, "write_atomically", full)
         assert main(["catalog", "publish", "hf://org", "one"]) == 2
     assert three.snapshot() == before
     assert main(["catalog", "publish", "hf://org", "one"]) == 0

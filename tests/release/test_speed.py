@@ -79,7 +79,7 @@ def test_the_same_measurement_is_replaced_and_others_stay(three: Checkout, tmp_p
         ({"model": "two"}, "is a report of 'two', not of one"),
         ({"machine": {}}, "is no report that `stzoo benchmark one --json` printed: KeyError('device')"),
         ({"trained": False}, "was measured with random weights; one has trained ones, measure those"),
-        ({"passes": 4}, "is of 4 passes; measure 5 at least, or leave --repeats out"),
+        ({"passes": 4}, "is a report of 4 passes; measure at least 5, or leave --repeats out"),
         ({"machine": {"threads": 2, "device": "mps"}}, "speed.device is 'mps'; it may be 'cpu' or 'cuda'"),
         ({"clips_per_second": "fast"}, "is no report that"),
         ({"plain": 3}, "is no report that"),
@@ -108,7 +108,7 @@ def test_other_files_and_other_entries_are_refused(
         ("one", "[1]", "is no report that"),
         ("one", "{", "is no report that"),
         ("nobody", json.dumps(REPORT), "no model 'nobody' in the catalogue"),
-        ("squeeze", json.dumps(REPORT | {"model": "squeeze"}), "squeeze is a codec; speed is that of forecasts"),
+        ("squeeze", json.dumps(REPORT | {"model": "squeeze"}), "squeeze is a codec; only a forecaster has a speed"),
     ):
         file.write_text(content)
         assert main(["catalog", "speed", name, str(file), "--hardware", "h"]) == 2

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 import stzoo
-from stzoo import catalog, hub
+from stzoo import catalog
 from stzoo.codec import Codec
 from stzoo.data.digits import drawn_digits
 from stzoo.data.mmnist import MovingDigits
 from stzoo.errors import IntegrityError, MismatchError, SpecError, TrainingError
 from stzoo.hub import file_sha256
-from stzoo.release import pack as packing
+from stzoo.release import enter_run as entering
 from stzoo.spec import ModelSpec
 from stzoo.train import Recipe, loop, train
 from stzoo.train.codec import CodebookAverage
@@ -342,8 +342,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     manifest = tmp_path / "weights_manifest.json"
     manifest.write_text(json.dumps({"schema": 1, "models": models}))
     monkeypatch.setattr(catalog, "manifest_path", lambda: manifest)
-    for room in (catalog, hub):
-        monkeypatch.setattr(room, "CHECKPOINTS", tmp_path / "checkpoints")
+    monkeypatch.setattr(catalog, "CHECKPOINTS", tmp_path / "checkpoints")
     catalog.entries.cache_clear()
     yield tmp_path
     monkeypatch.undo()
@@ -352,7 +351,9 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def packed(name: str, run: Path, length: int) -> Any:
     data = dataclasses.replace(clips(3, length), count=6)
-    return packing.pack(name, run, [packing.Measurement("p", data, "stzoo", f"stzoo evaluate {name}")], "a machine")[0]
+    return entering.enter_run(
+        name, run, [entering.Measurement("p", data, "stzoo", f"stzoo evaluate {name}")], "a machine"
+    )[0]
 
 
 def test_a_codec_is_stored_once_and_pinned(run: Path, codec: Codec, checkout: Path, tmp_path: Path) -> None:

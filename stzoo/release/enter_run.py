@@ -1,4 +1,4 @@
-"""A finished run -> a checkpoint of the catalogue: the packaged file, and its measured entry in the manifest."""
+"""The best weights of a training run become an entry's checkpoint, measured on its packaged file."""
 
 from __future__ import annotations
 
@@ -12,56 +12,53 @@ from typing import Any
 import torch
 
 from stzoo import catalog
-from stzoo.catalog import Entry
+from stzoo.catalog import CodecReference, Entry
 from stzoo.codec import load_codec
 from stzoo.errors import SpecError, TrainingError
-from stzoo.evaluate import CodecReport, Report
+from stzoo.evaluate import CodecReport, EvaluationReport
 from stzoo.forecaster import load
 from stzoo.hub import Resolved
 from stzoo.machine import Precision
-from stzoo.release.candidate import (
-    Measurement,
-    codec_file,
-    enter,
-    measure,
-    metrics_of,
-    opened,
-    packaged,
-    read_manifest,
-    weights_values,
-    write_manifest,
-)
+from stzoo.release.candidate import Measurement, codec_file, measure, metrics_of, packaged, weights_values
+from stzoo.release.manifest import enter, read_manifest, write_manifest
 from stzoo.train.loop import fingerprint
 from stzoo.weights import read_tensors
 
-_PAUSE = 900.0  # seconds between two log lines that mean the run was not running
+_PAUSE = 900.0  # seconds: if two log lines are further apart, the run was interrupted between them
 
 
-def pack(
+def enter_run(
     name: str,
     run: Path,
     measurements: Sequence[Measurement],
     hardware: str,
     precision: Precision = "float32",
     before: Path | None = None,
-) -> list[Report | CodecReport]:
-    """Store the best weights of `run` in float16, measure that very file, enter it in this checkout's manifest.
+) -> list[EvaluationReport | CodecReport]:
+    """Store the best weights of `run` in float16, measure that very file, and enter it in this checkout's manifest.
 
-    Of a modular model only the predictor is stored; its codec is the codec entry's file. Where the entry has these very
-    weights already, its file stays and is measured again, and so do figures of protocols that were not asked for.
+    Of a modular model only the predictor is stored; its codec is the file of the codec's entry. If the entry has these
+    very weights already, its file stays and is measured again; figures on other protocols than those stay too.
 
     Args:
-        name: the catalogue entry, whose spec the run must have trained.
-        measurements: among them the first of the entry's present ones, which decides whether the weights are better.
+        name: the catalogue entry; the run must have trained its spec.
+        run: the run folder.
+        measurements: they must include the first protocol that the entry has figures on, which decides whether the
+            weights are better.
         hardware: what the run ran on, in words.
-        precision: that the file is measured in.
-        before: the run whose best weights `run` was fine-tuned from, by the recipe NAME-second-stage; None: by none.
+        precision: the precision in which the file is measured.
+        before: the run from whose best weights `run` was fine-tuned, by the recipe NAME-second-stage; None if `run`
+            began from random weights.
+
+    Returns:
+        A report for each measurement.
 
     Raises:
-        SpecError: the run trained another spec. TrainingError: the entry's present weights are at least as good; a
-            modular run had another codec than the entry's; other entries' weights need the codec that is there;
-            `run` began from other weights than those of `before`, or from none; or its log is damaged.
-        WeightsError: it is too large.
+        SpecError: the run trained another spec.
+        TrainingError: the entry's present weights are at least as good; a modular run had another codec than the
+            entry's; the weights of other entries need the present codec; `run` did not begin from the weights of
+            `before`; or its log is damaged.
+        WeightsError: the weights are too large for the package.
     """
     entry = catalog.info(name)
     trained: Any = (load_codec if entry.kind == "codec" else load)(run / "best")
@@ -77,8 +74,8 @@ def pack(
         if dependents and present is None:
             raise TrainingError(f"{' and '.join(dependents)} need the codec that {name} has now; not packed")
         file = present or candidate
-        model = opened(file, entry.kind, name)
-        reports: list[Report | CodecReport] = []
+        model = type(trained).from_files(file, name)
+        reports: list[EvaluationReport | CodecReport] = []
         for measurement in measurements:
             report = measure(model, name, measurement, precision)
             mse = report.total["mse"]
@@ -93,15 +90,15 @@ def pack(
             of_entry |= {"metrics": _renewed(of_entry["metrics"], metrics), "training": training}
             write_manifest(manifest)
             return reports
-        values = weights_values(name, file, model, metrics, training)
+        reference = None
         if entry.codec is not None and codec is not None:
-            values["codec"] = {"entry": entry.codec.entry, "sha256": codec.sha256}
-        enter(name, file.path, values)
+            reference = CodecReference(entry=entry.codec.entry, sha256=codec.sha256)
+        enter(name, file.path, weights_values(name, file, model, metrics, training, reference))
     return reports
 
 
 def _present(entry: Entry, candidate: Resolved) -> Resolved | None:
-    """The entry's packaged file, where it holds the candidate's tensors, bit for bit; headers may differ."""
+    """The entry's packaged file if it holds the candidate's tensors, bit for bit (headers may differ); else None."""
     if entry.weights is None:
         return None
     path = catalog.CHECKPOINTS / entry.weights.file
@@ -113,19 +110,19 @@ def _present(entry: Entry, candidate: Resolved) -> Resolved | None:
 
 
 def _renewed(present: list[dict[str, Any]], measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """An entry's metrics, in their order, those of each protocol that was measured in place of its old ones."""
+    """An entry's metrics, in their order; new figures take the place of old ones on the same protocol."""
     new = {m["protocol"]: m for m in measured}
     return [new.pop(m["protocol"], m) for m in present] + list(new.values())
 
 
 def _training(name: str, run: Path, before: Path | None, hardware: str) -> dict[str, Any]:
-    """What the run took, and the run before it; and the commands that repeat them."""
+    """What this run and the run before it took, and the commands that repeat them."""
     runs = [run] if before is None else [before, run]
     plans = [json.loads((each / "plan.json").read_text("utf-8")) for each in runs]
     start = None if before is None else fingerprint(load(before / "best").module.state_dict())
     if plans[-1].get("start") != start:
         raise TrainingError(
-            f"{run} was not fine-tuned from {before}" if before else f"{run} was fine-tuned; name --after"
+            f"{run} was not fine-tuned from {before}" if before else f"{run} was fine-tuned; name --after RUN0"
         )
     commands = [f"stzoo train {name} --data DIR --out RUN --steps {plans[0]['steps']}"]
     if before is not None:
@@ -144,7 +141,7 @@ def _training(name: str, run: Path, before: Path | None, hardware: str) -> dict[
 
 
 def _taken(run: Path) -> tuple[int, float]:
-    """Sequences until the best weights, and hours in all: those between neighbouring log lines, pauses left out."""
+    """Sequences seen until the best weights, and hours of training in all, without the pauses."""
     log = _log(run)
     best = min((r for r in log if "validation_mse" in r), key=lambda r: r["validation_mse"])
     gaps = [b["seconds"] - a["seconds"] for a, b in pairwise(log)]
@@ -152,7 +149,11 @@ def _taken(run: Path) -> tuple[int, float]:
 
 
 def _log(run: Path) -> list[dict[str, Any]]:
-    """What a run wrote down, without a last line that a kill cut. Raises `TrainingError` where that is no whole log."""
+    """The rows of a run's log, without a last line that a kill cut off.
+
+    Raises:
+        TrainingError: the log is absent or damaged, or the run was never validated.
+    """
     path = run / "log.jsonl"
     try:
         *lines, _ = path.read_text("utf-8").split("\n")

@@ -15,7 +15,7 @@ import stzoo
 from stzoo import catalog
 from stzoo.cli import main
 from stzoo.data import Reading, open_dataset
-from stzoo.release import add, candidate
+from stzoo.release import candidate, enter_folder, manifest
 from stzoo.spec import ModelSpec
 
 
@@ -241,8 +241,8 @@ def test_an_accident_at_any_point_leaves_everything_as_it_was(
     def fail(*_: Any, **__: Any) -> Any:
         raise error
 
-    room, name = {"manifest": (candidate, "write_atomically"), "replace": (candidate.os, "replace")}.get(
-        where, (add, where)
+    room, name = {"manifest": (manifest, "write_atomically"), "replace": (manifest.os, "replace")}.get(
+        where, (enter_folder, where)
     )
     monkeypatch.setattr(room, name, fail)
     code = main(options(tmp_path / "model", "fresh", three))
@@ -252,4 +252,4 @@ def test_an_accident_at_any_point_leaves_everything_as_it_was(
 
 def test_the_manifest_of_this_checkout_is_written_as_it_is_kept() -> None:
     content = catalog.manifest_path().read_bytes()
-    assert candidate.manifest_text(json.loads(content)) == content
+    assert manifest.manifest_text(json.loads(content)) == content

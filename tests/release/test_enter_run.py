@@ -14,9 +14,9 @@ from stzoo.data.digits import drawn_digits
 from stzoo.data.mmnist import MovingDigits
 from stzoo.errors import TrainingError
 from stzoo.forecaster import create, load
-from stzoo.release import candidate
+from stzoo.release import manifest as manifest_room
 from stzoo.release.candidate import Measurement
-from stzoo.release.pack import pack
+from stzoo.release.enter_run import enter_run
 from stzoo.spec import ModelSpec
 from stzoo.train.loop import fingerprint
 
@@ -39,7 +39,6 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     manifest.write_text(json.dumps({"schema": 1, "models": {"one": entry}}))
     monkeypatch.setattr(catalog, "manifest_path", lambda: manifest)
     monkeypatch.setattr(catalog, "CHECKPOINTS", tmp_path / "checkpoints")
-    monkeypatch.setattr(hub, "CHECKPOINTS", tmp_path / "checkpoints")
     catalog.entries.cache_clear()
     yield tmp_path
     monkeypatch.undo()
@@ -65,7 +64,7 @@ def a_run(folder: Path, level: float) -> Path:
 
 
 def test_a_run_becomes_an_entry(checkout: Path) -> None:
-    (report,) = pack("one", a_run(checkout / "run", 0.5), [PROTOCOL], "a machine")
+    (report,) = enter_run("one", a_run(checkout / "run", 0.5), [PROTOCOL], "a machine")
     entry = catalog.parse_manifest((checkout / "weights_manifest.json").read_bytes())["one"]
     assert entry.weights is not None
     assert entry.training is not None
@@ -80,7 +79,7 @@ def test_a_run_becomes_an_entry(checkout: Path) -> None:
 
 
 def test_its_learning_curve_is_kept(checkout: Path) -> None:
-    pack("one", a_run(checkout / "run", 0.5), [PROTOCOL], "a machine")
+    enter_run("one", a_run(checkout / "run", 0.5), [PROTOCOL], "a machine")
     training = catalog.info("one").training
     assert training is not None
     assert (training.curve_sequences, training.curve_mse) == ((40, 80, 120), (9.0, 8.0, 8.5))
@@ -105,17 +104,17 @@ def test_a_log_is_read_as_far_as_it_is_whole(
     else:
         log.write_text(change(log.read_text()))
     if message is None:
-        pack("one", checkout / "run", [PROTOCOL], "a machine")
+        enter_run("one", checkout / "run", [PROTOCOL], "a machine")
         return
     with pytest.raises(TrainingError, match=message):
-        pack("one", checkout / "run", [PROTOCOL], "a machine")
+        enter_run("one", checkout / "run", [PROTOCOL], "a machine")
     assert not list((checkout / "checkpoints").glob("*"))
 
 
 def test_the_same_weights_are_measured_again(checkout: Path) -> None:
     run = a_run(checkout / "run", 0.5)
     other = dataclasses.replace(PROTOCOL, protocol="q")
-    pack("one", run, [PROTOCOL, other], "a machine")
+    enter_run("one", run, [PROTOCOL, other], "a machine")
     (file,) = (checkout / "checkpoints").iterdir()
     save_file(load_file(file), file, {"stzoo_spec": json.dumps(SPEC.to_dict()), "format": "pt"})  # another header
     before = {file.name: file.read_bytes()}
@@ -127,7 +126,7 @@ def test_the_same_weights_are_measured_again(checkout: Path) -> None:
     (checkout / "weights_manifest.json").write_text(json.dumps(manifest))
     catalog.entries.cache_clear()
 
-    pack("one", run, [PROTOCOL], "another machine")
+    enter_run("one", run, [PROTOCOL], "another machine")
     first, second = catalog.info("one").metrics
     assert (first.protocol, first.command, second.protocol, second.command) == (
         "p",
@@ -140,10 +139,10 @@ def test_the_same_weights_are_measured_again(checkout: Path) -> None:
 
 
 def test_only_a_better_one_replaces_it(checkout: Path) -> None:
-    pack("one", a_run(checkout / "good", 0.0), [PROTOCOL], "a machine")
+    enter_run("one", a_run(checkout / "good", 0.0), [PROTOCOL], "a machine")
     before = {p: p.read_bytes() for p in [*checkout.glob("*.json"), *(checkout / "checkpoints").iterdir()]}
     with pytest.raises(TrainingError, match="no better than the present"):
-        pack("one", a_run(checkout / "bad", 0.5), [PROTOCOL], "a machine")
+        enter_run("one", a_run(checkout / "bad", 0.5), [PROTOCOL], "a machine")
     assert {p: p.read_bytes() for p in [*checkout.glob("*.json"), *(checkout / "checkpoints").iterdir()]} == before
 
 
@@ -152,26 +151,26 @@ def test_where_the_manifest_cannot_be_written_the_file_is_not_there_either(
     checkout: Path, monkeypatch: pytest.MonkeyPatch, present: bool
 ) -> None:
     if present:
-        pack("one", a_run(checkout / "run", 0.5), [PROTOCOL], "a machine")
+        enter_run("one", a_run(checkout / "run", 0.5), [PROTOCOL], "a machine")
     files = [*checkout.glob("*.json"), *(checkout / "checkpoints").glob("*")]
     before = {p: p.read_bytes() for p in files}
 
     def full(path: Path, content: bytes) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(candidate, "write_atomically", full)
+    monkeypatch.setattr(manifest_room, "write_atomically", full)
     with pytest.raises(OSError, match="no space left"):
-        pack("one", a_run(checkout / "better", 0.0), [PROTOCOL], "a machine")
+        enter_run("one", a_run(checkout / "better", 0.0), [PROTOCOL], "a machine")
     files = [*checkout.glob("*.json"), *(checkout / "checkpoints").glob("*")]
     assert {p: p.read_bytes() for p in files} == before
 
 
 def test_figures_of_another_protocol_replace_nothing(checkout: Path) -> None:
-    pack("one", a_run(checkout / "good", 0.5), [PROTOCOL], "a machine")
+    enter_run("one", a_run(checkout / "good", 0.5), [PROTOCOL], "a machine")
     other = dataclasses.replace(PROTOCOL, protocol="q")
     with pytest.raises(TrainingError, match="one is compared on p, which was not asked for"):
-        pack("one", a_run(checkout / "better", 0.0), [other], "a machine")
-    reports = pack("one", a_run(checkout / "better", 0.0), [other, PROTOCOL], "a machine")
+        enter_run("one", a_run(checkout / "better", 0.0), [other], "a machine")
+    reports = enter_run("one", a_run(checkout / "better", 0.0), [other, PROTOCOL], "a machine")
     assert [r.protocol for r in reports] == ["q", "p"]
 
 
@@ -180,10 +179,10 @@ def test_a_second_stage_names_its_first(checkout: Path) -> None:
     start = fingerprint(load(first / "best").module.state_dict())
     (second / "plan.json").write_text(json.dumps({"steps": 7, "start": start}))
     with pytest.raises(TrainingError, match="was fine-tuned; name --after"):
-        pack("one", second, [PROTOCOL], "a machine")
+        enter_run("one", second, [PROTOCOL], "a machine")
     with pytest.raises(TrainingError, match="was not fine-tuned from"):
-        pack("one", second, [PROTOCOL], "a machine", before=second)
-    pack("one", second, [PROTOCOL], "a machine", before=first)
+        enter_run("one", second, [PROTOCOL], "a machine", before=second)
+    enter_run("one", second, [PROTOCOL], "a machine", before=first)
     training = catalog.parse_manifest((checkout / "weights_manifest.json").read_bytes())["one"].training
     assert training is not None
     assert (training.sequences_seen, training.hours) == (160, 0.2)

@@ -1,0 +1,330 @@
+"""From a source (a catalogue name, a folder, a file, hf://user/repo@revision) to local, verified files and a spec."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from stzoo import catalog, environment
+from stzoo.catalog import CODEC_FILE, CONFIG_FILE, WEIGHTS_FILE, Entry, WeightsFile
+from stzoo.data import DATASETS
+from stzoo.download import discard, file_sha256, without_secrets
+from stzoo.download import download as fetch  # `stzoo.download` is the module
+from stzoo.errors import DownloadError, IntegrityError, NotPublishedError, OfflineError, SpecError, WeightsError
+from stzoo.hub import huggingface
+from stzoo.spec import ModelSpec
+from stzoo.spec import shown as shown_value
+
+MAX_CONFIG = 1 << 20  # bytes that a config.json may have
+MAX_SOURCE = 4096  # characters that a source may have: no path is longer
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The files of a model on this machine.
+
+    Attributes:
+        path: the safetensors file.
+        spec: the spec that belongs to it.
+        sha256: of `path`, 64 hexadecimal digits, computed when the file was found.
+        codec: the file of a modular model's codec, if `path` does not hold the codec itself; otherwise None.
+    """
+
+    path: Path
+    spec: ModelSpec
+    sha256: str
+    codec: Path | None = None
+
+
+def resolve(
+    source: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    offline: bool | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+) -> Resolved:
+    """Find the file of a source, download it if it is remote, and check its hash if one is pinned.
+
+    The file of a catalogue entry is looked for in the package, then in the cache below $STZOO_HOME, in the entry's hub
+    repositories, at its https addresses and at the mirrors in STZOO_MIRRORS. The first file that has the pinned sha256
+    is taken.
+
+    Args:
+        source: a catalogue name, a folder that `save_pretrained` wrote, a `.safetensors` file that carries its spec,
+            or "hf://user/repo@revision".
+        revision: the branch, tag or commit of an hf:// source that names none itself.
+        offline: True opens no socket; None follows STZOO_OFFLINE and HF_HUB_OFFLINE.
+        cache_dir: where downloads are kept, instead of huggingface_hub's cache and `weights` below $STZOO_HOME.
+        progress: show a bar while a file is downloaded.
+
+    Raises:
+        UnknownModelError: the catalogue has no such entry.
+        NotPublishedError: the entry has no weights yet; the message holds the command that trains them.
+        DownloadError: a remote source cannot be read. OfflineError: the file is not here and the network is off.
+        IntegrityError: no source has a file with the pinned sha256.
+        WeightsError: `source` is neither text nor a path, leads to no model, or has a revision that means nothing.
+        SpecError: the spec beside the weights or inside them is wrong.
+    """
+    text = source_text(source)
+    means = _Means(environment.offline(offline), None if cache_dir is None else Path(cache_dir).expanduser(), progress)
+    if revision is not None and (not text.startswith("hf://") or "@" in text):
+        raise WeightsError(
+            f"revision {revision!r} has no meaning for {text!r}; give one only with an hf:// source that names none"
+        )
+    if text.startswith("hf://"):
+        repo, named = huggingface.parse(text)
+        return _from_repository(repo, named or revision, means)
+    if len(text) > MAX_SOURCE:
+        raise WeightsError(f"{text[:50]}... is neither a name nor a path")
+    path = Path(os.path.expanduser(text))  # pathlib would raise on text that can be no path
+    if path.suffix == ".safetensors":
+        from stzoo.weights import read_spec  # it imports torch, which is not needed to find and download files
+
+        if not os.path.isfile(path):
+            raise WeightsError(f"{path} does not exist")
+        return Resolved(path, read_spec(path), file_sha256(path))
+    if os.path.isdir(path) and (isinstance(source, os.PathLike) or os.sep in text or text not in catalog.entries()):
+        return _from_folder(path)
+    if isinstance(source, os.PathLike) or os.sep in text or text.startswith("."):
+        hint = (
+            f"; for a repository of a hub write hf://{text}" if re.fullmatch(huggingface.REPO, text, re.ASCII) else ""
+        )
+        raise WeightsError(f"{path} is no folder that save_pretrained wrote{hint}")
+    return _from_entry(catalog.info(text), means)
+
+
+def source_text(source: str | os.PathLike[str]) -> str:
+    """A source as text. Raises `WeightsError` if it is neither text nor a path, and says what it may be."""
+    text = os.fspath(source) if isinstance(source, os.PathLike) else source
+    if not isinstance(text, str):
+        raise WeightsError(
+            f"the source is {shown_value(source)}; it may be a name in the catalogue, a folder that save_pretrained "
+            "wrote, a .safetensors file, or hf://user/repo@revision"
+        )
+    return text
+
+
+@dataclass(frozen=True)
+class _Means:
+    """How to get files that are not on this machine."""
+
+    offline: bool
+    cache_dir: Path | None
+    progress: bool
+
+    def from_hub(self, repo: str, revision: str | None, name: str) -> Path:
+        return huggingface.fetch(
+            repo, revision, name, cache_dir=self.cache_dir, offline=self.offline, progress=self.progress
+        )
+
+    def cached(self, weights: WeightsFile) -> Path:
+        """Where a file from an https address is kept: its name is its sha256."""
+        return (self.cache_dir or environment.home() / "weights") / f"{weights.sha256}.safetensors"
+
+
+def _from_entry(entry: Entry, means: _Means) -> Resolved:
+    if entry.weights is None:
+        name = repr(entry.name)
+        random = f"load_codec({name}, pretrained=False)" if entry.kind == "codec" else f"create({name})"
+        files = DATASETS[entry.dataset].files if entry.dataset in DATASETS else f"the files of {entry.dataset}"
+        raise NotPublishedError(
+            f"{entry.name} has no published weights yet; train them with "
+            f"`stzoo train {entry.name} --data DIR --out RUN`, where DIR holds {files}; "
+            f"or build it with random weights: stzoo.{random}"
+        )
+    codec = None if entry.codec is None else _codec_file(entry, means)
+    return Resolved(_pinned_file(entry.weights, means), entry.spec, entry.weights.sha256, codec)
+
+
+def _codec_file(entry: Entry, means: _Means) -> Path:
+    """The codec that a modular entry was trained with. Raises `IntegrityError` if the codec's entry has another now."""
+    assert entry.codec is not None
+    found = _from_entry(catalog.info(entry.codec.entry), means)
+    if found.sha256 != entry.codec.sha256:
+        raise IntegrityError(
+            f"{entry.name} was trained on the codec {entry.codec.entry} with sha256 {entry.codec.sha256}; "
+            f"that entry's file now has {found.sha256}, so its latents differ. Install the release that has both files"
+        )
+    return found.path
+
+
+def _pinned_file(weights: WeightsFile, means: _Means) -> Path:
+    """The file of the first source that has the pinned sha256. Raises one error that says what each source had."""
+    tried: list[tuple[str, Exception]] = []
+    for place, find in _places(weights, means):
+        try:
+            return find()
+        except (WeightsError, OSError) as error:  # OSError: a file that this user may not read
+            if isinstance(error, IntegrityError):
+                warnings.warn(f"{place}: {error}; trying the next source", stacklevel=5)
+            tried.append((place, error))
+    listed = "; ".join(f"({i}) {place}: {error}" for i, (place, error) in enumerate(tried, 1))
+    kinds = [type(error) for _, error in tried]
+    kind = next((k for k in (IntegrityError, OfflineError) if k in kinds), DownloadError)
+    remedy = "allow the network, " if kind is OfflineError else ""
+    raise kind(
+        f"no source has {weights.file} with sha256 {weights.sha256}. Tried, in order: {listed}. To go on, {remedy}"
+        f"reinstall stzoo, name a mirror in STZOO_MIRRORS, or put the file at {means.cached(weights)}"
+    )
+
+
+def _places(weights: WeightsFile, means: _Means) -> Iterator[tuple[str, Callable[[], Path]]]:
+    """The name of each source, for messages, and the function that gets the file from it."""
+    if "package" in weights.sources:
+        yield "the package", partial(_packaged, weights)
+    cached = means.cached(weights)
+    yield "the cache", partial(_from_cache, cached, weights)
+    for source in weights.sources:
+        if source.startswith("hf://"):
+            yield source, partial(_from_hub, source, weights, means)
+    addresses = [s for s in weights.sources if s.startswith("https://")]
+    for url in addresses + [f"{base}/{weights.file}" for base in environment.mirrors()]:
+        yield without_secrets(url), partial(_from_https, url, cached, weights, means)
+
+
+def _packaged(weights: WeightsFile) -> Path:
+    return _verified(_inside(catalog.CHECKPOINTS / weights.file), weights)
+
+
+def _from_cache(cached: Path, weights: WeightsFile) -> Path:
+    try:
+        path = _verified(_inside(cached), weights)
+    except IntegrityError:
+        with suppress(OSError, NotImplementedError):  # a read-only folder, or one without locks
+            discard(cached, weights.sha256)
+        raise
+    with suppress(OSError):
+        os.utime(path)  # the time of the last use, which `stzoo cache list` shows
+    return path
+
+
+def _from_hub(source: str, weights: WeightsFile, means: _Means) -> Path:
+    repo, revision = huggingface.parse(source)
+    path = means.from_hub(repo, revision, WEIGHTS_FILE)
+    try:
+        return _verified(path, weights)
+    except IntegrityError:
+        huggingface.remove(path)
+        raise
+
+
+def _from_https(url: str, cached: Path, weights: WeightsFile, means: _Means) -> Path:
+    if means.offline:
+        raise OfflineError("the network is off")
+    fetch(url, cached, weights.size, weights.sha256, progress=means.progress)
+    return cached
+
+
+def _inside(path: Path) -> Path:
+    """`path` itself. Raises `DownloadError` if it is no file, or a link that leads out of its folder."""
+    if not path.is_file():
+        raise DownloadError(f"{path} is not there")
+    if path.resolve().parent != path.parent.resolve():
+        raise DownloadError(f"{path} is a link out of its folder to {path.resolve()}; put a copy there instead")
+    return path
+
+
+def _verified(path: Path, weights: WeightsFile) -> Path:
+    found = file_sha256(path)
+    if found != weights.sha256:
+        raise IntegrityError(f"{path} has sha256 {found}, expected {weights.sha256}")
+    return path
+
+
+def _from_repository(repo: str, revision: str | None, means: _Means) -> Resolved:
+    """The model in a repository that `push_to_hub` or `stzoo catalog publish` filled."""
+    config = means.from_hub(repo, revision, CONFIG_FILE)
+    commit = config.parent.name if re.fullmatch(huggingface.COMMIT, config.parent.name) else revision
+    weights = means.from_hub(repo, commit, WEIGHTS_FILE)  # the same commit: the branch may have moved on
+    sha256 = _check_name(weights)
+    _check_config(config)
+    found = _from_folder(config.parent, sha256)
+    if not _is_modular(found.spec):
+        return found
+    with suppress(huggingface.AbsentError, OfflineError):
+        codec = means.from_hub(repo, commit, CODEC_FILE)
+        _check_name(codec)
+        return replace(found, codec=codec)
+    return found
+
+
+def _check_name(path: Path) -> str:
+    """The sha256 of a file in huggingface_hub's cache.
+
+    If that cache has links, a large file is called by its sha256 there.
+
+    Raises:
+        IntegrityError: the name says another sha256, so the download was damaged; the file has been removed.
+    """
+    named, found = _blob(path), file_sha256(path)
+    if re.fullmatch(r"[0-9a-f]{64}", named) and named != found:
+        raise IntegrityError(f"{path} has sha256 {found}, expected {named}; {huggingface.remove(path)}")
+    return found
+
+
+def _check_config(path: Path) -> None:
+    """Raises `IntegrityError` if a config.json is not JSON and not the file that the hub has.
+
+    A small file is called by git's sha1 of its content in huggingface_hub's cache.
+    """
+    content = _bounded(path)
+    try:
+        json.loads(content)
+    except (ValueError, RecursionError) as error:
+        named, git = _blob(path), hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False)
+        if named != git.hexdigest():
+            raise IntegrityError(f"{path} is damaged ({error}); {huggingface.remove(path)}") from error
+
+
+def _blob(path: Path) -> str:
+    """The name of the blob that a file of huggingface_hub's cache links to; "" if the file is no link.
+
+    One link is followed: a blob may itself be a link, to a store that repositories share.
+    """
+    return Path(os.readlink(path)).name if path.is_symlink() else ""
+
+
+def _from_folder(folder: Path, sha256: str | None = None) -> Resolved:
+    from stzoo.weights import embedded_spec
+
+    config, weights, codec = folder / CONFIG_FILE, folder / WEIGHTS_FILE, folder / CODEC_FILE
+    for file in (config, weights):
+        if not file.is_file():
+            raise WeightsError(f"{folder} holds no {file.name}; a saved model has {CONFIG_FILE} and {WEIGHTS_FILE}")
+    spec = read_config(config)
+    if embedded_spec(weights) not in (None, spec):
+        raise SpecError(f"{config} and the spec inside {weights.name} differ; save the model again, into a new folder")
+    apart = codec if codec.is_file() and _is_modular(spec) else None
+    return Resolved(weights, spec, sha256 or file_sha256(weights), apart)
+
+
+def _is_modular(spec: ModelSpec) -> bool:
+    """Whether a codec is a part of the model, which may then lie in a file of its own."""
+    from stzoo.models import architecture_of
+
+    return architecture_of(spec).kind == "modular"
+
+
+def read_config(path: Path) -> ModelSpec:
+    """The spec in a ``config.json``. Raises `SpecError` if the file is too large, is not JSON, or holds no spec."""
+    try:
+        return ModelSpec.from_dict(json.loads(_bounded(path).decode("utf-8")))
+    except (ValueError, RecursionError) as error:
+        raise SpecError(f"{path}: {error}") from error
+
+
+def _bounded(path: Path) -> bytes:
+    with path.open("rb") as file:
+        content = file.read(MAX_CONFIG + 1)
+    if len(content) > MAX_CONFIG:
+        raise SpecError(f"{path} has more than {MAX_CONFIG:,} bytes; a spec is smaller")
+    return content
