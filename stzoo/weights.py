@@ -187,7 +187,7 @@ def _check(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]
     ]
     if missing and all(name.startswith(CODEC_PREFIX) for name in missing):
         problems.append(
-            "the file holds only a predictor, whose codec is an entry of its own; load it by its catalogue name"
+            "the file holds a predictor alone; its codec is an entry of the catalogue, so load it by its name"
         )
     if problems:
         raise MismatchError(f"{path} does not fit its spec; " + "; ".join(problems))
