@@ -20,14 +20,7 @@ ROOMS = (  # a room is a file or a folder of the package; lowest first
     "weights", "frames", "metrics", "data", "hub", "adapting", "convert", "engine", "export", "codec", "forecaster",
     "evaluate", "demo", "benchmark", "scale", "train", "release", "cli",
 )  # fmt: skip
-BELONGS_TO_CLI = {  # though it lies elsewhere: what a command does with its arguments
-    "stzoo.__main__",
-    "stzoo.benchmark.commands",
-    "stzoo.release.commands",
-    "stzoo.release.options",
-    "stzoo.scale.commands",
-    "stzoo.train.commands",
-}
+BELONGS_TO_CLI = {"stzoo.__main__"}  # although it lies elsewhere: `python -m stzoo`
 MAY_IMPORT = {  # (from, to) -> why it may, although it closes a circle
     ("stzoo.models.modular", "stzoo.models"): "a modular model builds its parts by the registry that lists it, as well",
 }

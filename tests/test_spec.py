@@ -158,7 +158,7 @@ def test_counting_first_does_not_change_what_is_drawn() -> None:
 
 
 def test_lists_of_layers_are_bounded() -> None:
-    with pytest.raises(SpecError, match=r"spec\.params\.lstm has 100000 values; it may have 32 at most"):
+    with pytest.raises(SpecError, match=r"spec\.params\.lstm has 100000 values; it may have at most 32"):
         build(ModelSpec.from_dict(GOOD | {"arch": "phydnet", "params": {"lstm": [1] * 100_000}}), "meta")
 
 

@@ -327,7 +327,9 @@ def test_what_a_manifest_may_not_say_of_steps_and_uses(three: Checkout) -> None:
     refused("one", r"training.curve_sequences and curve_mse have 2 and None values", training=seen)
     seen |= {"curve_mse": [2.0, 1.0]}
     for curve in ([-1, 2], [2, 2], [3, 2]):
-        refused("one", r"curve_sequences is \[.*\]; must be at least 0", training=seen | {"curve_sequences": curve})
+        refused(
+            "one", r"curve_sequences is \[.*\]; they must be at least 0", training=seen | {"curve_sequences": curve}
+        )
     refused("one", "training.hours is -3", training=seen | {"hours": -3.0})
     models = three.read()
     models["one"]["metrics"] *= 2
