@@ -31,7 +31,7 @@ from stzoo.release.candidate import (
     weights_values,
     write_manifest,
 )
-from stzoo.train.loop import fingerprint
+from stzoo.train.assignment import weights_digest
 from stzoo.weights import read_tensors
 
 _PAUSE = 900.0  # seconds between two log lines that mean the run was not running
@@ -122,7 +122,7 @@ def _training(name: str, run: Path, before: Path | None, hardware: str) -> dict[
     """What the run took, and the run before it; and the commands that repeat them."""
     runs = [run] if before is None else [before, run]
     plans = [json.loads((each / "plan.json").read_text("utf-8")) for each in runs]
-    start = None if before is None else fingerprint(load(before / "best").module.state_dict())
+    start = None if before is None else weights_digest(load(before / "best").module.state_dict())
     if plans[-1].get("start") != start:
         raise TrainingError(
             f"{run} was not fine-tuned from {before}" if before else f"{run} was fine-tuned; name --after"

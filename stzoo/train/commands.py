@@ -20,13 +20,13 @@ from stzoo.models import build
 from stzoo.release.commands import measurements
 from stzoo.release.pack import pack
 from stzoo.spec import ModelSpec
+from stzoo.train.clips import endless
 from stzoo.train.fine_tuning import RECIPE, fine_tune
 from stzoo.train.loop import train
 from stzoo.train.objectives import check
 from stzoo.train.pace import Pace, pace
 from stzoo.train.processes import Processes, joined
 from stzoo.train.recipe import Recipe, read_recipe
-from stzoo.train.shuffled import endless
 
 
 def run_train(arguments: argparse.Namespace) -> None:
