@@ -23,7 +23,7 @@ from stzoo.data.recordings import RecordedDataset
 from stzoo.evaluate import evaluate
 from stzoo.forecaster import Forecaster, load
 from stzoo.train import fine_tune, read_recipe, train
-from stzoo.train.shuffled import endless
+from stzoo.train.clips import endless
 
 READING = Reading(channels=1, height=64, width=64)
 HORIZONS = (10, 20, 40)

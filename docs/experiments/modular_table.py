@@ -25,8 +25,10 @@ from stzoo import metrics
 from stzoo.data import mmnist
 from stzoo.errors import StzooError
 from stzoo.frames.values import to_units
-from stzoo.train import default_device, loop, read_recipe
+from stzoo.train import default_device, read_recipe
+from stzoo.train.assignment import Assignment
 from stzoo.train.processes import Processes
+from stzoo.train.run import Run
 from stzoo.unroll import unroll
 
 MODELS = {
@@ -72,7 +74,8 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     torch.set_flush_denormal(True)
     training = mmnist.training_set(arguments.mnist, 10, 10)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    run = loop.Run(entry.spec, recipe, training, Processes(torch.device(default_device())), codec)
+    assignment = Assignment(entry.spec, recipe, training, codec=codec)
+    run = Run(assignment, Processes(torch.device(default_device())))
     for i in range(arguments.iterations):
         if i == WARM_UP:
             start = time.perf_counter()

@@ -35,12 +35,13 @@ from stzoo.data import ClipSource
 from stzoo.data.digits import drawn_digits
 from stzoo.data.mmnist import MovingDigits
 from stzoo.spec import ModelSpec
-from stzoo.train import Recipe, default_device, loop, read_recipe
-from stzoo.train.ahead import Ahead
+from stzoo.train import Recipe, default_device, read_recipe
+from stzoo.train.assignment import Assignment
+from stzoo.train.clips import ENDLESS, Ahead, endless
 from stzoo.train.denormals import denormals_flushed
 from stzoo.train.objectives import objective
 from stzoo.train.processes import Processes
-from stzoo.train.shuffled import ENDLESS, endless
+from stzoo.train.run import Run
 
 WARM_UP = 2  # steps of each way that do not count
 TUNABLES = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184"
@@ -144,7 +145,8 @@ def alone(spec: ModelSpec, recipe: Recipe, way: Way) -> None:
     device = default_device()
     source, end = digits(spec, device), ENDLESS
     with Ahead(source, end, recipe.batch, device == "cuda") if way.overlapped else nullcontext(source) as clips:
-        run = loop.Run(spec, dataclasses.replace(recipe, **way.changes), clips, Processes(torch.device(device)))
+        assignment = Assignment(spec, dataclasses.replace(recipe, **way.changes), clips)
+        run = Run(assignment, Processes(torch.device(device)))
         before = held(run.device)
         with denormals_flushed() if way.flushed else nullcontext():
             for _ in sys.stdin:
@@ -168,9 +170,9 @@ def denormals(spec: ModelSpec, recipe: Recipe, turns: int) -> None:
     Their gradients are ordinary, or so small that they become denormal on their way.
     """
     recipe = dataclasses.replace(recipe, **PLAIN)
-    run = loop.Run(spec, recipe, digits(spec, "cpu"), Processes(torch.device("cpu")))
-    past, future, _ = run._batch(0, recipe.batch)
-    past, future = past[:, :2], future[:, :1]
+    run = Run(Assignment(spec, recipe, digits(spec, "cpu")), Processes(torch.device("cpu")))
+    clip = run.batches.batch(0, recipe.batch)
+    past, future = clip.past[:, :2], clip.future[:, :1]
 
     def backward(scale: float, around: Callable[[], AbstractContextManager[None]]) -> float:
         loss = objective(run.fast, run.part, run.part_spec, recipe, past, future, 0.1) * scale

@@ -125,9 +125,9 @@ def _measure_forecasts(arguments: Arguments) -> None:
 
 def _measure_loader(arguments: Arguments) -> None:
     from stzoo.machine import default_device
+    from stzoo.train.clips import endless
     from stzoo.train.pace import pace
     from stzoo.train.recipe import read_recipe
-    from stzoo.train.shuffled import endless
 
     spec, recipe = catalog.info(arguments.name).spec, read_recipe(arguments.name)
     _, data = chosen_dataset(arguments, spec, recipe.dataset, recipe.zoom)

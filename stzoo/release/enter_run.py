@@ -21,7 +21,7 @@ from stzoo.hub import Resolved
 from stzoo.machine import Precision
 from stzoo.release.candidate import Measurement, codec_file, measure, metrics_of, packaged, weights_values
 from stzoo.release.manifest import enter, read_manifest, write_manifest
-from stzoo.train.loop import fingerprint
+from stzoo.train.assignment import weights_digest
 from stzoo.weights import read_tensors
 
 _PAUSE = 900.0  # seconds: if two log lines are further apart, the run was interrupted between them
@@ -119,7 +119,7 @@ def _training(name: str, run: Path, before: Path | None, hardware: str) -> dict[
     """What this run and the run before it took, and the commands that repeat them."""
     runs = [run] if before is None else [before, run]
     plans = [json.loads((each / "plan.json").read_text("utf-8")) for each in runs]
-    start = None if before is None else fingerprint(load(before / "best").module.state_dict())
+    start = None if before is None else weights_digest(load(before / "best").module.state_dict())
     if plans[-1].get("start") != start:
         raise TrainingError(
             f"{run} was not fine-tuned from {before}" if before else f"{run} was fine-tuned; name --after RUN0"

@@ -1,4 +1,4 @@
-"""Training: recipes, losses, the loop. The only room that knows optimisers; nothing outside imports it."""
+"""Training: recipes, losses and the loop. This is the only room that knows optimisers."""
 
 from stzoo.machine import default_device
 from stzoo.train.fine_tuning import fine_tune

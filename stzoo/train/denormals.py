@@ -1,4 +1,4 @@
-"""Denormal floats taken as zero: a processor is many times slower at them, and vanishing gradients are full of them."""
+"""Denormal floats count as zero: processors are many times slower at them, and vanishing gradients are full of them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import torch
 
 @contextmanager
 def denormals_flushed() -> Iterator[None]:
-    """Inside, denormals count as zero in every thread that torch computes with, the calling one included.
+    """Inside the block, denormals count as zero in every thread that torch computes with, the calling one included.
 
-    `torch.set_flush_denormal` reaches the calling thread alone. OpenMP's workers take the setting over from the thread
-    that starts them, once: those that were there before would go on computing with denormals (and slow down all the
-    others, which wait for them), and those that were started inside would never stop flushing.
+    `torch.set_flush_denormal` changes only the calling thread. The worker threads of OpenMP copy its setting when they
+    are started, and never again. So workers from before the block would go on computing with denormals, with all other
+    threads waiting for them, and workers started inside the block would never stop counting them as zero.
     """
     _set(True)
     try:
@@ -30,7 +30,7 @@ def _set(on: bool) -> None:
     if sys.platform != "linux":  # elsewhere torch comes without OpenMP, or the processor is fast at denormals
         return
     try:
-        parallel = ctypes.CDLL(torch._C.__file__).GOMP_parallel  # of the OpenMP library that torch is linked to
+        parallel = ctypes.CDLL(torch._C.__file__).GOMP_parallel  # from the OpenMP library that torch is linked to
     except (AttributeError, OSError):
         return
     each = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: torch.set_flush_denormal(on) and None)

@@ -13,11 +13,11 @@ from stzoo.data import Dataset
 from stzoo.errors import SpecError
 from stzoo.models import build
 from stzoo.spec import ModelSpec
+from stzoo.train.clips import endless
 from stzoo.train.loop import train
 from stzoo.train.objectives import check
 from stzoo.train.processes import Processes
 from stzoo.train.recipe import Recipe, read_recipe
-from stzoo.train.shuffled import endless
 
 
 def train_entry(

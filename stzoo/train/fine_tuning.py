@@ -1,4 +1,4 @@
-"""From a checkpoint to one's own clips."""
+"""Fine-tuning: a checkpoint is trained further on other clips."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 from stzoo.data import Dataset, Reading, open_dataset
 from stzoo.errors import SpecError
 from stzoo.forecaster import Forecaster, load
+from stzoo.train.clips import endless
 from stzoo.train.loop import train
 from stzoo.train.processes import joined
 from stzoo.train.recipe import Recipe, read_recipe
-from stzoo.train.shuffled import endless
 
-RECIPE = "fine-tune"  # that lies beside those of the entries
+RECIPE = "fine-tune"  # the default, beside the recipes of the entries
 
 
 def fine_tune(
@@ -31,27 +31,32 @@ def fine_tune(
     progress: bool = True,
     micro_batch: int | None = None,
 ) -> Forecaster:
-    """Train `model` further on other clips. `model` itself stays as it is.
+    """Train a model further on other clips. `model` itself is not changed.
 
-    Other numbers of channels or frames come from ``stzoo.load(name, adapt={"channels": 3})``, whose report says what
-    was averaged and what begins anew.
+    For clips with another number of channels or frames, pass a model that was loaded with
+    ``stzoo.load(name, adapt={"channels": 3})``. Its report says which weights were averaged and which begin anew.
 
     Args:
-        clips: a folder of videos or images, an array file (`stzoo.data.own_clips`), or any dataset; its validation part
-            chooses the weights that are kept.
-        minutes, steps: the budget; the recipe's minutes where neither is given.
-        out: the run folder, from which the same call goes on if it was interrupted; a temporary one where None. Several
-            processes (`train`) need one that all of them can read.
-        recipe: in place of ``stzoo.train.read_recipe("fine-tune")``.
-        freeze: beginnings of the names of parameters that stay as they are, such as "encoder".
-        micro_batch: as in `train`.
+        model: the forecaster to begin from.
+        clips: a folder of videos or images, an array file (`stzoo.data.own_clips`), or any dataset. Its validation part
+            decides which weights are kept.
+        minutes: how long to train; by default the recipe's minutes. It is not used if `steps` is given.
+        steps: the number of steps.
+        out: the run folder, from which the same call goes on after an interruption; by default a temporary folder.
+            Several processes (see `train`) need one that all of them can read.
+        recipe: how to train; by default ``stzoo.train.read_recipe("fine-tune")``.
+        freeze: parameters whose names begin with one of these are not trained, for example "encoder".
+        progress: show a progress bar.
+        micro_batch: the largest number of clips that go through the model at once, as in `train`.
 
     Returns:
-        The forecaster with the best validation error, the untouched one included: it is never worse there than `model`.
+        The forecaster with the lowest validation error, on the device of `model`. The untouched model counts too, so
+        the error is never higher than that of `model`.
 
     Raises:
-        DataError: no clips, or none that are long enough. TrainingError: see `train`.
-        SpecError: nothing in the model is called what `freeze` names.
+        DataError: there are no clips, or none that are long enough.
+        SpecError: no parameter has a name that begins as `freeze` says, or several processes come without `out`.
+        TrainingError: see `train`.
     """
     processes = joined(str(next(model.module.parameters()).device))
     device = str(processes.device)
@@ -60,7 +65,7 @@ def fine_tune(
     chosen = recipe or read_recipe(RECIPE)
     spec = model.spec
     horizon = chosen.horizon or spec.frames_out
-    with processes.one_first():  # which decodes videos, and keeps the frames
+    with processes.one_first():  # it decodes videos and keeps the frames for the others
         data = (
             open_dataset("clips", Path(clips), Reading.of(spec, zoom=chosen.zoom))
             if isinstance(clips, (str, os.PathLike))
@@ -76,6 +81,6 @@ def fine_tune(
             micro_batch=micro_batch,
         )  # fmt: skip
         tuned = load(best, device=device)
-    if out is None:  # the folder is gone
+    if out is None:  # the folder that the report names is gone
         tuned.report = dataclasses.replace(tuned.report, source="fine-tuned weights", sha256=None)
     return tuned

@@ -1,4 +1,4 @@
-"""Latents of a fixed number of clips, encoded once and kept on disk: a codec that never changes need not run again."""
+"""The latents of a fixed number of clips, encoded once and kept on disk, since a frozen codec always gives the same."""
 
 from __future__ import annotations
 
@@ -17,25 +17,27 @@ from torch import Tensor
 from stzoo.errors import TrainingError
 from stzoo.files import write_atomically
 
-Encode = Callable[[int, int], tuple[Tensor, Tensor]]  # clips start..stop-1 -> latents of their past and future
+# start, stop -> the latents of the past (n, T, dim, h, w) and the future (n, T', dim, h, w) of clips start to stop - 1
+Encode = Callable[[int, int], tuple[Tensor, Tensor]]
 
-SHARD = 8  # clips a file
+SHARD = 8  # clips in a file
 
 
 class CachedLatents:
-    """The first `count` clips over and over: clip i is clip i % count.
+    """The latents of the first `count` clips again and again: clip i is clip i % count.
 
-    A file holds the latents of `SHARD` clips, (n, T + T', dim, h, w) in float16, and is there whole or not at all. The
-    files lie in a folder named after everything they depend on, so others are never mistaken for them.
+    Each file holds the latents of `SHARD` clips, (n, T + T', dim, h, w) in float16, and is written whole or not at all.
+    The name of the folder that holds the files is made from everything that the latents depend on, so no others are
+    taken for them.
 
     Args:
-        folder: what the caches of a run lie in.
-        encode: makes latents where a file is missing.
-        identity: what the latents depend on, as JSON: codec, spec, precision, clips.
+        folder: where the caches of a run are, each in a folder of its own.
+        count: the number of clips.
+        encode: makes the latents that no file holds yet.
+        identity: what the latents depend on, in types that JSON has: codec, spec, precision, clips.
 
     Raises:
-        TrainingError: the disk has no room for all of them (checked before the first is written), a file is damaged,
-            or a latent does not fit into float16.
+        TrainingError: the disk has no room for all of them. This is known before the first file is written.
     """
 
     def __init__(self, folder: Path, count: int, encode: Encode, identity: dict[str, Any]):
@@ -52,19 +54,26 @@ class CachedLatents:
         needed, free = 2 * int(np.prod(shape, dtype=np.int64)) - there, shutil.disk_usage(folder).free
         if needed > free:
             raise TrainingError(
-                f"the latents of {count:,} clips take {needed / 1e9:.1f} GB more, and {folder} has "
+                f"the latents of {count:,} clips take {needed / 1e9:.1f} GB more, and the disk of {folder} has "
                 f"{free / 1e9:.1f} GB left; lower recipe.cached_clips, or set it to 0"
             )
 
     def clips(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """Latents of the past and the future of clips start..stop-1, float32 on the CPU."""
+        """Latents of clips start to stop - 1: past (n, T, dim, h, w) and future (n, T', dim, h, w), float32 on the CPU.
+
+        Raises:
+            TrainingError: a file is damaged, or a latent is too large for float16.
+        """
         which = [i % self.count for i in range(start, stop)]
         shards = {number: self._shard(number) for number in {i // SHARD for i in which}}
         latents = torch.from_numpy(np.stack([shards[i // SHARD][i % SHARD] for i in which])).float()
         return latents[:, : self.frames_in], latents[:, self.frames_in :]
 
     def _shard(self, number: int) -> np.ndarray:
-        """The file of clips number * SHARD and on, written first where it is missing; read as it is indexed."""
+        """File `number`, which begins with clip number * SHARD, as an array that is read from disk where it is indexed.
+
+        It is written first if it does not exist.
+        """
         file = self.folder / f"{number:06d}.npy"
         if not file.is_file():
             first = number * SHARD

@@ -1,7 +1,7 @@
-"""Muon (Jordan et al., 2024): momentum whose matrices are orthogonalised before they are applied.
+"""Muon (Jordan et al., 2024): the momentum of each matrix is orthogonalised before it is applied.
 
-torch.optim has a Muon for two-dimensional parameters only; here convolutions count as (out, in * kh * kw) matrices,
-and matrices of one shape are orthogonalised together.
+The Muon of torch.optim takes only two-dimensional parameters. Here the weight of a convolution counts as a matrix of
+(out, in * kh * kw), and all matrices of one shape are orthogonalised together.
 """
 
 from __future__ import annotations
@@ -12,17 +12,25 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-_A, _B, _C = 3.4445, -4.7750, 2.0315  # Newton-Schulz coefficients: singular values to about 1 in five steps
+_A, _B, _C = 3.4445, -4.7750, 2.0315  # Newton-Schulz coefficients: five steps bring singular values to about 1
 
 
 class Muon(torch.optim.Optimizer):
-    """Updates have a root mean square of about 0.2 * lr, so that rates compare with AdamW's."""
+    """Updates by orthogonalised momentum. Their root mean square is about 0.2 * lr, so rates compare with AdamW's.
+
+    Args:
+        params: weights of two or more dimensions.
+        lr: the learning rate.
+        momentum: how much of the momentum is kept from step to step.
+        weight_decay: decoupled from the gradient, as in AdamW.
+    """
 
     def __init__(self, params: Iterable[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.0):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Update every parameter that has a gradient. `closure` is not called."""
         for group in self.param_groups:
             alike: dict[tuple[int, int], list[nn.Parameter]] = defaultdict(list)
             for p in group["params"]:
@@ -44,7 +52,10 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
-    """(N, R, C) -> the nearest semi-orthogonal matrices, roughly: singular values within about 0.3 of 1."""
+    """(N, R, C) matrices -> about the nearest semi-orthogonal ones, of the same shape in float32.
+
+    Their singular values are not exactly 1, but within about 0.3 of it.
+    """
     tall = matrices.shape[1] > matrices.shape[2]
     x = (matrices.mT if tall else matrices).contiguous()
     x = (x / (x.norm(dim=(1, 2), keepdim=True) + 1e-12)).bfloat16()

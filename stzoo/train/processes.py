@@ -1,7 +1,7 @@
-"""The processes that train one model together: what each of them does, and what passes between them.
+"""The processes that train one model together: what each of them does, and what they send each other.
 
-`accelerate launch` or `torchrun` starts them, and Accelerate carries what they say to each other (extra `train`). A
-process that was started alone needs neither.
+They are started by `accelerate launch` or `torchrun`, and send through Accelerate (the extra `train`). A process that
+was started alone needs neither.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from torch import Tensor
 from stzoo.errors import MissingExtraError, TrainingError
 from stzoo.machine import default_device
 
-PATIENCE = timedelta(hours=1)  # with a process that is there and silent: the first one validates while the others wait
-_COUNTS = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")  # that launchers set
+PATIENCE = timedelta(hours=1)  # how long to wait for another process, such as the first one while it validates
+_COUNTS = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")  # set by launchers
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Processes:
     """This process among those that train together.
 
     Attributes:
-        device: that this one computes on.
-        rank: its number, from 0. The first one alone validates, averages, saves and speaks.
-        count: how many there are.
-        state: Accelerate's, through which they speak; None where there is nobody to speak to.
+        device: where this process computes.
+        rank: its number, from 0. Only the first one validates, averages weights, saves, and prints.
+        count: the number of processes.
+        state: Accelerate's `PartialState`, through which they send; None if nothing is sent.
     """
 
     device: torch.device
@@ -42,17 +42,18 @@ class Processes:
 
     @property
     def first(self) -> bool:
+        """Whether this is the process that validates, saves and prints."""
         return self.rank == 0
 
     def silent(self) -> Processes:
-        """The same share of the work, without a word to the others: to measure how long it takes."""
+        """The same share of the work, but nothing is sent to the others: to measure how long it takes."""
         return replace(self, state=None)
 
     def share(self, batch: int) -> range:
-        """Which of the `batch` clips of a step are this process's. All get as many, in their order.
+        """Which of the `batch` clips of a step this process takes: equally many in each, in the order of their ranks.
 
         Raises:
-            TrainingError: they do not divide.
+            TrainingError: `batch` is not a multiple of the number of processes.
         """
         if batch % self.count:
             fitting = [n for n in range(1, self.count + 1) if batch % n == 0]
@@ -64,14 +65,14 @@ class Processes:
         return range(self.rank * each, (self.rank + 1) * each)
 
     def seeded(self, seed: int, step: int) -> None:
-        """Have torch's generators draw at `step` what no other step and no other process draws.
+        """Seed torch's generators, so that every step of every process draws numbers of its own.
 
-        Nothing else determines them, so a run goes on with the same draws however often it was interrupted.
+        They depend on `seed`, `step` and the rank alone, so an interrupted run goes on with the same numbers.
         """
         torch.manual_seed(int(np.random.SeedSequence((seed, step, self.rank)).generate_state(1, np.uint64)[0]))
 
     def average(self, tensors: Sequence[Tensor]) -> None:
-        """Replace each float tensor by its mean over all processes, in one message."""
+        """Replace each tensor, of any shape and float dtype, by its mean over all processes. All go in one message."""
         if self.state is None:
             return
         flat = torch.cat([tensor.detach().flatten().float() for tensor in tensors])
@@ -80,15 +81,15 @@ class Processes:
             tensor.detach().copy_(part.view_as(tensor))
 
     def total(self, tensor: Tensor) -> Tensor:
-        """The sum over all processes."""
+        """The sum of `tensor` over all processes, of the same shape."""
         return tensor if self.state is None else self._together(lambda utils: utils.reduce(tensor, "sum"))
 
     def from_first(self, thing: Any) -> Any:
-        """What the first process gave, to all of them. Tensors in it must lie on the CPU."""
+        """Returns in every process the `thing` of the first one. Tensors in it must be on the CPU."""
         return self._together(lambda utils: utils.broadcast_object_list([thing])[0]) if self.state else thing
 
     def agree(self, things: Mapping[str, Any]) -> None:
-        """Raises `TrainingError`, in all processes, where not all of them were given the same `things`."""
+        """Raises `TrainingError`, in every process, if not all of them were given the same `things`, by their names."""
         if self.state is None:
             return
         for rank, others in enumerate(self._together(lambda utils: utils.gather_object([dict(things)]))):
@@ -97,15 +98,16 @@ class Processes:
                 raise TrainingError(f"processes {self.rank} and {rank} were given different {' and '.join(different)}")
 
     def one_first(self) -> AbstractContextManager[None]:
-        """On each machine one process goes through the block first, then the others find what it downloaded."""
+        """A block that one process of each machine runs first, and the others then, who find what it downloaded."""
         return nullcontext() if self.state is None else self._speaking(self.state.local_main_process_first())
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes have come this far."""
         if self.state is not None:
             self._together(lambda _: self.state.wait_for_everyone())
 
     def _together(self, what: Callable[[Any], Any]) -> Any:
+        """What all processes do at the same time, given `accelerate.utils`."""
         from accelerate import utils
 
         with _heard(self.count):
@@ -122,26 +124,27 @@ class Processes:
 
 @contextmanager
 def _heard(count: int) -> Iterator[None]:
+    """Inside, an error of torch.distributed becomes a `TrainingError` that says what to do."""
     try:
         yield
     except torch.OutOfMemoryError:
         raise
-    except (RuntimeError, ValueError) as error:  # of torch.distributed, which has several kinds of them
+    except (RuntimeError, ValueError) as error:  # torch.distributed raises both
         raise TrainingError(
-            f"one of the {count} processes has ended, or cannot be reached: {str(error).split('. ')[0]}. Where it did "
-            "not say itself what to do, start the same command again: training goes on from the last checkpoint"
+            f"one of the {count} processes has ended, or cannot be reached: {str(error).split('. ')[0]}. If that "
+            "process printed no error, start the same command again: training goes on from the last checkpoint"
         ) from error
 
 
 def joined(device: str | None = None) -> Processes:
-    """Meet the processes that a launcher started beside this one; or none, where it was started alone.
+    """Join the processes that a launcher started beside this one, if it did.
 
     Args:
-        device: "cpu" or "cuda", the GPU where there is one by default; each process of a machine gets another GPU.
+        device: "cpu" or "cuda"; by default the GPU if there is one. Each process of a machine gets a GPU of its own.
 
     Raises:
-        MissingExtraError: there are others, and the extra `train` is not installed.
-        TrainingError: they cannot be reached.
+        MissingExtraError: there are other processes, and the extra `train` is not installed.
+        TrainingError: the other processes cannot be reached.
     """
     device = device or default_device()
     count = max(int(os.environ.get(name) or 1) for name in _COUNTS)

@@ -1,4 +1,4 @@
-"""A recipe: every value that matters to a training run, read from a small TOML file."""
+"""A recipe: every value that a training run depends on, read from a small TOML file."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 from stzoo.data import DATASETS
 from stzoo.errors import SpecError
+from stzoo.machine import Precision
 from stzoo.spec import bounded, from_mapping, required
+from stzoo.train.clips import Flips
 from stzoo.train.sampling import Sampling
-from stzoo.train.shuffled import Flips
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,40 +21,51 @@ class Recipe:
     """How one catalogue entry is trained.
 
     Attributes:
-        dataset: where clips come from, a key of `stzoo.data.DATASETS`.
-        horizon: how many future frames a step is trained on; 0 is the spec's frames_out. Beyond that the model is
-            trained through its own rollout, and validated on it.
-        zoom: of videos, cut windows of between 1 / zoom of a frame and all of it, brought to the model's size.
-        flips: which mirror images of a clip are shown beside it, see `stzoo.train.shuffled`.
-        minutes: default time budget, on the hardware named in the recipe's comment.
-        batch: clips a step.
-        optimizer: "adamw", or "muon" for the convolutions that mix channels, with AdamW for all else.
-        lr: peak rate of AdamW.
-        muon_lr: peak rate of Muon; its updates are scaled to compare with AdamW's.
-        schedule: "cosine" or "one-cycle"; warmup: share of the steps that the rate rises.
-        clip: largest norm of the gradient; 0 leaves it alone.
-        ema: decay of the averaged weights, which are what is validated and saved.
-        precision: "bfloat16" is autocast, parameters stay float32.
-        channels_last, compile: how the plain module is laid out and run.
-        fused: use the CPU kernels of `stzoo.train.fused` where they apply; elsewhere the plain module.
-        checkpoint: keep less of a step for its backward pass, and compute the rest again, see `stzoo.train.recompute`:
-            less memory for more time, the same gradients; without `fused` and `compile`, which keep what they like.
-        reduction, ddr_weight, ddr_temperature: the loss, see `stzoo.train.losses`.
-        emphasis: the squared error of a cell counts 1 + emphasis * max(0, truth), the truth normalised: rare, large
-            values count more, such as heavy rain; in the validation error too.
-        l1_weight: of the absolute error beside the squared one (E3D-LSTM: 1).
-        sampling, sampling_share: which true frames a recurrent model is shown, see `stzoo.train.sampling`, and the
-            share of the steps over which that falls; "none" trains the forecast alone, as it will be used.
-        decouple_weight: of PredRNN-V2's decoupling loss; needs `decouple` in the spec's params.
-        moment_weight: of PhyDNet's constraint on its kernels.
-        freeze: beginnings of the names of parameters that stay as they are.
-        cached_clips: of a modular model: train on the latents of the first so many clips over and over, kept in the run
-            folder, see `stzoo.train.latents`; 0 sees every clip once and encodes it when it comes.
-        codebook, codebook_decay, commitment: how a codec's codes follow its latents, by a running mean or by a loss,
-            and the weight of what keeps latents near their codes; see `stzoo.train.codec`.
-        validate_every: steps between validations, each on validation_clips held-out clips.
-        checkpoint_minutes: at most this long between two checkpoints.
-        seed: of the initial weights.
+        dataset: the dataset to learn from, a key of `stzoo.data.DATASETS`.
+        minutes: the default time for training, on the hardware that the recipe's comment names.
+        horizon: the number of future frames in a training clip; 0 for the spec's `frames_out`. With more than those the
+            model is trained through its own rollout, and validated on it.
+        zoom: videos and images are cut into windows, at random, between 1 / zoom of a frame and all of it; each is
+            brought to the model's size. With 1 there is no cutting.
+        flips: which mirror images of a clip it is also trained on, see `stzoo.train.clips.Shuffled`.
+        batch: clips in a step.
+        optimizer: "adamw"; or "muon" for the weights that mix channels, with AdamW for all others.
+        lr: the peak learning rate of AdamW.
+        muon_lr: the peak learning rate of Muon, whose updates are scaled so that its rates compare with AdamW's.
+        betas: the two decay rates of AdamW's moments.
+        weight_decay: of both optimisers, for the weights of convolutions and linear layers.
+        schedule: how the rates change, "cosine" or "one-cycle", see `stzoo.train.optim`.
+        warmup: the share of the steps during which the rates rise.
+        clip: the largest norm of the gradient, which is scaled down to it; 0 for no limit.
+        ema: the decay of the moving average of the weights, which is what is validated and saved.
+        precision: what products are computed in. With "bfloat16" (autocast) the parameters still are float32.
+        channels_last: keep frames and weights in the channels-last memory format.
+        compile: run the model through `torch.compile`.
+        fused: use the CPU kernels of `stzoo.train.fused` if they apply. If not, a warning says why.
+        checkpoint: keep less of a step for its backward pass and compute the rest again, see `stzoo.train.recompute`:
+            the same gradients with less memory, in more time. Not together with `fused` or `compile`.
+        reduction: how errors are added up, "mean" over all elements or "sum" over a clip, see `stzoo.train.losses`.
+        ddr_weight: the weight of the differential divergence regularisation of TAU; 0 leaves it out.
+        ddr_temperature: its softmax temperature.
+        emphasis: the squared error of a cell is multiplied by 1 + emphasis * max(0, truth), with the normalised truth,
+            so that rare large values such as heavy rain count more. The validation error is weighted likewise.
+        l1_weight: the weight of the absolute error beside the squared one (E3D-LSTM: 1).
+        sampling: which true frames a recurrent model reads while it trains, see `stzoo.train.sampling`; with "none" it
+            trains as it will be used, on its own forecasts.
+        sampling_share: the share of the steps during which it reads fewer and fewer true frames.
+        decouple_weight: the weight of PredRNN-V2's decoupling loss, which needs `decouple` in the spec's params.
+        moment_weight: the weight of PhyDNet's constraint on its kernels.
+        freeze: parameters whose names begin with one of these are not trained.
+        cached_clips: for a modular model: train on the latents of this many clips again and again, which are kept in
+            the run folder, see `stzoo.train.latents`. With 0 every clip is new, and is encoded when it is needed.
+        codebook: how the codes of a codec follow its latents: by a running mean ("ema") or by a loss ("loss"), see
+            `stzoo.train.codebook`.
+        codebook_decay: the decay of that running mean.
+        commitment: the weight of the loss that keeps latents near their codes.
+        validate_every: steps from one validation to the next.
+        validation_clips: the number of held-out clips that a validation uses.
+        checkpoint_minutes: the time after which a checkpoint is written, besides the one after each validation.
+        seed: of the initial weights and of everything that is drawn while training.
     """
 
     dataset: str
@@ -71,7 +83,7 @@ class Recipe:
     warmup: float = bounded(0.05, 0.0, 0.9)
     clip: float = bounded(1.0, 0.0, 1e6)
     ema: float = bounded(0.999, 0.0, 0.999999)
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    precision: Precision = "bfloat16"
     channels_last: bool = True
     compile: bool = False
     fused: bool = False
@@ -100,19 +112,23 @@ class Recipe:
             raise SpecError(f"recipe.dataset is {self.dataset!r}; it may be {', '.join(DATASETS)}")
 
     def to_dict(self) -> dict[str, Any]:
+        """Every value by its name, tuples included."""
         return asdict(self)
 
 
 def read_recipe(name: str) -> Recipe:
-    """The recipe of a catalogue entry, or of a TOML file.
+    """Read a recipe.
+
+    Args:
+        name: a catalogue entry whose recipe comes with stzoo, "fine-tune", or the path of a file that ends in ".toml".
 
     Raises:
-        SpecError: there is none, it is no TOML, or a value is wrong; the message names it.
+        SpecError: there is no such recipe, the file is not TOML, or a value is wrong; the message names it.
     """
     packaged = resources.files("stzoo.train") / "recipes" / f"{name}.toml"
     file = Path(name) if name.endswith(".toml") else packaged
     if not file.is_file():
-        raise SpecError(f"no recipe {name}")
+        raise SpecError(f"there is no recipe {name}; name a catalogue entry that has one, or a .toml file")
     try:
         return from_mapping(Recipe, tomllib.loads(file.read_text("utf-8")), f"recipe {name}")
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -1,13 +1,13 @@
-"""What a training run is measured by on its way: held-out clips, and a picture of the first of them."""
+"""How good a model is while it trains, on held-out clips, with a picture of the first of them."""
 
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stzoo import viz
 from stzoo.codec import usage
@@ -24,16 +24,26 @@ from stzoo.unroll import unroll
 
 @torch.no_grad()
 def validate(
-    module: nn.Module, spec: ModelSpec, recipe: Recipe, clips: ClipSource, device: torch.device, picture: Path
+    module: Any, spec: ModelSpec, recipe: Recipe, clips: ClipSource, device: torch.device, picture: Path
 ) -> dict[str, float]:
-    """`validation_mse`: squared error of the module's forecasts in the spec's units, summed over a frame, mean over
-    frames. Where the truth is unknown, the error is taken to be the mean of the rest of the frame.
+    """Measure a model on held-out clips, and write a picture of the first of them.
 
-    Of a codec, the error of what is left of frames that went through its codebook, and how much of that they use.
-    Writes a strip of the first clip, its first channel, to `picture`.
+    Args:
+        module: the model, in eval mode, on `device`.
+        spec: its spec.
+        recipe: gives `validation_clips`, `batch`, `precision` and `emphasis`.
+        clips: held-out clips, in the units of their files.
+        device: where the model is.
+        picture: the file to write, a strip of the first clip's first channel.
+
+    Returns:
+        `validation_mse`: the squared error of the forecasts in the spec's units, summed over the values of a frame,
+        mean over frames and clips. Where the truth is unknown, the error counts as the mean of the rest of its frame.
+        Of a codec it is the error of frames that went through the codebook; then `codes_used`, the number of codes that
+        they went to, and their `perplexity` are there too.
     """
     if architecture_of(spec).is_codec:
-        return _validate_codec(cast(Any, module), spec, recipe, clips, device, picture)
+        return _validate_codec(module, spec, recipe, clips, device, picture)
     total, count = 0.0, 0
     for past, future, valid in _batches(spec, recipe, clips, device):
         with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
@@ -72,9 +82,9 @@ def _validate_codec(
 def _batches(
     spec: ModelSpec, recipe: Recipe, clips: ClipSource, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-    """Past and future in the spec's units, and where the future was observed, on the device."""
+    """Past (B, T, C, H, W) and future (B, T', C, H, W) in the spec's units, and where the future is known."""
     end = min(recipe.validation_clips, len(clips))
-    if isinstance(clips, RecordedClips):  # lie one after the other in time: take some of each recording
+    if isinstance(clips, RecordedClips):  # they lie one after the other in time: take some from each recording
         clips = replace(clips, places=clips.places[np.linspace(0, len(clips) - 1, end).round().astype(int)])
     for start in range(0, end, recipe.batch):
         clip = clips.clips(start, min(start + recipe.batch, end))
@@ -83,7 +93,10 @@ def _batches(
 
 
 def _strip(picture: Path, spec: ModelSpec, rows: dict[str, Tensor]) -> None:
-    """The first clip's first channel; without a range, from the least to the largest value of the first row."""
+    """Write a row for each name: the first channel of its first clip, (T, H, W).
+
+    Black to white is the spec's value range or, without one, the smallest to the largest value of the first row.
+    """
     first = next(iter(rows.values()))[0, :, 0]
     low, high = spec.value_range or (first.min().item(), first.max().item() + 1e-6)
     viz.strip({name: ((x[0, :, 0] - low) / (high - low)).cpu().numpy() for name, x in rows.items()}).save(picture)

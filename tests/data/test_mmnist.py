@@ -103,7 +103,7 @@ def test_idx_files_are_read(tmp_path: Path, packed: bool) -> None:
     images = np.random.default_rng(0).integers(0, 256, (3, 28, 28), dtype=np.uint8)
     name = "t10k-images-idx3-ubyte"
     if packed:
-        (tmp_path / f"{name}.gz").write_bytes(gzip.compress(idx(images)))
+        (tmp_path / f"{name}.gz").write_bytes(gzip.compress(idx(images), mtime=0))
     else:
         (tmp_path / name).write_bytes(idx(images))
     np.testing.assert_array_equal(mmnist.read_digits(tmp_path, "test").numpy(), images)
@@ -115,7 +115,7 @@ def test_idx_files_are_read(tmp_path: Path, packed: bool) -> None:
         (b"", "shorter than an IDX header"),
         (idx(np.zeros((2, 28, 28), np.uint8))[:-1], "expected 2 images"),
         (idx(np.zeros((2, 28, 27), np.uint8)), "28x27"),
-        (gzip.compress(idx(np.zeros((9, 28, 28), np.uint8)))[:-20], "t10k"),
+        (gzip.compress(idx(np.zeros((9, 28, 28), np.uint8)), mtime=0)[:-20], "t10k"),
     ],
 )
 def test_damaged_idx_files_are_named(tmp_path: Path, content: bytes, message: str) -> None:

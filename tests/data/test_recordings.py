@@ -16,7 +16,7 @@ from stzoo.errors import DataError
 from stzoo.frames.video import read_video
 from stzoo.metrics import DEFINITIONS
 from stzoo.spec import ModelSpec
-from stzoo.train.shuffled import ENDLESS, Shuffled, endless
+from stzoo.train.clips import ENDLESS, Shuffled, endless
 
 READING = Reading(channels=1, height=16, width=16)
 

@@ -13,7 +13,7 @@ from stzoo.models import build
 from stzoo.models.vqvae import VqVae
 from stzoo.spec import ModelSpec
 from stzoo.train import Recipe
-from stzoo.train.codec import REVIVED_BELOW, CodebookAverage, codec_loss, straight_through
+from stzoo.train.codebook import REVIVED_BELOW, CodebookAverage, codec_loss, straight_through
 from stzoo.train.processes import Processes
 
 ALONE = Processes(torch.device("cpu"))

@@ -18,7 +18,7 @@ from stzoo.release import manifest as manifest_room
 from stzoo.release.candidate import Measurement
 from stzoo.release.enter_run import enter_run
 from stzoo.spec import ModelSpec
-from stzoo.train.loop import fingerprint
+from stzoo.train.assignment import weights_digest
 
 CLIPS = MovingDigits(drawn_digits(), 9, 6, 3, 3)
 PROTOCOL = Measurement("p", CLIPS, "stzoo", "stzoo evaluate one")
@@ -176,7 +176,7 @@ def test_figures_of_another_protocol_replace_nothing(checkout: Path) -> None:
 
 def test_a_second_stage_names_its_first(checkout: Path) -> None:
     first, second = a_run(checkout / "first", 0.5), a_run(checkout / "second", 0.0)
-    start = fingerprint(load(first / "best").module.state_dict())
+    start = weights_digest(load(first / "best").module.state_dict())
     (second / "plan.json").write_text(json.dumps({"steps": 7, "start": start}))
     with pytest.raises(TrainingError, match="was fine-tuned; name --after"):
         enter_run("one", second, [PROTOCOL], "a machine")

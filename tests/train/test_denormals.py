@@ -11,7 +11,7 @@ from test_loop import clips, run
 from torch import Tensor
 
 from stzoo.errors import TrainingError
-from stzoo.train import loop
+from stzoo.train import run as training_run
 from stzoo.train.denormals import denormals_flushed
 
 SMALLEST = torch.frombuffer(bytearray(b"\x01\x00\x00\x00" * (1 << 18)), dtype=torch.float32)  # 1.4e-45 each
@@ -65,8 +65,8 @@ def test_a_backward_pass_of_training_is_without_them(
     threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[float] = []
-    objective = loop.objective
-    monkeypatch.setattr(loop, "objective", lambda *arguments: Probe.apply(objective(*arguments), seen))
+    objective = training_run.objective
+    monkeypatch.setattr(training_run, "objective", lambda *arguments: Probe.apply(objective(*arguments), seen))
     assert survivors() == 1.0
     run(tmp_path, 3)
     assert seen == [0.0] * 3

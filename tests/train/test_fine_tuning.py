@@ -77,7 +77,7 @@ def test_a_frozen_part_stays_and_a_wrong_name_is_told(model: Forecaster, clips: 
     state = tuned.module.state_dict()
     changed = {n.split(".")[0] for n, t in model.module.state_dict().items() if not torch.equal(t, state[n])}
     assert changed == {"translator", "decoder"}
-    with pytest.raises(SpecError, match="freeze names 'encodr'; .* the parts are encoder, translator, decoder"):
+    with pytest.raises(SpecError, match="freeze names 'encodr', .* the parts are encoder, translator, decoder"):
         fine_tune(model, clips, steps=1, recipe=RECIPE, freeze=["encodr"], progress=False)
     with pytest.raises(SpecError, match="nothing is left to learn"):
         fine_tune(model, clips, steps=1, recipe=RECIPE, freeze=["encoder", "translator", "decoder"], progress=False)

@@ -11,7 +11,7 @@ from stzoo.models import build
 from stzoo.spec import ModelSpec
 from stzoo.train import Recipe, fused
 from stzoo.train.fused import FusedTau, why_not
-from stzoo.train.loop import _fast
+from stzoo.train.speedups import computing_form
 
 
 @pytest.fixture(autouse=True)
@@ -99,7 +99,7 @@ def test_where_it_cannot_build_the_plain_module_trains(monkeypatch: pytest.Monke
             assert "could not be built" in str(why_not(build(SPEC), SPEC))
         recipe = Recipe(dataset="mmnist", minutes=1, fused=True)
         with pytest.warns(UserWarning, match="without the fused kernels"):
-            assert not isinstance(_fast(build(SPEC), SPEC, recipe), FusedTau)
+            assert not isinstance(computing_form(build(SPEC), SPEC, recipe), FusedTau)
     finally:
         fused._kernels.cache_clear()
 

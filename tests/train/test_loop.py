@@ -18,8 +18,8 @@ from stzoo.data.digits import drawn_digits
 from stzoo.data.mmnist import MovingDigits
 from stzoo.errors import TrainingError
 from stzoo.spec import ModelSpec
-from stzoo.train import Recipe, loop, train
-from stzoo.train.checkpointing import RunFolder
+from stzoo.train import Recipe, train
+from stzoo.train.run import Run
 
 SPEC = ModelSpec(
     arch="tau", frames_in=3, frames_out=3, channels=1, height=64, width=64,
@@ -166,47 +166,20 @@ def test_a_diverging_loss_stops_and_keeps_the_last_good_checkpoint(
 
 def test_weights_that_are_no_numbers_are_never_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The update after the last good loss can ruin them."""
-    advance = loop.Run.advance
+    advance = Run.advance
 
-    def ruining(self: loop.Run, total: int) -> torch.Tensor:
+    def ruining(self: Run, total: int) -> torch.Tensor:
         loss = advance(self, total)
         if self.step == 40:
             next(self.module.parameters()).data.fill_(float("nan"))
         return loss
 
-    monkeypatch.setattr(loop.Run, "advance", ruining)
+    monkeypatch.setattr(Run, "advance", ruining)
     with pytest.raises(TrainingError, match="is not finite at step 40"):
         run(tmp_path, 60)
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     assert state["step"] == 20
     assert all(t.isfinite().all() for t in [*state["module"].values(), *state["ema"].values()])
-
-
-def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
-    run(tmp_path, 20)
-    with pytest.raises(TrainingError, match="another recipe"):
-        run(tmp_path, 20, recipe=dataclasses.replace(RECIPE, lr=1e-4))
-    with pytest.raises(TrainingError, match="another spec"):
-        run(tmp_path, 20, spec=SPEC.replace(hid_t=8))
-    with pytest.raises(TrainingError, match="another steps"):
-        run(tmp_path, 21)
-    (tmp_path / "plan.json").write_text("{")
-    with pytest.raises(TrainingError, match="damaged"):
-        run(tmp_path, 20)
-
-
-def test_a_folder_is_trained_in_by_one_process(tmp_path: Path) -> None:
-    with RunFolder(tmp_path).locked(), pytest.raises(TrainingError, match="another process"):
-        run(tmp_path, 20)
-
-
-def test_what_a_killed_process_left_half_written_is_cleared_away(tmp_path: Path) -> None:
-    run(tmp_path, 20)
-    litter = [tmp_path / ".checkpoint.pt.abc123", tmp_path / "best" / ".model.safetensors.abc123"]
-    for file in litter:
-        file.write_bytes(b"half")
-    run(tmp_path, 20)
-    assert not any(file.exists() for file in litter)
 
 
 def test_minutes_become_steps_once(tmp_path: Path) -> None:

@@ -16,12 +16,14 @@ from stzoo.data.mmnist import MovingDigits
 from stzoo.errors import SpecError
 from stzoo.models import architectures, build
 from stzoo.spec import ModelSpec
-from stzoo.train import Recipe, loop, train
+from stzoo.train import Recipe, train
+from stzoo.train.assignment import Assignment
 from stzoo.train.denormals import denormals_flushed
 from stzoo.train.losses import moment_error
 from stzoo.train.objectives import check, objective, sampled
 from stzoo.train.processes import Processes
 from stzoo.train.recipe import read_recipe
+from stzoo.train.run import Run
 from stzoo.train.sampling import draw_shown
 
 ALONE = Processes(torch.device("cpu"))
@@ -131,7 +133,7 @@ def test_truth_is_withdrawn_as_the_run_goes_on(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("stzoo.train.objectives.draw_shown", spy)
     recipe = recipe_of("convlstm", sampling_share=0.4)
     clips = MovingDigits(drawn_digits(), 1, 1 << 20, 3, 3)
-    run = loop.Run(spec_of("convlstm"), recipe, clips, ALONE)
+    run = Run(Assignment(spec_of("convlstm"), recipe, clips), ALONE)
     for step in (0, 10, 39, 80):
         run.step = step
         run.advance(100)
@@ -162,7 +164,7 @@ def test_200_steps_in_bfloat16_stay_finite_and_learn(arch: str) -> None:
     recipe = recipe_of(arch, precision="bfloat16", lr=3e-3, ema=0.9)
     spec = spec_of(arch).replace(frames_in=2, frames_out=2)
     training = MovingDigits(drawn_digits(), 1, 1 << 20, 2, 2)
-    run = loop.Run(spec, recipe, training, ALONE)
+    run = Run(Assignment(spec, recipe, training), ALONE)
     with denormals_flushed():
         losses = [run.advance(200).item() for _ in range(200)]
     assert all(math.isfinite(x) for x in losses)

@@ -12,8 +12,8 @@ from stzoo.errors import SpecError
 from stzoo.models import build
 from stzoo.spec import ModelSpec
 from stzoo.train import Recipe
-from stzoo.train.loop import _fast
 from stzoo.train.objectives import check, objective
+from stzoo.train.speedups import computing_form
 
 BLOCKS: dict[str, tuple[str, dict[str, Any]]] = {
     "tau": ("tau", {"hid_s": 4, "hid_t": 8, "n_s": 2, "n_t": 3, "mlp_ratio": 2, "patch": 4, "drop_path": 0.3}),
@@ -47,7 +47,7 @@ def step(name: str, recipe: Recipe, dtype: torch.dtype) -> Found:
 
     torch.manual_seed(1)  # of the frames that are shown, and of the branches that are dropped
     with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
-        loss = objective(_fast(module, spec, recipe), module, spec, recipe, past, future, 0.2)
+        loss = objective(computing_form(module, spec, recipe), module, spec, recipe, past, future, 0.2)
     loss.backward()
     found = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
     return found | dict(module.named_buffers()) | {"loss": loss.detach(), "next": torch.rand(3)}, sum(held.values())

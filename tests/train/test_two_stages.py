@@ -20,10 +20,11 @@ from stzoo.errors import IntegrityError, MismatchError, SpecError, TrainingError
 from stzoo.hub import file_sha256
 from stzoo.release import enter_run as entering
 from stzoo.spec import ModelSpec
-from stzoo.train import Recipe, loop, train
-from stzoo.train.codec import CodebookAverage
-from stzoo.train.latents import CachedLatents
+from stzoo.train import Recipe, train
+from stzoo.train.assignment import Assignment, weights_digest
+from stzoo.train.codebook import CodebookAverage
 from stzoo.train.processes import Processes
+from stzoo.train.run import Run
 from stzoo.weights import save_folder
 
 ALONE = Processes(torch.device("cpu"))
@@ -116,7 +117,7 @@ def test_a_codec_of_colour_frames_at_128_pixels_trains() -> None:
             frames = torch.rand(stop - start, 2, 3, 128, 128, generator=torch.Generator().manual_seed(start))
             return Clip(frames[:, :1], frames[:, 1:])
 
-    run = loop.Run(spec, dataclasses.replace(BASE, batch=1), Noise(), ALONE)
+    run = Run(Assignment(spec, dataclasses.replace(BASE, batch=1), Noise()), ALONE)
     losses = [run.advance(10).item() for _ in range(10)]
     assert losses[-1] < losses[0]
 
@@ -150,16 +151,18 @@ def test_a_block_predictor_is_trained_through_the_same_loop(codec: Codec, tmp_pa
 
 
 def test_a_modular_run_needs_its_codec(codec: Codec, tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="latents of a trained codec; none was given"):
+    with pytest.raises(SpecError, match="latents of a trained codec; pass one as `codec`"):
         trained(MODULAR, SCHEDULED, tmp_path, 1)
     other = MODULAR.replace(codec={"arch": "vqvae", "params": CODEC | {"dim": 4}})
-    with pytest.raises(SpecError, match=r"given is not the spec's: params VqVaeConfig\(.*dim=8\) for VqVae.*dim=4\)"):
+    with pytest.raises(
+        SpecError, match=r"that the spec describes: it has params VqVaeConfig\(.*dim=8\) for VqVae.*dim=4\)"
+    ):
         trained(other, SCHEDULED, tmp_path, 1, codec)
-    with pytest.raises(SpecError, match=r"given is not the spec's: channels 1 for 2"):
+    with pytest.raises(SpecError, match=r"that the spec describes: it has channels 1 for 2"):
         trained(MODULAR.replace(channels=2), SCHEDULED, tmp_path, 1, codec)
     with pytest.raises(SpecError, match=r"mean \[0\.0\] for \[0\.5\], std \[1\.0\] for \[0\.5\]"):
         trained(MODULAR.replace(mean=(0.5,), std=(0.5,)), SCHEDULED, tmp_path, 1, codec)
-    with pytest.raises(SpecError, match="a vqvae has no codec"):
+    with pytest.raises(SpecError, match="architecture vqvae takes no codec"):
         trained(VQVAE, BASE, tmp_path, 1, codec)
 
 
@@ -209,12 +212,13 @@ def test_cached_latents_train_as_encoded_ones(codec: Codec, tmp_path: Path) -> N
 
 def test_a_cache_holds_what_the_run_would_read(codec: Codec, tmp_path: Path) -> None:
     recipe = dataclasses.replace(SCHEDULED, cached_clips=11)
-    run = loop.Run(MODULAR, recipe, clips(1), ALONE, codec, tmp_path)
-    assert run.cache is not None
+    run = Run(Assignment(MODULAR, recipe, clips(1), codec=codec), ALONE, tmp_path)
+    cache = run.batches.cache
+    assert cache is not None
     for _ in range(2):  # encoded, then read from the disk
-        found = run.cache.clips(9, 14)  # over the end: clips 9, 10, 0, 1, 2
+        found = cache.clips(9, 14)  # over the end: clips 9, 10, 0, 1, 2
         wanted = [
-            torch.cat(x) for x in zip(*(run._seen(run.training.clips(*r)) for r in ((9, 11), (0, 3))), strict=True)
+            torch.cat(x) for x in zip(*(run.batches.shown(clips(1).clips(*r)) for r in ((9, 11), (0, 3))), strict=True)
         ]
         for one, other in zip(found, wanted, strict=True):
             assert one.shape == other.shape
@@ -229,74 +233,14 @@ def test_another_codec_has_a_cache_of_its_own(codec: Codec, tmp_path: Path) -> N
         changed.module.codebook.add_(1)
     caches = []
     for one in (codec, changed, codec):
-        run = loop.Run(MODULAR, recipe, clips(1), ALONE, one, tmp_path)
-        assert run.cache is not None
-        caches.append((run.cache.folder, run.cache.clips(0, 3)[0]))
+        run = Run(Assignment(MODULAR, recipe, clips(1), codec=one), ALONE, tmp_path)
+        cache = run.batches.cache
+        assert cache is not None
+        caches.append((cache.folder, cache.clips(0, 3)[0]))
     assert caches[0][0] == caches[2][0] != caches[1][0]
     assert torch.equal(caches[0][1], caches[2][1])
     assert not torch.equal(caches[0][1], caches[1][1])
-    assert loop.fingerprint(codec.module.state_dict()) != loop.fingerprint(changed.module.state_dict())
-
-
-def numbered(asked: list[int]) -> Any:
-    """An encoder whose latents of clip i are i, and i + 0.5 in the future; it writes down what it was asked for."""
-
-    def encode(start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor]:
-        asked.extend(range(start, stop))
-        numbers = torch.arange(start, stop).float()[:, None, None, None, None]
-        return numbers.expand(-1, 2, 3, 2, 2), numbers.expand(-1, 1, 3, 2, 2) + 0.5
-
-    return encode
-
-
-def test_a_killed_cache_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed while a file is renamed into place, after 8 of 19 clips: those are kept, the others encoded."""
-    asked: list[int] = []
-    cache = CachedLatents(tmp_path, 19, numbered(asked), {})
-    cache.clips(0, 3)
-    with monkeypatch.context() as broken:
-        broken.setattr("os.replace", lambda *paths: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            cache.clips(8, 9)
-    asked.clear()
-    past, future = CachedLatents(tmp_path, 19, numbered(asked), {}).clips(7, 21)
-    assert asked == [0, *range(8, 19)]
-    wanted = [*range(7, 19), 0, 1]
-    assert past.shape == (14, 2, 3, 2, 2)
-    assert past[:, 0, 0, 0, 0].tolist() == wanted
-    assert future[:, 0, 0, 0, 0].tolist() == [i + 0.5 for i in wanted]
-
-
-def test_a_damaged_file_is_named(tmp_path: Path) -> None:
-    cache = CachedLatents(tmp_path, 4, numbered([]), {})
-    cache.clips(0, 4)
-    (file,) = cache.folder.iterdir()
-    file.write_bytes(file.read_bytes()[:150])
-    with pytest.raises(TrainingError, match=r"000000\.npy is damaged, remove it"):
-        CachedLatents(tmp_path, 4, numbered([]), {}).clips(0, 4)
-
-
-def test_latents_that_half_precision_cannot_hold(tmp_path: Path) -> None:
-    def encode(start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor]:
-        return torch.full((stop - start, 1, 2, 2, 2), 1e6), torch.zeros(stop - start, 1, 2, 2, 2)
-
-    with pytest.raises(TrainingError, match=r"does not fit into float16; set recipe\.cached_clips to 0"):
-        CachedLatents(tmp_path, 4, encode, {}).clips(0, 1)
-
-
-def test_a_full_disk_is_known_in_advance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shutil.disk_usage", lambda path: _Usage())
-
-    def encode(start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor]:
-        return torch.zeros(1, 10, 64, 16, 16), torch.zeros(1, 10, 64, 16, 16)
-
-    with pytest.raises(TrainingError, match=r"10,000 clips take 6\.6 GB more, and .* has 5\.0 GB left; lower recipe"):
-        CachedLatents(tmp_path, 10_000, encode, {})
-    assert not list(tmp_path.rglob("*.npy"))
-
-
-class _Usage:
-    free = 5_000_000_000
+    assert weights_digest(codec.module.state_dict()) != weights_digest(changed.module.state_dict())
 
 
 def test_a_codec_without_a_file_is_pinned_as_well(codec: Codec, tmp_path: Path) -> None:
@@ -314,7 +258,7 @@ def test_all_steps_at_once_run_compiled(codec: Codec, monkeypatch: pytest.Monkey
     monkeypatch.setattr(torch, "compile", lambda function: function)
     tctn = {"arch": "tctn", "params": {"layers": 1, "hidden": 8, "heads": 2, "patch": 1}}
     recipe = dataclasses.replace(BASE, sampling="parallel", compile=True)
-    run = loop.Run(MODULAR.replace(predictor=tctn), recipe, clips(1), ALONE, codec)
+    run = Run(Assignment(MODULAR.replace(predictor=tctn), recipe, clips(1), codec=codec), ALONE)
     assert run.advance(10).isfinite()
 
 

@@ -9,9 +9,10 @@ import torch
 from test_loop import RECIPE, SPEC, clips, run
 
 from stzoo.data import Clip
-from stzoo.train import loop
-from stzoo.train.ahead import Ahead
+from stzoo.train.assignment import Assignment
+from stzoo.train.clips import Ahead
 from stzoo.train.processes import Processes
+from stzoo.train.run import Run
 
 ALONE = Processes(torch.device("cpu"))
 
@@ -132,7 +133,7 @@ def test_training_is_bit_equal_with_and_without() -> None:
     """The model draws too: a rate of 0.1 drops residual branches."""
 
     def trained(source: Any) -> dict[str, torch.Tensor]:
-        run = loop.Run(SPEC, RECIPE, source, ALONE)
+        run = Run(Assignment(SPEC, RECIPE, source), ALONE)
         for _ in range(5):
             run.advance(5)
         return run.module.state_dict()

@@ -26,7 +26,9 @@ from stzoo.errors import MissingExtraError, SpecError, TrainingError
 from stzoo.models import build
 from stzoo.spec import ModelSpec
 from stzoo.train import Recipe, fine_tune, loop, train
+from stzoo.train.assignment import weights_digest
 from stzoo.train.processes import Processes, joined
+from stzoo.train.run import Run
 
 STEPS = 50
 CONVLSTM = ModelSpec(
@@ -176,9 +178,9 @@ def watched(notes: Path, out: Path, spec: ModelSpec, steps: int) -> None:
     """A run, at whose end each process writes down what its weights are."""
     loop_as_it_is = loop._loop
 
-    def noted(one: loop.Run, *rest: object) -> None:
+    def noted(one: Run, *rest: object) -> None:
         loop_as_it_is(one, *rest)  # type: ignore[arg-type]
-        text = loop.fingerprint(one.module.state_dict())
+        text = weights_digest(one.module.state_dict())
         (notes / f"weights-{one.processes.rank}").write_text(text)
 
     loop._loop = noted  # type: ignore[assignment]
@@ -204,27 +206,6 @@ def test_processes_with_other_recipes_refuse_to_train_together(tmp_path: Path) -
     for file in (tmp_path / "told").iterdir():
         assert "were given different recipe" in file.read_text()
     assert not rows(tmp_path / "run")
-
-
-@pytest.mark.parametrize("spec", [CONVLSTM, VQVAE], ids=["convlstm", "vqvae"])
-@pytest.mark.parametrize("micro_batch", [1, 3])
-def test_smaller_passes_add_up_to_the_same_step(spec: ModelSpec, micro_batch: int, tmp_path: Path) -> None:
-    for out, size in ((tmp_path / "whole", None), (tmp_path / "parts", micro_batch)):
-        run(out, spec, RECIPE, 3, size)
-    assert losses(tmp_path / "parts") == pytest.approx(losses(tmp_path / "whole"), rel=1e-5)
-
-
-def test_smaller_passes_give_the_gradient_of_the_whole_batch() -> None:
-    clips = MovingDigits(drawn_digits(), 1, 1 << 20, 3, 3)
-    found = []
-    for size in (None, 1, 3):
-        one = loop.Run(CONVLSTM, RECIPE, clips, Processes(torch.device("cpu")), micro_batch=size)
-        for optimizer in one.optimizers:  # leave the gradients
-            optimizer.zero_grad = lambda **_: None  # type: ignore[method-assign]
-        one.advance(10)
-        found.append([p.grad for p in one.module.parameters()])
-    for parts in found[1:]:
-        torch.testing.assert_close(parts, found[0], rtol=1e-3, atol=1e-6)
 
 
 def test_a_batch_that_cannot_be_shared_is_refused() -> None:

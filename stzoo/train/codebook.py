@@ -1,0 +1,132 @@
+"""How a codec is trained: it reconstructs frames through its codebook, and the codebook follows the latents.
+
+Shapes: N frames, K codes of dim numbers each, latents of h rows and w columns.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from stzoo.models.contract import CodecModule
+from stzoo.train.processes import Processes
+from stzoo.train.recipe import Recipe
+
+REVIVED_BELOW = 0.01  # a code with fewer latents a batch than this, on average, is dead
+MOST_DRAWN = 1 << 24  # the largest number of odds that torch.multinomial takes
+
+
+def straight_through(latents: Tensor, quantised: Tensor) -> Tensor:
+    """`quantised` in the forward pass; in the backward pass its gradient goes to `latents` unchanged.
+
+    Both are (N, dim, h, w), and so is the result.
+    """
+    return latents + (quantised - latents).detach()
+
+
+def codec_loss(module: CodecModule, recipe: Recipe, frames: Tensor, variance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss of van den Oord et al. (2017), equation 3, with the first term divided by the variance of the frames.
+
+    It adds up three means over all elements:
+
+    * the squared error of the reconstruction, divided by `variance`, so that weights mean the same on every dataset;
+    * `recipe.commitment` times the squared distance from each latent to its code, the code held constant;
+    * with ``recipe.codebook = "loss"``, the same distance with the latent held constant.
+
+    Args:
+        module: the codec, in training mode.
+        recipe: gives `commitment`, `codebook` and `precision`.
+        frames: (N, C, H, W), normalised.
+        variance: that of the whole batch, a float32 scalar, see `variance_of_batch`.
+
+    Returns:
+        The loss, a float32 scalar; the latents (N, dim, h, w) without gradient; and the numbers of their codes
+        (N, h, w), int64.
+    """
+    with torch.autocast(frames.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+        latents = module.encode(frames).float()
+        quantised, codes = module.quantise(latents)
+        painted = module.decode(straight_through(latents, quantised)).float()
+    frames = frames.float()
+    loss = (painted - frames).square().mean() / variance.clamp_min(1e-6)
+    loss = loss + recipe.commitment * (latents - quantised.detach()).square().mean()
+    if recipe.codebook == "loss":
+        loss = loss + (latents.detach() - quantised).square().mean()
+    return loss, latents.detach(), codes
+
+
+def variance_of_batch(past: Tensor, future: Tensor, processes: Processes) -> Tensor:
+    """The variance of all values of a batch, a float32 scalar.
+
+    Args:
+        past, future: (B, T, C, H, W) and (B, T', C, H, W), this process's share of the batch.
+        processes: those that hold the other shares.
+    """
+    values = torch.cat([past.flatten(), future.flatten()]).double()
+    parts = torch.stack([values.new_tensor(len(values)), values.sum(), values.square().sum()])
+    count, total, squares = processes.total(parts)
+    return ((squares - total * total / count) / (count - 1)).float()
+
+
+class CodebookAverage:
+    """The codebook as a running mean of the latents that went to each code (van den Oord et al., 2017, appendix A.1).
+
+    With n latents that sum up to z going to a code in this batch, and the decay d: N <- d N + (1 - d) n and
+    m <- d m + (1 - d) z, and the code is m / N. A code that gets hardly any latents is dead. It is moved to a latent of
+    the batch, drawn with odds that grow with that latent's distance from its own code. At the first step every code
+    without a latent is dead, so the codebook starts from data.
+
+    With ``recipe.codebook = "loss"`` the optimiser moves the codes, and only dead ones are moved here.
+
+    Args:
+        module: the codec; its `codebook` (K, dim) is changed in place.
+        recipe: gives `codebook` and `codebook_decay`.
+        processes: those that train together, whose latents all count.
+    """
+
+    def __init__(self, module: CodecModule, recipe: Recipe, processes: Processes):
+        self.module, self.decay, self.averages = module, recipe.codebook_decay, recipe.codebook == "ema"
+        self.processes = processes
+        module.codebook.requires_grad_(not self.averages)
+        self.counts = torch.zeros(len(module.codebook), device=module.codebook.device)
+        self.sums = torch.zeros_like(module.codebook.data)
+
+    @torch.no_grad()
+    def update(self, latents: Tensor, codes: Tensor) -> None:
+        """Let the codebook follow the whole batch. Dead codes are moved to latents of the first process.
+
+        Args:
+            latents: (N, dim, h, w), those of this process's share of the batch.
+            codes: (N, h, w) int64, the codes that they went to.
+        """
+        book, points, codes = self.module.codebook, latents.movedim(1, -1).flatten(0, -2), codes.flatten()
+        count = self.processes.total(torch.bincount(codes, minlength=len(book)).to(self.counts.dtype))
+        total = self.processes.total(torch.zeros_like(self.sums).index_add_(0, codes, points))
+        self.counts.lerp_(count, 1.0 - self.decay)
+        self.sums.lerp_(total, 1.0 - self.decay)
+        if self.averages:
+            seen = self.counts > 0
+            book[seen] = self.sums[seen] / self.counts[seen, None]
+        dead = (self.counts < REVIVED_BELOW).nonzero()[:, 0]
+        if len(dead):
+            odds = (points - book[codes]).square().sum(1)[:MOST_DRAWN] + 1e-12
+            if odds.isfinite().all():
+                chosen = points[torch.multinomial(odds, len(dead), replacement=True)]
+            else:  # the loss diverged, which the training loop reports
+                chosen = points.new_full((len(dead), points.shape[1]), math.nan)
+            chosen = self.processes.from_first(chosen.cpu()).to(points.device)
+            if not chosen.isfinite().all():
+                return
+            book[dead], self.sums[dead], self.counts[dead] = chosen, chosen, 1.0
+
+    def state(self) -> dict[str, Tensor]:
+        """The running numbers of latents, (K,), and their running sums, (K, dim), for a checkpoint."""
+        return {"counts": self.counts, "sums": self.sums}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` returned."""
+        self.counts.copy_(state["counts"])
+        self.sums.copy_(state["sums"])

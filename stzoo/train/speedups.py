@@ -1,0 +1,87 @@
+"""What makes a step cheaper without changing what it learns. Every such choice is made here.
+
+* `computing_form`: fused kernels, `torch.compile`, or activations that are computed again instead of kept.
+* `cached_latents`: a frozen codec encodes each clip once.
+* `made_ahead`: the next clips are made while a GPU computes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stzoo.data import Clip, ClipSource
+from stzoo.engine.compiling import compiled
+from stzoo.spec import ModelSpec
+from stzoo.train.assignment import Assignment, weights_digest
+from stzoo.train.clips import Ahead
+from stzoo.train.fused import FusedTau, why_not
+from stzoo.train.latents import CachedLatents
+from stzoo.train.recipe import Recipe
+from stzoo.train.recompute import recomputing
+
+
+def computing_form(module: nn.Module, spec: ModelSpec, recipe: Recipe) -> Any:
+    """The form of `module` that a training step computes with: `module` itself, or one that shares its parameters.
+
+    Args:
+        module: a forecaster, or the predictor of a modular one, on the device that it trains on.
+        spec: its spec.
+        recipe: `fused`, `checkpoint` and `compile` choose the form. Where the fused kernels do not apply, a warning
+            says why, and the other two choose.
+    """
+    if recipe.fused and recipe.precision == "bfloat16" and not recipe.freeze:
+        reason = why_not(module, spec)
+        if reason is None:
+            return FusedTau(module)  # type: ignore[arg-type]
+        warnings.warn(f"training without the fused kernels, which is slower: {reason}", stacklevel=2)
+    if recipe.checkpoint:
+        return recomputing(module, spec, whole_clips=recipe.sampling == "parallel")
+    return compiled(module, spec) if recipe.compile else module
+
+
+def cached_latents(
+    folder: Path, assignment: Assignment, codec: nn.Module, encode: Callable[[Clip], tuple[Tensor, Tensor]]
+) -> CachedLatents:
+    """The latents of the first `recipe.cached_clips` training clips, kept in a folder inside `folder`.
+
+    Args:
+        folder: holds one folder for everything that latents can depend on.
+        assignment: what the run is about.
+        codec: the codec's module, whose weights tell one cache from another.
+        encode: the past and future of a clip as latents, (B, T, dim, h, w) and (B, T', dim, h, w).
+
+    Raises:
+        TrainingError: there is no room for them on the disk.
+    """
+    source, recipe = assignment.training, assignment.recipe
+    first = source.clips(0, 1)
+    identity = {
+        "codec": weights_digest(codec.state_dict()),
+        "spec": assignment.spec.to_dict(),
+        "precision": recipe.precision,
+        "first clip": hashlib.sha256(torch.cat([first.past, first.future], 1).cpu().numpy().tobytes()).hexdigest(),
+    }
+    return CachedLatents(folder, recipe.cached_clips, lambda start, stop: encode(source.clips(start, stop)), identity)
+
+
+def made_ahead(
+    training: ClipSource, recipe: Recipe, device: torch.device, clips: int
+) -> AbstractContextManager[ClipSource]:
+    """`training`, and beside a GPU a thread that makes the clips of the next step.
+
+    On a CPU it would take time from the step, and cached latents need no clips.
+
+    Args:
+        clips: the number of clips that the run will use.
+    """
+    if device.type != "cuda" or recipe.cached_clips:
+        return nullcontext(training)
+    return Ahead(training, clips, recipe.batch, pinned=True)

@@ -1,0 +1,35 @@
+"""A step, whole or in smaller passes."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from test_processes import CONVLSTM, RECIPE, VQVAE, losses, run
+
+from stzoo.data.digits import drawn_digits
+from stzoo.data.mmnist import MovingDigits
+from stzoo.spec import ModelSpec
+from stzoo.train.assignment import Assignment
+from stzoo.train.processes import Processes
+from stzoo.train.run import Run
+
+
+@pytest.mark.parametrize("spec", [CONVLSTM, VQVAE], ids=["convlstm", "vqvae"])
+@pytest.mark.parametrize("micro_batch", [1, 3])
+def test_smaller_passes_add_up_to_the_same_step(spec: ModelSpec, micro_batch: int, tmp_path: Path) -> None:
+    for out, size in ((tmp_path / "whole", None), (tmp_path / "parts", micro_batch)):
+        run(out, spec, RECIPE, 3, size)
+    assert losses(tmp_path / "parts") == pytest.approx(losses(tmp_path / "whole"), rel=1e-5)
+
+
+def test_smaller_passes_give_the_gradient_of_the_whole_batch() -> None:
+    clips = MovingDigits(drawn_digits(), 1, 1 << 20, 3, 3)
+    found = []
+    for size in (None, 1, 3):
+        one = Run(Assignment(CONVLSTM, RECIPE, clips, micro_batch=size), Processes(torch.device("cpu")))
+        for optimizer in one.optimizers:  # leave the gradients
+            optimizer.zero_grad = lambda **_: None  # type: ignore[method-assign]
+        one.advance(10)
+        found.append([p.grad for p in one.module.parameters()])
+    for parts in found[1:]:
+        torch.testing.assert_close(parts, found[0], rtol=1e-3, atol=1e-6)

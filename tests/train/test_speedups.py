@@ -1,0 +1,28 @@
+"""What makes steps cheaper is chosen where it helps, and nowhere else."""
+
+import dataclasses
+
+import torch
+from test_loop import RECIPE, SPEC, clips
+
+from stzoo.models import build
+from stzoo.train.clips import Ahead
+from stzoo.train.speedups import computing_form, made_ahead
+
+
+def test_clips_are_made_ahead_beside_a_gpu_alone() -> None:
+    source, gpu = clips(1), torch.device("cuda")
+    cached = dataclasses.replace(RECIPE, cached_clips=5)
+    for recipe, device in ((RECIPE, torch.device("cpu")), (cached, gpu)):
+        with made_ahead(source, recipe, device, 40) as found:
+            assert found is source
+    with made_ahead(source, RECIPE, gpu, 40) as found:
+        assert isinstance(found, Ahead)
+        assert (found.end, found.stride) == (40, RECIPE.batch)
+
+
+def test_a_plain_recipe_trains_the_module_itself() -> None:
+    module = build(SPEC)
+    assert computing_form(module, SPEC, RECIPE) is module
+    frozen = dataclasses.replace(RECIPE, fused=True, freeze=("encoder",))
+    assert computing_form(module, SPEC, frozen) is module
