@@ -20,7 +20,12 @@ def register(commands: Commands) -> None:
         description="Turn a checkpoint that others published into a folder that stzoo.load and --model open.",
         example="stzoo convert openstl tau.pth --model tau-mmnist-paper --out tau-openstl",
     )
-    parser.add_argument("origin", choices=["openstl"], help="the project whose code wrote the checkpoint")
+    parser.add_argument(
+        "origin",
+        metavar="ORIGIN",
+        help="the project whose code wrote the checkpoint: openstl, or an origin that an architecture of another package "
+        "states",
+    )
     parser.add_argument(
         "checkpoint",
         type=Path,

@@ -1,7 +1,7 @@
 """The architectures, by name, and how a spec becomes a module.
 
 Those of stzoo are in the files of this room. Another package adds its own by an entry point of the group
-``stzoo.architectures`` that names an `Architecture`; docs/extending_architecture.md shows how.
+``stzoo.architectures`` that names an `Architecture`; docs/extending.md shows how.
 """
 
 import os

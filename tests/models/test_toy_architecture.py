@@ -1,6 +1,6 @@
 """An architecture of another package, which knows stzoo and which stzoo does not know: it does all that ours do.
 
-It is the example of docs/extending_architecture.md, taken from there and registered by an entry point as pip does it.
+It is the example of docs/extending.md, taken from there and registered by an entry point as pip does it.
 """
 
 import re
@@ -28,8 +28,11 @@ from stzoo.train.objectives import check, objective
 from stzoo.train.recompute import recomputing
 from stzoo.unroll import unroll
 
-PAGE = Path(__file__).parents[2] / "docs" / "extending_architecture.md"
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+PAGE = (Path(__file__).parents[2] / "docs" / "extending.md").read_text("utf-8")
+SECTIONS = {section.partition("\n")[0]: section for section in PAGE.split("\n## ")}
+BLOCKS = re.findall(  # the architecture, its use, and a layout of published tensors
+    r"^```python\n(.*?)^```$", SECTIONS["An architecture"] + SECTIONS["A checkpoint"], re.MULTILINE | re.DOTALL
+)
 NAME = "persistence-plus"
 # the same without the traits that have a default, and with a layout of published tensors
 OTHERS = """
