@@ -23,8 +23,7 @@ def register(commands: Commands) -> None:
     parser.add_argument(
         "origin",
         metavar="ORIGIN",
-        help="the project whose code wrote the checkpoint: openstl, or an origin that an architecture of another package "
-        "states",
+        help="the project whose code wrote the checkpoint: openstl, or what an architecture of another package names",
     )
     parser.add_argument(
         "checkpoint",
