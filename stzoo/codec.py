@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stzoo import catalog
 from stzoo import frames as frames_room
@@ -16,7 +16,6 @@ from stzoo.hub.sharing import Shareable
 from stzoo.hub.sources import Resolved, resolve, source_text
 from stzoo.machine import check_device
 from stzoo.models import check_kind, stride_of
-from stzoo.models.vqvae import VqVae
 from stzoo.spec import ModelSpec
 from stzoo.weights import LoadReport, load_module, random_module
 
@@ -34,12 +33,12 @@ class Codec(Shareable):
         report: where its weights came from.
     """
 
-    def __init__(self, spec: ModelSpec, module: VqVae, report: LoadReport):
+    def __init__(self, spec: ModelSpec, module: nn.Module, report: LoadReport):
         self.spec, self.report, self._module = spec, report, module.eval()
 
     @property
-    def module(self) -> VqVae:
-        """The plain `torch.nn.Module`, in eval mode."""
+    def module(self) -> Any:
+        """The plain `torch.nn.Module`, in eval mode, with the methods of `stzoo.models.contract.CodecModule`."""
         return self._module
 
     @torch.no_grad()
@@ -114,7 +113,7 @@ class Codec(Shareable):
         """
         check_kind(found.spec, "codec", name)
         module, report = load_module(found.spec, found.path, found.sha256)
-        return cls(found.spec, module, report)  # type: ignore[arg-type]
+        return cls(found.spec, module, report)
 
     def __repr__(self) -> str:
         s, (codes, dim), stride = self.spec, self.module.codebook.shape, stride_of(self.module) or 1
@@ -176,7 +175,7 @@ def load_codec(
         return Codec.from_files(found, source_text(source)).to(place)
     spec = catalog.info(source_text(source)).spec
     check_kind(spec, "codec", source_text(source))
-    return Codec(spec, *random_module(spec)).to(place)  # type: ignore[arg-type]
+    return Codec(spec, *random_module(spec)).to(place)
 
 
 def usage(counts: Tensor) -> tuple[int, float]:
