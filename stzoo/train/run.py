@@ -34,7 +34,7 @@ class Run:
         part, part_spec: what learns, and its spec: the predictor of a modular model, or the module itself.
         fast: the form of `part` that a step computes with; it shares the parameters.
         ema: the moving average of the module, which is validated and saved. Only the first process has it.
-        still: the modules without a parameter that learns, which stay in eval mode.
+        still: the modules that have parameters of which none learns. They and their parts stay in eval mode.
         codebook: how the codebook of a codec follows its latents; None for other models.
         step: the number of steps that were taken.
         best: the lowest validation error so far, inf before the first.
@@ -58,7 +58,7 @@ class Run:
         layout = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
         self.module: Any = begun(assignment).to(self.device).to(memory_format=layout)  # type: ignore[call-overload]
         self.ema = averaged(self.module, self.recipe.ema) if processes.first else None
-        self.still = [m for m in self.module.modules() if not any(p.requires_grad for p in m.parameters())]
+        self.still = [m for m in self.module.modules() if _is_still(m)]
         modular = assignment.kind == "modular"
         self.part = self.module.predictor if modular else self.module
         self.part_spec = self.module.predictor_spec if modular else assignment.spec
@@ -212,3 +212,9 @@ def _pieces(clip: Clip, size: int) -> Iterator[Clip]:
     masks = repeat(None) if clip.valid is None else clip.valid.split(size)
     for past, future, valid in zip(clip.past.split(size), clip.future.split(size), masks, strict=False):
         yield Clip(past, future, valid)
+
+
+def _is_still(module: nn.Module) -> bool:
+    """Does the module have parameters, of which none learns? A module without any, such as `DropPath`, is not still."""
+    learns = [p.requires_grad for p in module.parameters()]
+    return bool(learns) and not any(learns)

@@ -1,13 +1,16 @@
 """A step, whole or in smaller passes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from test_processes import CONVLSTM, RECIPE, VQVAE, losses, run
+from torch import nn
 
 from stzoo.data.digits import drawn_digits
 from stzoo.data.mmnist import MovingDigits
+from stzoo.models.encoder_decoder import DropPath
 from stzoo.spec import ModelSpec
 from stzoo.train.assignment import Assignment
 from stzoo.train.processes import Processes
@@ -33,3 +36,18 @@ def test_smaller_passes_give_the_gradient_of_the_whole_batch() -> None:
         found.append([p.grad for p in one.module.parameters()])
     for parts in found[1:]:
         torch.testing.assert_close(parts, found[0], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("frozen", [(), ("translator",)], ids=["learning", "frozen"])
+def test_branches_are_dropped_and_statistics_move_only_in_what_learns(frozen: tuple[str, ...]) -> None:
+    params = {"hid_s": 4, "hid_t": 8, "n_s": 2, "n_t": 2, "mlp_ratio": 2, "drop_path": 0.5}
+    spec = ModelSpec(arch="tau", frames_in=3, frames_out=3, channels=1, height=64, width=64, params=params)
+    one = Run(
+        Assignment(spec, replace(RECIPE, freeze=frozen), MovingDigits(drawn_digits(), 1, 1 << 20, 3, 3)),
+        Processes(torch.device("cpu")),
+    )
+    one.advance(10)
+    parts = list(one.module.translator.modules())
+    trains = {part.training for part in parts if isinstance(part, DropPath)}
+    moved = {int(part.num_batches_tracked or 0) for part in parts if isinstance(part, nn.BatchNorm2d)}
+    assert (trains, moved) == (({False}, {0}) if frozen else ({True}, {1}))
