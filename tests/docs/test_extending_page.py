@@ -25,7 +25,7 @@ def test_the_edits_of_the_page_work(tmp_path: Path) -> None:
     for block in blocks(PAGE, "diff"):
         edit(copy, block.text)
     commands = [c for b in blocks(PAGE, "bash") if b.marks.get("needs") == "edits" for c in command_lines(b.text)]
-    code = "\n".join(block.text for block in python)  # makes the folders that the commands read
+    code = "\n".join(f"exec({block.text!r})" for block in python)  # makes the folders that the commands read
     code += f"\n\nfrom stzoo.cli import main\nfor command in {commands}:\n    assert main(command) == 0\n"
     done = subprocess.run(
         [sys.executable, "-c", code],
