@@ -19,8 +19,8 @@ from stzoo.scale import forecast_archive
 MEANINGS = {  # placeholders that need no word of their own: the help names what they stand for
     "C": "channels", "CHECKPOINT": "checkpoint", "CODEC": "codec", "DEST": "folder", "DIR": "folder", "FILE": "file",
     "FILE.png": "file", "FOLDER": "folder", "FORMAT": "format", "H": "hours", "INPUT": "frames", "M": "minutes",
-    "MODEL": "model", "N": "number", "NAME": "name", "ORIGIN": "project", "OUT": "where", "RECIPE": "recipe", "REPORT.json": "file",
-    "RUN": "run folder", "RUN0": "run folder", "SOURCE": "a folder", "STEPS": "numbers", "SUFFIX": "suffix",
+    "MODEL": "model", "N": "number", "NAME": "name", "ORIGIN": "project", "OUT": "where", "RECIPE": "recipe",
+    "REPORT.json": "file", "RUN": "run folder", "RUN0": "run folder", "SOURCE": "a folder", "STEPS": "numbers", "SUFFIX": "suffix",
     "TEXT": "", "URL": "address", "hf://ORG": "ORG",
 }  # fmt: skip
 
