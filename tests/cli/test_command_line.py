@@ -20,8 +20,8 @@ MEANINGS = {  # placeholders that need no word of their own: the help names what
     "C": "channels", "CHECKPOINT": "checkpoint", "CODEC": "codec", "DEST": "folder", "DIR": "folder", "FILE": "file",
     "FILE.png": "file", "FOLDER": "folder", "FORMAT": "format", "H": "hours", "INPUT": "frames", "M": "minutes",
     "MODEL": "model", "N": "number", "NAME": "name", "ORIGIN": "project", "OUT": "where", "RECIPE": "recipe",
-    "REPORT.json": "file", "RUN": "run folder", "RUN0": "run folder", "SOURCE": "a folder", "STEPS": "numbers", "SUFFIX": "suffix",
-    "TEXT": "", "URL": "address", "hf://ORG": "ORG",
+    "REPORT.json": "file", "RUN": "run folder", "RUN0": "run folder", "SOURCE": "a folder", "STEPS": "numbers",
+    "SUFFIX": "suffix", "TEXT": "", "URL": "address", "hf://ORG": "ORG",
 }  # fmt: skip
 
 
