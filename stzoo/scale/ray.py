@@ -37,7 +37,8 @@ def uses_ray(workers: int | None, in_process: bool) -> bool:
     if in_process:
         return False
     try:
-        import_module("ray.data")
+        for name in ("ray", "ray.data"):
+            import_module(name)
     except ImportError as error:
         if workers is None:
             return False

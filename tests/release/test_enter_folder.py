@@ -55,7 +55,7 @@ def test_a_folder_becomes_an_entry(checkout: Checkout, spec: ModelSpec, tmp_path
     for command in (["list"], ["info", "one"], ["info", "one", "--json"], ["catalog", "verify"]):
         assert main(command) == 0
     assert main(["train", "one", "--data", str(checkout.clips), "--out", str(tmp_path / "run")]) == 2
-    assert "stzoo: no recipe one" in capsys.readouterr().err  # its training is described in words
+    assert "stzoo: there is no recipe one" in capsys.readouterr().err  # its training is described in words
 
 
 def test_the_figures_are_those_that_evaluate_prints(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_processes import CONVLSTM, RECIPE, VQVAE, losses, run
+from test_several_processes import CONVLSTM, RECIPE, VQVAE, losses, run
 from torch import nn
 
 from stzoo.data.digits import drawn_digits
