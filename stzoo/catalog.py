@@ -363,7 +363,7 @@ def _check_codec(entry: Entry, known: Mapping[str, Entry]) -> None:
     """
     part = entry.spec.params.get("codec")
     part = part if isinstance(part, Mapping) and isinstance(part.get("arch"), str) else None
-    if part is None and entry.codec is None:
+    if "codec" not in entry.spec.params and entry.codec is None:
         return
     if part is None or entry.codec is None:
         wrong = "it is missing" if entry.codec is None else "spec.params.codec names no architecture"

@@ -16,8 +16,8 @@ from filelock import FileLock, Timeout
 def replacing(path: Path) -> Iterator[Path]:
     """Write a file or a folder whole: yields a path, of the same name, to write it to inside the block.
 
-    When the block ends without an error, what was written there is on disk and takes the place of `path`. After an
-    error, `path` stays as it was. A process that is killed inside the block leaves a hidden folder beside `path`, which
+    When the block ends without an error, what was written there takes the place of `path`. After an error, `path` stays
+    as it was. A process that is killed inside the block leaves a hidden folder beside `path`, which
     `remove_leftovers` removes.
 
     Raises:
@@ -28,15 +28,18 @@ def replacing(path: Path) -> Iterator[Path]:
         yield partial
         if partial.is_dir() and path.is_dir():
             path.rmdir()  # raises unless the folder is empty
-        if partial.is_file():
-            _flush(partial)
         os.replace(partial, path)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write `content` to the file `path`. If that fails, the file has what it had before. Raises `OSError`."""
+    """Write `content` to the file `path`. If that fails, the file has what it had before. Raises `OSError`.
+
+    The content is on disk before the file has its name, and everybody may read it, whatever this process's umask is.
+    """
     with replacing(path) as partial:
         partial.write_bytes(content)
+        partial.chmod(0o644)
+        flush(partial)
 
 
 def remove_leftovers(path: Path) -> None:
@@ -67,7 +70,7 @@ def locked(folder: Path, busy: Exception) -> Iterator[None]:
         lock.release()
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """Wait until the content of a file is on disk, so that a power cut cannot leave its name without it."""
     descriptor = os.open(path, os.O_RDWR)
     try:

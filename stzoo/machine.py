@@ -47,7 +47,7 @@ def check_device(device: str | torch.device) -> torch.device:
     except (RuntimeError, TypeError) as error:
         raise SpecError(f"device is {shown(device)}; it may be {' or '.join(DEVICES)}") from error
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise SpecError(f"device is {found}; torch finds {torch.cuda.device_count()} GPUs here, so use cpu")
+        raise SpecError(f"device is {found}; torch finds no such GPU here, so use cpu")
     return found
 
 

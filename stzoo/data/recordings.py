@@ -19,7 +19,7 @@ from PIL import Image
 from stzoo import environment
 from stzoo.data import Clip, Reading, Split
 from stzoo.errors import DataError, FramesError
-from stzoo.files import replacing
+from stzoo.files import flush, replacing
 from stzoo.frames.images import fit
 from stzoo.frames.video import read_video
 
@@ -272,6 +272,7 @@ def decode_once(path: Path, reading: Reading, decode: Decode, first: int = 0, la
                     file.write(fit(image, *size).tobytes())
             if not partial.stat().st_size:
                 raise DataError(f"{path} holds no frames")
+            flush(partial)
     count = made.stat().st_size // prod(size)
     return StoredFrames(made, size, first, count if last is None else min(last, count), reading.every)
 

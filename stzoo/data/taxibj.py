@@ -199,7 +199,7 @@ def _scaled(folder: Path, days: WholeDays, last_file: np.ndarray) -> TaxiBJ:
 
 
 def _runs(days: WholeDays) -> Iterator[Recording]:
-    """WholeDays that follow one another without a gap, as one recording."""
+    """Days that follow one another without a gap, as one recording."""
     breaks = np.flatnonzero(np.diff(days.ordinals) != 1) + 1
     for first, last in zip([0, *breaks], [*breaks, len(days.ordinals)], strict=True):
         name = f"{date.fromordinal(int(days.ordinals[first]))} and {last - first - 1} more days"

@@ -110,7 +110,8 @@ def _made() -> Iterator[Kept]:
     """Files that were made on this machine, and can be made again."""
     folder = environment.home()
     frames, kernels = sorted((folder / "frames").glob("[!.]*.uint8")), sorted((folder / "kernels").glob("*.so"))
-    parts = [f for f in (folder / "frames").glob(".*.uint8.*") if _idle(f)]
+    unfinished = [*(folder / "frames").glob(".*.uint8.*"), *(folder / "kernels").glob(".*.so.*")]
+    parts = [f for left in unfinished for f in (left.iterdir() if left.is_dir() else [left]) if _idle(f)]
     if frames:
         yield _kept("frames", "frames", frames)
     if kernels:
@@ -201,6 +202,8 @@ def _remove(file: Path) -> int:
         size = file.lstat().st_size
         if target is None:
             os.unlink(file)
+            if file.parent.name.startswith("."):  # the hidden folder in which it was being written
+                file.parent.rmdir()
         else:
             with lock(target).acquire(blocking=False):
                 os.unlink(file)

@@ -77,8 +77,16 @@ class CodecModule(Protocol):
         """(B, dim, h, w) -> the nearest codes, of the same shape, and their numbers (B, h, w) int64."""
         ...
 
+    def look_up(self, codes: Tensor, /) -> Tensor:
+        """(B, h, w) numbers of codes -> (B, dim, h, w), the codes themselves."""
+        ...
+
     def decode(self, latents: Tensor, /) -> Tensor:
         """(B, dim, h, w) latents, quantised or not -> (B, C, H, W) normalised frames."""
+        ...
+
+    def __call__(self, frames: Tensor, /) -> Tensor:
+        """(B, C, H, W) normalised frames -> what is left of them after they went through the codebook."""
         ...
 
 
@@ -113,7 +121,7 @@ MEMBERS: Mapping[Kind, tuple[str, ...]] = MappingProxyType(
         "block": ("stride", "forward"),
         "sequential": ("stride", "initial_state", "step"),
         "modular": ("stride", "codec", "predictor", "predictor_spec", "read", "paint"),
-        "codec": ("stride", "dim", "codebook", "encode", "quantise", "decode"),
+        "codec": ("stride", "dim", "codebook", "encode", "quantise", "look_up", "decode", "forward"),
     }
 )
 

@@ -77,7 +77,7 @@ def _check(entry: Entry, problems: list[str]) -> str:
         file = hub.resolve(entry.name, progress=False)
     problems += [str(warning.message) for warning in said]  # a source had another file
     if hub.file_sha256(file.path) != entry.weights.sha256:
-        raise IntegrityError(f"{file.path} has not the pinned sha256")
+        raise IntegrityError(f"{file.path} does not have the pinned sha256")
     size = file.path.stat().st_size
     if size != entry.weights.size:
         problems.append(f"{file.path.name} has {size} bytes, the manifest says {entry.weights.size}")

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from stzoo.data import Clip, ClipSource
+from stzoo.engine import multiplies_in_bfloat16
 from stzoo.engine.compiling import compiled
 from stzoo.spec import ModelSpec
 from stzoo.train.assignment import Assignment, weights_digest
@@ -41,10 +42,17 @@ def computing_form(module: nn.Module, spec: ModelSpec, recipe: Recipe) -> Any:
         reason = why_not(module, spec)
         if reason is None:
             return FusedTau(module)  # type: ignore[arg-type]
-        warnings.warn(f"training without the fused kernels, which is slower: {reason}", stacklevel=2)
+        warnings.warn(f"training without the fused kernels, which is slower: {reason}{_remedy()}", stacklevel=2)
     if recipe.checkpoint:
         return recomputing(module, spec, whole_clips=recipe.sampling == "parallel")
     return compiled(module, spec) if recipe.compile else module
+
+
+def _remedy() -> str:
+    """What helps on a CPU that computes bfloat16 by way of float32, which takes many times as long."""
+    if multiplies_in_bfloat16(torch.device("cpu")):
+        return ""
+    return '; this CPU has no bfloat16, so a recipe with precision = "float32" (--recipe FILE) trains much faster here'
 
 
 def cached_latents(

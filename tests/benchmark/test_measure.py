@@ -178,7 +178,7 @@ def test_bad_input_is_one_line_before_any_work(
 
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with pytest.raises(SpecError, match="device is cuda; torch finds 0 GPUs here"):
+    with pytest.raises(SpecError, match="device is cuda; torch finds no such GPU here"):
         Setting(source="tau-mmnist", device="cuda")
     with pytest.raises(SpecError, match="precision is 'float16'; it may be float32, bfloat16, auto"):
         Setting(source="tau-mmnist", precision="float16")

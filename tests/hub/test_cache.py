@@ -28,7 +28,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         f"weights/.{'0' * 64}.safetensors.part": b"half",
         "frames/abc.uint8": bytes(100),
         "frames/def.uint8": bytes(50),
-        "frames/.ghi.uint8.tmp": bytes(7),
+        "frames/.ghi.uint8.k1ll3d/ghi.uint8": bytes(7),  # as `stzoo.files.replacing` leaves it
         "kernels/fused.so": bytes(20),
     }.items():
         (tmp_path / "home" / name).parent.mkdir(parents=True, exist_ok=True)
