@@ -90,11 +90,19 @@ def test_clearing_everything_leaves_what_is_being_written(home: Path) -> None:
     target = home / "weights" / f"{'0' * 64}.safetensors"
     with lock(target):
         cache.clear()
-        assert files(home) == {part_of(target).name, ".ghi.uint8.tmp"}
+        assert files(home) == {part_of(target).name, "ghi.uint8"}
     cache.clear()
-    assert files(home) == {".ghi.uint8.tmp"}
+    assert files(home) == {"ghi.uint8"}
     assert cache.clear() == 0
     assert stzoo.load("tau-ut").report.source == str(CHECKPOINTS / "tau-ut.safetensors")  # the package is untouched
+
+
+def test_what_a_killed_decoder_left_is_cleared(home: Path) -> None:
+    left = home / "frames" / ".ghi.uint8.k1ll3d"
+    os.utime(left / "ghi.uint8", (0, 0))  # nothing has been written to it for a long time
+    assert sorted(k.size for k in kept() if k.kind == "unfinished") == [4, 7]
+    assert cache.clear("unfinished") == 11
+    assert not left.exists()
 
 
 def test_of_a_shared_cache_only_stzoos_models_are_shown_and_cleared(
