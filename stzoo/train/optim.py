@@ -83,11 +83,13 @@ def averaged(module: nn.Module, decay: float) -> AveragedModel:
     """
 
     @torch.no_grad()
-    def average(averages: Tensors, values: Tensors, n: torch.Tensor | int) -> None:
-        weight = 1.0 - min(decay, (1 + int(n)) / (10 + int(n)))
+    def average(averages: Tensors, values: Tensors, _: torch.Tensor | int) -> None:
+        n = int(model.n_averaged)  # on the CPU; the copy that torch hands over lies on a GPU, and would be waited for
+        weight = 1.0 - min(decay, (1 + n) / (10 + n))
         if averages[0].is_floating_point():  # torch calls once for each dtype
             torch._foreach_lerp_(averages, values, weight)
         else:  # the number of batches that BatchNorm has seen
             torch._foreach_copy_(averages, values)
 
-    return AveragedModel(module, multi_avg_fn=average, use_buffers=True)
+    model = AveragedModel(module, multi_avg_fn=average, use_buffers=True)
+    return model
