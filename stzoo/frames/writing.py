@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from stzoo.errors import FramesError
+from stzoo.errors import FramesError, StzooError
 from stzoo.frames.arrays import ARRAYS, open_array, write_array
 from stzoo.frames.dataarray import is_dataarray
 from stzoo.frames.fields import FIELDS, check_field_extra, write_field
@@ -59,7 +59,20 @@ def write(path: Path, frames: list[Image.Image] | np.ndarray | xr.DataArray, sec
     Raises:
         FramesError: files with this suffix cannot hold these frames.
         MissingExtraError: a package that writes such a file is not installed.
+        OSError: the disk is full, or does not take the file for another reason; the message names the file.
     """
+    try:
+        _write(path, frames, seconds)
+    except OSError as error:
+        if isinstance(error, StzooError):
+            raise
+        reason = error.strerror or "not all of it fits there; is the disk full?"  # as NumPy and netCDF4 do not say
+        named = OSError(f"{path} cannot be written: {reason}")
+        named.errno = error.errno
+        raise named from error
+
+
+def _write(path: Path, frames: list[Image.Image] | np.ndarray | xr.DataArray, seconds: float) -> None:
     kind = kind_of(path)
     if kind == "field":
         if not is_dataarray(frames):

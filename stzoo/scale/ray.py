@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from stzoo import environment
 from stzoo.errors import MissingExtraError, SpecError, StzooError
 from stzoo.scale.worker import Job, Worker
 
@@ -86,7 +87,9 @@ def ray_started(workers: int | None, threads: int, device: str) -> Iterator[int]
 
 
 def _start(ray: Any, cpus: int | None) -> None:
-    quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
+    # Ray puts the current folder first on its workers' path, except for jobs that come from a Ray client.
+    job = ray.job_config.JobConfig(_client_job=not environment.lies_here())
+    quiet = {"logging_level": logging.ERROR, "log_to_driver": False, "job_config": job}
     address = os.environ.get("RAY_ADDRESS")
     if address:
         host, _, port = address.removeprefix("ray://").rpartition(":")
