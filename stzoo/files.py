@@ -47,10 +47,12 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 def remove_leftovers(path: Path) -> None:
     """Remove what processes that were killed while they wrote `path` left beside it, and nothing that others made."""
-    if path.parent.is_dir():
-        for beside in path.parent.iterdir():
-            if _start(beside.name) == _prefix(path.name) and is_leftover(beside):
-                shutil.rmtree(beside, ignore_errors=True)
+    if not path.parent.is_dir():
+        return
+    for beside in path.parent.iterdir():
+        ours = _start(beside.name) == _prefix(path.name) and is_leftover(beside)
+        if ours and all(inside.name == path.name for inside in beside.iterdir()):  # long names may start alike
+            shutil.rmtree(beside, ignore_errors=True)
 
 
 def is_leftover(path: Path) -> bool:
