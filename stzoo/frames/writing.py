@@ -24,8 +24,8 @@ def check_writable(path: Path, given: Path) -> None:
     """Check whether `write` can write to `path` what a model makes of the file `given`, as far as can be told before.
 
     Raises:
-        FramesError: the suffix of `path` cannot hold such a forecast, its parent folder does not exist, or it is a
-            folder with content.
+        FramesError: the suffix of `path` cannot hold such a forecast, its parent folder does not exist, it is a folder
+            with content, or it is the file `given`.
         MissingExtraError: a package that writes such a file is not installed.
     """
     suffix, kind = path.suffix.lower(), kind_of(given)
@@ -39,12 +39,19 @@ def check_writable(path: Path, given: Path) -> None:
         check_folder(path)
     elif path.is_dir():
         raise FramesError(f"{path} is a folder; name a file")
+    elif _place(path) in (_place(given), given.resolve()):
+        raise FramesError(f"{path} is what is forecast, and its forecast would replace it; name another file")
     if suffix in FIELDS:
         check_field_extra(path)
     if suffix in WRITTEN:
         check_video_extra()
     if kind == "array" and kind_of(path) == "pictures":
         array_to_images(open_array(given)[:1])
+
+
+def _place(path: Path) -> Path:
+    """Where a file is replaced that is written to `path`: of a link, the link itself."""
+    return path.parent.resolve() / path.name
 
 
 def write(path: Path, frames: list[Image.Image] | np.ndarray | xr.DataArray, seconds: float = 0.1) -> None:

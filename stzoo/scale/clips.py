@@ -153,7 +153,10 @@ def check_clips(
         path = place_of(clip, source)
         tried.append(read_clip(path, model, options.every, options.keep_size))
         if not isinstance(tried[-1], FramesError):
-            frames_room.check_writable(beside.parent / f"{path.stem}.{options.format or 'npy'}", path)
+            forecast = beside.parent / f"{path.stem}.{options.format or 'npy'}"
+            while os.path.lexists(forecast):  # only its kind and its folder count
+                forecast = forecast.with_stem(f"{forecast.stem[:100]}-")
+            frames_room.check_writable(forecast, path)
             return seen.count, seen.sha256
     last = f"; the last: {tried[-1]}" if len(tried) > 1 else ""
     raise FramesError(f"of {len(tried)} clips that were looked at, none can be read; the first: {tried[0]}{last}")

@@ -133,8 +133,9 @@ class ArchiveFolder:
         write_atomically(self.path / "plan.json", text.encode())
         self.done.mkdir(exist_ok=True)
         write_atomically(self._copy, f"{_sha256(text.encode())}\n{text}".encode())
-        for tries in self.done.glob(".*.tries"):
-            tries.unlink()
+        for path in self.done.iterdir():
+            if _OWN.fullmatch(path.name) and path.suffix == ".tries":
+                _remove(path)
 
     def list_clips(self, write: Callable[[Path], bool], sound: Callable[[Path], bool]) -> None:
         """Write clips.jsonl, or check the one that is there and, if it is damaged, write it again.

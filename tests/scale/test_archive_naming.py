@@ -68,6 +68,27 @@ def test_the_forecast_of_a_hidden_folder_that_is_one_clip(model: Path, tmp_path:
     assert [p.name for p in (tmp_path / "out" / "forecasts").iterdir()] == ["hidden.npy"]
 
 
+def test_what_lies_beside_the_output_folder_is_in_nobodys_way(model: Path, tmp_path: Path) -> None:
+    clip(tmp_path / "clips" / "b.gif")
+    (tmp_path / "b.npy").mkdir()
+    assert forecast_archive(tmp_path / "clips", model, 2, tmp_path / "out", in_process=True).failed == 0
+
+
+@pytest.mark.parametrize("command", ["predict", "rollout --steps 2"])
+def test_a_forecast_does_not_replace_what_it_is_made_from(
+    model: Path, tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = clip(tmp_path / "a.npy")
+    before = given.read_bytes()
+    link = tmp_path / "link.npy"
+    link.symlink_to(given)
+    for source, out in ((given, given), (link, given), (link, link), (given, model / ".." / "a.npy")):
+        assert cli.main([*command.split(), str(source), "--model", str(model), "--out", str(out)]) == 2
+        assert "its forecast would replace it; name another file" in capsys.readouterr().err
+    assert cli.main([*command.split(), str(given), "--model", str(model), "--out", str(link)]) == 0
+    assert given.read_bytes() == before
+
+
 def test_a_name_is_changed_only_where_it_must_be() -> None:
     assert forecast_names(["b.gif", "b.npy/c.gif", "x/y.avi"], ".npy", "") == ["b-0", "b.npy/c", "x/y"]
     assert forecast_names(["b.gif", "b.npy/c.gif", "x/y.avi"], ".gif", "") == ["b", "b.npy/c", "x/y"]
