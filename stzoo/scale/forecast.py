@@ -260,6 +260,13 @@ def _absolute(found: hub.Resolved) -> hub.Resolved:
 
 def _begin(request: ArchiveRequest, folder: ArchiveFolder, plan: Plan) -> None:
     """Write what must be there before the first forecast: each part whole or not at all, and only once."""
+    kept = folder.store if plan.kind == "archive" else folder.forecasts
+    if (
+        not kept.exists()
+        and folder.done.is_dir()
+        and any(failed < len(plan.numbers(unit)) for unit, failed in folder.finished().items())
+    ):
+        raise DataError(f"{kept} is gone, although forecasts were made; remove {folder.done} to have them made again")
     folder.begin(plan)
     if plan.kind == "archive" and not folder.store.exists():
         with open_field(request.source) as field:

@@ -145,6 +145,22 @@ def test_a_unit_with_a_damaged_marker_is_made_again(
     assert written(half.path) == written(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("kind", ["clips", "archive"])
+def test_forecasts_that_are_gone_do_not_count_as_made(
+    source: Path, model: Path, half: ArchiveFolder, archive: Path, kind: str
+) -> None:
+    if kind == "archive":
+        half, source = ArchiveFolder(half.path.with_name("another")), archive
+        go_on(source, model, half.path)
+    gone = half.store if kind == "archive" else half.forecasts
+    shutil.rmtree(gone)
+    with pytest.raises(DataError, match=f"{gone.name} is gone, although forecasts were made; remove .*done to have"):
+        go_on(source, model, half.path)
+    shutil.rmtree(half.done)  # as the message says
+    assert go_on(source, model, half.path).earlier == 0
+    assert gone.is_dir()
+
+
 def test_strangers_among_the_markers(source: Path, model: Path, half: ArchiveFolder, tmp_path: Path) -> None:
     (half.done / "00000001").mkdir()
     with pytest.raises(StzooError, match="cannot be written"):
