@@ -17,7 +17,7 @@ from typing import Any
 
 from stzoo import environment
 from stzoo.benchmark.setting import Setting, load_for
-from stzoo.errors import StzooError
+from stzoo.errors import StzooError, printable
 
 _STARTS = 3  # fresh processes; their median counts
 _START = """
@@ -90,7 +90,9 @@ def _run(code: str) -> Any:
     done = subprocess.run([sys.executable, *safe, "-c", code], capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it was ended from outside, perhaps for lack of memory"])[-1]
-        raise StzooError(f"a fresh process that makes one forecast failed with code {done.returncode}: {last}")
+        raise StzooError(
+            f"a fresh process that makes one forecast failed with code {done.returncode}: {printable(last)}"
+        )
     return json.loads(done.stdout.splitlines()[-1])
 
 

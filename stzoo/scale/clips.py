@@ -16,7 +16,7 @@ from typing import BinaryIO
 import numpy as np
 
 from stzoo import frames as frames_room
-from stzoo.errors import DataError, FramesError, MissingExtraError
+from stzoo.errors import DataError, FramesError, MissingExtraError, printable
 from stzoo.forecaster import Forecaster
 from stzoo.frames.arrays import ARRAYS, CallerFrames
 from stzoo.frames.fields import FIELDS
@@ -73,6 +73,7 @@ class Survey:
 
 
 def is_table(source: Path) -> bool:
+    """Whether the source is a table of paths, judged by its suffix."""
     return source.suffix.lower() == TABLE and source.is_file()
 
 
@@ -121,7 +122,7 @@ def read_clip(path: Path, model: Forecaster, every: int, keep_size: bool) -> Cal
     except (MissingExtraError, MemoryError):
         raise
     except Exception as error:
-        return FramesError(f"{path} cannot be read: {error}")
+        return FramesError(f"{path} cannot be read: {printable(str(error))}")
 
 
 def check_clips(
@@ -332,10 +333,12 @@ def _column(table: Path, column: str) -> Iterator[object]:
         with parquet.ParquetFile(table) as file:
             names = file.schema_arrow.names
             if column not in names:
-                raise DataError(f"{table} has no column {column}; it has {', '.join(names)}; choose one with --column")
+                raise DataError(
+                    f"{table} has no column {column}; it has {printable(', '.join(names))}; choose one with --column"
+                )
             for batch in file.iter_batches(columns=[column]):
                 yield from batch.column(0).to_pylist()
     except UnicodeDecodeError as error:
         raise DataError(f"{table} holds text that is not UTF-8; write it again with paths or names that are") from error
     except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{table} is damaged, or is no Parquet table: {error}") from error
+        raise DataError(f"{table} is damaged, or is no Parquet table: {printable(str(error))}") from error

@@ -98,7 +98,7 @@ class ArchiveRequest:
 
     @property
     def on_ray(self) -> bool:
-        """Do workers on Ray make the forecasts?"""
+        """Whether workers on Ray make the forecasts."""
         return uses_ray(self.workers, self.in_process)
 
     def clips(self) -> Iterator[ListedClip]:
@@ -259,7 +259,12 @@ def _absolute(found: hub.Resolved) -> hub.Resolved:
 
 
 def _begin(request: ArchiveRequest, folder: ArchiveFolder, plan: Plan) -> None:
-    """Write what must be there before the first forecast: each part whole or not at all, and only once."""
+    """Write what must be there before the first forecast: each part whole or not at all, and only once.
+
+    Raises:
+        DataError: forecasts that were made are gone, the source has changed since it was looked at, or the list of
+            clips is damaged and cannot be restored.
+    """
     kept = folder.store if plan.kind == "archive" else folder.forecasts
     if (
         not kept.exists()

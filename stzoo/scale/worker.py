@@ -15,7 +15,7 @@ import torch
 
 from stzoo import frames as frames_room
 from stzoo import hub
-from stzoo.errors import FramesError, IntegrityError, StzooError
+from stzoo.errors import FramesError, IntegrityError, StzooError, printable
 from stzoo.forecaster import Forecaster
 from stzoo.frames.arrays import CallerFrames
 from stzoo.frames.dataarray import axes_of
@@ -101,7 +101,7 @@ class Worker:
         except StzooError:
             raise
         except Exception as error:
-            what = f"{type(error).__name__}: {error}".splitlines()[0]
+            what = printable(f"{type(error).__name__}: {error}".splitlines()[0])
             raise StzooError(
                 f"forecasting items {numbers.start} to {numbers[-1]} failed: {what}; if memory was short, begin anew "
                 "with a smaller --unit; otherwise the same command goes on"
@@ -110,10 +110,10 @@ class Worker:
 
 
 def open_model(job: Job) -> Forecaster:
-    """The very model of the plan: from the files of the job or, if they are not on this machine, by its name.
+    """The model of the plan, from the files of the job or, if they are not on this machine, by its name.
 
     Raises:
-        IntegrityError: the file on this machine is another one.
+        IntegrityError: the file that this machine has holds another model.
     """
     plan, found = job.plan, job.model
     if not found.path.is_file() or (found.codec is not None and not found.codec.is_file()):
