@@ -49,7 +49,7 @@ class ArchiveWindows:
 
     @classmethod
     def of(cls, field: xr.DataArray, frames_in: int, options: ForecastOptions) -> ArchiveWindows:
-        """The windows of an archive for a model that reads `frames_in` frames. Without a dimension `time` it has none."""
+        """The windows of an archive for a model that reads `frames_in` frames. Without times there are none."""
         return cls(field.sizes.get("time", 0), frames_in, options.every, options.stride or 1)
 
     @property

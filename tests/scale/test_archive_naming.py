@@ -3,10 +3,12 @@
 import json
 import os
 import unicodedata
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from stzoo import cli
@@ -87,6 +89,25 @@ def test_a_forecast_does_not_replace_what_it_is_made_from(
         assert "its forecast would replace it; name another file" in capsys.readouterr().err
     assert cli.main([*command.split(), str(given), "--model", str(model), "--out", str(link)]) == 0
     assert given.read_bytes() == before
+
+
+PARTS = st.sampled_from(
+    ["a", "A", "b", "a.npy", "a-0", "a-0.npy", "a--0.npy", "a-1.npy", "é", "e\u0301", "ß", "ss.npy"]
+)
+
+
+@given(st.lists(st.lists(PARTS, min_size=1, max_size=3).map("/".join), min_size=1, max_size=6, unique=True))
+def test_whatever_clips_are_called_each_forecast_has_a_place(paths: list[str]) -> None:
+    """On a file system that knows neither case nor accents written in two ways, too."""
+    clips = [f"{path}.gif" for path in paths]
+    files = [_plainly(f"{name}.npy") for name in forecast_names(clips, ".npy", "alone")]
+    folders = {str(folder) for file in files for folder in PurePosixPath(file).parents}
+    assert len(set(files)) == len(clips)
+    assert folders.isdisjoint(files)
+
+
+def _plainly(path: str) -> str:
+    return unicodedata.normalize("NFD", unicodedata.normalize("NFD", path).casefold())
 
 
 def test_a_name_is_changed_only_where_it_must_be() -> None:
