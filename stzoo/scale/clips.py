@@ -199,11 +199,13 @@ def write_clip_list(file: BinaryIO, clips: Iterable[ListedClip]) -> str:
 
 
 def lists(path: Path, sha256: str) -> bool:
-    """Whether the list at `path` is of the clips whose `Survey` has this hash."""
+    """Whether the list at `path` is of the clips whose `Survey` has this hash, and names only places in its folder."""
     try:
         with path.open("rb") as file:
-            return survey(ListedClip(**json.loads(line)) for line in file).sha256 == sha256
-    except (ValueError, TypeError, RecursionError):
+            clips = [ListedClip(**json.loads(line)) for line in file]
+        inside = all(not clip.out.startswith("/") and ".." not in clip.out.split("/") for clip in clips)
+        return inside and survey(clips).sha256 == sha256
+    except (ValueError, TypeError, AttributeError, RecursionError):
         return False
 
 

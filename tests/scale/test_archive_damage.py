@@ -117,9 +117,12 @@ def test_a_damaged_list_of_clips_is_written_again(
     assert written(half.path) == written(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("sealed", [True, False])
 def test_the_name_of_a_forecast_in_the_list_is_not_taken_on_trust(
-    source: Path, model: Path, half: ArchiveFolder, tmp_path: Path
+    source: Path, model: Path, half: ArchiveFolder, tmp_path: Path, sealed: bool
 ) -> None:
+    if not sealed:
+        (half.done / "clips.sha256").unlink()
     half.clips.write_bytes(half.clips.read_bytes().replace(b'"out": "2"', b'"out": "../../2"'))
     with pytest.warns(UserWarning, match="is written again"):
         go_on(source, model, half.path)

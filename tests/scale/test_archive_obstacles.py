@@ -147,6 +147,15 @@ def test_a_table_whose_text_is_not_utf_8(model: Path, tmp_path: Path, where: str
     assert not (tmp_path / "out").exists()
 
 
+def test_columns_of_a_table_do_not_steer_the_terminal(model: Path, tmp_path: Path) -> None:
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pa.table({"\x1b[31mred\n": ["a"], "\u202egpj": ["b"]}), tmp_path / "table.parquet")
+    with pytest.raises(DataError, match="has no column path; it has ") as raised:
+        forecast_archive(tmp_path / "table.parquet", model, 2, tmp_path / "out", in_process=True)
+    assert r"\x1b[31mred\n, \u202egpj" in str(raised.value)
+    assert str(raised.value).isprintable()
+
+
 def test_a_clip_that_is_added_while_the_folder_is_looked_at(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
