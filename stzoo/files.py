@@ -12,6 +12,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+# Files that older versions left. No word that a person writes: six or eight characters with a digit among them.
+_OF_OLD = re.compile(r"\..+\.(?=[a-z_]*[0-9])([a-z0-9_]{6}|[a-z0-9_]{8})", re.DOTALL)
 _LONGEST = 245  # bytes of a name that the name of its hidden folder repeats: that may have 255
 
 
@@ -50,9 +52,12 @@ def remove_leftovers(path: Path) -> None:
     if not path.parent.is_dir():
         return
     for beside in path.parent.iterdir():
-        ours = _start(beside.name) == _prefix(path.name) and is_leftover(beside)
-        if ours and all(inside.name == path.name for inside in beside.iterdir()):  # long names may start alike
+        if _start(beside.name) != _prefix(path.name):
+            continue
+        if is_leftover(beside) and all(inside.name == path.name for inside in beside.iterdir()):  # long names are cut
             shutil.rmtree(beside, ignore_errors=True)
+        elif _OF_OLD.fullmatch(beside.name) and beside.is_file() and not beside.is_symlink():
+            beside.unlink(missing_ok=True)
 
 
 def is_leftover(path: Path) -> bool:

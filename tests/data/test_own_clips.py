@@ -177,5 +177,5 @@ def test_links_in_circles_and_closed_folders_are_passed_by(tmp_path: Path, monke
     assert {path.name for path in data.files["train"]} == {"a", "b"}
     with pytest.warns(UserWarning, match=r"left out: .*6\.png"):
         assert len(data.split("train", 2, 2)) > 0
-    with pytest.warns(UserWarning), pytest.raises(DataError, match="closed cannot be looked into"):
+    with pytest.warns(UserWarning, match="left out"), pytest.raises(DataError, match="closed cannot be looked into"):
         own_clips.open_folder(tmp_path / "closed", READING)
