@@ -5,14 +5,34 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from stzoo.errors import NoHomeError
+
 
 def home() -> Path:
     """The folder of everything that stzoo keeps on this machine: $STZOO_HOME, by default ~/.cache/stzoo.
 
     Downloaded weights are in its folder `weights`, decoded videos in `frames`, and code that was compiled for training
     in `kernels`.
+
+    Raises:
+        NoHomeError: the user has no home folder, as in some containers, and STZOO_HOME names no folder either.
     """
-    return Path(os.environ.get("STZOO_HOME") or Path.home() / ".cache" / "stzoo").expanduser()
+    try:
+        return Path(os.environ.get("STZOO_HOME") or "~/.cache/stzoo").expanduser()
+    except RuntimeError as error:
+        raise NoHomeError("there is no home folder to keep files in; set STZOO_HOME to a folder") from error
+
+
+def lies_here() -> bool:
+    """Whether the package stzoo itself lies in the current folder, as in a checkout that is not installed.
+
+    Elsewhere no process that stzoo starts may run code of the current folder: clips of a stranger may lie there, and
+    files called json.py or stzoo.py beside them. So such processes get `-P`, PYTHONSAFEPATH or the like.
+    """
+    try:
+        return Path(__file__).resolve().parent.parent == Path.cwd().resolve()
+    except FileNotFoundError:  # the current folder was removed
+        return False
 
 
 def offline(asked: bool | None = None) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -10,6 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
+# Files that older versions left. No word that a person writes: six or eight characters with a digit among them.
+_OF_OLD = re.compile(r"\..+\.(?=[a-z_]*[0-9])([a-z0-9_]{6}|[a-z0-9_]{8})", re.DOTALL)
+_LONGEST = 245  # bytes of a name that the name of its hidden folder repeats: that may have 255
 
 
 @contextmanager
@@ -23,7 +28,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OSError: the file cannot be written, or `path` is a folder with content.
     """
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=_prefix(path.name)) as folder:
         partial = Path(folder) / path.name
         yield partial
         if partial.is_dir() and path.is_dir():
@@ -43,12 +48,41 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove what processes that were killed while they wrote `path` left beside it."""
-    for leftover in path.parent.glob(f".{path.name}.*"):
-        if leftover.is_dir() and not leftover.is_symlink():
-            shutil.rmtree(leftover, ignore_errors=True)
-        else:
-            leftover.unlink(missing_ok=True)
+    """Remove what processes that were killed while they wrote `path` left beside it, and nothing that others made."""
+    if not path.parent.is_dir():
+        return
+    for beside in path.parent.iterdir():
+        if _start(beside.name) != _prefix(path.name):
+            continue
+        if is_leftover(beside) and all(inside.name == path.name for inside in beside.iterdir()):  # long names are cut
+            shutil.rmtree(beside, ignore_errors=True)
+        elif _OF_OLD.fullmatch(beside.name) and beside.is_file() and not beside.is_symlink():
+            beside.unlink(missing_ok=True)
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether `path` is what `replacing` leaves when its process is killed.
+
+    That is a folder called .NAME. and a few random characters, which holds a thing called NAME, or nothing yet. A file,
+    or a folder that holds anything else, was made by somebody else, whatever it is called.
+    """
+    if re.fullmatch(r"\..+\.[a-z0-9_]{6,8}", path.name, re.DOTALL) is None or path.is_symlink() or not path.is_dir():
+        return False
+    return all(_prefix(inside.name) == _start(path.name) for inside in path.iterdir())
+
+
+def _prefix(name: str) -> str:
+    """How the name of the hidden folder begins in which the thing called `name` is written.
+
+    Random characters follow, so a long name is cut.
+    """
+    short = name if len(os.fsencode(name)) <= _LONGEST else os.fsencode(name)[:_LONGEST].decode("utf-8", "ignore")
+    return f".{short}."
+
+
+def _start(hidden: str) -> str:
+    """The name of a hidden folder without the random characters at its end."""
+    return hidden[: hidden.rfind(".") + 1]
 
 
 @contextmanager

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stzoo import environment
 from stzoo.benchmark.setting import Setting, load_for
-from stzoo.errors import StzooError
+from stzoo.errors import StzooError, printable
 
 _STARTS = 3  # fresh processes; their median counts
 _START = """
@@ -85,10 +86,13 @@ def _plain(setting: Setting) -> str:
 
 
 def _run(code: str) -> Any:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    safe = [] if environment.lies_here() else ["-P"]  # without it, `-c` takes code from the current folder
+    done = subprocess.run([sys.executable, *safe, "-c", code], capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it was ended from outside, perhaps for lack of memory"])[-1]
-        raise StzooError(f"a fresh process that makes one forecast failed with code {done.returncode}: {last}")
+        raise StzooError(
+            f"a fresh process that makes one forecast failed with code {done.returncode}: {printable(last)}"
+        )
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import NoReturn
 
-from stzoo import __version__
+from stzoo import __version__, environment
 from stzoo.cli import archive, benchmark, cache, catalog, convert, demo, evaluate, export, forecast, models, train
-from stzoo.errors import StzooError
+from stzoo.errors import StzooError, printable
 
 COMMANDS = (models, forecast, evaluate, train, convert, export, catalog, benchmark, archive, cache, demo)
 
@@ -19,13 +23,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: the words after `stzoo`; None takes those that this process was started with.
     """
+    if argv is None:
+        _prepare_process()
     arguments = build_parser().parse_args(argv)
     try:
         arguments.run(arguments)
     except BrokenPipeError:  # the reader of our output went away
         sys.stderr.close()
     except (StzooError, OSError) as error:
-        print(f"stzoo: {error}", file=sys.stderr)
+        print(f"stzoo: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stzoo: interrupted", file=sys.stderr)
@@ -38,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     Each file of `COMMANDS` registers its own commands; what a command line asks for is then `arguments.run`.
     """
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="stzoo",
         description="Forecast the next frames of a video, a radar loop or any gridded field with pretrained models.",
         epilog="'stzoo COMMAND --help' explains the options of COMMAND. To see a forecast at once: stzoo demo",
@@ -50,3 +56,25 @@ def build_parser() -> argparse.ArgumentParser:
     for command in COMMANDS:
         command.register(commands)
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse's parser. Its errors show wrong words of the command line, where a shell may have put names of files."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
+
+
+def _prepare_process() -> None:
+    """Settings of the whole process, made only where the command line has a process to itself."""
+    if not environment.lies_here():
+        os.environ["PYTHONSAFEPATH"] = "1"  # no Python that this one starts takes code from the current folder
+    warnings.formatwarning = _warning_line
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no text in any encoding
+
+
+def _warning_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    return f"{filename}:{lineno}: {category.__name__}: {printable(str(message))}\n"

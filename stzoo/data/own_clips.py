@@ -11,6 +11,8 @@ Pictures are resized to the model's frames. An array is cropped to its middle; i
 from __future__ import annotations
 
 import dataclasses
+import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,20 +114,41 @@ def _sources(folder: Path) -> tuple[Path, ...]:
         return (folder,)
     if _is_source(folder):
         return (folder,)
-    found = tuple(sorted((p for p in folder.iterdir() if _is_source(p)), key=natural_order))
+    found = tuple(sorted((p for p in _inside(folder) if _is_source(p)), key=natural_order))
     if not found:
         raise DataError(f"{folder} holds no video, animation, array file or folder of images")
     return found
 
 
-def _is_source(path: Path) -> bool:
-    """A file of a known kind, a Zarr store, or a folder of images that holds no other such files or folders."""
+def _is_source(path: Path, entered: set[str] | None = None) -> bool:
+    """A file of a known kind, a Zarr store, or a folder of images that holds no other such files or folders.
+
+    Args:
+        path: the file or the folder.
+        entered: real paths of folders that were looked into already, and hold no source: links may lead back to them.
+    """
     suffix = path.suffix.lower()
-    if path.is_dir() and suffix not in FIELDS:
-        inside = [p for p in path.iterdir() if not p.name.startswith(".")]
-        images = [p for p in inside if p.suffix.lower() in STILL and p.is_file()]
-        return len(images) > 0 and not any(_is_source(p) for p in inside if p not in images)
-    return suffix in (*VIDEO, *ANIMATED, *ARRAYS, *FIELDS) and not path.name.startswith(".")
+    if not path.is_dir() or suffix in FIELDS:
+        return suffix in (*VIDEO, *ANIMATED, *ARRAYS, *FIELDS) and not path.name.startswith(".")
+    entered, real = set() if entered is None else entered, os.path.realpath(path)
+    if real in entered:
+        return False
+    entered.add(real)
+    try:
+        inside = [p for p in _inside(path) if not p.name.startswith(".")]
+    except DataError as error:
+        warnings.warn(f"left out: {error}", stacklevel=2)
+        return False
+    images = [p for p in inside if p.suffix.lower() in STILL and not p.is_dir()]
+    return len(images) > 0 and not any(_is_source(p, entered) for p in inside if p not in images)
+
+
+def _inside(folder: Path) -> list[Path]:
+    """What lies in a folder. Raises `DataError` if this process may not look into it."""
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"{folder} cannot be looked into: {error.strerror}") from error
 
 
 def _field(path: Path, channels: int) -> np.ndarray:

@@ -281,6 +281,6 @@ def _identity(path: Path, size: tuple[int, int, int], decode: Decode) -> str:
     """The name of a cached file. It tells the decoding function, too: another one may cut or thin frames otherwise."""
     function = getattr(decode, "func", decode)
     how = (function.__module__, function.__qualname__, getattr(decode, "args", ()), getattr(decode, "keywords", {}))
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    files = sorted(f for f in path.rglob("*") if f.exists()) if path.is_dir() else [path]  # no links to nothing
     facts = [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
     return hashlib.sha256(repr((_VERSION, facts, size, how)).encode()).hexdigest()[:32]

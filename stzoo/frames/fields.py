@@ -70,6 +70,7 @@ def write_field(path: Path, array: xr.DataArray) -> None:
 
     Raises:
         FramesError: the format cannot hold the array, its names or its attributes.
+        OSError: the disk is full, or does not take the file for another reason.
     """
     try:
         with replacing(path) as partial:
@@ -77,6 +78,10 @@ def write_field(path: Path, array: xr.DataArray) -> None:
                 array.to_zarr(partial, consolidated=False)  # version 3 of the format has no consolidated metadata
             else:
                 array.to_netcdf(partial, engine="netcdf4")
+    except RuntimeError as error:  # netCDF4's, for everything that its C library cannot do
+        if "HDF error" in str(error):  # which it says of a full disk, too
+            raise OSError(f"not all of {path} was written") from error
+        raise FramesError(f"cannot write {path.name}: {error}") from error
     except (ValueError, TypeError, KeyError) as error:
         raise FramesError(f"cannot write {path.name}: {error}") from error
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from stzoo.errors import FramesError
+from stzoo.errors import FramesError, StzooError
 from stzoo.frames.arrays import ARRAYS, open_array, write_array
 from stzoo.frames.dataarray import is_dataarray
 from stzoo.frames.fields import FIELDS, check_field_extra, write_field
@@ -24,8 +24,8 @@ def check_writable(path: Path, given: Path) -> None:
     """Check whether `write` can write to `path` what a model makes of the file `given`, as far as can be told before.
 
     Raises:
-        FramesError: the suffix of `path` cannot hold such a forecast, its parent folder does not exist, or it is a
-            folder with content.
+        FramesError: the suffix of `path` cannot hold such a forecast, its parent folder does not exist, it is a folder
+            with content, or it is the file `given`.
         MissingExtraError: a package that writes such a file is not installed.
     """
     suffix, kind = path.suffix.lower(), kind_of(given)
@@ -39,12 +39,19 @@ def check_writable(path: Path, given: Path) -> None:
         check_folder(path)
     elif path.is_dir():
         raise FramesError(f"{path} is a folder; name a file")
+    elif _place(path) in (_place(given), given.resolve()):
+        raise FramesError(f"{path} is what is forecast, and its forecast would replace it; name another file")
     if suffix in FIELDS:
         check_field_extra(path)
     if suffix in WRITTEN:
         check_video_extra()
     if kind == "array" and kind_of(path) == "pictures":
         array_to_images(open_array(given)[:1])
+
+
+def _place(path: Path) -> Path:
+    """Where a file is replaced that is written to `path`: of a link, the link itself."""
+    return path.parent.resolve() / path.name
 
 
 def write(path: Path, frames: list[Image.Image] | np.ndarray | xr.DataArray, seconds: float = 0.1) -> None:
@@ -59,7 +66,20 @@ def write(path: Path, frames: list[Image.Image] | np.ndarray | xr.DataArray, sec
     Raises:
         FramesError: files with this suffix cannot hold these frames.
         MissingExtraError: a package that writes such a file is not installed.
+        OSError: the disk is full, or does not take the file for another reason; the message names the file.
     """
+    try:
+        _write(path, frames, seconds)
+    except OSError as error:
+        if isinstance(error, StzooError):
+            raise
+        reason = error.strerror or "not all of it fits there; is the disk full?"  # as NumPy and netCDF4 do not say
+        named = OSError(f"{path} cannot be written: {reason}")
+        named.errno = error.errno
+        raise named from error
+
+
+def _write(path: Path, frames: list[Image.Image] | np.ndarray | xr.DataArray, seconds: float) -> None:
     kind = kind_of(path)
     if kind == "field":
         if not is_dataarray(frames):

@@ -21,6 +21,7 @@ from stzoo import catalog, environment
 from stzoo.catalog import CONFIG_FILE, WEIGHTS_FILE
 from stzoo.download import file_sha256, lock
 from stzoo.errors import SpecError, UnknownModelError
+from stzoo.files import is_leftover
 from stzoo.hub import huggingface, read_config
 
 _IDLE = 600.0  # seconds: a part that nothing was written to for so long belongs to no running process
@@ -111,7 +112,7 @@ def _made() -> Iterator[Kept]:
     folder = environment.home()
     frames, kernels = sorted((folder / "frames").glob("[!.]*.uint8")), sorted((folder / "kernels").glob("*.so"))
     unfinished = [*(folder / "frames").glob(".*.uint8.*"), *(folder / "kernels").glob(".*.so.*")]
-    parts = [f for left in unfinished for f in (left.iterdir() if left.is_dir() else [left]) if _idle(f)]
+    parts = [f for left in unfinished if is_leftover(left) for f in left.iterdir() if _idle(f)]
     if frames:
         yield _kept("frames", "frames", frames)
     if kernels:

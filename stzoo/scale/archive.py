@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stzoo.errors import DataError, FramesError
+from stzoo.errors import DataError, FramesError, printable
 from stzoo.files import replacing
 from stzoo.forecaster import Forecaster
 from stzoo.frames.arrays import CallerFrames, FrameSelection, read_array
@@ -49,7 +49,7 @@ class ArchiveWindows:
 
     @classmethod
     def of(cls, field: xr.DataArray, frames_in: int, options: ForecastOptions) -> ArchiveWindows:
-        """Those of an archive for a model that reads `frames_in` frames; none where it has no dimension `time`."""
+        """The windows of an archive for a model that reads `frames_in` frames. Without times there are none."""
         return cls(field.sizes.get("time", 0), frames_in, options.every, options.stride or 1)
 
     @property
@@ -118,7 +118,7 @@ def time_step(field: xr.DataArray) -> Any | None:
 
 
 def _is_regular(times: np.ndarray, step: Any) -> bool:
-    """Are neighbours `step` apart? A thousandth is let pass, because hours or days in a file come back rounded."""
+    """Whether neighbours are `step` apart, to a thousandth of it: hours or days in a file come back rounded."""
     return bool(np.all(np.abs((times[1:] - times[:-1]) - step) <= step / 1000))
 
 
@@ -161,7 +161,7 @@ def read_windows(
         except FramesError as error:
             return error
         except Exception as error:
-            return FramesError(f"the values cannot be read: {error}")
+            return FramesError(f"the values cannot be read: {printable(str(error))}")
 
     return [read_window(start) for start in starts]
 
@@ -214,7 +214,7 @@ def create_store(path: Path, field: xr.DataArray, windows: ArchiveWindows, steps
 
 
 def _coordinates(field: xr.DataArray, windows: ArchiveWindows, steps: int) -> dict[Hashable, Any]:
-    """The archive's own coordinates without those along time, then `step`, `time` and `lead_time`."""
+    """The archive's own coordinates, except those along time; then `step`, `time` and `lead_time`."""
     kept = {name: c.drop_encoding() for name, c in field.coords.items() if "time" not in c.dims and name not in _OWN}
     coordinates: dict[Hashable, Any] = {
         name: c.astype(object) if c.dtype.kind == "U" else c  # of the two sorts of text, the one that Zarr specifies

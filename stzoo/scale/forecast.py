@@ -19,14 +19,13 @@ from tqdm import tqdm
 
 from stzoo import hub
 from stzoo.errors import DataError, SpecError
-from stzoo.files import replacing
 from stzoo.forecaster import Forecaster
 from stzoo.frames.arrays import ARRAYS
 from stzoo.frames.fields import FIELDS, open_field
 from stzoo.frames.images import ANIMATED
 from stzoo.frames.video import WRITTEN
 from stzoo.scale.archive import ArchiveWindows, check_archive, create_store
-from stzoo.scale.clips import TABLE, ListedClip, check_clips, is_table, list_clips, write_clip_list
+from stzoo.scale.clips import TABLE, ListedClip, check_clips, is_table, list_clips, lists, write_clip_list
 from stzoo.scale.folder import ArchiveFolder
 from stzoo.scale.plan import UNIT, ForecastOptions, Plan, SourceKind
 from stzoo.scale.ray import ray_started, uses_ray, work_on_ray
@@ -99,12 +98,12 @@ class ArchiveRequest:
 
     @property
     def on_ray(self) -> bool:
-        """Do workers on Ray make the forecasts?"""
+        """Whether workers on Ray make the forecasts."""
         return uses_ray(self.workers, self.in_process)
 
     def clips(self) -> Iterator[ListedClip]:
         """Every clip of a folder or a table, in order. Raises `DataError` if the table cannot be read."""
-        return list_clips(self.source, self.column or "path")
+        return list_clips(self.source, self.column or "path", self.options.format or "npy", self.out)
 
     def _check_out(self) -> None:
         out = self.out.resolve()
@@ -230,7 +229,8 @@ def _run(request: ArchiveRequest, plan: Plan, found: hub.Resolved, progress: boo
             workers = stack.enter_context(ray_started(request.workers, threads, plan.options.device))
         stack.enter_context(folder.locked())
         plan = folder.agreed(plan)  # again: another process may have begun a run here meanwhile
-        _begin(request, folder, plan)
+        with folder.written():
+            _begin(request, folder, plan)
         finished = folder.finished()
         units = [unit for unit in range(plan.units) if unit not in finished]
         earlier, failed = sum(len(plan.numbers(unit)) for unit in finished), sum(finished.values())
@@ -241,7 +241,8 @@ def _run(request: ArchiveRequest, plan: Plan, found: hub.Resolved, progress: boo
                 failed += bad
                 bar.update(len(plan.numbers(unit)))
         seconds = monotonic() - start
-        folder.finish()
+        with folder.written():
+            folder.finish()
     return ArchiveReport(
         out=str(request.out),
         forecasts=plan.items,
@@ -258,12 +259,28 @@ def _absolute(found: hub.Resolved) -> hub.Resolved:
 
 
 def _begin(request: ArchiveRequest, folder: ArchiveFolder, plan: Plan) -> None:
-    """Write what must be there before the first forecast: each part whole or not at all, and only once."""
+    """Write what must be there before the first forecast: each part whole or not at all, and only once.
+
+    Raises:
+        DataError: forecasts that were made are gone, the source has changed since it was looked at, or the list of
+            clips is damaged and cannot be restored.
+    """
+    kept = folder.store if plan.kind == "archive" else folder.forecasts
+    if (
+        not kept.exists()
+        and folder.done.is_dir()
+        and any(failed < len(plan.numbers(unit)) for unit, failed in folder.finished().items())
+    ):
+        raise DataError(f"{kept} is gone, although forecasts were made; remove {folder.done} to have them made again")
     folder.begin(plan)
     if plan.kind == "archive" and not folder.store.exists():
         with open_field(request.source) as field:
             windows = ArchiveWindows.of(field, plan.spec["frames_in"], plan.options)
             create_store(folder.store, field, windows, plan.options.steps, plan.options.unit)
-    elif plan.kind != "archive" and not folder.clips.exists():
-        with replacing(folder.clips) as partial, partial.open("wb") as file:
-            write_clip_list(file, request.clips())
+    elif plan.kind != "archive":
+
+        def write(path: Path) -> bool:
+            with path.open("wb") as file:
+                return write_clip_list(file, request.clips()) == plan.source_sha256
+
+        folder.list_clips(write, lambda path: lists(path, plan.source_sha256))

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, fields
-from types import MappingProxyType
+from types import MappingProxyType, NoneType
 from typing import Any, Literal
 
 from stzoo.errors import SpecError
 from stzoo.machine import DEVICES, check_precision
+from stzoo.spec import shown
 
 UNIT = 16  # how many forecasts are made together by default
+
+_NUMBERS = ("steps", "every", "stride", "unit", "threads")
 
 SourceKind = Literal["folder", "table", "archive"]
 
@@ -58,7 +61,7 @@ class ForecastOptions:
     threads: int | None
 
     def __post_init__(self) -> None:
-        for name in ("steps", "every", "stride", "unit", "threads"):
+        for name in _NUMBERS:
             number = getattr(self, name)
             if number is not None and number < 1:
                 raise SpecError(f"--{name} is {number}; it must be at least 1")
@@ -110,6 +113,14 @@ class Plan:
     def from_json(cls, text: str) -> Plan:
         """Raises ValueError, TypeError or RecursionError if the text is not what `to_json` writes."""
         values = dict(json.loads(text))
+        known = [field.name for each in (cls, ForecastOptions) for field in fields(each) if field.name != "options"]
+        if set(values) != set(known):
+            absent, foreign = sorted(set(known) - set(values)), sorted(set(values) - set(known))
+            raise ValueError(
+                f"it has no {absent[0]}" if absent else f"this version of stzoo knows no {shown(foreign[0])} in a plan"
+            )
+        if any(type(values[name]) not in (int, NoneType) for name in _NUMBERS):
+            raise ValueError(f"{', '.join(_NUMBERS)} must be whole numbers or null")
         options = {field.name: values.pop(field.name) for field in fields(ForecastOptions) if field.name in values}
         return cls(options=ForecastOptions(**options), **values)
 

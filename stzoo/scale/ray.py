@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from stzoo.errors import MissingExtraError, SpecError, StzooError
+from stzoo import environment
+from stzoo.errors import MissingExtraError, SpecError, StzooError, printable
 from stzoo.scale.worker import Job, Worker
 
 _STORE = 100 * 2**20  # bytes of Ray's object store: only numbers of units pass through it
@@ -29,7 +30,7 @@ _QUIET = MappingProxyType(
 
 
 def uses_ray(workers: int | None, in_process: bool) -> bool:
-    """Do workers on Ray make the forecasts? They do unless Ray is not installed, or `in_process` asks for none.
+    """Whether workers on Ray make the forecasts: they do if Ray is installed and `in_process` is false.
 
     Raises:
         MissingExtraError: a number of workers is asked for, and Ray is not installed.
@@ -50,8 +51,8 @@ def uses_ray(workers: int | None, in_process: bool) -> bool:
 def ray_started(workers: int | None, threads: int, device: str) -> Iterator[int]:
     """Yields how many workers Ray will run.
 
-    Used is the Ray that this program has started, or the cluster that RAY_ADDRESS names, or a Ray of this machine
-    alone, which ends with the block.
+    If this program has started Ray, that one is used; otherwise the cluster that RAY_ADDRESS names; otherwise a Ray of
+    this machine alone, which ends with the block. The workers of the last two run no code of the current folder.
 
     Args:
         workers: how many are asked for; None for as many as there is room for.
@@ -86,7 +87,9 @@ def ray_started(workers: int | None, threads: int, device: str) -> Iterator[int]
 
 
 def _start(ray: Any, cpus: int | None) -> None:
-    quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
+    # Ray puts the current folder first on its workers' path, except for jobs that come from a Ray client.
+    job = ray.job_config.JobConfig(_client_job=not environment.lies_here())
+    quiet = {"logging_level": logging.ERROR, "log_to_driver": False, "job_config": job}
     address = os.environ.get("RAY_ADDRESS")
     if address:
         host, _, port = address.removeprefix("ray://").rpartition(":")
@@ -128,7 +131,7 @@ def work_on_ray(job: Job, units: list[int], workers: int) -> Iterator[tuple[int,
                 raise StzooError(row["fatal"])
             yield int(row["unit"]), int(row["failed"])
     except ray.exceptions.RayError as error:
-        last = str(error).strip().splitlines()[-1]
+        last = printable(str(error).strip().splitlines()[-1])
         raise StzooError(f"Ray gave up: {last}; what is finished stays, and the same command goes on") from error
 
 

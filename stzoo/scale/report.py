@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+from stzoo.errors import printable
+
 
 @dataclass(frozen=True)
 class ArchiveReport:
@@ -44,4 +46,4 @@ class ArchiveReport:
         if made:
             crew = f"{self.workers} worker{'s' if self.workers > 1 else ''}"
             text += f" in {self.seconds:,.0f} s, {self.rate:,.1f} a second with {crew}"
-        return f"{text} -> {self.out}"
+        return f"{text} -> {printable(self.out)}"

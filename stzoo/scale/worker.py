@@ -15,7 +15,7 @@ import torch
 
 from stzoo import frames as frames_room
 from stzoo import hub
-from stzoo.errors import FramesError, IntegrityError, StzooError
+from stzoo.errors import FramesError, IntegrityError, StzooError, printable
 from stzoo.forecaster import Forecaster
 from stzoo.frames.arrays import CallerFrames
 from stzoo.frames.dataarray import axes_of
@@ -25,6 +25,12 @@ from stzoo.scale.archive import ArchiveWindows, names_of, read_windows
 from stzoo.scale.clips import line_ends, place_of, read_clip, read_clip_list
 from stzoo.scale.folder import ArchiveFolder
 from stzoo.scale.plan import Plan
+
+# Errors of one file's name, which cost its own forecast and no other: it is too long, no name for this file system, or
+# something else stands in its place.
+_OF_THE_NAME = (
+    errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -88,17 +94,14 @@ class Worker:
         numbers = job.plan.numbers(unit)
         try:
             self._forecaster = self._forecaster or _forecaster_of(job)
-            failures = self._forecaster.forecast(numbers)
-            lines = [json.dumps({"item": name, "index": i, "error": str(error)}) for name, i, error in failures]
-            job.folder.mark(unit, lines)
+            with job.folder.written():
+                failures = self._forecaster.forecast(numbers)
+                lines = [json.dumps({"item": name, "index": i, "error": str(error)}) for name, i, error in failures]
+                job.folder.mark(unit, lines)
         except StzooError:
             raise
-        except OSError as error:
-            raise StzooError(
-                f"{job.folder.path} cannot be written: {error}; what is finished stays, and the same command goes on"
-            ) from error
         except Exception as error:
-            what = f"{type(error).__name__}: {error}".splitlines()[0]
+            what = printable(f"{type(error).__name__}: {error}".splitlines()[0])
             raise StzooError(
                 f"forecasting items {numbers.start} to {numbers[-1]} failed: {what}; if memory was short, begin anew "
                 "with a smaller --unit; otherwise the same command goes on"
@@ -107,10 +110,10 @@ class Worker:
 
 
 def open_model(job: Job) -> Forecaster:
-    """The very model of the plan: from the files of the job or, if they are not on this machine, by its name.
+    """The model of the plan, from the files of the job or, if they are not on this machine, by its name.
 
     Raises:
-        IntegrityError: the file on this machine is another one.
+        IntegrityError: the file that this machine has holds another model.
     """
     plan, found = job.plan, job.model
     if not found.path.is_file() or (found.codec is not None and not found.codec.is_file()):
@@ -140,8 +143,9 @@ class ClipsForecaster:
         options, folder = self._job.plan.options, self._job.folder
         clips = dict(zip(numbers, read_clip_list(folder.clips, self._ends, numbers), strict=True))
         read = {
-            i: read_clip(place_of(clip, self._job.source), self._model, options.every, options.keep_size)
+            i: clip.refused(path) or read_clip(path, self._model, options.every, options.keep_size)
             for i, clip in clips.items()
+            for path in [place_of(clip, self._job.source)]
         }
         errors = {i: past for i, past in read.items() if isinstance(past, FramesError)}
         sources = {i: past for i, past in read.items() if not isinstance(past, FramesError)}
@@ -153,7 +157,7 @@ class ClipsForecaster:
             except FramesError as error:
                 errors[i] = error
             except OSError as error:
-                if error.errno != errno.ENAMETOOLONG:  # a name that is too long is a fault of this clip alone
+                if error.errno not in _OF_THE_NAME:
                     raise
                 errors[i] = FramesError(f"its forecast cannot be written: {error}")
         return [(clips[i].name, i, error) for i, error in sorted(errors.items())]

@@ -23,6 +23,17 @@ def test_memory_is_the_peak_of_the_fresh_process_alone() -> None:
         assert now < most - 90
 
 
+def test_a_fresh_process_takes_no_code_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("json", "stzoo", "torch", "sitecustomize"):
+        (tmp_path / f"{name}.py").write_text("import pathlib; pathlib.Path('planted').touch()\n")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "of_the_user.py").write_text("found = 7\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "mine"))  # which stays respected
+    assert fresh._run("import json, stzoo, of_the_user; print(of_the_user.found)") == 7
+    assert not (tmp_path / "planted").exists()
+
+
 def test_a_fresh_process_that_fails_says_why() -> None:
     with pytest.raises(StzooError, match=r"failed with code 1: .*WeightsError: nowhere/at/all is no folder"):
         fresh.measure_memory(Setting(source="nowhere/at/all"), 1)

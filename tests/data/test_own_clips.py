@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -150,3 +151,31 @@ def test_channels_last_and_fields_in_any_order_are_read_as_predict_reads_them(tm
     field.to_netcdf(tmp_path / "f.nc")
     clip = own_clips.open_folder(tmp_path / "f.nc", reading).split("train", 3, 2).clips(4, 5)
     np.testing.assert_array_equal(clip.past[0].numpy(), values[4:7, ..., 1:17])
+
+
+def test_links_in_circles_and_closed_folders_are_passed_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b", "c", "d"):
+        (tmp_path / name).mkdir()
+        for i in range(6):
+            Image.new("L", (16, 16), 40 * i).save(tmp_path / name / f"{i}.png")
+    for k in range(3):  # either holds the other, so neither is a clip
+        (tmp_path / "c" / f"to-d{k}").symlink_to(tmp_path / "d")
+        (tmp_path / "d" / f"to-c{k}").symlink_to(tmp_path / "c")
+    (tmp_path / "up").symlink_to(tmp_path)
+    (tmp_path / "b" / "6.png").symlink_to("nowhere")
+    (tmp_path / "closed").mkdir()
+    read = Path.iterdir
+
+    def denied(folder: Path) -> Iterator[Path]:
+        if folder.name == "closed":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return read(folder)
+
+    monkeypatch.setattr(Path, "iterdir", denied)
+    with pytest.warns(UserWarning, match="left out: .*closed cannot be looked into: Permission denied"):
+        data = own_clips.open_folder(tmp_path, Reading(channels=1, height=16, width=16, skip_bad=True))
+    assert {path.name for path in data.files["train"]} == {"a", "b"}
+    with pytest.warns(UserWarning, match=r"left out: .*6\.png"):
+        assert len(data.split("train", 2, 2)) > 0
+    with pytest.warns(UserWarning, match="left out"), pytest.raises(DataError, match="closed cannot be looked into"):
+        own_clips.open_folder(tmp_path / "closed", READING)

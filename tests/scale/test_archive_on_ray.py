@@ -121,14 +121,21 @@ def test_a_cluster_that_is_not_there(model: Path, clips: Path, tmp_path: Path, m
 
 
 def test_a_ray_of_its_own_ends_with_the_run(model: Path, clips: Path, tmp_path: Path) -> None:
+    """And its workers take no code from the folder in which the command was given, although Ray offers it to them."""
+    for name in ("stzoo", "numpy", "json", "ray", "pandas", "zarr", "sitecustomize"):
+        (clips / f"{name}.py").write_text(f"open({str(tmp_path / 'planted')!r}, 'w').write(__name__)\nraise SystemExit")
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | {"RAY_TMPDIR": folder}
-    command = [sys.executable, "-m", "stzoo", *_command(clips, model, 3, tmp_path / "out", "--workers", "1")]
+    words = _command(Path("."), model, 3, tmp_path / "out", "--workers", "1")
+    command = [sys.executable, "-P", "-m", "stzoo", *words]
     try:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, cwd=clips, env=environment, capture_output=True, text=True, check=False, timeout=300
+        )
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith("7 forecasts (1 failed, see errors.jsonl) in ")
         assert os.listdir(folder)  # it was there
+        assert not (tmp_path / "planted").exists()
         assert not [p for p in psutil.process_iter(["cmdline"]) if folder in " ".join(p.info["cmdline"] or [])]
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,114 @@
+"""The command line in a process of its own: what it takes from the current folder, the terminal and the user."""
+
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+from stzoo import cli, environment
+from stzoo.errors import NoHomeError, StzooError, printable
+
+STRANGE = "a\x1b]0;owned\x07\n\u202e\x9b1m\udcff"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain: ä, 漢字 and → stay", "plain: ä, 漢字 and → stay"),
+        ("", ""),
+        ("\x1b[31mred\x1b[0m", r"\x1b[31mred\x1b[0m"),
+        ("two\nlines\r\tand tabs", r"two\nlines\r\tand tabs"),
+        ("\u202egpj.exe", r"\u202egpj.exe"),
+        ("\udcff\x9b\x7f\u2028\U000e0041", r"\udcff\x9b\x7f\u2028\U000e0041"),
+    ],
+)
+def test_text_from_outside_is_shown_and_nothing_else(text: str, shown: str) -> None:
+    assert printable(text) == shown
+    assert printable(shown) == shown
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["predict", STRANGE, "--model", "tau-mmnist", "--out", "x.npy"],
+        ["predict", "x.npy", "--model", STRANGE, "--out", "x.npy"],
+        ["forecast-archive", STRANGE, "--model", "tau-mmnist", "--steps", "1", "--out", "x"],
+        ["info", STRANGE],
+        [STRANGE],
+        ["list", "a", STRANGE],
+        ["list", f"--{STRANGE}"],
+        ["rollout", "x.npy", "--model", "tau-mmnist", "--out", "x.npy", "--steps", STRANGE],
+    ],
+)
+def test_no_error_steers_the_terminal(
+    words: list[str], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        raise SystemExit(cli.main(words))  # as argparse does by itself
+    said = capfd.readouterr().err
+    assert "stzoo" in said.splitlines()[-1]
+    assert all(line.isprintable() for line in said.splitlines())
+
+
+def test_no_warning_steers_the_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["stzoo", "--version"])
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    monkeypatch.setenv("PYTHONSAFEPATH", "")
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert os.environ["PYTHONSAFEPATH"] == "1"
+    assert warnings.formatwarning(UserWarning(STRANGE), UserWarning, "x.py", 1).isprintable() is False  # its line ends
+    assert warnings.formatwarning(UserWarning(STRANGE), UserWarning, "x.py", 1).rstrip("\n").isprintable()
+
+
+def test_the_current_folder_holds_no_code(tmp_path: Path) -> None:
+    """`python -m` puts it first on the path, where everything but stzoo itself would be taken from it."""
+    for name in ("json", "argparse", "tomllib", "numpy", "torch"):
+        (tmp_path / f"{name}.py").write_text("import pathlib; pathlib.Path('planted').touch()\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "stzoo", "list"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert "tau-mmnist" in done.stdout
+    assert not (tmp_path / "planted").exists()
+
+
+def test_stzoo_may_run_from_the_folder_that_it_lies_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(Path(environment.__file__).parent.parent)
+    assert environment.lies_here()
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    assert not environment.lies_here()
+    (tmp_path / "gone").rmdir()
+    assert not environment.lies_here()
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_user_without_a_home(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in a container that runs as a number: neither HOME nor an entry in the list of users."""
+    import pwd
+
+    def unknown(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("STZOO_HOME")
+    with pytest.raises(NoHomeError, match="set STZOO_HOME to a folder") as raised:
+        environment.home()
+    assert isinstance(raised.value, StzooError)
+    assert isinstance(raised.value, OSError)
+    assert cli.main(["cache", "list"]) == 2
+    assert capsys.readouterr().err == f"stzoo: {raised.value}\n"
+    assert cli.main(["list", "tau-mmnist"]) == 0  # which needs none
+    monkeypatch.setenv("STZOO_HOME", "~nobody-of-that-name/stzoo")
+    with pytest.raises(NoHomeError):
+        environment.home()
+    monkeypatch.setenv("STZOO_HOME", str(tmp_path))
+    assert environment.home() == tmp_path
