@@ -45,7 +45,7 @@ _PLAIN = ("collections.OrderedDict", "collections.Counter", "_codecs.encode", "t
           for name in ("bytearray", "set", "frozenset", "complex")))  # fmt: skip
 _DAMAGES = (  # what follows from damaged bytes
     ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError, RecursionError, OverflowError,
-    MemoryError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error,
+    MemoryError, NotImplementedError, RuntimeError, OSError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 
 
@@ -139,6 +139,8 @@ def open_torch_file(path: Path) -> Iterator[TorchFile]:
         if not stat.S_ISREG(found.st_mode):
             raise WeightsError(f"{path} is no regular file; give the path of a checkpoint")
         try:
+            if not found.st_size:  # also what files of /proc say, some of which cannot be read to their end
+                raise ValueError("it is empty")
             is_zip = file.read(4) == b"PK\3\4"
             opened = (_open_zip if is_zip else _open_old)(path, file, found.st_size)
         except _DAMAGES as error:
@@ -150,7 +152,7 @@ def open_torch_file(path: Path) -> Iterator[TorchFile]:
 
 def _reason(error: Exception) -> str:
     """Why a file was refused, on one short line."""
-    if not isinstance(error, (ValueError, zipfile.BadZipFile, zlib.error)):
+    if not isinstance(error, (ValueError, OSError, zipfile.BadZipFile, zlib.error)):
         return "it is damaged or has another format"  # what the error says is of no use without the code
     text = str(error).split("\n", 1)[0]
     return printable(text if len(text) <= 200 else f"{text[:200]}...")

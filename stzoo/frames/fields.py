@@ -102,7 +102,7 @@ def write_field(path: Path, array: xr.DataArray) -> None:
             else:
                 array.to_netcdf(partial, engine="netcdf4")
     except (ValueError, TypeError, KeyError) as error:
-        raise FramesError(f"cannot write {path.name}: {error}") from error
+        raise FramesError(f"cannot write {path.name}: {printable(str(error))}") from error
 
 
 def check_field_extra(path: Path) -> None:

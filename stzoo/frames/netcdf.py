@@ -46,9 +46,11 @@ def check_netcdf(path: Path) -> Path:
     import h5py
     import netCDF4
 
+    if not path.stat().st_size:  # also what files of /proc say, some of which cannot be read to their end
+        raise ValueError("it is empty")
     if h5py.is_hdf5(path):
         with h5py.File(path, "r") as file:
-            _Walk(path, h5py).groups(file.id)
+            check_structure(path, file)
             for name in file:
                 _check_coordinate(path, file, name)
     else:
@@ -65,6 +67,17 @@ def check_netcdf(path: Path) -> Path:
                     f"{path} is cut short: its header promises {held:,} bytes of values; copy or download it again"
                 )
     return path.absolute()
+
+
+def check_structure(path: Path, file: Any) -> None:
+    """Walk an HDF5 file, which h5py has opened.
+
+    Raises:
+        FramesError: it refers to another file, has groups in a circle, or more of something than a file of frames has.
+    """
+    import h5py
+
+    _Walk(path, h5py).groups(file.id)
 
 
 def check_sizes(path: Path, name: str, shape: Sequence[int], chunks: Sequence[int], dtype: Any) -> None:

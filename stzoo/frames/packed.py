@@ -69,7 +69,8 @@ def _unpacked_size(packing: str, block: bytes, most: int) -> int:
                 total += len(unpacker.decompress(rest, _PIECE))
                 rest = unpacker.unconsumed_tail
             return total
-        stream: Any = {"gzip": gzip.open, "bz2": bz2.open, "lzma": lzma.open}[packing](io.BytesIO(block))
+        opened: Mapping[str, Any] = {"gzip": gzip.open, "bz2": bz2.open, "lzma": lzma.open}
+        stream = opened[packing](io.BytesIO(block))
         while total <= most and (piece := stream.read(_PIECE)):
             total += len(piece)
     return total
