@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis
+import pytest
 import torch
 from fuzzing import cases, end_well, mutated
 from hypothesis import strategies as st
