@@ -1,8 +1,11 @@
 """Published checkpoints: what comes out forecasts what the published code would, and nothing is lost on the way."""
 
+import dataclasses
 import json
 import os
 import pickle
+import warnings
+import zipfile
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +19,7 @@ import stzoo
 from stzoo.cli import main
 from stzoo.convert import convert
 from stzoo.errors import MismatchError, SpecError, StzooError, WeightsError
-from stzoo.models import build
+from stzoo.models import architectures, build
 from stzoo.spec import ModelSpec
 
 GATED = {"hid_s": 4, "hid_t": 32, "n_s": 3, "n_t": 3, "mlp_ratio": 2}
@@ -222,14 +225,149 @@ def test_on_the_command_line(checkpoint: Any, tmp_path: Path, capsys: pytest.Cap
     assert stzoo.load(out).predict(torch.rand(3, 2, 16, 16)).shape == (3, 2, 16, 16)
     assert main(command) == 2
     assert "holds a model already" in capsys.readouterr().err
+    os.mkfifo(tmp_path / "fifo.json")
+    (tmp_path / "large.json").write_bytes(b" " * 2**21)
     (tmp_path / "digits.json").write_text("1" * 5000)
     (tmp_path / "binary.json").write_bytes(path.read_bytes())
     for model, message in (
         ("tau-mnist", "did you mean tau-mmnist"),
         ("tau-mmnist-paper", "does not fit the spec"),
-        (str(tmp_path / "none.json"), "none.json"),
+        (str(tmp_path / "none.json"), "none.json does not exist"),
+        (str(tmp_path / "fifo.json"), "fifo.json is no regular file"),
+        (str(tmp_path / "large.json"), "has more than"),
         (str(tmp_path / "binary.json"), "is not JSON"),
         (str(tmp_path / "digits.json"), "is not JSON"),
     ):
         assert main(["convert", "openstl", str(path), "--model", model, "--out", str(tmp_path / "other")]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_regular_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.pth")
+    (tmp_path / "link.pth").symlink_to(tmp_path / "fifo.pth")
+    (tmp_path / "zero.pth").symlink_to("/dev/zero")
+    for name in ("fifo.pth", "link.pth", "zero.pth"):
+        with pytest.raises(WeightsError, match=f"{name} is no regular file"):
+            convert("openstl", tmp_path / name, spec_of("tau"), tmp_path / "out")
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["zip", "before torch 1.6"])
+def test_both_formats_of_torch_give_the_same_tensors(old: bool, tmp_path: Path) -> None:
+    """Views of one storage, strides in another order, parameters, half precision and what stands beside tensors."""
+    ours, theirs = published("tau")
+    flat = torch.cat([t.flatten() for t in theirs.values() if t.dtype == torch.float32])
+    at = 0
+    for key, tensor in theirs.items():
+        if tensor.dtype == torch.float32:
+            theirs[key] = flat[at : at + tensor.numel()].view(tensor.shape)
+            at += tensor.numel()
+    channels_last = theirs["enc.enc.0.conv.conv.weight"].to(memory_format=torch.channels_last)
+    theirs["enc.enc.0.conv.conv.weight"] = torch.nn.Parameter(channels_last)
+    theirs[READOUT] = theirs[READOUT].double()
+    beside = {"epoch": 3, "args": [("a", 1.5, None), {1: {"b": b"c"}}], "size": torch.Size([1]), "kind": torch.float16}
+    path = tmp_path / "ckpt.pth"
+    torch.save({"state_dict": theirs, **beside}, path, _use_new_zipfile_serialization=not old)
+    assert convert("openstl", path, spec_of("tau"), tmp_path / "out").unused == ()
+    state = stzoo.load(tmp_path / "out").module.state_dict()
+    assert all(torch.equal(state[k], t) for k, t in ours.items())
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["zip", "before torch 1.6"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.update(a=torch.zeros(1).expand(2**35)), "a is unknown"),
+        (lambda s: s.update({READOUT: torch.zeros(1).expand(2**35)}), r"readout\.weight is \(34359738368,\), not"),
+        (lambda s: s.update(dead=torch.zeros(1).expand(2**35)), r"but its tensors claim 137,[\d,]+, and the model has"),
+        (lambda s: s.update(a=torch.zeros(1).as_strided((1,) * 20, (1,) * 20)), "a tensor has 20 dimensions"),
+        (lambda s: s.update({"a\x1b[2J" + "b" * 999: torch.zeros(1)}), r"'a\\x1b\[2Jb+\.\.\. is unknown"),
+        (lambda s: s.update({("\n",): torch.zeros(1)}), r"\('\\n',\) is StoredTensor, not a tensor"),
+    ],
+    ids=["unknown", "misshapen", "without a use", "dimensions", "control characters", "another key"],
+)
+def test_what_a_file_claims_is_checked_before_memory_is_taken(
+    change: Callable[[dict[Any, Any]], Any], message: str, old: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = dataclasses.replace(architectures()["tau"].layouts["openstl"], dead="dead")
+    monkeypatch.setattr("stzoo.convert.matching._layout", lambda origin, spec: layout)
+    state: dict[Any, Any] = dict(published("tau")[1])
+    change(state)
+    path = tmp_path / "ckpt.pth"
+    torch.save(state, path, _use_new_zipfile_serialization=not old)
+    with pytest.raises(WeightsError, match=message) as caught:
+        convert("openstl", path, spec_of("tau"), tmp_path / "out")
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 1000
+
+
+STORAGE = "ckpt/data/0"
+REPACKED: dict[str, tuple[int, Callable[[str, bytes], list[tuple[str, bytes]]], str]] = {
+    "larger": (8, lambda n, c: [(n, bytes(10**8) if n == STORAGE else c)], "its tensors claim 100,"),
+    "absent": (0, lambda n, c: [] if n == STORAGE else [(n, c)], "storage 0 is absent"),
+    "shorter": (0, lambda n, c: [(n, c[:-1] if n == STORAGE else c)], "storage 0 has .* bytes and not"),
+    "twice": (0, lambda n, c: [(n, c)] * (1 + (n == STORAGE)), "two of the same name"),
+    "many": (0, lambda n, c: [(n, c)] + [(f"ckpt/{i}", b"") for i in range(2**9 * (n == STORAGE))], "at most 512"),
+    "lzma": (14, lambda n, c: [(n, c)], "packed in a way that torch does not read"),
+    "a program": (0, lambda n, c: [(n, c), (n.replace("data.pkl", "constants.pkl"), c)][: 1 + n.endswith(".pkl")],
+                  "TorchScript"),
+    "endless description": (8, lambda n, c: [(n, bytes(2**26 + 1) if n.endswith(".pkl") else c)], "more than 67,108,"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", REPACKED)
+def test_a_zip_file_with_other_records_is_refused(
+    what: str, checkpoint: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stzoo.convert.torch_file._MOST_RECORDS", 2**9)
+    how, change, message = REPACKED[what]
+    path = checkpoint(lambda s: None)
+    repacked(path, lambda n, c: [(n, c)], 8)
+    convert("openstl", path, spec_of("tau"), tmp_path / "good")  # packed, as some tools for zip files do
+    repacked(path, change, how)
+    with pytest.raises(WeightsError, match=message):
+        convert("openstl", path, spec_of("tau"), tmp_path / "out")
+
+
+def repacked(path: Path, change: Callable[[str, bytes], list[tuple[str, bytes]]], how: int) -> None:
+    """Replace each record of a zip file by those that `change` makes of it."""
+    with zipfile.ZipFile(path) as file:
+        records = [(each.filename, file.read(each)) for each in file.infolist()]
+    with warnings.catch_warnings(), zipfile.ZipFile(path, "w", how) as file:
+        warnings.simplefilter("ignore")  # of two equal names
+        for name, content in records:
+            for each in change(name, content):
+                file.writestr(*each)
+
+
+@pytest.mark.parametrize(
+    ("pickled", "message"),
+    [
+        (b"\x80\x02]" + b"]a" * 10**5 + b".", "holds list"),
+        (b"\x80\x02}" + b"(" * 10**5 + b"t." + b"t" * 10**5, "damaged or has another format|holds"),
+        (b"\x80\x02})q\x00" + b"0h\x00h\x00\x86q\x00" * 60 + b"K\x01s.", "a key that is a tuple"),
+        (b"\x80\x02r\xff\xff\xff\xff.", "damaged or has another format"),
+        (b"\x80\x02cbuiltins\nbytearray\n\x8a\x05\x00\x00\x00\x00\x08\x85R.", "holds Other"),
+        (b"\x80\x02ctorch\nFloatStorage\n\x8a\x05\x00\x00\x00\x00\x08\x85R.", "holds Other"),
+        (b"\x80\x02cbuiltins\neval\nX\x01\x00\x00\x001\x85R.", "it names builtins.eval, which may be code"),
+        (b"\x80\x02cto\x1brch\neval\n.", r"it names to\\x1brch\.eval"),
+        (b"\x80\x02X\xff\xff\xff\x7fa.", "expected 2147483647 bytes"),
+        (b"\x80\x02\x8b\xff\xff\xff\x7fa.", "not enough data"),
+        (b"\x80\x02J\x00\x00\x00\x00Q.", "damaged or has another format"),
+    ],
+)
+def test_hostile_pickles_end_at_once(pickled: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("x/data.pkl", pickled)
+    with pytest.raises(WeightsError, match=message) as caught:
+        convert("openstl", path, spec_of("tau"), tmp_path / "out")
+    assert str(caught.value).isprintable()
+    assert "weights_only" not in str(caught.value)
+
+
+def test_a_tensor_outside_its_storage_is_refused(checkpoint: Any, tmp_path: Path) -> None:
+    path = checkpoint(lambda s: s.update({READOUT: torch.rand(9)[1:].view(2, 4, 1, 1)}))
+    offset = b"K\x01(K\x02K\x04K\x01K\x01t"  # offset 1, shape (2, 4, 1, 1)
+    repacked(path, lambda n, c: [(n, c.replace(offset, b"K\x02" + offset[2:]))], 0)
+    with pytest.raises(WeightsError, match="a tensor reaches outside its storage"):
+        convert("openstl", path, spec_of("tau"), tmp_path / "out")

@@ -8,6 +8,7 @@ from pathlib import Path
 from stzoo import catalog
 from stzoo.cli.shared import Arguments, Commands, add_command
 from stzoo.errors import SpecError
+from stzoo.hub.sources import MAX_CONFIG
 from stzoo.spec import ModelSpec
 
 
@@ -51,13 +52,20 @@ def _spec(name: str) -> ModelSpec:
     """The spec of a catalogue entry, or of a JSON file: the same JSON as an entry's `spec` or a folder's config.json.
 
     Raises:
-        UnknownModelError: no entry has this name. SpecError: the file is not JSON, or its spec is wrong.
-        OSError: the file cannot be read.
+        UnknownModelError: no entry has this name. SpecError: there is no such file, or it is not JSON, or its spec is
+            wrong. OSError: the file cannot be read.
     """
     if not name.endswith(".json"):
         return catalog.info(name).spec
+    file = Path(name)
+    if not file.is_file():  # reading a FIFO would wait for ever
+        raise SpecError(f"{name} {'is no regular file' if file.exists() else 'does not exist'}; name a spec's file")
+    with file.open("rb") as stream:
+        content = stream.read(MAX_CONFIG + 1)
+    if len(content) > MAX_CONFIG:
+        raise SpecError(f"{name} has more than {MAX_CONFIG:,} bytes; a spec is smaller")
     try:
-        return ModelSpec.from_dict(json.loads(Path(name).read_text("utf-8")))
+        return ModelSpec.from_dict(json.loads(content.decode("utf-8")))
     except SpecError:
         raise
     except (ValueError, RecursionError) as error:

@@ -31,7 +31,7 @@ from PIL import Image
 from stzoo.data import Reading, Split
 from stzoo.data.recordings import RecordedDataset, Segment
 from stzoo.data.seq_file import read_seq
-from stzoo.errors import DataError
+from stzoo.errors import DataError, printable
 
 VALIDATION = "2011_09_26_drive_0005_sync"
 LEFT_OUT = frozenset(
@@ -112,9 +112,11 @@ def _read_drive(folder: Path) -> Iterator[Image.Image]:
         if int(other.stem) != int(one.stem) + 1:
             raise DataError(f"{folder}: {one.name} is followed by {other.name}; extract the drive's archive again")
     for file in files:
+        if not file.is_file():  # reading a FIFO would wait for ever
+            raise DataError(f"{file} is no regular file")
         try:
             with Image.open(file, formats=["PNG"]) as image:
                 image.load()
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise DataError(f"{file} is damaged: {error}") from error
+            raise DataError(f"{file} is damaged: {printable(str(error))}") from error
         yield image

@@ -63,6 +63,8 @@ def read_sequences(file: Path) -> dict[str, tuple[tuple[int, int], ...]]:
         DataError: the file is absent or names no recording, or a line that names one cannot be read.
     """
     try:
+        if not file.is_file():  # reading a FIFO would wait for ever
+            raise FileNotFoundError(file)
         lines = file.read_text("utf-8", errors="replace").splitlines()
     except OSError as error:
         raise DataError(f"{file} cannot be read; KTH's list of sequences belongs beside its recordings") from error

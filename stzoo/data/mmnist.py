@@ -37,6 +37,8 @@ TEST_SHA256 = "95440df31830d3cd149d6a6797153a02608740a165f3b729db9125db450a82be"
 HELD_OUT = 10_000  # the last of the 60,000 training digits, which validate and are never trained on
 TRAIN_SEED, VALIDATION_SEED, VALIDATION_COUNT = 1, 2, 10_000
 
+_MAGIC = b"\0\0\x08\x03"  # how an IDX file of images begins
+_SMALL, _RATIO = 2**26, 64  # bytes that any file may unpack to (MNIST has 47 MB), and how many times its own size
 IDX_FILES = {
     "train": (
         "train-images-idx3-ubyte.gz",
@@ -220,10 +222,31 @@ def read_digits(folder: Path, split: str) -> Tensor:
     if path is None:
         raise DataError(f"{folder} holds no {name}; give the folder of the MNIST IDX files, or --download to fill it")
     try:
-        raw = path.read_bytes()
-        return parse_idx(gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw)
+        return parse_idx(_unpacked(path))
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise DataError(f"{path}: {error}") from error
+
+
+def _unpacked(path: Path) -> bytes:
+    """An IDX file, gzipped or not: as many bytes as its header states, and one more if there are more.
+
+    Raises:
+        ValueError: the header states far more images than a file of this size can hold.
+    """
+    with path.open("rb") as file:
+        zipped = file.read(2) == b"\x1f\x8b"
+    with gzip.open(path) if zipped else path.open("rb") as stream:
+        header = stream.read(16)
+        count = int.from_bytes(header[4:8], "big")
+        size, stated = path.stat().st_size, count * DIGIT**2
+        if header[:4] != _MAGIC or stated > max(_SMALL, _RATIO * size):
+            if header[:4] == _MAGIC:
+                raise ValueError(f"its header states {count:,} images, more than a file of {size:,} bytes can hold")
+            return header
+        body: bytes = stream.read(stated + 1)
+        if len(body) > stated:
+            raise ValueError(f"expected {count} images, found more")
+        return header + body
 
 
 def parse_idx(raw: bytes) -> Tensor:

@@ -25,7 +25,7 @@ from stzoo.data.recordings import RecordedClips, Recording, decode_once, read_ea
 from stzoo.errors import DataError
 from stzoo.frames.arrays import ARRAYS, open_array
 from stzoo.frames.dataarray import axes_of
-from stzoo.frames.fields import FIELDS, open_field
+from stzoo.frames.fields import FIELDS, check_read, open_field
 from stzoo.frames.images import ANIMATED, STILL, iterate_images, natural_order
 from stzoo.frames.video import VIDEO, read_video
 
@@ -157,6 +157,7 @@ def _field(path: Path, channels: int) -> np.ndarray:
         axes = axes_of(field, channels)
         if "B" in axes:
             raise DataError(f"{path} holds several samples; select one, and write it to its own file")
+        check_read(path, field, slice(None))
         try:
             return field.transpose(*axes.values()).to_numpy()
         except RuntimeError as error:

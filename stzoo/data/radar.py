@@ -9,8 +9,6 @@ The split is by event. A clip is a crop; crops that are mostly unobserved or mos
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +17,12 @@ import numpy as np
 
 from stzoo.data import Reading, Split
 from stzoo.data.recordings import RecordedClips, Recording, read_each
-from stzoo.errors import DataError
+from stzoo.errors import DataError, FramesError
+from stzoo.frames.arrays import open_array
 
 DBR = (-10.4, 40.6)  # dBR that the values 0 and 255 stand for
 NOTHING, DRY = 0, 1
+_MOST_BYTES = 2**32  # that an event may unpack to: a month of five-minute frames of 700x700
 TEST, VALIDATION = ("bom2_20180616", "mch_20160711"), ("fmi_20160928",)
 OBSERVED, WET = 0.75, 0.1  # least shares of the cells of a clip that were observed, and that have rain
 HOP: dict[Split, tuple[int, int]] = {
@@ -87,12 +87,9 @@ def _part(file: Path) -> Split:
 def _read(file: Path) -> np.ndarray:
     """The frames of an event, (T, H, W) uint8. Raises `DataError`, which names the file, if they cannot be read."""
     try:
-        with np.load(file, allow_pickle=False) as archive:
-            frames = archive["frames"]
-    except KeyError as error:
-        raise DataError(f"{file} has no array 'frames'") from error
-    except (OSError, ValueError, EOFError, TypeError, IndexError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{file} is damaged: {error}") from error
+        frames = open_array(file, named="frames", most=_MOST_BYTES)
+    except FramesError as error:
+        raise DataError(str(error)) from error
     if frames.ndim != 3 or frames.dtype != np.uint8:
         raise DataError(f"{file}: frames are {frames.shape} {frames.dtype}; expected (T, H, W) uint8")
     return frames

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from stzoo.errors import DataError
+from stzoo.errors import DataError, printable
 
 HEADER = 1024
 JPEG = (102, 201)  # image formats: gray, colour
@@ -34,6 +34,8 @@ def read_seq(path: Path, every: int = 1) -> Iterator[Image.Image]:
     Raises:
         DataError: the file does not exist, has another format, is damaged or is cut short. The message names it.
     """
+    if not path.is_file():  # reading a FIFO would wait for ever
+        raise DataError(f"{path} cannot be read: {'it is no regular file' if path.exists() else 'it does not exist'}")
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -86,5 +88,5 @@ def _image(path: Path, number: int, data: bytes) -> Image.Image:
         image = Image.open(io.BytesIO(data), formats=["JPEG"])
         image.load()
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: frame {number} is a damaged JPEG: {error}") from error
+        raise DataError(f"{path}: frame {number} is a damaged JPEG: {printable(str(error))}") from error
     return image

@@ -29,7 +29,8 @@ import numpy as np
 
 from stzoo.data import Reading, Split
 from stzoo.data.recordings import RecordedClips, Recording, sliding_clips
-from stzoo.errors import DataError, MissingExtraError
+from stzoo.errors import DataError, FramesError, MissingExtraError, printable
+from stzoo.frames.netcdf import check_chunks, check_structure
 
 FILES = tuple(f"BJ{year}_M32x32_T30_InOut.h5" for year in (13, 14, 15, 16))
 FRAME = (2, 32, 32)
@@ -124,6 +125,7 @@ def _read(h5py: ModuleType, path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise DataError(f"{path} does not exist; TaxiBJ is the four files {', '.join(FILES)}")
     try:
         with h5py.File(path, "r") as file:
+            check_structure(path, file)
             for key in ("data", "date"):
                 if not isinstance(file.get(key), h5py.Dataset):
                     raise DataError(f"{path} has no array {key!r}")
@@ -135,11 +137,15 @@ def _read(h5py: ModuleType, path: Path) -> tuple[np.ndarray, np.ndarray]:
                 )
             if data.dtype.kind not in "iuf":
                 raise DataError(f"{path}: data is of type {data.dtype}; expected numbers")
+            check_chunks(path, "data", slice(None))
+            check_chunks(path, "date", slice(None))
             flow, texts = data.astype("float32")[()], dates[()]
     except DataError:
         raise
+    except FramesError as error:
+        raise DataError(str(error)) from error
     except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is damaged or no HDF5 file: {error}") from error
+        raise DataError(f"{path} is damaged or no HDF5 file: {printable(str(error))}") from error
     wrong = np.flatnonzero(~np.isfinite(flow).all((1, 2, 3)))
     if len(wrong):
         raise DataError(f"{path}: data holds NaN or infinity in row {wrong[0]}")

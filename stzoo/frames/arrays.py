@@ -7,6 +7,7 @@ Every other kind of frames becomes an array on its way, so what all readers take
 from __future__ import annotations
 
 import math
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stzoo.errors import FramesError
+from stzoo.errors import FramesError, printable
 from stzoo.files import replacing
 from stzoo.frames.layout import find_layout, from_bchw, to_btchw
 from stzoo.frames.values import fill_missing, from_units, to_units
@@ -26,6 +27,7 @@ from stzoo.spec import ModelSpec, shown
 ARRAYS = (".npy", ".npz")
 MAX_UNPACKED = 2**30  # bytes of an array in a .npz file, which must be unpacked whole; a .npy file is mapped instead
 _MOST_ARRAYS = 1000  # arrays that a .npz file may hold; the header of each is read
+_NPY = b"\x93NUMPY"  # how a .npy file begins
 _DTYPES = ("uint8", "uint16", "int8", "int16", "float16", "float32", "float64")
 
 
@@ -147,31 +149,67 @@ def _unscaled(dtype: str) -> FramesError:
     )
 
 
-def open_array(path: Path) -> np.ndarray:
+def open_array(path: Path, *, named: str | None = None, most: int = MAX_UNPACKED) -> np.ndarray:
     """The array of a ``.npy`` file, mapped from it, or of a ``.npz`` file, read into memory.
 
-    Of several arrays in a ``.npz`` file the one named `frames` is taken, or else the only one that can be frames.
+    Args:
+        path: of the file.
+        named: which array of a ``.npz`` file is taken; None takes the one named `frames`, or else the only one that can
+            be frames.
+        most: bytes that an array of a ``.npz`` file may have.
 
     Raises:
         FramesError: the file does not exist, is damaged or holds pickled objects, or several arrays may be meant.
     """
     if not path.is_file():
         raise FramesError(f"{path} {'is no file' if path.exists() else 'does not exist'}")
+    zipped = path.suffix.lower() == ".npz"
     try:
-        if path.suffix.lower() == ".npy":
+        _check_kind(path, zipped)
+        if not zipped:
             return np.load(path, mmap_mode="r", allow_pickle=False)
         with np.load(path, allow_pickle=False) as file:
-            return _only(file)
+            if named is not None and named not in file.files:
+                raise FramesError(f"{path} has no array {named!r}")
+            return _only(file, most)
     except FramesError:
         raise
     except Exception as error:  # NumPy and zipfile raise errors of many kinds on damaged bytes
-        raise FramesError(f"{path} is damaged or no array file: {error}") from error
+        raise FramesError(f"{path} is damaged or no array file: {_reason(error)}") from error
 
 
-def _only(file: Any) -> np.ndarray:
+def _check_kind(path: Path, zipped: bool) -> None:
+    """Check that a file is of the kind that its suffix names: NumPy goes by the first bytes alone.
+
+    Raises:
+        ValueError: it is not, or it holds something else than plain numbers.
+    """
+    if not path.stat().st_size:  # also what files of /proc say, some of which cannot be read to their end
+        raise ValueError("it is empty")
+    with path.open("rb") as file:
+        start = file.read(len(_NPY))
+        if zipped:
+            if start[:2] != b"PK":
+                raise ValueError("it is a .npy file, so name it so" if start == _NPY else "it is no zip file of arrays")
+            return
+        if start != _NPY:
+            raise ValueError("it does not begin as a .npy file does")
+        file.seek(0)
+        header = _header(file)
+    if header is not None and header[1].hasobject:
+        raise ValueError("it holds Python objects, which are not read; save plain numbers")
+
+
+def _reason(error: Exception) -> str:
+    """What NumPy says, on one line; without its advice to load objects, which could run code."""
+    text = printable(str(error))
+    if "allow_pickle" in text or "pickle" in text.lower():
+        return "it holds Python objects, or no array"
+    return text if len(text) <= 300 else f"{text[:300]}..."
+
+
+def _only(file: np.lib.npyio.NpzFile, most: int) -> np.ndarray:
     """The one array of an open ``.npz`` file that may be frames. Of the other arrays only the headers are read."""
-    if not isinstance(file, np.lib.npyio.NpzFile):
-        raise ValueError("not a zip file of arrays")
     names = ["frames"] if "frames" in file.files else file.files
     if len(names) > _MOST_ARRAYS:
         raise FramesError(f"expected one array of frames, or one named frames; there are {len(names)} arrays")
@@ -183,9 +221,9 @@ def _only(file: Any) -> np.ndarray:
             "numpy.load, and pass it"
         )
     ((name, size),) = sizes.items()
-    if size > MAX_UNPACKED:
+    if size > most:
         raise FramesError(
-            f"{shown(name)} unpacks to {size:,} bytes, more than {MAX_UNPACKED:,}; save it as a .npy file, of which "
+            f"{shown(name)} unpacks to {size:,} bytes, more than {most:,}; save it as a .npy file, of which "
             "only the part that is needed is read"
         )
     return file[name]
@@ -199,12 +237,24 @@ def _size_of_frames(file: np.lib.npyio.NpzFile, name: str) -> int | None:
     """How many bytes the array unpacks to, by its header; None if it cannot be frames, or is no array."""
     packed = file.zip
     assert packed is not None
-    with packed.open(name if name in packed.NameToInfo else f"{name}.npy") as member:
-        version = np.lib.format.read_magic(member)
-        if version not in _HEADERS:  # other versions are needed for structured arrays only
-            return None
-        shape, _, dtype = _HEADERS[version](member)
+    record = packed.getinfo(name if name in packed.NameToInfo else f"{name}.npy")
+    if record.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unpack without a bound
+        raise FramesError(f"{shown(name)} is packed in a way that NumPy does not write; save it with numpy.savez")
+    with packed.open(record) as member:
+        header = _header(member)
+    if header is None:
+        return None
+    shape, dtype = header
     return math.prod(shape) * dtype.itemsize if dtype.kind in "uif" and 3 <= len(shape) <= 5 else None
+
+
+def _header(file: Any) -> tuple[tuple[int, ...], np.dtype] | None:
+    """The shape and dtype that an open ``.npy`` file states; None for a version that only structured arrays need."""
+    version = np.lib.format.read_magic(file)
+    if version not in _HEADERS:
+        return None
+    shape, _, dtype = _HEADERS[version](file)
+    return shape, dtype
 
 
 _HEADERS: Mapping[tuple[int, int], Callable[[Any], tuple[tuple[int, ...], bool, np.dtype]]] = MappingProxyType(

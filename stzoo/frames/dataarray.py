@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import numpy as np
 from torch import Tensor
 
-from stzoo.errors import FramesError
+from stzoo.errors import FramesError, printable
 from stzoo.frames.arrays import CallerFrames, FrameSelection, read_array
 from stzoo.frames.layout import find_layout
 
@@ -66,7 +66,7 @@ def read_dataarray(frames: xr.DataArray, selection: FrameSelection) -> CallerFra
     try:
         last = frames.isel(time=which).compute().transpose(*axes.values())
     except Exception as error:  # the array may lie in a file, whose library raises anything on damaged bytes
-        raise FramesError(f"the values cannot be read: {error}") from error
+        raise FramesError(f"the values cannot be read: {printable(str(error))}") from error
     given = read_array(last.to_numpy(), selection.already_selected(), layout)
 
     varying = [name for name, coordinate in last.coords.items() if "time" in coordinate.dims]
@@ -102,7 +102,7 @@ def axes_of(frames: xr.DataArray, channels: int) -> dict[str, Hashable]:
     Raises:
         FramesError: `time` is absent, or the other dimensions cannot be told apart.
     """
-    given = f"given {', '.join(f'{name}: {size}' for name, size in frames.sizes.items())}"
+    given = printable(f"given {', '.join(f'{name}: {size}' for name, size in frames.sizes.items())}")
     if "time" not in frames.dims:
         raise FramesError(f"expected a dimension named time, {given}; rename yours, such as .rename(t='time')")
     rest = [name for name in frames.dims if name != "time"]

@@ -12,7 +12,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from stzoo.errors import FramesError
+from stzoo.errors import FramesError, printable
 from stzoo.files import replacing
 from stzoo.frames.layout import check_pixels, find_layout
 from stzoo.spec import ModelSpec
@@ -57,7 +57,7 @@ def resized(image: Image.Image, channels: int, height: int, width: int) -> Image
         TypeError,
         SyntaxError,
     ) as error:  # an image that the caller opened is read from its file only now
-        raise FramesError(f"an image cannot be read: {error}") from error
+        raise FramesError(f"an image cannot be read: {printable(str(error))}") from error
 
 
 def check_image(image: Image.Image, spec: ModelSpec, stride: int | None, resize: bool) -> None:
@@ -203,6 +203,8 @@ def _stored(path: Path) -> Iterator[tuple[Image.Image, float]]:
         raise FramesError(f"{path} {'is no file' if path.exists() else 'does not exist'}")
     pixels = 0
     try:
+        if not path.stat().st_size:  # also what files of /proc say, some of which cannot be read to their end
+            raise UnidentifiedImageError
         with Image.open(path, formats=_FORMATS) as file:
             for number in range(MAX_FRAMES + 1):
                 try:
@@ -227,7 +229,7 @@ def _stored(path: Path) -> Iterator[tuple[Image.Image, float]]:
     except UnidentifiedImageError as error:
         raise FramesError(f"{path} is no image that can be read ({', '.join(_FORMATS)})") from error
     except Exception as error:  # Pillow raises errors of many kinds on damaged bytes
-        raise FramesError(f"{path} is damaged: {error}") from error
+        raise FramesError(f"{path} is damaged: {printable(str(error))}") from error
 
 
 def check_folder(path: Path) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from stzoo.errors import FramesError
 from stzoo.frames.arrays import ARRAYS, CallerFrames, FrameSelection, open_array, read_array, read_tensor
 from stzoo.frames.dataarray import is_dataarray, read_dataarray
-from stzoo.frames.fields import FIELDS, open_field
+from stzoo.frames.fields import FIELDS, check_read, open_field
 from stzoo.frames.images import check_image, images_to_tensor, iterate_images, resized, tensor_to_image
 from stzoo.frames.video import VIDEO, read_video
 from stzoo.spec import ModelSpec
@@ -95,6 +95,7 @@ def _read_path(path: Path, selection: FrameSelection, layout: str | None, resize
             with open_field(path) as field:
                 _check_volume(field, selection)
                 _refuse_resizing(resize)
+                check_read(path, field, selection.slice_of(field.sizes["time"]))
                 return read_dataarray(field, selection)
         if path.suffix.lower() in VIDEO and not path.is_dir():
             images = read_video(path, selection.every)

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from stzoo.errors import FramesError, MissingExtraError
+from stzoo.errors import FramesError, MissingExtraError, printable
 from stzoo.files import replacing
 from stzoo.frames.layout import MAX_PIXELS, check_pixels
 from stzoo.spec import shown
@@ -44,6 +44,8 @@ def read_video(path: Path, every: int = 1) -> Iterator[Image.Image]:
     if not path.is_file():
         raise FramesError(f"{path} {'is no file' if path.exists() else 'does not exist'}")
     try:
+        if not path.stat().st_size:  # also what files of /proc say, some of which cannot be read to their end
+            raise ValueError("it is empty")
         with path.open("rb") as file, _opened(av, file) as container:
             if not container.streams.video:
                 raise FramesError(f"{path} holds no video")
@@ -67,7 +69,7 @@ def read_video(path: Path, every: int = 1) -> Iterator[Image.Image]:
     except FramesError as error:
         raise error if str(path) in str(error) else FramesError(f"{path}: {error}") from error
     except Exception as error:  # PyAV raises errors of many kinds on damaged bytes
-        raise FramesError(f"{path} is damaged or no video: {error}") from error
+        raise FramesError(f"{path} is damaged or no video: {printable(str(error))}") from error
 
 
 def _opened(av: ModuleType, file: BinaryIO) -> Any:

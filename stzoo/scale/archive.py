@@ -18,7 +18,8 @@ from stzoo.files import replacing
 from stzoo.forecaster import Forecaster
 from stzoo.frames.arrays import CallerFrames, FrameSelection, read_array
 from stzoo.frames.dataarray import axes_of
-from stzoo.frames.fields import MAX_CHUNK, open_field
+from stzoo.frames.fields import open_field
+from stzoo.frames.netcdf import MAX_CHUNK
 from stzoo.models import stride_of
 from stzoo.scale.plan import ForecastOptions
 from stzoo.spec import ModelSpec

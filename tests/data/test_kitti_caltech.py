@@ -1,6 +1,7 @@
 """KITTI and Caltech Pedestrian on small files of their formats, written here byte by byte."""
 
 import io
+import os
 import struct
 from functools import cache
 from pathlib import Path
@@ -217,3 +218,14 @@ def test_bad_video_is_left_out(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="left out: .*V000.seq"):
         test = open_dataset("kitti-caltech", tmp_path, SKIPPING).split("test", 1, 1)
     assert len(test) == 1
+
+
+def test_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "V000.seq")
+    with pytest.raises(DataError, match=r"V000\.seq cannot be read: it is no regular file"):
+        next(read_seq(tmp_path / "V000.seq"))
+    data = tmp_path / "kitti" / "2011_09_26" / DRIVE / "image_03" / "data"
+    data.mkdir(parents=True)
+    os.mkfifo(data / "0000000000.png")
+    with pytest.raises(DataError, match=r"0000000000\.png is no regular file"):
+        open_dataset("kitti-caltech", tmp_path, READING).split("train", 1, 1)

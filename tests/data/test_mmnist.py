@@ -109,12 +109,22 @@ def test_idx_files_are_read(tmp_path: Path, packed: bool) -> None:
     np.testing.assert_array_equal(mmnist.read_digits(tmp_path, "test").numpy(), images)
 
 
+IDX_OF_TWO = idx(np.zeros((2, 28, 28), np.uint8))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (b"", "shorter than an IDX header"),
         (idx(np.zeros((2, 28, 28), np.uint8))[:-1], "expected 2 images"),
         (idx(np.zeros((2, 28, 27), np.uint8)), "28x27"),
+        (idx(np.zeros((2, 28, 28), np.uint8)) + b"a", "expected 2 images, found more"),
+        (gzip.compress(IDX_OF_TWO + bytes(10**7), mtime=0), "expected 2 images, found more"),
+        (
+            gzip.compress(struct.pack(">4i", 0x803, 2**31 - 1, 28, 28), mtime=0),
+            "states 2,147,483,647 images",
+        ),
+        (gzip.compress(struct.pack(">4i", 0x803, -1, 28, 28), mtime=0), "states 4,294,967,295 images"),
         (gzip.compress(idx(np.zeros((9, 28, 28), np.uint8)), mtime=0)[:-20], "t10k"),
     ],
 )

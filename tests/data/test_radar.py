@@ -77,12 +77,14 @@ def test_bad_files_are_named(tmp_path: Path, rain: np.ndarray) -> None:
     event(tmp_path, "good", rain)
     (tmp_path / "torn.npz").write_bytes((tmp_path / "good.npz").read_bytes()[:2000])
     event(tmp_path, "floats", rain.astype(np.float32))
+    np.save(tmp_path / "plain.npy", rain)
+    (tmp_path / "plain.npy").rename(tmp_path / "plain.npz")
+    os.mkfifo(tmp_path / "fifo.npz")
     lenient = Reading(channels=1, height=64, width=64, skip_bad=True)
     with pytest.warns(UserWarning, match="left out") as warned:
         windows = radar.open_folder(tmp_path, lenient).split("train", 3, 3)
-    assert {name for name in ("other", "torn", "floats") if any(name in str(w.message) for w in warned)} == {
-        "other", "torn", "floats",
-    }  # fmt: skip
+    bad = {"other", "torn", "floats", "plain", "fifo"}
+    assert {name for name in bad if any(f"{name}.npz" in str(w.message) for w in warned)} == bad
     assert [r.name for r in windows.recordings] == ["good"]
     with pytest.raises(DataError, match="one channel; this model reads 3"):
         radar.open_folder(tmp_path, Reading(channels=3, height=64, width=64))

@@ -3,6 +3,7 @@
 import shutil
 import sys
 import warnings
+import zlib
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -211,3 +212,19 @@ def test_missing_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(MissingExtraError, match=r"stzoo\[array\]"):
         open_dataset("taxibj", tmp_path, READING)
+
+
+def test_a_file_made_to_harm_is_refused(folder: Path) -> None:
+    for what, message in (("circle", "in a circle"), ("link", "refers to another file"), ("chunk", "unpacks to more")):
+        (folder / BJ15).unlink()
+        with h5py.File(folder / BJ15, "w") as file:
+            file["date"] = np.array([b"2015010101"])
+            if what == "circle":
+                file["g"] = file["/"]
+            elif what == "link":
+                file["data"] = h5py.ExternalLink(str(folder / BJ14), "data")
+            else:
+                data = file.create_dataset("data", (1, 2, 32, 32), "u1", chunks=(1, 2, 32, 32), compression="gzip")
+                data.id.write_direct_chunk((0, 0, 0, 0), zlib.compress(bytes(2**26), 9))
+        with pytest.raises(DataError, match=f"{BJ15}.*{message}"):
+            open_dataset("taxibj", folder, READING)

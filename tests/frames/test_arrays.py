@@ -215,3 +215,37 @@ def test_frames_of_absurd_size_are_not_read(forecaster: Forecaster, tmp_path: Pa
             pytest.skip("this file system has no files of such a size")
     with pytest.raises(FramesError, match=r"a\.npy: a frame may have 33,554,432 pixels, given 65536x65536"):
         forecaster.predict(tmp_path / "a.npy")
+
+
+def test_a_file_of_another_kind_is_named_in_our_words(
+    forecaster: Forecaster, frames: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NumPy advises to load objects, which could run code; and it reads a whole .npy file that is called .npz."""
+    np.save(tmp_path / "a.npy", frames)
+    whole = (tmp_path / "a.npy").read_bytes()
+    np.savez(tmp_path / "b.npz", frames)
+    objects = header((4, 16, 16), "|O") + bytes(99)
+    cases = (
+        ("x.npz", whole, r"it is a \.npy file, so name it so"),
+        ("x.npz", b"\x80\x04N.", "it is no zip file of arrays"),
+        ("x.npy", (tmp_path / "b.npz").read_bytes(), r"it does not begin as a \.npy file does"),
+        ("x.npy", b"\x80\x04N.", r"it does not begin as a \.npy file does"),
+        ("x.npy", objects, "it holds Python objects, which are not read; save plain numbers"),
+        ("x.npy", b"\x93NUMPY\1\0\x10\x27" + b" " * 10_000, "it holds Python objects, or no array|header"),
+    )
+    for name, content, message in cases:
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(FramesError, match=message) as caught:
+            forecaster.predict(tmp_path / name)
+        assert "allow_pickle" not in str(caught.value)
+        assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("how", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_packings_that_unpack_without_a_bound_are_refused(
+    how: int, forecaster: Forecaster, frames: np.ndarray, tmp_path: Path
+) -> None:
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", how) as file:
+        file.writestr("frames.npy", header(frames.shape) + frames.tobytes())
+    with pytest.raises(FramesError, match="packed in a way that NumPy does not write"):
+        forecaster.predict(tmp_path / "a.npz")

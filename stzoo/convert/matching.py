@@ -1,4 +1,4 @@
-"""Checkpoints that others published -> a folder that `stzoo.load` reads.
+"""Published tensors, matched with ours by name and shape.
 
 What published tensors are called stands beside each architecture (`Architecture.layouts`). Here every tensor is
 accounted for, in both directions: each of ours must be found under its published name and shape, and each of theirs
@@ -12,15 +12,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from stzoo.catalog import WEIGHTS_FILE
-from stzoo.errors import MismatchError, SpecError, WeightsError
+from stzoo.convert.torch_file import Other, StoredTensor, TorchFile, open_torch_file
+from stzoo.errors import MismatchError, SpecError, WeightsError, printable
 from stzoo.models import architecture_of, architectures, build, config_of
 from stzoo.models.published import Layout, Shape
 from stzoo.spec import ModelSpec, shown
 from stzoo.weights import save_folder
+
+_MARGIN = 2**26  # bytes that a checkpoint may claim beyond what its file and the model explain
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def convert(origin: str, checkpoint: Path, spec: ModelSpec, out: Path) -> Conver
     """Write the published weights in `checkpoint` as a folder of config.json and model.safetensors.
 
     The file may hold the tensors themselves, or hold them under "state_dict"; their names may begin with "model." or
-    "module.". It is read with ``weights_only=True``, so no code in it can run.
+    "module.". No code in it can run. Names and shapes are compared with the spec before memory is taken for a tensor.
 
     Args:
         origin: who published it, one of `origins()`.
@@ -63,7 +65,8 @@ def convert(origin: str, checkpoint: Path, spec: ModelSpec, out: Path) -> Conver
 
     Raises:
         SpecError: the origin is unknown, no layout of it is known for the spec's architecture, or `out` holds a model.
-        WeightsError: the file is not a pickle of tensors alone, or a value is not finite.
+        WeightsError: the file is no regular file, is damaged, holds something else than dense tensors, or claims
+            tensors far larger than itself and the model; or a value is not finite.
         MismatchError: a tensor is missing, has another shape or has no known use; the message has its published name.
     """
     layout = _layout(origin, spec)
@@ -71,7 +74,14 @@ def convert(origin: str, checkpoint: Path, spec: ModelSpec, out: Path) -> Conver
         raise SpecError(f"{out} holds a model already; name another folder")
     spec = layout.spec(spec, config_of(spec))
     module = build(spec, "meta")
-    state, unused = _renamed(checkpoint, tensors_of_checkpoint(checkpoint, layout), module.state_dict(), layout)
+    wanted = module.state_dict()
+    with open_torch_file(checkpoint) as file:
+        found = _claims(file, layout)
+        names, unused = _matched(checkpoint, found, wanted, layout)
+        _check_memory(file, found, wanted)
+        tensors = _read(file, found)
+    # copies, because two published tensors may share their memory
+    state = {ours: tensors[names[ours]].reshape(like.shape).to(like.dtype, copy=True) for ours, like in wanted.items()}
     save_folder(out, spec, state)
     return ConvertReport(out, len(state), sum(p.numel() for p in module.parameters()), unused)
 
@@ -85,64 +95,78 @@ def _layout(origin: str, spec: ModelSpec) -> Layout:
     return known[spec.arch]
 
 
-def tensors_of_checkpoint(path: Path, layout: Layout) -> dict[str, Tensor]:
-    """The tensors of a published checkpoint, by their names without prefixes, `layout.inner` applied.
+def _claims(file: TorchFile, layout: Layout) -> dict[str, StoredTensor]:
+    """The tensors that a published checkpoint claims to hold, by their names without prefixes, `layout.inner` applied.
 
     Raises:
-        WeightsError: the file is no checkpoint, holds anything but dense, finite tensors, or holds one of them twice.
+        WeightsError: something else than dense tensors stands among them, or one of them stands there twice.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # what a file that is no checkpoint raises depends on its first bytes
-        reason = str(error).split("\n", 1)[0]
-        raise WeightsError(f"{path} is not a checkpoint of pure tensors, and nothing else is read: {reason}") from error
+    path, content = file.path, file.content
     if isinstance(content, Mapping) and "state_dict" in content:
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not content:
         raise WeightsError(f"{path} holds {type(content).__name__}, not named tensors")
-    tensors = {}
+    tensors: dict[str, StoredTensor] = {}
     for key, value in content.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise WeightsError(f"{path}: {key!r} is {type(value).__name__}, not a tensor")
-        if value.layout != torch.strided or value.is_meta or value.is_quantized or value.is_nested:
-            raise WeightsError(f"{path}: {key} is not a dense tensor that holds its values")
-        if value.is_floating_point() and not value.float().isfinite().all():
-            raise WeightsError(f"{path}: {key} holds values that are not finite")
+        if isinstance(value, Other) and value.maker.startswith("_rebuild"):
+            raise WeightsError(f"{path}: {_short(key)} is not a dense tensor that holds its values")
+        if not isinstance(key, str) or not isinstance(value, StoredTensor):
+            raise WeightsError(f"{path}: {shown(key)} is {type(value).__name__}, not a tensor")
         bare = key.removeprefix("module.").removeprefix("model.")
         for wrapped, plain in layout.inner:
             bare = re.sub(wrapped, plain, bare)
         if bare in tensors:
-            raise WeightsError(f"{path} holds {bare} twice, with and without a prefix")
+            raise WeightsError(f"{path} holds {_short(bare)} twice, with and without a prefix")
         tensors[bare] = value
     return tensors
 
 
-def _renamed(
-    path: Path, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], layout: Layout
-) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Our tensors by our names, made of theirs, and the names of those without a use. Raises `MismatchError`."""
-    state, used, problems = {}, set(), []
+def _check_memory(file: TorchFile, found: Mapping[str, StoredTensor], wanted: Mapping[str, Tensor]) -> None:
+    """Raises `WeightsError` if the tensors would take far more memory than both the file and the model can explain."""
+    spec = sum(tensor.numel() * 8 for tensor in wanted.values())
+    claimed = max(file.unpacked, sum(each.nbytes for each in found.values()))
+    if claimed > 2 * (file.size + spec) + _MARGIN:
+        raise WeightsError(
+            f"{file.path} has {file.size:,} bytes, but its tensors claim {claimed:,}, and the model has {spec // 8:,} "
+            "values"
+        )
+
+
+def _matched(
+    path: Path, found: Mapping[str, StoredTensor], wanted: Mapping[str, Tensor], layout: Layout
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The published name of each of our tensors, and the published names without a use. Raises `MismatchError`."""
+    names, problems = {}, []
     for ours, like in wanted.items():
         theirs, shape = _published(ours, tuple(like.shape), layout)
+        names[ours] = theirs
         if theirs not in found:
             problems.append(f"{theirs} is missing")
-        elif tuple(found[theirs].shape) != shape:
-            problems.append(f"{theirs} is {tuple(found[theirs].shape)}, not {shape}")
-        elif found[theirs].is_floating_point() != like.is_floating_point():
+        elif found[theirs].shape != shape:
+            problems.append(f"{theirs} is {shown(found[theirs].shape)}, not {shape}")
+        elif found[theirs].dtype.is_floating_point != like.is_floating_point():
             problems.append(f"{theirs} is {found[theirs].dtype}, not {like.dtype}")
-        else:
-            state[ours] = (
-                found[theirs].reshape(like.shape).to(like.dtype, copy=True)
-            )  # a copy: two published tensors may share their memory
-        used.add(theirs)
-    unused = tuple(sorted(found.keys() - used))
-    problems += [f"{name} is unknown" for name in unused if not re.fullmatch(layout.dead, name)]
+    unused = tuple(sorted(found.keys() - set(names.values())))
+    problems += [f"{_short(name)} is unknown" for name in unused if not re.fullmatch(layout.dead, name)]
     if problems:
         more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
         raise MismatchError(f"{path} does not fit the spec: {'; '.join(problems[:8])}{more}")
-    return state, unused
+    return names, unused
+
+
+def _read(file: TorchFile, found: Mapping[str, StoredTensor]) -> dict[str, Tensor]:
+    """The tensors themselves. Raises `WeightsError` if one is damaged or holds a value that is not finite."""
+    tensors = {}
+    for name, stored in found.items():
+        tensors[name] = file.tensor(stored)
+        if stored.dtype.is_floating_point and not tensors[name].float().isfinite().all():
+            raise WeightsError(f"{file.path}: {_short(name)} holds values that are not finite")
+    return tensors
+
+
+def _short(name: object) -> str:
+    """A name from a checkpoint, for a message: printable, on one line, and cut if it is long."""
+    return printable(name) if isinstance(name, str) and len(name) <= 200 else shown(name)
 
 
 def _published(name: str, shape: Shape, layout: Layout) -> tuple[str, Shape]:
