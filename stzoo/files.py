@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import itertools
 import os
 import shutil
 import tempfile
@@ -44,11 +46,21 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 def remove_leftovers(path: Path) -> None:
     """Remove what processes that were killed while they wrote `path` left beside it."""
-    for leftover in path.parent.glob(f".{path.name}.*"):
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*"):
         if leftover.is_dir() and not leftover.is_symlink():
             shutil.rmtree(leftover, ignore_errors=True)
         else:
             leftover.unlink(missing_ok=True)
+
+
+def set_aside(path: Path) -> Path:
+    """Rename what is in the way at `path`, and return its new path, which ends in .aside or .aside-2, and so on."""
+    for number in itertools.count(1):
+        aside = path.with_name(f"{path.name}.aside" + (f"-{number}" if number > 1 else ""))
+        if not os.path.lexists(aside):
+            break
+    path.rename(aside)
+    return aside
 
 
 @contextmanager
