@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from stzoo import __version__
 from stzoo.cli import archive, benchmark, cache, catalog, convert, demo, evaluate, export, forecast, models, train
@@ -21,7 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = build_parser().parse_args(argv)
     try:
-        arguments.run(arguments)
+        with _plain_warnings():
+            arguments.run(arguments)
     except BrokenPipeError:  # the reader of our output went away
         sys.stderr.close()
     except (StzooError, OSError) as error:
@@ -31,6 +34,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("stzoo: interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Inside the block a warning is one line of plain text, without the line of source code that raised it."""
+    usual = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_: f"stzoo: warning: {message}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
 
 
 def build_parser() -> argparse.ArgumentParser:

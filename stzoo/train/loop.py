@@ -17,11 +17,13 @@ from tqdm import tqdm
 
 from stzoo.codec import Codec
 from stzoo.data import ClipSource
+from stzoo.engine.memory import memory_errors_told
 from stzoo.spec import ModelSpec
 from stzoo.train.assignment import Assignment
 from stzoo.train.denormals import denormals_flushed
 from stzoo.train.folder import RunFolder
 from stzoo.train.interruption import SavingClock, StopRequest, stop_requests
+from stzoo.train.memory import check_memory
 from stzoo.train.pace import steps_within
 from stzoo.train.processes import joined
 from stzoo.train.recipe import Recipe
@@ -85,12 +87,13 @@ def train(
             checkpoints, the batch cannot be shared among the processes, or another process has ended.
         SpecError: a modular spec comes without its codec, or with another one; or the recipe asks for what the
             architecture does not have.
+        MemoryNeededError: there is less memory than a step needs; the message says what needs less.
         MissingExtraError: there are several processes, and accelerate is not installed.
     """
     assignment = Assignment(spec, recipe, training, codec=codec, start=start, micro_batch=micro_batch)
     assignment.check()
     processes = joined(device)
-    processes.share(recipe.batch)  # or this raises
+    check_memory(spec, recipe, micro_batch, processes)
     folder = RunFolder(out)
 
     def choose_steps() -> int:
@@ -98,7 +101,7 @@ def train(
         return steps_within(recipe.minutes if minutes is None else minutes, throwaway)
 
     # denormals would make a backward pass many times slower
-    with folder.locked() if processes.first else nullcontext(), denormals_flushed():
+    with folder.locked() if processes.first else nullcontext(), denormals_flushed(), memory_errors_told("training"):
         identity = assignment.identity(validation)
         processes.agree(identity | {"steps": steps})
         total = folder.plan(identity, steps, choose_steps) if processes.first else 0
