@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from stzoo.cli.shared import Arguments, Commands, add_command, add_every, add_keep_size, add_model, add_precision
-from stzoo.errors import FramesError
+from stzoo.errors import FramesError, StzooError
 
 
 def register(commands: Commands) -> None:
@@ -64,10 +64,11 @@ def _run(arguments: Arguments) -> None:
     from stzoo.frames import check_writable, kind_of, write
 
     given = Path(os.path.expanduser(arguments.input))
-    if not given.exists():
-        raise FramesError(f"{given} does not exist")
-    _check_apart(given, arguments.out)
-    check_writable(arguments.out, given)
+    if given.exists():
+        _check_apart(given, arguments.out)
+        check_writable(arguments.out, given)
+    else:
+        raise FramesError(f"{given} does not exist{_also_wrong(arguments.out, given)}")
     model = load(arguments.model, precision=arguments.precision)
     steps = model.spec.frames_out if arguments.steps is None else arguments.steps
     resize = kind_of(given) == "pictures" and not arguments.keep_size  # arrays always keep their size
@@ -75,6 +76,17 @@ def _run(arguments: Arguments) -> None:
         future = model.rollout(given, steps, resize=resize, every=arguments.every, progress=True)
     write(arguments.out, future)
     print(f"{steps} frames -> {arguments.out}")
+
+
+def _also_wrong(out: Path, given: Path) -> str:
+    """What is wrong with the output, to be said after what is wrong with the input; nothing if it can be written."""
+    from stzoo.frames import check_writable
+
+    try:
+        check_writable(out, given)
+    except StzooError as error:
+        return f", and {error}"
+    return ""
 
 
 def _check_apart(given: Path, out: Path) -> None:
