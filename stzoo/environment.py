@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from stzoo.errors import NoHomeError
+from stzoo.errors import NoHomeError, SpecError
 
 
 def home() -> Path:
@@ -45,6 +45,24 @@ def offline(asked: bool | None = None) -> bool:
     return any(
         os.environ.get(name, "").upper() in ("1", "TRUE", "YES", "ON") for name in ("STZOO_OFFLINE", "HF_HUB_OFFLINE")
     )
+
+
+def memory() -> float | None:
+    """How much memory may be taken, in GB (10^9 bytes): $STZOO_MEMORY; None if it is not set, for all that is free.
+
+    Raises:
+        SpecError: it is not a positive number.
+    """
+    text = os.environ.get("STZOO_MEMORY")
+    if not text:
+        return None
+    try:
+        given = float(text)
+    except ValueError:
+        given = 0.0
+    if not 0 < given < 1e9:
+        raise SpecError(f"STZOO_MEMORY is {text[:40]!r}; it must be a positive number of GB, such as 16")
+    return given
 
 
 def mirrors() -> list[str]:

@@ -50,6 +50,10 @@ class TrainingError(StzooError, RuntimeError):
     """Training cannot go on: the loss diverged, or the run folder belongs to another run."""
 
 
+class MemoryNeededError(StzooError, MemoryError):
+    """There is less memory than is needed. The message says how much of both, and what needs less."""
+
+
 class MissingExtraError(StzooError, ImportError):
     """An optional package is not installed. The message holds the pip command that installs it."""
 

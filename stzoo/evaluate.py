@@ -84,8 +84,9 @@ class EvaluationReport(_Heading):
             ours = "".join(f"{model[n]:10.4f}" for n in names)
             return f"{label:<7}{ours}" + "".join(f"{persistence[n]:16.4f}" for n in names)
 
+        sequences = "1 sequence" if self.clips == 1 else f"{self.clips:,} sequences"
         lines = [
-            f"{self.model} on {self.protocol}: {self.clips:,} sequences, metrics as defined by {self.definition}, "
+            f"{self.model} on {self.protocol}: {sequences}, metrics as defined by {self.definition}, "
             f"forecasts in {self.precision}",
             "step   " + "".join(f"{n:>10}" for n in names) + "".join(f"{'persist. ' + n:>16}" for n in names),
         ]

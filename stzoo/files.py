@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -83,6 +84,16 @@ def _prefix(name: str) -> str:
 def _start(hidden: str) -> str:
     """The name of a hidden folder without the random characters at its end."""
     return hidden[: hidden.rfind(".") + 1]
+
+
+def set_aside(path: Path) -> Path:
+    """Rename what is in the way at `path`, and return its new path, which ends in .aside or .aside-2, and so on."""
+    for number in itertools.count(1):
+        aside = path.with_name(f"{path.name}.aside" + (f"-{number}" if number > 1 else ""))
+        if not os.path.lexists(aside):
+            break
+    path.rename(aside)
+    return aside
 
 
 @contextmanager

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from stzoo.cli.shared import Arguments, Commands, add_command, add_every, add_keep_size, add_model, add_precision
+from stzoo.errors import FramesError, StzooError
 
 
 def register(commands: Commands) -> None:
@@ -57,13 +59,41 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: Arguments) -> None:
+    from stzoo.engine.memory import memory_errors_told
     from stzoo.forecaster import load
     from stzoo.frames import check_writable, kind_of, write
 
-    check_writable(arguments.out, arguments.input)
+    given = Path(os.path.expanduser(arguments.input))
+    if given.exists():
+        _check_apart(given, arguments.out)
+        check_writable(arguments.out, given)
+    else:
+        raise FramesError(f"{given} does not exist{_also_wrong(arguments.out, given)}")
     model = load(arguments.model, precision=arguments.precision)
     steps = model.spec.frames_out if arguments.steps is None else arguments.steps
-    resize = kind_of(arguments.input) == "pictures" and not arguments.keep_size  # arrays always keep their size
-    future = model.rollout(arguments.input, steps, resize=resize, every=arguments.every, progress=True)
+    resize = kind_of(given) == "pictures" and not arguments.keep_size  # arrays always keep their size
+    with memory_errors_told("this forecast"):
+        future = model.rollout(given, steps, resize=resize, every=arguments.every, progress=True)
     write(arguments.out, future)
     print(f"{steps} frames -> {arguments.out}")
+
+
+def _also_wrong(out: Path, given: Path) -> str:
+    """What is wrong with the output, to be said after what is wrong with the input; nothing if it can be written."""
+    from stzoo.frames import check_writable
+
+    try:
+        check_writable(out, given)
+    except StzooError as error:
+        return f", and {error}"
+    return ""
+
+
+def _check_apart(given: Path, out: Path) -> None:
+    """Raises `FramesError` if the forecast would overwrite its own input."""
+    from stzoo.frames.images import STILL
+
+    if out.exists() and out.samefile(given):
+        raise FramesError(f"{out} is the input itself; name another file for the forecast")
+    if given.is_dir() and out.is_file() and out.suffix.lower() in STILL and given.resolve() in out.resolve().parents:
+        raise FramesError(f"{out} is one of the images of the input; name another file for the forecast")

@@ -7,7 +7,8 @@ import io
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NoReturn
 
 from stzoo import __version__, environment
@@ -27,7 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _prepare_process()
     arguments = build_parser().parse_args(argv)
     try:
-        arguments.run(arguments)
+        with _plain_warnings():
+            arguments.run(arguments)
     except BrokenPipeError:  # the reader of our output went away
         sys.stderr.close()
     except (StzooError, OSError) as error:
@@ -37,6 +39,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("stzoo: interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Inside the block a warning is one line of plain text, without the line of source code that raised it."""
+    usual = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_: f"stzoo: warning: {printable(str(message))}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -69,12 +82,5 @@ def _prepare_process() -> None:
     """Settings of the whole process, made only where the command line has a process to itself."""
     if not environment.lies_here():
         os.environ["PYTHONSAFEPATH"] = "1"  # no Python that this one starts takes code from the current folder
-    warnings.formatwarning = _warning_line
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no text in any encoding
-
-
-def _warning_line(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
-) -> str:
-    return f"{filename}:{lineno}: {category.__name__}: {printable(str(message))}\n"

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from stzoo.engine import translating
 from stzoo.engine.compiling import compiled
+from stzoo.engine.memory import check_forecast
 from stzoo.engine.packed import PackedConv, Rounded, can_pack, is_plain, pieces, twin
 from stzoo.machine import Precision, check_precision, cpu_flags
 from stzoo.models import architecture_of
@@ -58,7 +59,11 @@ class Engine:
 
         Returns:
             An iterator over normalised frames (B, C, H, W).
+
+        Raises:
+            MemoryNeededError: there is not enough memory, by an estimate; see `stzoo.engine.memory`.
         """
+        check_forecast(self.module, self._spec, past, self._at_once(past))
         runs = self._current()
         streams = [unroll(runs, self._spec, some, steps) for some in past.split(self._at_once(past))]
         while True:

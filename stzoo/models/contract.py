@@ -186,7 +186,7 @@ class Architecture:
         fast_form: the module is an `EncodeTranslateDecode` around `GatedBlock`s, which `stzoo.engine` rewrites as a
             whole for forecasts on a CPU. By default each layer is rewritten by itself, which is right for any module.
         fused_training: the CPU kernels of `stzoo.train.fused` are written for this module. By default a recipe with
-            ``fused = true`` trains the plain module, with a warning.
+            ``fused = true`` trains the plain module.
 
     Raises:
         SpecError: the kind or the colour is not one of those above, or a trait is stated that this kind cannot have.

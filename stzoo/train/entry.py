@@ -15,6 +15,7 @@ from stzoo.models import build
 from stzoo.spec import ModelSpec
 from stzoo.train.clips import endless
 from stzoo.train.loop import train
+from stzoo.train.memory import check_memory
 from stzoo.train.objectives import check
 from stzoo.train.processes import Processes
 from stzoo.train.recipe import Recipe, read_recipe
@@ -53,7 +54,8 @@ def train_entry(
 
     Raises:
         SpecError: the recipe does not fit the architecture, or a codec or its minutes are given where they have no
-            meaning. WeightsError: the codec cannot be loaded. TrainingError, MissingExtraError: as `train`.
+            meaning. WeightsError: the codec cannot be loaded. MemoryNeededError, TrainingError, MissingExtraError: as
+            `train`.
     """
     device = str(processes.device)
 
@@ -70,7 +72,7 @@ def train_entry(
         )  # fmt: skip
 
     check(build(entry.spec, "meta"), entry.spec, recipe)  # before a codec is trained for it
-    processes.share(recipe.batch)
+    check_memory(entry.spec, recipe, micro_batch, processes)
     if entry.codec is None:
         if codec is not None or codec_minutes is not None:
             raise SpecError(f"{entry.name} has no codec; --codec and --codec-minutes are for modular entries")

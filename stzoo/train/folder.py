@@ -2,31 +2,47 @@
 
 | file | content |
 |---|---|
-| plan.json | what the run is about and its number of steps, fixed at its start |
-| checkpoint.pt | everything that changes while it trains (`Run.state`), as of the last checkpoint |
+| plan.json | what the run is about and its number of steps, fixed at its start, with a sha256 sum of itself |
+| checkpoint.pt | what changes while it trains (`Run.state`), with copies of the plan and the log |
+| checkpoint.previous.pt | the checkpoint before that one |
 | log.jsonl | losses and validation errors, one JSON object a line |
 | samples/ | a picture for each validation |
 | best/ | the weights with the lowest validation error, which `stzoo.load` reads |
+| best.sha256 | the sha256 sum of those weights, as `sha256sum -c` reads it |
 | latents/ | cached latents, see `stzoo.train.latents` |
 
-A run may be killed at any moment: each file that it needs to go on is written whole or not at all.
+A run may be killed at any moment: each file that it needs to go on is written whole or not at all. A file that is
+damaged later is noticed by its sum, and the run goes on from what is left.
 """
 
 from __future__ import annotations
 
-import io
+import hashlib
 import json
+import os
+import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import Tensor
 
 from stzoo.catalog import CONFIG_FILE, WEIGHTS_FILE
-from stzoo.errors import TrainingError
-from stzoo.files import locked, remove_leftovers, write_atomically
+from stzoo.download import file_sha256
+from stzoo.errors import StzooError, TrainingError
+from stzoo.files import locked, remove_leftovers, replacing, set_aside, write_atomically
+from stzoo.spec import ModelSpec
+from stzoo.train.checkpoint import read_checkpoint, write_checkpoint
+from stzoo.weights import load_module, save_folder
+
+_FILES = (
+    "checkpoint.pt", "checkpoint.previous.pt", "plan.json", "log.jsonl", "best.sha256",
+    f"best/{WEIGHTS_FILE}", f"best/{CONFIG_FILE}",
+)  # fmt: skip
+_FOLDERS = ("best", "samples", "latents")
 
 
 @dataclass(frozen=True)
@@ -51,15 +67,21 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Make the folder, hold it for this process, and remove what a killed process left half-written.
+        """Make the folder, hold it for this process, and clear away what a killed process left half-written.
+
+        Whatever has the name of a file of the run and is none, such as a folder, is renamed, with a warning.
 
         Raises:
             TrainingError: another process trains in it.
         """
         with locked(self.path, TrainingError(f"another process trains in {self.path}")):
+            for name in (*_FOLDERS, *_FILES):  # folders first, for some of the files are in them
+                path = self.path / name
+                if os.path.lexists(path) and not (path.is_dir() if name in _FOLDERS else path.is_file()):
+                    wanted = "folder" if name in _FOLDERS else "file"
+                    _warn(f"{path} is in the way of a {wanted} of this run; it is now called {set_aside(path).name}")
+                remove_leftovers(path)
             (self.path / "samples").mkdir(exist_ok=True)
-            for file in ("checkpoint.pt", "plan.json", "log.jsonl", f"best/{WEIGHTS_FILE}", f"best/{CONFIG_FILE}"):
-                remove_leftovers(self.path / file)
             yield
 
     def plan(self, identity: Mapping[str, Any], steps: int | None, choose_steps: Callable[[], int]) -> int:
@@ -71,19 +93,16 @@ class RunFolder:
             choose_steps: measures how many steps fit into the time there is.
 
         Raises:
-            TrainingError: the folder holds another run, or one with another number of steps; or its plan is damaged.
+            TrainingError: the folder holds another run, or one with another number of steps; or its plan is damaged,
+                and no checkpoint has a copy.
         """
-        file = self.path / "plan.json"
-        if not file.is_file():
+        plan = self._plan()
+        if plan is None:
             plan = {**identity, "steps": choose_steps() if steps is None else steps}
-            write_atomically(file, json.dumps(plan, indent=2).encode())
+            self._write_plan(plan)
             return int(plan["steps"])
-        try:
-            plan = json.loads(file.read_text("utf-8"))
-            wanted = {**identity, "steps": int(plan["steps"]) if steps is None else steps}
-            different = [key for key in wanted if plan.get(key) != wanted[key]]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise TrainingError(f"{file} is damaged: {error!r}") from error
+        wanted = {**identity, "steps": plan["steps"] if steps is None else steps}
+        different = [key for key in wanted if plan.get(key) != wanted[key]]
         if different:
             raise TrainingError(
                 f"{self.path} holds a run with another {' and '.join(different)}; "
@@ -91,35 +110,166 @@ class RunFolder:
             )
         return int(plan["steps"])
 
+    def _plan(self) -> dict[str, Any] | None:
+        """The plan, or the copy of it in a checkpoint if the file is damaged or missing; None for a new run."""
+        file = self.path / "plan.json"
+        reason = "it is missing"
+        if there := file.is_file():
+            try:
+                return _read_plan(file)
+            except ValueError as error:
+                reason = f"it is damaged ({error})"
+        saved = self._last_checkpoint()
+        if saved is None:
+            if there:
+                _warn(f"{file}: {reason}. There is no checkpoint yet, so the run begins anew")
+            return None
+        if "plan" in saved:
+            _warn(f"{file}: {reason}. The plan in the checkpoint takes its place")
+            self._write_plan(saved["plan"])
+            return dict(saved["plan"])
+        if there:
+            raise TrainingError(f"{file}: {reason}. Put it back from a copy, or name another folder")
+        return None
+
+    def _write_plan(self, plan: Mapping[str, Any]) -> None:
+        write_atomically(self.path / "plan.json", json.dumps({**plan, "sha256": _digest(plan)}, indent=2).encode())
+
     def save(self, state: dict[str, Any]) -> None:
-        """Write a checkpoint in place of the last one."""
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        write_atomically(self.path / "checkpoint.pt", buffer.getvalue())
+        """Write a checkpoint. The last one becomes the previous one.
+
+        Raises:
+            OSError: it cannot be written; both checkpoints stay as they were.
+        """
+        log, kept = self.path / "log.jsonl", self.path / "best.sha256"
+        state = state | {
+            "plan": _read_plan(self.path / "plan.json"),
+            "log": log.read_text("utf-8", errors="replace") if log.is_file() else "",
+            "kept": kept.read_text("utf-8", errors="replace")[:64] if kept.is_file() else None,
+        }
+        newest = self.path / "checkpoint.pt"
+        with replacing(newest) as partial:
+            write_checkpoint(partial, state)
+            if newest.is_file():
+                os.replace(newest, self.path / "checkpoint.previous.pt")
 
     def restore(self) -> dict[str, Any] | None:
-        """The last checkpoint, its tensors on the CPU, or None without one.
+        """The state in the last checkpoint that is whole, its tensors on the CPU; None without a checkpoint.
 
-        What was logged after it is removed: it will happen again.
+        `kept` is in it as well, which `best_is_whole` asks for. What was logged after the checkpoint is removed from
+        log.jsonl: it will happen again.
+
+        Raises:
+            TrainingError: there are checkpoints, and all of them are damaged.
         """
-        file = self.path / "checkpoint.pt"
-        if not file.is_file():
-            (self.path / "log.jsonl").unlink(missing_ok=True)
+        saved, log = self._last_checkpoint(), self.path / "log.jsonl"
+        if saved is None:
+            log.unlink(missing_ok=True)
             return None
-        state = torch.load(file, map_location="cpu", weights_only=True)
-        log = self.path / "log.jsonl"
-        if log.is_file():
-            kept = []
-            for line in log.read_text("utf-8").splitlines():
-                try:
-                    if json.loads(line)["step"] <= state["step"]:
-                        kept.append(line)
-                except json.JSONDecodeError:  # the process was killed while it wrote this line
-                    break
-            write_atomically(log, "".join(line + "\n" for line in kept).encode())
-        return state
+        there = log.read_bytes() if log.is_file() else b""
+        kept = saved["log"].encode() if "log" in saved else _lines_until(saved["step"], there)
+        if "log" in saved and not there.startswith(kept):
+            _warn(f"{log} was damaged; the log in the checkpoint takes its place")
+        if kept != there:
+            write_atomically(log, kept)
+        return {name: value for name, value in saved.items() if name not in ("plan", "log")}
+
+    def _last_checkpoint(self) -> dict[str, Any] | None:
+        """All that the last whole checkpoint holds; None if there is none. See `restore` for the error."""
+        newest, previous = self.path / "checkpoint.pt", self.path / "checkpoint.previous.pt"
+        damaged: list[str] = []
+        for file in (newest, previous):
+            if not file.is_file():
+                continue
+            try:
+                saved = read_checkpoint(file)
+            except TrainingError as error:
+                damaged.append(str(error))
+                continue
+            if damaged:
+                _warn(f"{damaged[0]}. Training goes on from the checkpoint before it, of step {saved['step']:,}")
+            if file == previous:
+                os.replace(previous, newest)
+            return saved
+        if damaged:
+            raise TrainingError(
+                f"{'; '.join(damaged)}. There is no other checkpoint to go on from: put one back from a copy, or "
+                f"remove {self.path} to begin from step 0"
+            )
+        return None
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Add a line to log.jsonl."""
         with (self.path / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
+
+    def keep(self, spec: ModelSpec, weights: Mapping[str, Tensor]) -> None:
+        """Write these weights to best/, in place of those that are there.
+
+        Their sum is written before them, so that after a kill best/ is either what this sum says or what the last
+        checkpoint says.
+        """
+        self.best.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self.path, prefix=".best.") as made:
+            save_folder(Path(made), spec, weights)
+            digest = file_sha256(Path(made, WEIGHTS_FILE))
+            write_atomically(self.path / "best.sha256", f"{digest}  best/{WEIGHTS_FILE}\n".encode())
+            for name in (CONFIG_FILE, WEIGHTS_FILE):
+                os.replace(Path(made, name), self.best / name)
+
+    def mend_best(self, spec: ModelSpec, kept: str | None) -> bool:
+        """Whether best/ holds weights of this model, the same bytes that `keep` wrote; its config.json is mended.
+
+        Args:
+            spec: the model.
+            kept: the sha256 sum of the weights that were there at the last checkpoint; None if it has no such entry.
+        """
+        file, weights = self.path / "best.sha256", self.best / WEIGHTS_FILE
+        sums = {kept, file.read_text("utf-8", errors="replace")[:64] if file.is_file() else None} - {None}
+        try:
+            digest = file_sha256(weights)
+            if sums and digest not in sums:
+                return False
+            module, _ = load_module(spec, weights, digest)  # the only check of a run of an earlier version
+        except (OSError, StzooError):
+            return False
+        try:
+            whole = json.loads((self.best / CONFIG_FILE).read_bytes()) == spec.to_dict()
+        except (OSError, ValueError, RecursionError):
+            whole = False
+        if not whole:
+            self.keep(spec, module.state_dict())
+        return True
+
+
+def _read_plan(file: Path) -> dict[str, Any]:
+    """The plan without its sum. Raises ValueError if the file is damaged; earlier versions wrote no sum."""
+    try:
+        plan = json.loads(file.read_text("utf-8"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if not isinstance(plan, dict) or not isinstance(plan.get("steps"), int):
+        raise ValueError("it names no number of steps")
+    if plan.pop("sha256", None) not in (None, _digest(plan)):
+        raise ValueError("its sha256 sum is not the one that was written with it")
+    return plan
+
+
+def _digest(plan: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
+
+
+def _lines_until(step: int, log: bytes) -> bytes:
+    """The lines of a log up to this step. What is no record is left out: a line that a kill cut short, or damage."""
+    kept = []
+    for line in log.splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + b"\n")
+        except (ValueError, KeyError, TypeError, RecursionError):
+            continue
+    return b"".join(kept)
+
+
+def _warn(what: str) -> None:
+    warnings.warn(what, stacklevel=3)

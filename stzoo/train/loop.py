@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
+import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import Tensor
 from tqdm import tqdm
 
 from stzoo.codec import Codec
 from stzoo.data import ClipSource
+from stzoo.engine.memory import memory_errors_told
 from stzoo.spec import ModelSpec
 from stzoo.train.assignment import Assignment
 from stzoo.train.denormals import denormals_flushed
 from stzoo.train.folder import RunFolder
+from stzoo.train.interruption import SavingClock, StopRequest, stop_requests
+from stzoo.train.memory import check_memory
 from stzoo.train.pace import steps_within
 from stzoo.train.processes import joined
 from stzoo.train.recipe import Recipe
 from stzoo.train.run import Run
 from stzoo.train.speedups import made_ahead
 from stzoo.train.validation import validate
-from stzoo.weights import save_folder
 
 CHECK_EVERY = 20  # steps from one look at the loss to the next: it is logged, and training stops if it diverged
 
@@ -46,6 +50,10 @@ def train(
     micro_batch: int | None = None,
 ) -> Path:
     """Train a model. Called again with the same arguments, it goes on from the last checkpoint.
+
+    The first checkpoint is written after five seconds, later ones by time and after each validation. Ctrl-C and SIGTERM
+    save one more after the current step, and stop (KeyboardInterrupt; SystemExit with code 143). A second signal stops
+    at once. Several processes stop at once; their last checkpoint is kept.
 
     Started by `accelerate launch` or `torchrun`, each of the processes takes an equal share of every batch, and their
     gradients are averaged. The result is that of one process, except that BatchNorm normalises each share by itself
@@ -75,16 +83,17 @@ def train(
         writes it.
 
     Raises:
-        TrainingError: the loss diverged (the last good checkpoint is kept), `out` holds another run, the batch cannot
-            be shared among the processes, or another process has ended.
+        TrainingError: the loss diverged (the last good checkpoint is kept), `out` holds another run or only damaged
+            checkpoints, the batch cannot be shared among the processes, or another process has ended.
         SpecError: a modular spec comes without its codec, or with another one; or the recipe asks for what the
             architecture does not have.
+        MemoryNeededError: there is less memory than a step needs; the message says what needs less.
         MissingExtraError: there are several processes, and accelerate is not installed.
     """
     assignment = Assignment(spec, recipe, training, codec=codec, start=start, micro_batch=micro_batch)
     assignment.check()
     processes = joined(device)
-    processes.share(recipe.batch)  # or this raises
+    check_memory(spec, recipe, micro_batch, processes)
     folder = RunFolder(out)
 
     def choose_steps() -> int:
@@ -92,60 +101,100 @@ def train(
         return steps_within(recipe.minutes if minutes is None else minutes, throwaway)
 
     # denormals would make a backward pass many times slower
-    with folder.locked() if processes.first else nullcontext(), denormals_flushed():
+    with folder.locked() if processes.first else nullcontext(), denormals_flushed(), memory_errors_told("training"):
         identity = assignment.identity(validation)
         processes.agree(identity | {"steps": steps})
         total = folder.plan(identity, steps, choose_steps) if processes.first else 0
         total = processes.from_first(total)
         with made_ahead(training, recipe, processes.device, total * recipe.batch) as clips:
             run = Run(replace(assignment, training=clips), processes, folder.latents)
-            _begin(run, folder, validation)
-            _loop(run, folder, validation, total, progress and processes.first)
+            shows = progress and processes.first
+            _begin(run, folder, validation, total, shows)
+            _loop(run, folder, validation, total, shows)
         processes.wait()  # the first one saves last
     return folder.best
 
 
-def _begin(run: Run, folder: RunFolder, validation: ClipSource) -> None:
+def _begin(run: Run, folder: RunFolder, validation: ClipSource, total: int, progress: bool) -> None:
     """Go on from the last checkpoint, if there is one; validate the weights that were given, if there is none."""
     processes = run.processes
     checkpoint = processes.from_first(folder.restore() if processes.first else None)
     if checkpoint:
         run.restore(checkpoint)
+        if processes.first and math.isfinite(run.best):
+            _mend_best(run, folder, validation, checkpoint.get("kept"))
     elif run.assignment.start is not None and processes.first:
         _log(run, folder, {"step": 0} | _validated(run, folder, validation))
+    if progress:
+        where = f"goes on from step {run.step:,}" if checkpoint else "begins at step 0"
+        print(f"{folder.path}: training {where} of {total:,}", file=sys.stderr)
     if processes.count > 1:
         del checkpoint  # as large as everything that trains
         run.take_weights_of_first()
 
 
+def _mend_best(run: Run, folder: RunFolder, validation: ClipSource, kept: str | None) -> None:
+    """If best/ is damaged or missing, the averaged weights of the checkpoint take its place."""
+    if folder.mend_best(run.assignment.spec, kept):
+        return
+    warnings.warn(
+        f"{folder.best} is damaged or missing; the averaged weights of step {run.step:,} take its place, until a "
+        "validation finds better ones",
+        stacklevel=2,
+    )
+    run.best = math.inf
+    _validated(run, folder, validation)
+
+
 def _loop(run: Run, folder: RunFolder, validation: ClipSource, total: int, progress: bool) -> None:
     """Take steps until there are `total`. All processes take them; the first one logs, validates and saves."""
-    recipe, saved_at = run.recipe, time.monotonic()
-    with tqdm(total=total * recipe.batch, initial=run.step * recipe.batch, unit="seq", disable=not progress) as bar:
+    recipe, first, clock = run.recipe, run.processes.first, SavingClock(run.recipe.checkpoint_minutes * 60)
+    with (
+        tqdm(total=total * recipe.batch, initial=run.step * recipe.batch, unit="seq", disable=not progress) as bar,
+        stop_requests(heard=run.processes.count == 1) as asked,
+    ):
         while run.step < total:
             loss = run.advance(total)
             bar.update(recipe.batch)
 
             validates = run.step % recipe.validate_every == 0 or run.step == total
-            if run.step % CHECK_EVERY and not validates:
+            looks = validates or run.step % CHECK_EVERY == 0
+            saves = first and (validates or asked.signal is not None or clock.due(looks))
+            if not looks and not saves:
                 continue  # to look at the loss would be to wait for a GPU
-            record: dict[str, Any] = {"step": run.step, "loss": run.check_loss(loss.item())}
-            if not run.processes.first:
-                continue  # it has nothing to keep, and waits for the first one when gradients are averaged
-            bar.set_postfix(loss=f"{record['loss']:.4g}", refresh=False)
-
-            saves = validates or time.monotonic() - saved_at >= recipe.checkpoint_minutes * 60
+            found = loss.item()
+            if looks:
+                record: dict[str, Any] = {"step": run.step, "loss": run.check_loss(found)}
+                if not first:
+                    continue  # it has nothing to keep, and waits for the first one when gradients are averaged
+                bar.set_postfix(loss=f"{found:.4g}", refresh=False)
+            saves = saves and run.is_good(found)
             if saves:
                 run.check_finite()
             if validates:
                 record |= _validated(run, folder, validation)
-            _log(run, folder, record)
+            if looks:
+                _log(run, folder, record)
             if validates and progress:
                 error = record["validation_mse"]
                 bar.write(f"step {run.step} of {total}: validation MSE {error:.2f}, best {run.best:.2f}", sys.stderr)
             if saves:
+                began = time.monotonic()
                 folder.save(run.state())
-                saved_at = time.monotonic()
+                clock.saved(time.monotonic() - began)
+            if asked.signal is not None and run.step < total:
+                bar.close()
+                _stop(asked, folder, run.step, total, saves)
+
+
+def _stop(asked: StopRequest, folder: RunFolder, step: int, total: int, saved: bool) -> NoReturn:
+    kept = "is saved" if saved else "is not saved, because its loss diverges; the checkpoint before it is kept"
+    print(
+        f"stzoo: stopped by {asked.signal_name}. Step {step:,} of {total:,} {kept}: {folder.path}. "
+        "The same command goes on from there",
+        file=sys.stderr,
+    )
+    asked.stop()
 
 
 def _validated(run: Run, folder: RunFolder, validation: ClipSource) -> dict[str, float]:
@@ -155,7 +204,7 @@ def _validated(run: Run, folder: RunFolder, validation: ClipSource) -> dict[str,
     found = validate(run.ema.module.eval(), spec, run.recipe, validation, run.device, folder.picture(run.step))
     if found["validation_mse"] < run.best:
         run.best = found["validation_mse"]
-        save_folder(folder.best, spec, run.ema.module.state_dict())
+        folder.keep(spec, run.ema.module.state_dict())
     return found
 
 

@@ -127,13 +127,17 @@ class Run:
         statistics = [b for b in self.module.buffers() if b.is_floating_point()]
         self.processes.average([loss, *gradients, *statistics])
 
+    def is_good(self, loss: float) -> bool:
+        """Whether `loss` is a finite number, and not far above the running mean."""
+        return math.isfinite(loss) and loss <= DIVERGED * self.running_loss
+
     def check_loss(self, loss: float) -> float:
         """Returns `loss`, and takes it into the running mean.
 
         Raises:
             TrainingError: it is not finite, or far above the running mean.
         """
-        if not math.isfinite(loss) or loss > DIVERGED * self.running_loss:
+        if not self.is_good(loss):
             raise TrainingError(f"the loss diverged to {loss:.4g} at step {self.step}; lower the learning rate. {KEPT}")
         self.running_loss = loss if math.isinf(self.running_loss) else 0.9 * self.running_loss + 0.1 * loss
         return loss

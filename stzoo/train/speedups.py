@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from stzoo.data import Clip, ClipSource
 from stzoo.engine import multiplies_in_bfloat16
 from stzoo.engine.compiling import compiled
+from stzoo.models import architecture_of
 from stzoo.spec import ModelSpec
 from stzoo.train.assignment import Assignment, weights_digest
 from stzoo.train.clips import Ahead
@@ -35,10 +36,11 @@ def computing_form(module: nn.Module, spec: ModelSpec, recipe: Recipe) -> Any:
     Args:
         module: a forecaster, or the predictor of a modular one, on the device that it trains on.
         spec: its spec.
-        recipe: `fused`, `checkpoint` and `compile` choose the form. Where the fused kernels do not apply, a warning
-            says why, and the other two choose.
+        recipe: `fused`, `checkpoint` and `compile` choose the form. Fused kernels exist for one architecture alone;
+            if they cannot train this module of it, a warning says why. Then the other two choose.
     """
-    if recipe.fused and recipe.precision == "bfloat16" and not recipe.freeze:
+    exist = architecture_of(spec).fused_training  # for this architecture at all
+    if exist and recipe.fused and recipe.precision == "bfloat16" and not recipe.freeze:
         reason = why_not(module, spec)
         if reason is None:
             return FusedTau(module)  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
 """`stzoo predict` and `stzoo rollout`: what is read, what is written, and what is refused."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from PIL import Image
 
 import stzoo
 from stzoo.cli import main
+from stzoo.errors import FramesError
 from stzoo.forecaster import Forecaster
 from stzoo.frames.images import read_images
 
@@ -125,3 +127,45 @@ def test_arrays_and_fields_come_back_as_what_they_were(
         assert main(["rollout", str(tmp_path / name), *model, "-o", str(tmp_path / out)]) == 2
         assert message in capsys.readouterr().err
         assert not list(tmp_path.glob("c.*"))
+
+
+def test_the_input_is_looked_at_first_and_never_overwritten(
+    forecaster: Forecaster, frames: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forecaster.save_pretrained(tmp_path / "model")
+    model = ["--model", str(tmp_path / "model")]
+    assert main(["predict", str(tmp_path / "none.gif"), *model, "-o", "/nowhere/out.gif"]) == 2
+    assert "none.gif does not exist" in capsys.readouterr().err
+    first, *rest = [Image.fromarray(f) for f in frames]
+    first.save(tmp_path / "in.png", save_all=True, append_images=rest)
+    (tmp_path / "link.png").symlink_to("in.png")
+    images = tmp_path / "images"
+    images.mkdir()
+    for i, image in enumerate([first, *rest]):
+        image.save(images / f"{i}.png")
+    for given, out in (
+        ("in.png", "in.png"),
+        ("in.png", "link.png"),
+        ("link.png", "in.png"),
+        ("images", "images/3.png"),
+    ):
+        before = (tmp_path / out).read_bytes()
+        assert main(["predict", str(tmp_path / given), *model, "-o", str(tmp_path / out)]) == 2
+        assert "name another file for the forecast" in capsys.readouterr().err
+        assert (tmp_path / out).read_bytes() == before
+    for _ in range(2):  # a forecast beside the images is no input
+        assert main(["predict", str(images), *model, "-o", str(images / "next.gif")]) == 0
+
+
+def test_warnings_of_commands_are_one_line_without_source_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def loading(*_: Any, **__: Any) -> None:
+        raise FramesError(warnings.formatwarning("it is slow", UserWarning, "file.py", 3).strip())
+
+    monkeypatch.setattr("stzoo.forecaster.load", loading)
+    (tmp_path / "in.gif").write_bytes(b"GIF89a")
+    before = warnings.formatwarning
+    assert main(["predict", str(tmp_path / "in.gif"), "--model", "tau-ut", "-o", str(tmp_path / "out.gif")]) == 2
+    assert capsys.readouterr().err == "stzoo: stzoo: warning: it is slow\n"
+    assert warnings.formatwarning is before

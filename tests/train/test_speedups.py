@@ -1,10 +1,12 @@
 """What makes steps cheaper is chosen where it helps, and nowhere else."""
 
 import dataclasses
+import warnings
 
 import torch
 from test_loop import RECIPE, SPEC, clips
 
+import stzoo
 from stzoo.models import build
 from stzoo.train.clips import Ahead
 from stzoo.train.speedups import computing_form, made_ahead
@@ -26,3 +28,11 @@ def test_a_plain_recipe_trains_the_module_itself() -> None:
     assert computing_form(module, SPEC, RECIPE) is module
     frozen = dataclasses.replace(RECIPE, fused=True, freeze=("encoder",))
     assert computing_form(module, SPEC, frozen) is module
+
+
+def test_fused_kernels_are_not_missed_by_an_architecture_that_never_has_them() -> None:
+    spec = stzoo.info("convlstm-mmnist").spec
+    module = build(spec, "meta")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert computing_form(module, spec, dataclasses.replace(RECIPE, fused=True)) is module
