@@ -112,7 +112,7 @@ class Codec(Shareable):
             WeightsError: the file cannot be read. MismatchError: its tensors are not the module's.
         """
         check_kind(found.spec, "codec", name)
-        module, report = load_module(found.spec, found.path, found.sha256)
+        module, report = load_module(found.spec, found.path, found.sha256, known=found.known)
         return cls(found.spec, module, report)
 
     def __repr__(self) -> str:

@@ -26,6 +26,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from stzoo.errors import DownloadError, IntegrityError
+from stzoo.hashing import file_sha256
 
 PIECE = 1 << 16  # bytes read at once
 MARGIN = 16 << 20  # bytes that are left free on the disk
@@ -89,7 +90,7 @@ def download(
                 finally:
                     if part.is_file() and not part.stat().st_size:
                         part.unlink()
-                _flush_folder(target.parent)
+                flush_folder(target.parent)
     except OSError as error:
         raise DownloadError(f"cannot keep {without_secrets(url)} as {target}: {error.strerror or error}") from error
     except NotImplementedError as error:  # the file system has no locks
@@ -102,12 +103,6 @@ def discard(target: Path, sha256: str) -> None:
         _kept(target, sha256)
 
 
-def file_sha256(path: Path) -> str:
-    """The sha256 of a file in hexadecimal. The file is read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def lock(target: Path) -> FileLock:
     """The lock of whoever writes `target`. The system releases it when that process dies."""
     return FileLock(target.with_name(f".{target.name}.lock"))
@@ -116,6 +111,16 @@ def lock(target: Path) -> FileLock:
 def part_of(target: Path) -> Path:
     """The hidden file beside `target` that holds what was downloaded of it so far."""
     return target.with_name(f".{target.name}.part")
+
+
+def flush_folder(folder: Path) -> None:
+    """Wait until the names of a folder are on disk, so that they survive a power cut. Not every system can do this."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def is_https(url: str) -> bool:
@@ -325,13 +330,3 @@ def _root(error: Exception) -> Exception:
 def _reason(error: Exception) -> str:
     root = _root(error)
     return scrubbed(f"{type(root).__name__}: {root}")
-
-
-def _flush_folder(folder: Path) -> None:
-    """Wait until the new name is on disk, so that it survives a power cut. Not every system can do this."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

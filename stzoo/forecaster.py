@@ -154,7 +154,7 @@ class Forecaster(Shareable):
             WeightsError: the file cannot be read. MismatchError: its tensors are not the module's.
         """
         check_kind(found.spec, "forecaster", name)
-        module, report = load_module(found.spec, found.path, found.sha256, found.codec)
+        module, report = load_module(found.spec, found.path, found.sha256, found.codec, found.codec_sha256, found.known)
         if not adapt:
             return cls(found.spec, module, report, precision)
         spec = found.spec.replace(**adapt)

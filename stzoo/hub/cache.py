@@ -19,8 +19,9 @@ from filelock import Timeout
 
 from stzoo import catalog, environment
 from stzoo.catalog import CONFIG_FILE, WEIGHTS_FILE
-from stzoo.download import file_sha256, lock
+from stzoo.download import lock
 from stzoo.errors import SpecError, UnknownModelError
+from stzoo.hashing import file_sha256
 from stzoo.hub import huggingface, read_config
 
 _IDLE = 600.0  # seconds: a part that nothing was written to for so long belongs to no running process

@@ -118,7 +118,7 @@ def open_model(job: Job) -> Forecaster:
     here = hub.file_sha256(found.path), None if found.codec is None else hub.file_sha256(found.codec)
     if here != (plan.model_sha256, plan.codec_sha256):
         raise IntegrityError(f"{found.path} has sha256 {here[0]}, expected {plan.model_sha256}: it is another model")
-    found = replace(found, sha256=here[0])
+    found = replace(found, sha256=here[0], codec_sha256=here[1])
     return Forecaster.from_files(found, job.model_name, precision=plan.options.precision).to(plan.options.device)
 
 
