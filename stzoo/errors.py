@@ -4,6 +4,18 @@ Most classes also derive from the built-in error that a caller would expect: bad
 """
 
 
+def printable(text: str) -> str:
+    """`text` on one line that any terminal only shows, for text that comes from outside: names, headers, messages.
+
+    What is not printable becomes its escape: a line break, the escape character with which terminals are steered, marks
+    that turn the direction of reading, and halves of surrogate pairs, with which Python names files that are not UTF-8.
+    Text that is printable comes back as it is, so this may be called twice.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
 class StzooError(Exception):
     """The base of all errors that stzoo raises on purpose."""
 
@@ -24,6 +36,10 @@ class ManifestError(StzooError, ValueError):
 
 class FramesError(StzooError, ValueError):
     """Frames do not fit the model, or their file cannot be read or written. The message says what was expected."""
+
+
+class ForecastError(StzooError, ArithmeticError):
+    """The model's weights make numbers that are not finite of these frames. The message names the frame."""
 
 
 class DataError(StzooError, ValueError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,6 +62,12 @@ def file_sha256(path: Path) -> str:
     """The sha256 of a file in hexadecimal. Raises `OSError` if it cannot be read, or is no regular file."""
     with open_regular(path) as (file, _):
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_in_name(path: Path) -> str | None:
+    """The sha256 in which the name of a file ends, before its suffix; None if there is none."""
+    match = re.fullmatch(r"(?:.*-)?([0-9a-f]{64})", path.name.partition(".")[0])
+    return None if match is None else match[1]
 
 
 @contextmanager

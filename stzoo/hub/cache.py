@@ -6,7 +6,6 @@ Of huggingface_hub's cache, which other libraries share, only repositories that 
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -21,7 +20,7 @@ from stzoo import catalog, environment
 from stzoo.catalog import CONFIG_FILE, WEIGHTS_FILE
 from stzoo.download import lock
 from stzoo.errors import SpecError, UnknownModelError
-from stzoo.hashing import file_sha256
+from stzoo.hashing import file_sha256, sha256_in_name
 from stzoo.hub import huggingface, read_config
 
 _IDLE = 600.0  # seconds: a part that nothing was written to for so long belongs to no running process
@@ -62,8 +61,9 @@ def listed() -> list[Kept]:
 def verified() -> list[tuple[Kept, tuple[Path, ...]]]:
     """Each `Kept`, with those of its files that are damaged. They are removed, and the next use fetches them again.
 
-    Weights, and large files of a hub, have their sha256 as name. Files that were made here are damaged if they are
-    empty; nothing else is known of them.
+    Weights, compiled kernels, and large files of a hub have their sha256 in their name. A kernel without it was not
+    compiled by this version, and counts as damaged. Decoded videos are damaged if they are empty; nothing else is known
+    of them.
     """
     found = []
     for kept in listed():
@@ -188,11 +188,13 @@ def _idle(part: Path) -> bool:
 
 
 def _damaged(file: Path, kind: str) -> bool:
-    name = file.name.partition(".")[0]
+    named = sha256_in_name(file)
     with suppress(FileNotFoundError):
-        if kind in ("frames", "kernels"):
+        if kind == "frames":
             return not file.stat().st_size
-        return re.fullmatch(r"[0-9a-f]{64}", name) is not None and file_sha256(file) != name
+        if named is None:
+            return kind == "kernels"
+        return file_sha256(file) != named
     return False
 
 
