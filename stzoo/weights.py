@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from stzoo.catalog import CONFIG_FILE, WEIGHTS_FILE
 from stzoo.download import flush_folder
-from stzoo.errors import IntegrityError, MismatchError, SpecError, WeightsError
+from stzoo.errors import IntegrityError, MismatchError, SpecError, WeightsError, printable
 from stzoo.files import write_atomically
 from stzoo.hashing import Hashed
 from stzoo.models import build
@@ -53,6 +53,7 @@ class LoadReport:
     def __str__(self) -> str:
         source = self.source if self.codec is None else f"{self.source} and {self.codec}"
         adapted = "".join(f"\n  {what}" for what in self.adapted)
+        source = printable(source)
         return f"{source}: {self.tensors} tensors, {self.parameters:,} parameters, stored as {self.stored_as}{adapted}"
 
 
@@ -195,7 +196,7 @@ def _check(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Stored]
 
 def _short(text: str) -> str:
     """A tensor's name and what is said of it, printable, on one line, and cut if it is long."""
-    text = text if text.isprintable() else repr(text)
+    text = printable(text)
     return text if len(text) <= 200 else f"{text[:100]}...{text[-60:]}"
 
 
@@ -210,7 +211,7 @@ def half_precision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if tensor.is_floating_point() and not name.endswith(("running_mean", "running_var")):
             tensor = tensor.half()
             if not tensor.isfinite().all():
-                raise WeightsError(f"{name} does not fit into float16")
+                raise WeightsError(f"{_short(name)} does not fit into float16")
         out[name] = tensor
     return out
 

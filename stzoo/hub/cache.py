@@ -19,7 +19,7 @@ from filelock import Timeout
 from stzoo import catalog, environment
 from stzoo.catalog import CONFIG_FILE, WEIGHTS_FILE
 from stzoo.download import lock
-from stzoo.errors import SpecError, UnknownModelError
+from stzoo.errors import SpecError, UnknownModelError, printable
 from stzoo.hashing import file_sha256, sha256_in_name
 from stzoo.hub import huggingface, read_config
 
@@ -50,7 +50,8 @@ class Kept:
 
     def __str__(self) -> str:
         count = f", {len(self.files)} files" if len(self.files) > 1 else ""
-        return f"{self.name:<28} {self.kind:<10} {self.size / 1e6:>9.1f} MB  used {self.used:%Y-%m-%d %H:%M}{count}"
+        name = printable(self.name)
+        return f"{name:<28} {self.kind:<10} {self.size / 1e6:>9.1f} MB  used {self.used:%Y-%m-%d %H:%M}{count}"
 
 
 def listed() -> list[Kept]:

@@ -15,9 +15,10 @@ from functools import partial
 from pathlib import Path
 
 from stzoo import catalog, environment
+from stzoo.addresses import without_secrets
 from stzoo.catalog import CODEC_FILE, CONFIG_FILE, WEIGHTS_FILE, Entry, WeightsFile
 from stzoo.data import DATASETS
-from stzoo.download import discard, without_secrets
+from stzoo.download import discard
 from stzoo.download import download as fetch  # `stzoo.download` is the module
 from stzoo.errors import DownloadError, IntegrityError, NotPublishedError, OfflineError, SpecError, WeightsError
 from stzoo.hashing import Hashed, hashed, open_regular
