@@ -26,9 +26,8 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from stzoo.addresses import is_https, scrubbed, unchained, without_secrets
-from stzoo.errors import DownloadError, IntegrityError
+from stzoo.errors import DownloadError, IntegrityError, printable
 from stzoo.hashing import file_sha256
-from stzoo.spec import shown
 
 PIECE = 1 << 14  # bytes read at once: at the slowest pace that is waited for, some seconds' worth
 MARGIN = 16 << 20  # bytes that are left free on the disk
@@ -285,12 +284,16 @@ def _accept(response: Any, url: str, written: _Written) -> None:
             return
     if status in (206, 416):
         written.restart()
-        raise _Failed(f"status {status} with Content-Range {shown(response.headers.get('Content-Range'))}")
+        raise _Failed(
+            f"status {status} with Content-Range {printable(str(response.headers.get('Content-Range')))[:50]}"
+        )
     if status != 200:
         hint = " (there is no such file)" if status == 404 else " (you may not read it)" if status in (401, 403) else ""
         raise DownloadError(f"{address} answers with status {status}{hint}")
     if response.headers.get("Content-Encoding", "identity") != "identity":
-        raise DownloadError(f"{address} sends {shown(response.headers['Content-Encoding'])}, which was not asked for")
+        raise DownloadError(
+            f"{address} sends {printable(response.headers['Content-Encoding'])[:50]}, which was not asked for"
+        )
     if length.isdecimal() and int(length) != written.size:
         raise DownloadError(f"{address} has {int(length):,} bytes, expected {written.size:,}; it is another file")
     if written.count:  # the server sends the whole file, for it does not know ranges
