@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from stzoo import catalog
 from stzoo import frames as frames_room
-from stzoo.errors import FramesError
-from stzoo.frames.values import denormalise, normalise
+from stzoo.engine import in_units
+from stzoo.errors import ForecastError, FramesError
+from stzoo.frames.values import normalise
 from stzoo.hub.sharing import Shareable
 from stzoo.hub.sources import Resolved, resolve, source_text
 from stzoo.machine import check_device
@@ -50,6 +51,7 @@ class Codec(Shareable):
         Raises:
             FramesError: the frames have a wrong shape, dtype or range, a missing value, or a size that is not a
                 multiple of the codec's stride.
+            ForecastError: the codec makes NaN or infinite values of them.
         """
         return self._encode(self._read(frames, layout))
 
@@ -74,12 +76,14 @@ class Codec(Shareable):
         Raises:
             FramesError: `latents` has another shape or dtype, holds values that are not finite, or a number that is
                 no code's.
+            ForecastError: the codec makes NaN or infinite values of them.
         """
         if isinstance(latents, Tensor) and not latents.is_floating_point():
             flat = self.module.look_up(self._codes(latents))
         else:
             flat = self._latents(latents)
-        frames = denormalise(torch.cat([self.module.decode(some) for some in flat.split(AT_ONCE)]), self.spec)
+        painted = torch.cat([self.module.decode(some) for some in flat.split(AT_ONCE)])
+        frames = in_units(painted, self.spec, 1)
         if self.spec.value_range is not None:
             frames = frames.clamp(*self.spec.value_range)
         return frames.unflatten(0, latents.shape[:2])
@@ -88,7 +92,7 @@ class Codec(Shareable):
         """The frames as they come back from the codebook, of the same kind, dtype, range and axes.
 
         Raises:
-            FramesError: as in `encode`.
+            FramesError, ForecastError: as in `encode`.
         """
         source = self._read(frames, layout)
         painted = self.decode(self.quantise(self._encode(source))[1])
@@ -112,7 +116,7 @@ class Codec(Shareable):
             WeightsError: the file cannot be read. MismatchError: its tensors are not the module's.
         """
         check_kind(found.spec, "codec", name)
-        module, report = load_module(found.spec, found.path, found.sha256)
+        module, report = load_module(found.spec, found.path, found.sha256, known=found.known)
         return cls(found.spec, module, report)
 
     def __repr__(self) -> str:
@@ -128,6 +132,8 @@ class Codec(Shareable):
         device = next(self.module.parameters()).device
         frames = normalise(source.past.to(device), self.spec)
         latents = torch.cat([self.module.encode(some) for some in frames.flatten(0, 1).split(AT_ONCE)])
+        if not latents.isfinite().all():  # each would be near some code all the same
+            raise ForecastError("the codec makes latents that are not finite: its weights are damaged, so use others")
         return latents.unflatten(0, frames.shape[:2])
 
     def _latents(self, latents: Any) -> Tensor:

@@ -20,14 +20,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 from filelock import FileLock
 from tqdm import tqdm
 
-from stzoo.errors import DownloadError, IntegrityError
+from stzoo.addresses import is_https, scrubbed, unchained, without_secrets
+from stzoo.errors import DownloadError, IntegrityError, printable
+from stzoo.hashing import file_sha256
 
-PIECE = 1 << 16  # bytes read at once
+PIECE = 1 << 14  # bytes read at once: at the slowest pace that is waited for, some seconds' worth
 MARGIN = 16 << 20  # bytes that are left free on the disk
 LONGEST_WAIT = 60.0  # seconds between two requests, even if a server asks for more
 MOST_REDIRECTS = 5
@@ -43,12 +45,16 @@ class Patience:
         backoff: seconds before the second request of a row. They double before each further one, and are multiplied by
             a random number between 0.5 and 1.5.
         connect, read: seconds without a connection, or without a byte, after which a request has failed.
+        slowest, window: a request that brings fewer than `slowest` bytes a second, on average over `window` seconds,
+            has failed, too: a server that sends a byte now and then would be waited for without end.
     """
 
     attempts: int = 5
     backoff: float = 0.5
     connect: float = 10.0
     read: float = 30.0
+    slowest: float = 500.0
+    window: float = 30.0
 
 
 class _Failed(Exception):
@@ -59,6 +65,7 @@ class _Failed(Exception):
         self.after = after
 
 
+@unchained()
 def download(
     url: str, target: Path, size: int, sha256: str, patience: Patience = Patience(), progress: bool = True
 ) -> None:
@@ -89,7 +96,7 @@ def download(
                 finally:
                     if part.is_file() and not part.stat().st_size:
                         part.unlink()
-                _flush_folder(target.parent)
+                flush_folder(target.parent)
     except OSError as error:
         raise DownloadError(f"cannot keep {without_secrets(url)} as {target}: {error.strerror or error}") from error
     except NotImplementedError as error:  # the file system has no locks
@@ -102,12 +109,6 @@ def discard(target: Path, sha256: str) -> None:
         _kept(target, sha256)
 
 
-def file_sha256(path: Path) -> str:
-    """The sha256 of a file in hexadecimal. The file is read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def lock(target: Path) -> FileLock:
     """The lock of whoever writes `target`. The system releases it when that process dies."""
     return FileLock(target.with_name(f".{target.name}.lock"))
@@ -118,24 +119,14 @@ def part_of(target: Path) -> Path:
     return target.with_name(f".{target.name}.part")
 
 
-def is_https(url: str) -> bool:
-    """Whether `url` is an https address with a host."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return False
-    return parts.scheme == "https" and bool(parts.hostname)
-
-
-def without_secrets(url: str) -> str:
-    """The address for a message: without user name and password, and without its query, which may hold a token."""
-    return re.sub(r"(?<=://)[^/?#]*@", "", url).partition("?")[0]
-
-
-def scrubbed(text: str) -> str:
-    """A message of another program in one line, with every address in it as `without_secrets` gives it."""
-    text = re.sub(r"\w+://\S+", lambda found: without_secrets(found[0]), text)
-    return re.sub(r"\?[^\s'\")]+", "?...", " ".join(text.split()))
+def flush_folder(folder: Path) -> None:
+    """Wait until the names of a folder are on disk, so that they survive a power cut. Not every system can do this."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _kept(target: Path, sha256: str) -> bool:
@@ -148,13 +139,14 @@ def _kept(target: Path, sha256: str) -> bool:
 
 def _fill(url: str, part: Path, size: int, sha256: str, patience: Patience, progress: bool) -> None:
     """Make requests until `part` holds the whole file, with the right sha256. Raises what `download` raises."""
-    import requests
+    from stzoo.slowness import Watch  # which imports requests; a file that is there needs none of it
 
+    watch = Watch(patience.slowest, patience.window)
     name = without_secrets(url).rpartition("/")[2]
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     with (
         os.fdopen(os.open(part, flags, 0o644), "r+b") as file,
-        requests.Session() as session,
+        watch.session() as session,
         tqdm(total=size, unit="B", unit_scale=True, desc=name, delay=1, disable=not progress) as bar,
     ):
         written = _Written(file, size)
@@ -166,7 +158,7 @@ def _fill(url: str, part: Path, size: int, sha256: str, patience: Patience, prog
             try:
                 if written.count < size:
                     _space(part.parent, size - written.count)
-                    _transfer(session, url, written, patience, bar)
+                    _transfer(session, watch, url, written, patience, bar)
             except _Failed as error:
                 session.close()  # otherwise the next request would use the broken connection
                 failures = [*([] if written.count - most > size // 20 else failures), str(error)]
@@ -216,8 +208,20 @@ class _Written:
         self.count += len(piece)
 
 
-def _transfer(session: Any, url: str, written: _Written, patience: Patience, bar: tqdm) -> None:
-    """One request for the missing bytes. Raises `_Failed` if another request may help."""
+def _transfer(session: Any, watch: Any, url: str, written: _Written, patience: Patience, bar: tqdm) -> None:
+    """One request for the missing bytes, looked after by `watch`. Raises `_Failed` if another request may help."""
+    try:
+        with watch:
+            _receive(session, watch, url, written, patience, bar)
+    except _Failed as error:
+        if watch.tripped:
+            raise _Failed(
+                f"it sent fewer than {patience.slowest:g} bytes a second for {patience.window:g} s"
+            ) from error
+        raise
+
+
+def _receive(session: Any, watch: Any, url: str, written: _Written, patience: Patience, bar: tqdm) -> None:
     from requests import RequestException
 
     headers = {"Accept-Encoding": "identity"}
@@ -232,6 +236,7 @@ def _transfer(session: Any, url: str, written: _Written, patience: Patience, bar
                     written.restart()
                     raise DownloadError(f"{without_secrets(url)} sends more than the expected {written.size:,} bytes")
                 written.add(piece)
+                watch.count += len(piece)
                 bar.update(len(piece))
         except RequestException as error:
             raise _Failed(_reason(error)) from error
@@ -279,12 +284,16 @@ def _accept(response: Any, url: str, written: _Written) -> None:
             return
     if status in (206, 416):
         written.restart()
-        raise _Failed(f"status {status} with Content-Range {response.headers.get('Content-Range')}")
+        raise _Failed(
+            f"status {status} with Content-Range {printable(str(response.headers.get('Content-Range')))[:50]}"
+        )
     if status != 200:
         hint = " (there is no such file)" if status == 404 else " (you may not read it)" if status in (401, 403) else ""
         raise DownloadError(f"{address} answers with status {status}{hint}")
     if response.headers.get("Content-Encoding", "identity") != "identity":
-        raise DownloadError(f"{address} sends {response.headers['Content-Encoding']}, which was not asked for")
+        raise DownloadError(
+            f"{address} sends {printable(response.headers['Content-Encoding'])[:50]}, which was not asked for"
+        )
     if length.isdecimal() and int(length) != written.size:
         raise DownloadError(f"{address} has {int(length):,} bytes, expected {written.size:,}; it is another file")
     if written.count:  # the server sends the whole file, for it does not know ranges
@@ -325,13 +334,3 @@ def _root(error: Exception) -> Exception:
 def _reason(error: Exception) -> str:
     root = _root(error)
     return scrubbed(f"{type(root).__name__}: {root}")
-
-
-def _flush_folder(folder: Path) -> None:
-    """Wait until the new name is on disk, so that it survives a power cut. Not every system can do this."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -42,6 +42,10 @@ class FramesError(StzooError, ValueError):
     """Frames do not fit the model, or their file cannot be read or written. The message says what was expected."""
 
 
+class ForecastError(StzooError, ArithmeticError):
+    """The model's weights make numbers that are not finite of these frames. The message names the frame."""
+
+
 class DataError(StzooError, ValueError):
     """Files of a dataset are absent, damaged or of another format. The message names the file or the folder."""
 

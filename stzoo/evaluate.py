@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from stzoo.codec import Codec, usage
 from stzoo.data import ClipSource
-from stzoo.engine import Engine
+from stzoo.engine import Engine, in_units
 from stzoo.errors import DataError
 from stzoo.figures import of_persistence
 from stzoo.forecaster import Forecaster
@@ -155,6 +155,7 @@ def evaluate(
         DataError: there are no clips, their shape is not the model's, the model's values have no range, or there is no
             such definition.
         SpecError: there is no such precision.
+        ForecastError: the model makes NaN or infinite values of a clip.
     """
     defined = _definition(definition, precision)
     _check(forecaster.spec, stride_of(forecaster.module), clips)
@@ -206,7 +207,7 @@ def evaluate_codec(
                 latents = module.encode(normalise(truth.to(device).flatten(0, 1), spec))
                 quantised, codes = module.quantise(latents)
                 painted = module.decode(quantised).float()
-            painted = denormalise(painted, spec).view_as(truth).cpu()
+            painted = in_units(painted, spec, 1).view_as(truth).cpu()
             counts += torch.bincount(codes.cpu().flatten(), minlength=len(counts))
             frames += truth.shape[0] * truth.shape[1]
             unit = [((x - low) / (high - low)).numpy() for x in (painted, truth)]
@@ -248,7 +249,8 @@ def _forecasts(
         clip = clips.clips(start, min(start + batch, len(clips)))
         past, future = to_units(clip.past, spec), to_units(clip.future, spec)
         window = normalise(past.to(device), spec)
-        forecast = denormalise(torch.stack(list(engine.unroll(window, future.shape[1])), 1), spec)
+        made = enumerate(engine.unroll(window, future.shape[1]), 1)
+        forecast = torch.stack([in_units(frame, spec, number) for number, frame in made], 1)
         unit = [(x.cpu() - low) / (high - low) for x in (past, future, forecast)]
         yield unit[0], unit[1], unit[2], clip.valid
 

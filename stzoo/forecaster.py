@@ -15,9 +15,9 @@ from tqdm import tqdm
 from stzoo import catalog
 from stzoo import frames as frames_room
 from stzoo.adapting import adapt_tensors
-from stzoo.engine import Engine
+from stzoo.engine import Engine, in_units
 from stzoo.export import Exported, export
-from stzoo.frames.values import denormalise, normalise
+from stzoo.frames.values import normalise
 from stzoo.hub.sharing import Shareable
 from stzoo.hub.sources import Resolved, resolve, source_text
 from stzoo.machine import check_device
@@ -81,6 +81,7 @@ class Forecaster(Shareable):
         Raises:
             FramesError: the frames have a wrong shape, dtype, range or size, are too few, or have a missing value;
                 their times cannot be continued; or the file cannot be read.
+            ForecastError: a frame that the model made holds NaN or infinite values.
             MissingExtraError: the package that reads such a file is not installed; the message holds the pip command.
         """
         steps = frames_room.whole_number("steps", steps)
@@ -97,7 +98,10 @@ class Forecaster(Shareable):
         resize: bool = False,
         every: int = 1,
     ) -> Iterator[Any]:
-        """Like `rollout`, but one frame at a time; without end if `steps` is None. Memory does not grow."""
+        """Like `rollout`, but one frame at a time; without end if `steps` is None. Memory does not grow.
+
+        The frames before one that holds NaN or infinite values are yielded; that one raises `ForecastError`.
+        """
         steps = None if steps is None else frames_room.whole_number("steps", steps)
         return self._frames(self._read(frames, layout, resize, every), steps)
 
@@ -154,7 +158,7 @@ class Forecaster(Shareable):
             WeightsError: the file cannot be read. MismatchError: its tensors are not the module's.
         """
         check_kind(found.spec, "forecaster", name)
-        module, report = load_module(found.spec, found.path, found.sha256, found.codec)
+        module, report = load_module(found.spec, found.path, found.sha256, found.codec, found.codec_sha256, found.known)
         if not adapt:
             return cls(found.spec, module, report, precision)
         spec = found.spec.replace(**adapt)
@@ -176,8 +180,8 @@ class Forecaster(Shareable):
     def _frames(self, source: frames_room.CallerFrames, steps: int | None) -> Iterator[Any]:
         device = next(self.module.parameters()).device
         past = normalise(source.past.to(device), self.spec)
-        for frame in self.engine.unroll(past, steps):
-            yield source.frame(denormalise(frame, self.spec))
+        for number, frame in enumerate(self.engine.unroll(past, steps), 1):
+            yield source.frame(in_units(frame, self.spec, number))
 
 
 def load(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import struct
 import types
 import typing
 from collections.abc import Collection, Mapping
@@ -20,6 +21,7 @@ from stzoo.errors import SpecError
 
 T = TypeVar("T")
 MAX_DEPTH = 8  # how deep mappings and lists in params may be nested
+MAX_FLOAT32, MIN_FLOAT32 = 3.4028234e38, 1.1754944e-38  # the largest number, and the smallest of full precision
 MAX_INTEGER = 2**63  # integers in params stay below it, so that JSON readers of other languages can hold them
 
 
@@ -143,6 +145,11 @@ def _frozen(value: Any, where: str, depth: int = 0) -> Any:
     raise SpecError(f"{where} is of type {type(value).__name__}; it must be a number, text, a list or a mapping")
 
 
+def _as_float32(number: float) -> float:
+    """`number` as float32 rounds it."""
+    return float(struct.unpack("f", struct.pack("f", number))[0])
+
+
 def _plain(value: Any) -> Any:
     """Undoes `_frozen`: the value in dictionaries and lists."""
     if isinstance(value, Mapping):
@@ -198,7 +205,23 @@ class ModelSpec:
             raise SpecError(f"spec.std is {self.std}; every value must be positive")
         if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
             raise SpecError(f"spec.value_range is {self.value_range}; low must be below high")
+        self._check_float32()
         object.__setattr__(self, "params", _frozen(self.params, "spec.params"))
+
+    def _check_float32(self) -> None:
+        """Frames are float32, so every number that is computed with them must be one, too. Raises `SpecError`."""
+        low, high = self.value_range or (0.0, 1.0)
+        fill = () if self.fill is None else (self.fill,)
+        for name, numbers in (("mean", self.mean), ("std", self.std), ("value_range", (low, high)), ("fill", fill)):
+            if any(abs(number) > MAX_FLOAT32 for number in numbers):
+                raise SpecError(f"spec.{name} is {getattr(self, name)}; float32 holds numbers up to {MAX_FLOAT32:.3g}")
+        if min(self.std) < MIN_FLOAT32:
+            raise SpecError(f"spec.std is {self.std}; every value must be at least {MIN_FLOAT32:.3g}")
+        if not MIN_FLOAT32 <= _as_float32(high) - _as_float32(low) <= MAX_FLOAT32:
+            raise SpecError(
+                f"spec.value_range is {self.value_range}; in float32, low and high must differ by {MIN_FLOAT32:.3g} to "
+                f"{MAX_FLOAT32:.3g}"
+            )
 
     @classmethod
     def from_dict(cls, values: Any, where: str = "spec") -> ModelSpec:

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import TypeVar
 
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from stzoo.catalog import CONFIG_FILE, WEIGHTS_FILE
-from stzoo.errors import MismatchError, SpecError, WeightsError
+from stzoo.download import flush_folder
+from stzoo.errors import IntegrityError, MismatchError, SpecError, WeightsError, printable
 from stzoo.files import write_atomically
+from stzoo.hashing import Hashed
 from stzoo.models import build
-from stzoo.spec import ModelSpec, shown
+from stzoo.spec import ModelSpec
+from stzoo.tensorfile import Stored, TensorFile, metadata_of, read
+
+T = TypeVar("T")
 
 SPEC_KEY = "stzoo_spec"
+NEXT_CONFIG_FILE = ".config.json.next"  # a config.json that will have its name once the weights have theirs
 CODEC_PREFIX = "codec."  # names of those tensors of a modular model that belong to its codec begin with it
-MAX_HEADER = 4 << 20  # bytes; the largest header of a packaged checkpoint has a hundredth of it
-DTYPES = ("F16", "BF16", "F32", "F64", "BOOL", "I8", "U8", "I16", "I32", "I64")  # not float8, complex or sub-byte types
-MAX_DIMENSIONS, MAX_SIDE = 8, 2**40  # of a tensor: torch fails, or is slow, if an empty tensor has an absurd shape
 
 
 @dataclass(frozen=True)
@@ -50,17 +53,17 @@ class LoadReport:
     def __str__(self) -> str:
         source = self.source if self.codec is None else f"{self.source} and {self.codec}"
         adapted = "".join(f"\n  {what}" for what in self.adapted)
+        source = printable(source)
         return f"{source}: {self.tensors} tensors, {self.parameters:,} parameters, stored as {self.stored_as}{adapted}"
 
 
-def embedded_spec(path: Path) -> ModelSpec | None:
-    """The spec inside a safetensors file; None if it carries none.
+def embedded_spec(file: Hashed) -> ModelSpec | None:
+    """The spec inside a safetensors file, in the bytes that were hashed; None if it carries none.
 
     Raises:
         WeightsError: the file cannot be read. SpecError: the spec in it is damaged.
     """
-    with _opened(path) as file:
-        metadata = file.metadata() or {}
+    metadata = metadata_of(file)
     if SPEC_KEY not in metadata:
         return None
     try:
@@ -68,112 +71,110 @@ def embedded_spec(path: Path) -> ModelSpec | None:
     except SpecError:
         raise
     except (ValueError, RecursionError) as error:
-        raise SpecError(f"{path}: {SPEC_KEY!r} is not JSON: {error}") from error
+        raise SpecError(f"{file.path}: {SPEC_KEY!r} is not JSON: {error}") from error
 
 
-def read_spec(path: Path) -> ModelSpec:
-    """Like `embedded_spec`, for a file that stands alone. Raises `WeightsError` if it carries no spec."""
-    spec = embedded_spec(path)
-    if spec is None:
-        raise WeightsError(
-            f"{path} names no model: its metadata has no {SPEC_KEY!r}; load the folder that holds its config.json"
-        )
-    return spec
-
-
-def load_module(spec: ModelSpec, path: Path, sha256: str, codec: Path | None = None) -> tuple[nn.Module, LoadReport]:
+def load_module(
+    spec: ModelSpec,
+    path: Path,
+    sha256: str | None,
+    codec: Path | None = None,
+    codec_sha256: str | None = None,
+    known: Mapping[Path, Hashed] = MappingProxyType({}),
+) -> tuple[nn.Module, LoadReport]:
     """The module of `spec`, filled with the tensors of the file `path`, on the CPU and in eval mode.
 
-    The module is built without allocating memory. Floating-point tensors get the dtype that the module declares
-    (float32), whatever they were stored as.
+    The module is built without allocating memory, and memory for tensors is taken only once their names and shapes are
+    the module's. Floating-point tensors get the dtype that the module declares (float32), whatever they were stored as.
 
     Args:
-        sha256: of `path`, for the report.
+        spec: what the module is.
+        path: the safetensors file.
+        sha256: the sha256 that the loaded bytes of `path` must have; None or "" takes any.
         codec: the file with the codec's tensors of a modular model, if `path` does not hold them.
+        codec_sha256: as `sha256`, of the file `codec`.
+        known: files as they were when they were hashed; the bytes that such a file has kept are not read again.
 
     Raises:
+        IntegrityError: the bytes that were read have another sha256: the file was swapped since it was found.
         MismatchError: tensors are missing, unexpected or misshapen.
         WeightsError: a file cannot be read. SpecError: the spec builds no module.
     """
     module = build(spec, "meta")
     wanted = module.state_dict()
-    found = read_tensors(path)
-    if codec is not None:
-        if any(name.startswith(CODEC_PREFIX) for name in found):
-            raise MismatchError(
-                f"{path} holds a codec already; remove {codec} beside it, which would replace that codec"
-            )
-        found |= {CODEC_PREFIX + name: tensor for name, tensor in read_tensors(codec).items()}
-    _check(path, wanted, found)
+    if codec is None:
+        files = [_read(path, sha256, lambda header: _check(path, wanted, header), known.get(path))]
+    else:
+        inside = {name: t for name, t in wanted.items() if name.startswith(CODEC_PREFIX)}
+        outside = {name: t for name, t in wanted.items() if name not in inside}
+        files = [
+            _read(path, sha256, lambda header: _check_predictor(path, codec, outside, header), known.get(path)),
+            _read(codec, codec_sha256, lambda header: _check(codec, inside, _prefixed(header)), known.get(codec)),
+        ]
+    found = files[0].tensors | {name: t for part in files[1:] for name, t in _prefixed(part.tensors).items()}
     stored = sorted({str(t.dtype).removeprefix("torch.") for t in found.values() if t.is_floating_point()})
-    # Copied, because tensors are mapped from the file: if a program shortened it later, this process would be killed.
-    own = {name: t.to(wanted[name].dtype, copy=True) for name, t in found.items()}
+    copy = any(file.borrowed for file in files)
+    own = {name: t.to(wanted[name].dtype, copy=copy) for name, t in found.items()}
     module.load_state_dict(own, strict=True, assign=True)
     parameters = sum(p.numel() for p in module.parameters())
     report = LoadReport(
-        str(path), sha256, len(found), parameters, " and ".join(stored), None if codec is None else str(codec)
+        str(path), files[0].sha256, len(found), parameters, " and ".join(stored), None if codec is None else str(codec)
     )
     return module.eval(), report
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Every tensor of a safetensors file, by name.
+def read_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
+    """Every tensor of a safetensors file, by name, on the CPU, in the dtypes of the file.
+
+    Args:
+        path: the file.
+        sha256: the sha256 that the bytes read must have; None takes any.
 
     Raises:
+        IntegrityError: the bytes have another sha256.
         WeightsError: the file cannot be read, or holds a tensor of a dtype or shape that no model has.
     """
-    with _opened(path) as file:
-        names = file.keys()
-        for name in names:
-            header = file.get_slice(name)
-            dtype, shape = header.get_dtype(), header.get_shape()
-            if dtype not in DTYPES:
-                raise WeightsError(f"{path}: {shown(name)} is stored as {dtype}; it may be {', '.join(DTYPES)}")
-            if len(shape) > MAX_DIMENSIONS or any(side > MAX_SIDE for side in shape):
-                raise WeightsError(f"{path}: {shown(name)} has the shape {shown(shape)}, which no model has")
-        return {name: file.get_tensor(name) for name in names}
+    return _read(path, sha256).tensors
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """A safetensors file, opened. The size of its header is checked here; the rest is checked by the library.
-
-    Raises:
-        WeightsError: it is no regular file, its header is absent or too long, or the library refuses it.
-    """
-    try:
-        _check_header(path)
-        with safe_open(path, "pt") as file:
-            yield file
-    except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(f"{path} cannot be read as safetensors: {error}") from error
-
-
-def _check_header(path: Path) -> None:
-    """Raises `ValueError` if the length of the header, in the file's first eight bytes, is impossible or absurd."""
-    if not path.is_file():  # reading a FIFO would block, and reading a device would never end
-        raise ValueError("it is no file")
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-    if size < 8 or length > size - 8:
-        raise ValueError(f"its header is said to have {length} bytes, the file has {size}")
-    if length > MAX_HEADER:
-        raise ValueError(f"its header has {length} bytes; at most {MAX_HEADER} are read")
+def _read(
+    path: Path,
+    sha256: str | None,
+    check: Callable[[Mapping[str, Stored]], None] = lambda header: None,
+    known: Hashed | None = None,
+) -> TensorFile:
+    file = read(path, check, known)
+    if sha256 and file.sha256 != sha256:
+        raise IntegrityError(
+            f"{path} has sha256 {file.sha256}, expected {sha256}: it was changed after it had been found; load again"
+        )
+    return file
 
 
-def _check(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+def _prefixed(of_codec: Mapping[str, T]) -> dict[str, T]:
+    """What a codec's own file calls x is called codec.x in a modular model."""
+    return {CODEC_PREFIX + name: value for name, value in of_codec.items()}
+
+
+def _check_predictor(path: Path, codec: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Stored]) -> None:
+    """As `_check`, for the file of a modular model that has its codec in another file."""
+    if any(name.startswith(CODEC_PREFIX) for name in found):
+        raise MismatchError(f"{path} holds a codec already; remove {codec} beside it, which would replace that codec")
+    _check(path, wanted, found)
+
+
+def _check(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Stored]) -> None:
     """Raises `MismatchError` if the tensors of a file are not those of the module, with the names of some of them."""
     missing, unexpected = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
     misshapen = [
-        f"{name} {tuple(found[name].shape)} for {tuple(wanted[name].shape)}"
+        f"{name} {found[name].shape} for {tuple(wanted[name].shape)}"
         for name in sorted(wanted.keys() & found.keys())
-        if found[name].shape != wanted[name].shape
+        if found[name].shape != tuple(wanted[name].shape)
     ]
     unlike = [
         f"{name} {found[name].dtype} for {wanted[name].dtype}"
         for name in sorted(wanted.keys() & found.keys())
-        if found[name].is_floating_point() != wanted[name].is_floating_point()
+        if found[name].dtype.is_floating_point != wanted[name].is_floating_point()
     ]
     problems = [
         f"{len(names)} {what}: {', '.join(map(_short, names[:5]))}{', ...' if len(names) > 5 else ''}"
@@ -195,7 +196,7 @@ def _check(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]
 
 def _short(text: str) -> str:
     """A tensor's name and what is said of it, printable, on one line, and cut if it is long."""
-    text = text if text.isprintable() else repr(text)
+    text = printable(text)
     return text if len(text) <= 200 else f"{text[:100]}...{text[-60:]}"
 
 
@@ -210,7 +211,7 @@ def half_precision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if tensor.is_floating_point() and not name.endswith(("running_mean", "running_var")):
             tensor = tensor.half()
             if not tensor.isfinite().all():
-                raise WeightsError(f"{name} does not fit into float16")
+                raise WeightsError(f"{_short(name)} does not fit into float16")
         out[name] = tensor
     return out
 
@@ -225,10 +226,22 @@ def save_weights(path: Path, spec: ModelSpec, state: Mapping[str, Tensor]) -> No
 
 
 def save_folder(folder: Path, spec: ModelSpec, state: Mapping[str, Tensor]) -> None:
-    """Write ``config.json`` and ``model.safetensors``, which `stzoo.load(folder)` reads."""
+    """Write ``config.json`` and ``model.safetensors``, which `stzoo.load(folder)` reads.
+
+    Two files cannot take their names at the same moment. So the new config.json waits under a hidden name until the
+    weights, which carry the same spec, have theirs: until then the folder holds the old model, from then on the new
+    one, because a config.json that waits and agrees with the weights counts as theirs. A save that is killed at any
+    point leaves one of the two.
+
+    Raises:
+        OSError: the folder cannot be written, or the disk is full; the folder then holds the old model.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    pending = folder / NEXT_CONFIG_FILE
+    write_atomically(pending, (json.dumps(spec.to_dict(), indent=2) + "\n").encode())
     save_weights(folder / WEIGHTS_FILE, spec, state)
-    write_atomically(folder / CONFIG_FILE, (json.dumps(spec.to_dict(), indent=2) + "\n").encode())
+    flush_folder(folder)  # a power cut must not keep the next step without the last one
+    os.replace(pending, folder / CONFIG_FILE)
 
 
 def random_module(spec: ModelSpec) -> tuple[nn.Module, LoadReport]:

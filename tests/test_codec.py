@@ -11,7 +11,7 @@ import stzoo
 from stzoo.codec import Codec
 from stzoo.data.digits import drawn_digits
 from stzoo.data.mmnist import MovingDigits
-from stzoo.errors import FramesError, NotPublishedError, SpecError
+from stzoo.errors import ForecastError, FramesError, NotPublishedError, SpecError
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +139,13 @@ def test_a_codec_is_no_forecaster_and_the_other_way_round(codec: Codec, tmp_path
     for pretrained in (True, False):
         with pytest.raises(SpecError, match=r"tau-mmnist is a forecaster, not a codec; open it with stzoo\.load\("):
             stzoo.load_codec("tau-mmnist", pretrained=pretrained)
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_a_codec_that_makes_nan_paints_nothing(part: str, clip: np.ndarray) -> None:
+    broken = stzoo.load_codec("vqvae-mmnist")
+    with torch.no_grad():
+        for parameter in getattr(broken.module, part).parameters():
+            parameter.fill_(torch.nan)
+    with pytest.raises(ForecastError, match="not finite" if part == "encoder" else "NaN"):
+        broken.reconstruct(clip)

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 import stzoo
-from stzoo.errors import FramesError, SpecError, UnknownModelError, WeightsError
+from stzoo.errors import ForecastError, FramesError, SpecError, UnknownModelError, WeightsError
 from stzoo.forecaster import Forecaster, create
 from stzoo.spec import ModelSpec
 
@@ -198,3 +198,43 @@ def test_a_device_that_is_not_there_is_refused(forecaster: Forecaster, device: A
             load(name, device=device)
     with pytest.raises(SpecError, match="device is "):
         forecaster.to(device)
+
+
+@pytest.mark.parametrize(("value", "what"), [(float("nan"), "NaN"), (float("inf"), "infinite values"), (3e38, "")])
+def test_numbers_that_are_not_finite_never_become_frames(
+    forecaster: Forecaster, frames: np.ndarray, value: float, what: str
+) -> None:
+    """They would be black pictures, or white ones."""
+    with torch.no_grad():
+        forecaster.module.decoder.readout.bias.fill_(value)  # of which the largest overflows where it is fed back
+    steps = 1 if what else 9
+    for forecast in (
+        lambda: forecaster.rollout(frames, steps),
+        lambda: list(forecaster.stream(frames, steps)),
+        lambda: forecaster.rollout([Image.fromarray(f) for f in frames], steps),
+    ):
+        with pytest.raises(ForecastError, match=f"frame [15] that the model made holds {what}"):
+            forecast()
+
+
+def test_the_frames_before_an_overflow_are_streamed(forecaster: Forecaster, frames: np.ndarray) -> None:
+    with torch.no_grad():
+        forecaster.module.decoder.readout.bias.fill_(3e38)
+    stream = forecaster.stream(frames)
+    assert len(list(islice(stream, 4))) == 4
+    with pytest.raises(ForecastError, match="frame 5"):
+        next(stream)
+
+
+def test_a_predictor_of_nan_is_not_painted_with_some_code(frames: np.ndarray) -> None:
+    codec = {"arch": "vqvae", "params": {"width": 8, "residual_width": 4, "codes": 16, "dim": 4}}
+    predictor = {"arch": "conv", "params": {"hid_s": 4, "hid_t": 8, "n_s": 1, "n_t": 2}}
+    params = {"codec": codec, "predictor": predictor, "paints": "quantised"}
+    spec = ModelSpec(arch="modular", frames_in=2, frames_out=2, channels=1, height=16, width=16, params=params)
+    model = create(spec)
+    assert model.predict(frames).shape == (2, 16, 16)
+    with torch.no_grad():
+        for parameter in model.module.predictor.parameters():
+            parameter.fill_(torch.nan)
+    with pytest.raises(ForecastError, match="NaN"):
+        model.predict(frames)

@@ -1,13 +1,15 @@
+import contextlib
 import json
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 import stzoo
-from stzoo.errors import SpecError
+from stzoo.errors import ForecastError, SpecError
 from stzoo.models import architectures, build, config_of
 from stzoo.spec import ModelSpec
 
@@ -205,3 +207,28 @@ def test_endless_nesting_is_refused() -> None:
     endless["again"] = endless
     with pytest.raises(SpecError, match="nested more than 8 deep"):
         nested(codec=endless)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("mean", (1e300,)), ("mean", (-3.5e38,)), ("std", (1e300,)), ("std", (1e-320,)), ("std", (1e-39,)),
+        ("fill", 1e39), ("fill", -1e300), ("value_range", (0.0, 1e300)), ("value_range", (-3e38, 3e38)),
+        ("value_range", (1.0, 1.0 + 1e-9)), ("value_range", (0.0, 1e-320)),
+    ],
+)  # fmt: skip
+def test_numbers_that_float32_does_not_hold_are_refused(field: str, value: object) -> None:
+    """PyTorch would fail later, without a word of the spec."""
+    good = {"arch": "tau", "frames_in": 1, "frames_out": 1, "channels": 1, "height": 64, "width": 64}
+    with pytest.raises(SpecError, match=rf"spec\.{field} is .*{'float32|at least|differ'}"):
+        ModelSpec.from_dict(good | {field: value})
+
+
+@pytest.mark.parametrize("change", [{"mean": (3e38,)}, {"std": (2e-38,)}, {"value_range": (-1e38, 1e38)}])
+def test_extreme_numbers_forecast_or_say_what_is_wrong(change: dict[str, object]) -> None:
+    params = {"hid_s": 4, "hid_t": 8, "n_s": 1, "n_t": 2}
+    spec = ModelSpec(arch="conv", frames_in=2, frames_out=2, channels=1, height=16, width=16, params=params)
+    model = stzoo.create(spec.replace(**change))
+    for frames in (np.zeros((2, 16, 16), np.float32), np.full((2, 16, 16), 255, np.uint8)):
+        with contextlib.suppress(ForecastError):
+            assert np.isfinite(model.predict(frames)).all()

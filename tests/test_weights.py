@@ -16,8 +16,8 @@ from stzoo.catalog import CHECKPOINTS
 from stzoo.errors import MismatchError, SpecError, WeightsError
 from stzoo.files import write_atomically
 from stzoo.forecaster import Forecaster
+from stzoo.tensorfile import MAX_HEADER
 from stzoo.weights import (
-    MAX_HEADER,
     SPEC_KEY,
     half_precision,
     load_module,

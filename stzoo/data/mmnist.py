@@ -272,7 +272,8 @@ def download_digits(folder: Path, base: str) -> None:
         DataError: `base` is not https or cannot be read, the network is off, or a file has another sha256. Such a file
             is not kept.
     """
-    from stzoo.download import download, file_sha256
+    from stzoo.download import download
+    from stzoo.hashing import file_sha256
 
     for name, size, sha256 in IDX_FILES.values():
         path = folder / name

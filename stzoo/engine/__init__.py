@@ -17,6 +17,8 @@ from stzoo.engine import translating
 from stzoo.engine.compiling import compiled
 from stzoo.engine.memory import check_forecast
 from stzoo.engine.packed import PackedConv, Rounded, can_pack, is_plain, pieces, twin
+from stzoo.errors import ForecastError
+from stzoo.frames.values import denormalise
 from stzoo.machine import Precision, check_precision, cpu_flags
 from stzoo.models import architecture_of
 from stzoo.spec import ModelSpec
@@ -112,6 +114,30 @@ class Engine:
                 made = for_inference(self.module, self._spec, self.precision)
             self._made = _Made(compiled(made, self._spec) if self._compiles else made, tensors)
         return self._made.runs
+
+
+def in_units(values: Tensor, spec: ModelSpec, frame: int) -> Tensor:
+    """What a module made, in the spec's units. Nothing that is not finite may become a picture: NaN would be black.
+
+    Args:
+        values: (..., C, H, W), normalised.
+        spec: the module's.
+        frame: the number of the frame, from 1, for the message.
+
+    Returns:
+        The values in the spec's units, of the same shape.
+
+    Raises:
+        ForecastError: a value is NaN or infinite.
+    """
+    units = denormalise(values, spec)
+    if not units.isfinite().all():
+        what = "NaN" if units.isnan().any() else "infinite values"
+        raise ForecastError(
+            f"frame {frame} that the model made holds {what}: its weights are damaged or too large, or training "
+            "diverged; use other weights"
+        )
+    return units
 
 
 class _Made:

@@ -6,7 +6,6 @@ Of huggingface_hub's cache, which other libraries share, only repositories that 
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -19,9 +18,10 @@ from filelock import Timeout
 
 from stzoo import catalog, environment
 from stzoo.catalog import CONFIG_FILE, WEIGHTS_FILE
-from stzoo.download import file_sha256, lock
-from stzoo.errors import SpecError, UnknownModelError
+from stzoo.download import lock
+from stzoo.errors import SpecError, UnknownModelError, printable
 from stzoo.files import is_leftover
+from stzoo.hashing import file_sha256, sha256_in_name
 from stzoo.hub import huggingface, read_config
 
 _IDLE = 600.0  # seconds: a part that nothing was written to for so long belongs to no running process
@@ -51,7 +51,8 @@ class Kept:
 
     def __str__(self) -> str:
         count = f", {len(self.files)} files" if len(self.files) > 1 else ""
-        return f"{self.name:<28} {self.kind:<10} {self.size / 1e6:>9.1f} MB  used {self.used:%Y-%m-%d %H:%M}{count}"
+        name = printable(self.name)
+        return f"{name:<28} {self.kind:<10} {self.size / 1e6:>9.1f} MB  used {self.used:%Y-%m-%d %H:%M}{count}"
 
 
 def listed() -> list[Kept]:
@@ -62,8 +63,9 @@ def listed() -> list[Kept]:
 def verified() -> list[tuple[Kept, tuple[Path, ...]]]:
     """Each `Kept`, with those of its files that are damaged. They are removed, and the next use fetches them again.
 
-    Weights, and large files of a hub, have their sha256 as name. Files that were made here are damaged if they are
-    empty; nothing else is known of them.
+    Weights, compiled kernels, and large files of a hub have their sha256 in their name. A kernel without it was not
+    compiled by this version, and counts as damaged. Decoded videos are damaged if they are empty; nothing else is known
+    of them.
     """
     found = []
     for kept in listed():
@@ -188,11 +190,13 @@ def _idle(part: Path) -> bool:
 
 
 def _damaged(file: Path, kind: str) -> bool:
-    name = file.name.partition(".")[0]
+    named = sha256_in_name(file)
     with suppress(FileNotFoundError):
-        if kind in ("frames", "kernels"):
+        if kind == "frames":
             return not file.stat().st_size
-        return re.fullmatch(r"[0-9a-f]{64}", name) is not None and file_sha256(file) != name
+        if named is None:
+            return kind == "kernels"
+        return file_sha256(file) != named
     return False
 
 

@@ -14,9 +14,9 @@ from torch import nn
 
 from stzoo import catalog
 from stzoo.catalog import Entry, Speed, Training
-from stzoo.download import file_sha256
 from stzoo.errors import SpecError, WeightsError
 from stzoo.figures import FIGURES, Metrics
+from stzoo.hashing import file_sha256
 from stzoo.models import architecture_of, build
 from stzoo.spec import ModelSpec
 from stzoo.weights import CODEC_PREFIX, LoadReport, read_tensors
@@ -117,7 +117,8 @@ def card_of(spec: ModelSpec, module: nn.Module, report: LoadReport) -> tuple[Car
     if report.sha256 is None:
         return Card(summary=f"Random weights, never trained, of the architecture {spec.arch}"), None
     entry = _entry_of(report)
-    same = not report.adapted and _unchanged(module, report)
+    pinned = None if entry is None or entry.codec is None else entry.codec.sha256
+    same = not report.adapted and _unchanged(module, report, pinned)
     if entry is not None and same and entry.spec == spec:
         return entry_card(entry), entry.name
     origin = _place(report.source)
@@ -307,15 +308,18 @@ def _entry_of(report: LoadReport) -> Entry | None:
     return None
 
 
-def _unchanged(module: nn.Module, report: LoadReport) -> bool:
-    """Whether the tensors are still those of the file that was loaded. They are compared as numbers."""
-    path = Path(report.source)
-    if _sha256(path) != report.sha256:
+def _unchanged(module: nn.Module, report: LoadReport, codec_sha256: str | None) -> bool:
+    """Whether the tensors are still those of the file that was loaded. They are compared as numbers.
+
+    `codec_sha256` is that of the codec's file, if one is pinned.
+    """
+    if not report.sha256:
         return False
     try:
-        stored = read_tensors(path)
+        stored = read_tensors(Path(report.source), report.sha256)
         if report.codec is not None:
-            stored |= {CODEC_PREFIX + name: t for name, t in read_tensors(Path(report.codec)).items()}
+            part = read_tensors(Path(report.codec), codec_sha256)
+            stored |= {CODEC_PREFIX + name: t for name, t in part.items()}
     except WeightsError:
         return False
     present = module.state_dict()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import time
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from stzoo.download import scrubbed
+from stzoo.addresses import scrubbed, unchained
 from stzoo.environment import offline
 from stzoo.errors import DownloadError, OfflineError, WeightsError
 
@@ -33,6 +34,7 @@ def parse(source: str) -> tuple[str, str | None]:
     return match[1], match[2]
 
 
+@unchained()
 def fetch(
     repo: str, revision: str | None, name: str, *, cache_dir: Path | None = None, offline: bool, progress: bool = True
 ) -> Path:
@@ -65,7 +67,7 @@ def fetch(
         return hf_hub_download(repo, name, revision=revision, cache_dir=cache_dir, local_files_only=offline)
 
     try:
-        with _bars(progress):
+        with _bars(progress), _discreet_logs():
             try:
                 return Path(ask())
             except Exception as error:
@@ -94,6 +96,7 @@ def fetch(
         raise DownloadError(f"cannot fetch {name} of {at}: {_reason(error)}") from error
 
 
+@unchained()
 def push(
     folder: Path, repo_id: str, *, private: bool = False, token: str | None = None, message: str | None = None
 ) -> str:
@@ -122,8 +125,9 @@ def push(
     api = HfApi(token=token)
     files = [CommitOperationAdd(file.name, file) for file in sorted(folder.iterdir())]
     try:
-        api.create_repo(repo_id, private=private, exist_ok=True)
-        commit = api.create_commit(repo_id, files, commit_message=message or "A model saved by stzoo")
+        with _discreet_logs():
+            api.create_repo(repo_id, private=private, exist_ok=True)
+            commit = api.create_commit(repo_id, files, commit_message=message or "A model saved by stzoo")
     except Exception as error:  # see `fetch`
         raise WeightsError(
             f"cannot publish to {repo_id}: {_reason(error)}; publishing needs a token that may write, in HF_TOKEN "
@@ -184,3 +188,22 @@ def _bars(progress: bool) -> Iterator[None]:
     finally:
         if hide:
             enable_progress_bars()
+
+
+@contextmanager
+def _discreet_logs() -> Iterator[None]:
+    """Inside the block huggingface_hub logs addresses without the user name and password that HF_ENDPOINT may hold."""
+
+    def scrub(record: logging.LogRecord) -> bool:
+        record.msg, record.args = scrubbed(record.getMessage()), ()
+        return True
+
+    known = list(logging.root.manager.loggerDict)  # a filter acts on what is logged to this very logger, not below it
+    loggers = [logging.getLogger(name) for name in known if name.partition(".")[0] == "huggingface_hub"]
+    for logger in loggers:
+        logger.addFilter(scrub)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(scrub)

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from stzoo import catalog, environment
+from stzoo.addresses import without_secrets
 from stzoo.catalog import CODEC_FILE, CONFIG_FILE, WEIGHTS_FILE, Entry, WeightsFile
 from stzoo.data import DATASETS
-from stzoo.download import discard, file_sha256, without_secrets
+from stzoo.download import discard
 from stzoo.download import download as fetch  # `stzoo.download` is the module
 from stzoo.errors import DownloadError, IntegrityError, NotPublishedError, OfflineError, SpecError, WeightsError
+from stzoo.hashing import Hashed, hashed, open_regular
 from stzoo.hub import huggingface
 from stzoo.spec import ModelSpec
 from stzoo.spec import shown as shown_value
@@ -34,14 +37,23 @@ class Resolved:
     Attributes:
         path: the safetensors file.
         spec: the spec that belongs to it.
-        sha256: of `path`, 64 hexadecimal digits, computed when the file was found.
+        sha256: of `path`, 64 hexadecimal digits, computed when the file was found. Whoever loads the file checks that
+            the bytes loaded have it.
         codec: the file of a modular model's codec, if `path` does not hold the codec itself; otherwise None.
+        codec_sha256: of `codec`; None if there is no such file.
+        known: by path, the files as they were when they were hashed. It spares the loader a second look at small files,
+            and is left out when this object is pickled.
     """
 
     path: Path
     spec: ModelSpec
     sha256: str
     codec: Path | None = None
+    codec_sha256: str | None = None
+    known: Mapping[Path, Hashed] = field(default_factory=dict, repr=False, compare=False)
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"known": {}}
 
 
 def resolve(
@@ -87,11 +99,7 @@ def resolve(
         raise WeightsError(f"{text[:50]}... is neither a name nor a path")
     path = Path(os.path.expanduser(text))  # pathlib would raise on text that can be no path
     if path.suffix == ".safetensors":
-        from stzoo.weights import read_spec  # it imports torch, which is not needed to find and download files
-
-        if not os.path.isfile(path):
-            raise WeightsError(f"{path} does not exist")
-        return Resolved(path, read_spec(path), file_sha256(path))
+        return _from_file(path)
     if os.path.isdir(path) and (isinstance(source, os.PathLike) or os.sep in text or text not in catalog.entries()):
         return _from_folder(path)
     if isinstance(source, os.PathLike) or os.sep in text or text.startswith("."):
@@ -142,22 +150,30 @@ def _from_entry(entry: Entry, means: _Means) -> Resolved:
             f"or build it with random weights: stzoo.{random}"
         )
     codec = None if entry.codec is None else _codec_file(entry, means)
-    return Resolved(_pinned_file(entry.weights, means), entry.spec, entry.weights.sha256, codec)
+    return _resolved(entry.spec, _pinned_file(entry.weights, means), codec)
 
 
-def _codec_file(entry: Entry, means: _Means) -> Path:
+def _resolved(spec: ModelSpec, file: Hashed, codec: Hashed | None = None) -> Resolved:
+    known = {each.path: each for each in (file, codec) if each is not None}
+    if codec is None:
+        return Resolved(file.path, spec, file.sha256, known=known)
+    return Resolved(file.path, spec, file.sha256, codec.path, codec.sha256, known)
+
+
+def _codec_file(entry: Entry, means: _Means) -> Hashed:
     """The codec that a modular entry was trained with. Raises `IntegrityError` if the codec's entry has another now."""
     assert entry.codec is not None
-    found = _from_entry(catalog.info(entry.codec.entry), means)
+    resolved = _from_entry(catalog.info(entry.codec.entry), means)
+    found = resolved.known[resolved.path]
     if found.sha256 != entry.codec.sha256:
         raise IntegrityError(
             f"{entry.name} was trained on the codec {entry.codec.entry} with sha256 {entry.codec.sha256}; "
             f"that entry's file now has {found.sha256}, so its latents differ. Install the release that has both files"
         )
-    return found.path
+    return found
 
 
-def _pinned_file(weights: WeightsFile, means: _Means) -> Path:
+def _pinned_file(weights: WeightsFile, means: _Means) -> Hashed:
     """The file of the first source that has the pinned sha256. Raises one error that says what each source had."""
     tried: list[tuple[str, Exception]] = []
     for place, find in _places(weights, means):
@@ -177,7 +193,7 @@ def _pinned_file(weights: WeightsFile, means: _Means) -> Path:
     )
 
 
-def _places(weights: WeightsFile, means: _Means) -> Iterator[tuple[str, Callable[[], Path]]]:
+def _places(weights: WeightsFile, means: _Means) -> Iterator[tuple[str, Callable[[], Hashed]]]:
     """The name of each source, for messages, and the function that gets the file from it."""
     if "package" in weights.sources:
         yield "the package", partial(_packaged, weights)
@@ -191,23 +207,23 @@ def _places(weights: WeightsFile, means: _Means) -> Iterator[tuple[str, Callable
         yield without_secrets(url), partial(_from_https, url, cached, weights, means)
 
 
-def _packaged(weights: WeightsFile) -> Path:
+def _packaged(weights: WeightsFile) -> Hashed:
     return _verified(_inside(catalog.CHECKPOINTS / weights.file), weights)
 
 
-def _from_cache(cached: Path, weights: WeightsFile) -> Path:
+def _from_cache(cached: Path, weights: WeightsFile) -> Hashed:
     try:
-        path = _verified(_inside(cached), weights)
+        file = _verified(_inside(cached), weights)
     except IntegrityError:
         with suppress(OSError, NotImplementedError):  # a read-only folder, or one without locks
             discard(cached, weights.sha256)
         raise
     with suppress(OSError):
-        os.utime(path)  # the time of the last use, which `stzoo cache list` shows
-    return path
+        os.utime(cached)  # the time of the last use, which `stzoo cache list` shows
+    return file
 
 
-def _from_hub(source: str, weights: WeightsFile, means: _Means) -> Path:
+def _from_hub(source: str, weights: WeightsFile, means: _Means) -> Hashed:
     repo, revision = huggingface.parse(source)
     path = means.from_hub(repo, revision, WEIGHTS_FILE)
     try:
@@ -217,11 +233,11 @@ def _from_hub(source: str, weights: WeightsFile, means: _Means) -> Path:
         raise
 
 
-def _from_https(url: str, cached: Path, weights: WeightsFile, means: _Means) -> Path:
+def _from_https(url: str, cached: Path, weights: WeightsFile, means: _Means) -> Hashed:
     if means.offline:
         raise OfflineError("the network is off")
     fetch(url, cached, weights.size, weights.sha256, progress=means.progress)
-    return cached
+    return _verified(cached, weights)
 
 
 def _inside(path: Path) -> Path:
@@ -233,11 +249,11 @@ def _inside(path: Path) -> Path:
     return path
 
 
-def _verified(path: Path, weights: WeightsFile) -> Path:
-    found = file_sha256(path)
-    if found != weights.sha256:
-        raise IntegrityError(f"{path} has sha256 {found}, expected {weights.sha256}")
-    return path
+def _verified(path: Path, weights: WeightsFile) -> Hashed:
+    file = hashed(path)
+    if file.sha256 != weights.sha256:
+        raise IntegrityError(f"{path} has sha256 {file.sha256}, expected {weights.sha256}")
+    return file
 
 
 def _from_repository(repo: str, revision: str | None, means: _Means) -> Resolved:
@@ -245,38 +261,35 @@ def _from_repository(repo: str, revision: str | None, means: _Means) -> Resolved
     config = means.from_hub(repo, revision, CONFIG_FILE)
     commit = config.parent.name if re.fullmatch(huggingface.COMMIT, config.parent.name) else revision
     weights = means.from_hub(repo, commit, WEIGHTS_FILE)  # the same commit: the branch may have moved on
-    sha256 = _check_name(weights)
-    _check_config(config)
-    found = _from_folder(config.parent, sha256)
-    if not _is_modular(found.spec):
-        return found
-    with suppress(huggingface.AbsentError, OfflineError):
-        codec = means.from_hub(repo, commit, CODEC_FILE)
-        _check_name(codec)
-        return replace(found, codec=codec)
-    return found
+    file = _check_name(weights)
+    content = _config_bytes(config)
+    _check_config(config, content)
+    spec = _agreed_spec(config, content, file)
+    if _is_modular(spec):
+        with suppress(huggingface.AbsentError, OfflineError):
+            return _resolved(spec, file, _check_name(means.from_hub(repo, commit, CODEC_FILE)))
+    return _resolved(spec, file)
 
 
-def _check_name(path: Path) -> str:
-    """The sha256 of a file in huggingface_hub's cache.
+def _check_name(path: Path) -> Hashed:
+    """A file in huggingface_hub's cache, hashed.
 
     If that cache has links, a large file is called by its sha256 there.
 
     Raises:
         IntegrityError: the name says another sha256, so the download was damaged; the file has been removed.
     """
-    named, found = _blob(path), file_sha256(path)
-    if re.fullmatch(r"[0-9a-f]{64}", named) and named != found:
-        raise IntegrityError(f"{path} has sha256 {found}, expected {named}; {huggingface.remove(path)}")
-    return found
+    named, file = _blob(path), _read(path)
+    if re.fullmatch(r"[0-9a-f]{64}", named) and named != file.sha256:
+        raise IntegrityError(f"{path} has sha256 {file.sha256}, expected {named}; {huggingface.remove(path)}")
+    return file
 
 
-def _check_config(path: Path) -> None:
+def _check_config(path: Path, content: bytes) -> None:
     """Raises `IntegrityError` if a config.json is not JSON and not the file that the hub has.
 
     A small file is called by git's sha1 of its content in huggingface_hub's cache.
     """
-    content = _bounded(path)
     try:
         json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -293,18 +306,55 @@ def _blob(path: Path) -> str:
     return Path(os.readlink(path)).name if path.is_symlink() else ""
 
 
-def _from_folder(folder: Path, sha256: str | None = None) -> Resolved:
-    from stzoo.weights import embedded_spec
+def _from_file(path: Path) -> Resolved:
+    """A safetensors file that stands alone."""
+    from stzoo.weights import SPEC_KEY, embedded_spec  # imports torch, which finding and downloading do not need
+
+    if not os.path.isfile(path):
+        raise WeightsError(f"{path} does not exist")
+    file = _read(path)
+    spec = embedded_spec(file)
+    if spec is None:
+        raise WeightsError(
+            f"{path} names no model: its metadata has no {SPEC_KEY!r}; load the folder that holds its config.json"
+        )
+    return _resolved(spec, file)
+
+
+def _from_folder(folder: Path) -> Resolved:
+    """The model in a folder that `save_pretrained` wrote."""
+    from stzoo.weights import NEXT_CONFIG_FILE, embedded_spec
 
     config, weights, codec = folder / CONFIG_FILE, folder / WEIGHTS_FILE, folder / CODEC_FILE
-    for file in (config, weights):
-        if not file.is_file():
-            raise WeightsError(f"{folder} holds no {file.name}; a saved model has {CONFIG_FILE} and {WEIGHTS_FILE}")
-    spec = read_config(config)
+    pending = folder / NEXT_CONFIG_FILE
+    for needed, there in ((config, config.is_file() or pending.is_file()), (weights, weights.is_file())):
+        if not there:
+            raise WeightsError(f"{folder} holds no {needed.name}; a saved model has {CONFIG_FILE} and {WEIGHTS_FILE}")
+    file = _read(weights)
+    if pending.is_file():
+        with suppress(OSError, SpecError):
+            spec = read_config(pending)
+            if spec == embedded_spec(file):  # a save was killed after its weights had their name
+                return _with_codec(spec, file, codec)
+    if not config.is_file():
+        raise WeightsError(f"{folder} holds no {config.name}; a saved model has {CONFIG_FILE} and {WEIGHTS_FILE}")
+    return _with_codec(_agreed_spec(config, _config_bytes(config), file), file, codec)
+
+
+def _with_codec(spec: ModelSpec, file: Hashed, codec: Path) -> Resolved:
+    return _resolved(spec, file, _read(codec) if codec.is_file() and _is_modular(spec) else None)
+
+
+def _agreed_spec(config: Path, content: bytes, weights: Hashed) -> ModelSpec:
+    """The spec in a config.json. Raises `SpecError` if it is wrong, or is not the one inside the weights."""
+    from stzoo.weights import embedded_spec
+
+    spec = _parsed(config, content)
     if embedded_spec(weights) not in (None, spec):
-        raise SpecError(f"{config} and the spec inside {weights.name} differ; save the model again, into a new folder")
-    apart = codec if codec.is_file() and _is_modular(spec) else None
-    return Resolved(weights, spec, sha256 or file_sha256(weights), apart)
+        raise SpecError(
+            f"{config} and the spec inside {weights.path.name} differ; save the model again, into a new folder"
+        )
+    return spec
 
 
 def _is_modular(spec: ModelSpec) -> bool:
@@ -315,16 +365,39 @@ def _is_modular(spec: ModelSpec) -> bool:
 
 
 def read_config(path: Path) -> ModelSpec:
-    """The spec in a ``config.json``. Raises `SpecError` if the file is too large, is not JSON, or holds no spec."""
+    """The spec in a ``config.json``.
+
+    Raises:
+        SpecError: the file is too large, is not JSON, or holds no spec. OSError: it cannot be read.
+    """
+    return _parsed(path, _bounded(path))
+
+
+def _parsed(path: Path, content: bytes) -> ModelSpec:
     try:
-        return ModelSpec.from_dict(json.loads(_bounded(path).decode("utf-8")))
+        return ModelSpec.from_dict(json.loads(content.decode("utf-8")))
     except (ValueError, RecursionError) as error:
         raise SpecError(f"{path}: {error}") from error
 
 
+def _config_bytes(path: Path) -> bytes:
+    try:
+        return _bounded(path)
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error}") from error
+
+
+def _read(path: Path) -> Hashed:
+    """A file of weights, hashed. Raises `WeightsError` if it cannot be read."""
+    try:
+        return hashed(path)
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read as safetensors: {error}") from error
+
+
 def _bounded(path: Path) -> bytes:
-    with path.open("rb") as file:
-        content = file.read(MAX_CONFIG + 1)
+    with open_regular(path) as (file, _):
+        content = io.BufferedReader(file).read(MAX_CONFIG + 1)
     if len(content) > MAX_CONFIG:
         raise SpecError(f"{path} has more than {MAX_CONFIG:,} bytes; a spec is smaller")
     return content

@@ -13,7 +13,7 @@ import torch
 
 from stzoo import catalog
 from stzoo.catalog import MAX_FILE, CodecReference, Entry
-from stzoo.codec import Codec, load_codec
+from stzoo.codec import Codec
 from stzoo.data import DATASETS, ClipSource, Dataset, protocol_name
 from stzoo.errors import TrainingError, WeightsError
 from stzoo.evaluate import CodecReport, EvaluationReport, evaluate, evaluate_codec, golden
@@ -96,7 +96,8 @@ def packaged(name: str, trained: Forecaster | Codec, codec: Resolved | None) -> 
         together = size + sum(f.stat().st_size for f in others)
         if together > MAX_TOGETHER:
             raise WeightsError(f"with {name} the checkpoints take {together} bytes; they may have {MAX_TOGETHER}")
-        yield Resolved(file, trained.spec, file_sha256(file), None if codec is None else codec.path)
+        sha256 = file_sha256(file)
+        yield Resolved(file, trained.spec, sha256, *((None, None) if codec is None else (codec.path, codec.sha256)))
     finally:
         file.unlink(missing_ok=True)
 
@@ -165,7 +166,9 @@ def weights_values(
 
 def codec_file(name: str, trained: Forecaster) -> Resolved:
     """The file of the codec entry `name`. Raises `TrainingError` if `trained` has another codec inside."""
-    inside, stored = trained.module.codec.state_dict(), load_codec(name).module.state_dict()  # type: ignore[union-attr]
+    found = resolve(name)
+    stored = Codec.from_files(found, name).module.state_dict()
+    inside = trained.module.codec.state_dict()  # type: ignore[union-attr]
     if inside.keys() != stored.keys() or not all(torch.equal(inside[n], stored[n]) for n in stored):
         raise TrainingError(f"the run was trained on another codec than the weights of {name}; train it again on those")
-    return resolve(name)
+    return found

@@ -10,10 +10,10 @@ from typing import Any
 
 from stzoo import catalog
 from stzoo.catalog import CodecReference, Entry, Training, parse_manifest
-from stzoo.codec import load_codec
+from stzoo.codec import Codec
 from stzoo.errors import SpecError, TrainingError, WeightsError
 from stzoo.evaluate import CodecReport, EvaluationReport
-from stzoo.forecaster import Forecaster, load
+from stzoo.forecaster import Forecaster
 from stzoo.hub import resolve
 from stzoo.machine import Precision
 from stzoo.models import architecture_of, config_of
@@ -77,7 +77,8 @@ def enter_folder(
     """
     if not folder.is_dir():
         raise WeightsError(f"{folder} is no folder that save_pretrained wrote")
-    spec = resolve(folder).spec
+    found = resolve(folder)
+    spec = found.spec
     config_of(spec)
     kind = architecture_of(spec).kind
     known = catalog.entries().get(name)
@@ -87,7 +88,7 @@ def enter_folder(
         different = ", ".join(differences(spec, known.spec, ignoring=()))
         raise SpecError(f"{folder} has another spec than {name}: {different}")
     described = _described(name, description, known)
-    trained: Any = (load_codec if kind == "codec" else load)(folder)
+    trained: Any = (Codec if kind == "codec" else Forecaster).from_files(found, str(folder))
     reference = CodecReference(entry=_codec_entry(trained, known)) if kind == "modular" else None
     values: dict[str, Any] = {
         "summary": described["summary"], "unsuited": described["unsuited"], "dataset": described["dataset"],

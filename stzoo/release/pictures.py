@@ -16,10 +16,11 @@ from PIL import Image, ImageDraw, ImageFont
 from stzoo import viz
 from stzoo.catalog import Entry
 from stzoo.data import ClipSource
+from stzoo.engine import in_units
 from stzoo.errors import DataError, NotPublishedError, SpecError
 from stzoo.files import replacing, write_atomically
 from stzoo.forecaster import Forecaster, load
-from stzoo.frames.values import denormalise, normalise, to_units
+from stzoo.frames.values import normalise, to_units
 from stzoo.metrics import mse
 from stzoo.spec import from_mapping
 
@@ -231,7 +232,8 @@ def _forecast(
     spec, chosen = model.spec, [clips.clips(number, number + 1) for number in numbers]
     low, high = spec.value_range or (0.0, 1.0)
     past, future = (to_units(torch.cat(x), spec) for x in zip(*((c.past, c.future) for c in chosen), strict=True))
-    forecast = denormalise(torch.stack(list(model.engine.unroll(normalise(past, spec), future.shape[1])), 1), spec)
+    made = enumerate(model.engine.unroll(normalise(past, spec), future.shape[1]), 1)
+    forecast = torch.stack([in_units(frame, spec, number) for number, frame in made], 1)
     seen = [torch.ones_like(c.future[:, :, :1], dtype=torch.bool) if c.valid is None else c.valid for c in chosen]
     unit = [((x - low) / (high - low)).numpy() for x in (past, future, forecast)]
     return unit[0], unit[1], unit[2], torch.cat(seen).numpy()

@@ -94,9 +94,8 @@ def _send(entry: Entry, repo: str, private: bool) -> str:
         source = push(Path(folder), repo, private=private, message=f"{entry.name} {entry.weights.sha256[:12]}")
     with tempfile.TemporaryDirectory() as cache:  # an empty cache, so that the file must come from the hub
         back = resolve(source, cache_dir=cache, progress=False)
-        codec = None if back.codec is None else file_sha256(back.codec)
         pinned = None if entry.codec is None else entry.codec.sha256
-        if (back.sha256, codec, back.spec) != (entry.weights.sha256, pinned, entry.spec):
+        if (back.sha256, back.codec_sha256, back.spec) != (entry.weights.sha256, pinned, entry.spec):
             raise IntegrityError(f"{source} does not hold what was sent; the manifest is left as it was")
     manifest = read_manifest()
     manifest["models"][entry.name]["weights"]["sources"].append(source)
@@ -105,10 +104,21 @@ def _send(entry: Entry, repo: str, private: bool) -> str:
 
 
 def _fill(folder: Path, entry: Entry, file: Resolved, repo: str) -> None:
-    """Put into `folder` what the repository is to hold."""
-    shutil.copyfile(file.path, folder / WEIGHTS_FILE)
-    if file.codec is not None:
-        shutil.copyfile(file.codec, folder / CODEC_FILE)
+    """Put into `folder` what the repository is to hold.
+
+    Raises:
+        IntegrityError: a file was changed since it was found.
+    """
+    _copy(file.path, folder / WEIGHTS_FILE, file.sha256)
+    if file.codec is not None and file.codec_sha256 is not None:
+        _copy(file.codec, folder / CODEC_FILE, file.codec_sha256)
     (folder / CONFIG_FILE).write_text(json.dumps(entry.spec.to_dict(), indent=2) + "\n", "utf-8")
     text = readme(entry_card(entry), entry.spec, entry.name, repo)
     (folder / README).write_text(text, "utf-8", newline="\n")
+
+
+def _copy(file: Path, copy: Path, sha256: str) -> None:
+    """Copy a file, and check the copy: the file itself may be swapped at any moment."""
+    shutil.copyfile(file, copy)
+    if file_sha256(copy) != sha256:
+        raise IntegrityError(f"{file} was changed after it had been checked; nothing of it has been sent")

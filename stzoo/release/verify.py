@@ -76,12 +76,13 @@ def _check(entry: Entry, problems: list[str]) -> str:
         warnings.simplefilter("always")
         file = hub.resolve(entry.name, progress=False)
     problems += [str(warning.message) for warning in said]  # a source had another file
-    if hub.file_sha256(file.path) != entry.weights.sha256:
+    stored = file.known[file.path]  # as it was read, whatever the file has become since
+    if stored.sha256 != entry.weights.sha256:
         raise IntegrityError(f"{file.path} does not have the pinned sha256")
-    size = file.path.stat().st_size
+    size = stored.size
     if size != entry.weights.size:
         problems.append(f"{file.path.name} has {size} bytes, the manifest says {entry.weights.size}")
-    if embedded_spec(file.path) not in (None, entry.spec):
+    if embedded_spec(stored) not in (None, entry.spec):
         problems.append(f"the spec inside {file.path.name} differs from the entry's")
     model = (Codec if entry.kind == "codec" else Forecaster).from_files(file, entry.name)
     found = golden(model, entry.golden.input_seed)

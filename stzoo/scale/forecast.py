@@ -206,7 +206,7 @@ def _plan(request: ArchiveRequest, found: hub.Resolved) -> Plan:
         items=items,
         source_sha256=sha256,
         model_sha256=found.sha256,
-        codec_sha256=None if found.codec is None else hub.file_sha256(found.codec),
+        codec_sha256=found.codec_sha256,
         spec=found.spec.to_dict(),
         options=replace(
             options,

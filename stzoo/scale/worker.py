@@ -15,7 +15,7 @@ import torch
 
 from stzoo import frames as frames_room
 from stzoo import hub
-from stzoo.errors import FramesError, IntegrityError, StzooError, printable
+from stzoo.errors import ForecastError, FramesError, IntegrityError, StzooError, printable
 from stzoo.forecaster import Forecaster
 from stzoo.frames.arrays import CallerFrames
 from stzoo.frames.dataarray import axes_of
@@ -121,7 +121,7 @@ def open_model(job: Job) -> Forecaster:
     here = hub.file_sha256(found.path), None if found.codec is None else hub.file_sha256(found.codec)
     if here != (plan.model_sha256, plan.codec_sha256):
         raise IntegrityError(f"{found.path} has sha256 {here[0]}, expected {plan.model_sha256}: it is another model")
-    found = replace(found, sha256=here[0])
+    found = replace(found, sha256=here[0], codec_sha256=here[1])
     return Forecaster.from_files(found, job.model_name, precision=plan.options.precision).to(plan.options.device)
 
 
@@ -150,6 +150,9 @@ class ClipsForecaster:
         errors = {i: past for i, past in read.items() if isinstance(past, FramesError)}
         sources = {i: past for i, past in read.items() if not isinstance(past, FramesError)}
         for i, future in forecast_together(self._model, sources, options.steps).items():
+            if isinstance(future, FramesError):
+                errors[i] = future
+                continue
             path = folder.forecasts / f"{clips[i].out}.{options.format}"
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -183,27 +186,59 @@ class ArchiveForecaster:
         array = zarr.open_array(self._job.folder.store / name, mode="r+")
         values = np.full((len(numbers), *array.shape[1:]), array.fill_value, array.dtype)
         sources = {at: past for at, past in enumerate(read) if not isinstance(past, FramesError)}
+        errors = {at: past for at, past in enumerate(read) if isinstance(past, FramesError)}
         for at, future in forecast_together(model, sources, options.steps).items():
-            values[at] = future.transpose(order)
+            if isinstance(future, FramesError):
+                errors[at] = future
+            else:
+                values[at] = future.transpose(order)
         array[numbers.start : numbers.stop] = values
-        return [(names[at], numbers[at], past) for at, past in enumerate(read) if isinstance(past, FramesError)]
+        return [(names[at], numbers[at], error) for at, error in sorted(errors.items())]
 
 
 def forecast_together(model: Forecaster, sources: dict[int, CallerFrames], steps: int) -> dict[int, Any]:
     """What `Forecaster.rollout` returns for each source, `steps` frames of the source's own kind, by the same keys.
 
-    Sources whose past frames (B, T, C, H, W) agree in all but B go through the model together.
+    Sources whose past frames (B, T, C, H, W) agree in all but B go through the model together. A source of which the
+    model makes NaN or infinite values gets a `FramesError` instead of frames, and costs the others nothing.
     """
     alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for i, source in sources.items():
         alike[tuple(source.past.shape[1:])].append(i)
     made = dict[int, Any]()
     for numbers in alike.values():
-        pasts = [sources[i].past for i in numbers]
-        sizes = [len(past) for past in pasts]
         frames: dict[int, list[Any]] = {i: [] for i in numbers}
-        for frame in model.stream(torch.cat(pasts), steps, layout="BTCHW"):
-            for i, part in zip(numbers, frame.split(sizes), strict=True):
-                frames[i].append(sources[i].frame(part))
+        while numbers:
+            try:
+                _extend(frames, model, {i: sources[i] for i in numbers}, steps)
+                break
+            except ForecastError as error:
+                bad = {i: found for i in numbers if (found := _failure(model, sources[i], steps))}
+                made |= bad or dict.fromkeys(numbers, FramesError(str(error)))
+                numbers = [i for i in numbers if i not in made]
         made |= {i: sources[i].collect(frames[i]) for i in numbers}
     return made
+
+
+def _extend(frames: dict[int, list[Any]], model: Forecaster, sources: dict[int, CallerFrames], steps: int) -> None:
+    """Forecast the sources together, and append the frames that their lists lack.
+
+    Raises:
+        ForecastError: a forecast is not finite; the frames before it have been appended.
+    """
+    pasts = [source.past for source in sources.values()]
+    sizes, there = [len(past) for past in pasts], min(len(frames[i]) for i in sources)
+    for at, frame in enumerate(model.stream(torch.cat(pasts), steps, layout="BTCHW")):
+        if at >= there:
+            for i, part in zip(sources, frame.split(sizes), strict=True):
+                frames[i].append(sources[i].frame(part))
+
+
+def _failure(model: Forecaster, source: CallerFrames, steps: int) -> FramesError | None:
+    """Why there is no forecast of this source alone; None if there is one."""
+    try:
+        for _ in model.stream(source.past, steps, layout="BTCHW"):
+            pass
+    except ForecastError as error:
+        return FramesError(str(error))
+    return None

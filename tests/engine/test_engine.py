@@ -1,7 +1,11 @@
 """What the engine runs is the plain module's function: for every architecture, batch and size, as weights change."""
 
 import copy
+import getpass
+import os
 import pickle
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +17,7 @@ from torch import Tensor, nn
 import stzoo
 from stzoo import engine as room
 from stzoo.engine import Engine, for_inference
+from stzoo.engine.compiling import _check_cache
 from stzoo.engine.translating import Translating
 from stzoo.errors import SpecError
 from stzoo.models import architectures, build
@@ -308,3 +313,23 @@ def test_compiled_it_forecasts_the_same(kind: str, monkeypatch: pytest.MonkeyPat
     model, past = stzoo.create(spec), clips(spec, 2)
     wanted = run(model.engine, past, 5)
     assert difference(run(model.compile().engine, past, 5), wanted) < 1e-5
+
+
+def test_compiled_code_is_not_taken_from_a_folder_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.compile runs what it finds there; by default it looks among everybody's temporary files."""
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(getpass, "getuser", lambda: "me")
+    folder = tmp_path / "torchinductor_me"
+    folder.mkdir()
+    (folder / "planted.py").write_text("raise SystemExit")
+    folder.chmod(0o777)
+    _check_cache()
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)  # torch may have set it
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert list(folder.iterdir()) == []
+    monkeypatch.setattr(os, "geteuid", lambda: folder.stat().st_uid + 1)
+    with pytest.raises(SpecError, match="belongs to another user.* set TORCHINDUCTOR_CACHE_DIR"):
+        _check_cache()
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "own"))
+    _check_cache()

@@ -24,14 +24,14 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def _authority() -> trustme.CA:
+def authority() -> trustme.CA:
     return trustme.CA()
 
 
 @pytest.fixture(scope="session")
-def _mirror(_authority: trustme.CA) -> Iterator[LoopbackMirror]:
+def _mirror(authority: trustme.CA) -> Iterator[LoopbackMirror]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    _authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
     server = LoopbackMirror(context)
     yield server
     server.close()
@@ -39,11 +39,11 @@ def _mirror(_authority: trustme.CA) -> Iterator[LoopbackMirror]:
 
 @pytest.fixture
 def mirror(
-    _mirror: LoopbackMirror, _authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    _mirror: LoopbackMirror, authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> LoopbackMirror:
     """Empty at first."""
     _mirror.clear()
-    _authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "authority.pem"))
     return _mirror
 

@@ -1,5 +1,6 @@
 """What stzoo keeps on a machine, and what is left of it after `clear`."""
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -29,7 +30,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "frames/abc.uint8": bytes(100),
         "frames/def.uint8": bytes(50),
         "frames/.ghi.uint8.k1ll3d/ghi.uint8": bytes(7),  # as `stzoo.files.replacing` leaves it
-        "kernels/fused.so": bytes(20),
+        f"kernels/fused-0123-{hashlib.sha256(bytes(20)).hexdigest()}.so": bytes(20),
     }.items():
         (tmp_path / "home" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "home" / name).write_bytes(content)
@@ -76,6 +77,15 @@ def test_changed_bytes_are_found_and_removed(home: Path, capsys: pytest.CaptureF
     assert "2 files were damaged and have been removed" in capsys.readouterr().err
     assert files(home) & {file.name, "abc.uint8"} == set()
     assert main(["cache", "verify"]) == 0
+
+
+@pytest.mark.parametrize("content", [bytes(19), b"", b"planted"])
+@pytest.mark.parametrize("name", ["fused-0123-" + hashlib.sha256(bytes(20)).hexdigest(), "fused-0123"])
+def test_kernels_that_were_cut_or_planted_are_found(home: Path, name: str, content: bytes) -> None:
+    wrong = home / "kernels" / f"{name}.so"
+    wrong.write_bytes(content)
+    assert [bad for found, bad in cache.verified() if found.kind == "kernels"] == [(wrong,)]
+    assert not wrong.exists()
 
 
 def test_clearing_by_name_leaves_the_rest(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

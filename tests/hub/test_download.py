@@ -1,5 +1,7 @@
 """What a mirror can do wrong: each ends in the right file, or in an error that says what was tried and no file."""
 
+import contextlib
+import dataclasses
 import email.utils
 import gzip
 import hashlib
@@ -8,8 +10,10 @@ import random
 import re
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections import namedtuple
 from multiprocessing.context import ForkServerContext
@@ -19,13 +23,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import trustme
 from hub import children
 from hub.proxy import loopback_proxy
 from hub.server import LoopbackMirror, LoopbackServer
 from hub.shared import CONTENT, QUICK, SHA256, SIZE, Place, trusted
 
+from stzoo.addresses import scrubbed
 from stzoo.data import mmnist
-from stzoo.download import LONGEST_WAIT, MARGIN, Patience, discard, download, scrubbed
+from stzoo.download import LONGEST_WAIT, MARGIN, Patience, discard, download
 from stzoo.errors import DownloadError, IntegrityError
 
 OTHER = random.Random(1).randbytes(len(CONTENT))  # another file of the same size
@@ -423,3 +429,73 @@ def test_a_proxy_is_used(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
         place.get()
     assert place.target.read_bytes() == CONTENT
     assert asked == [urlsplit(place.url).netloc]
+
+
+@pytest.mark.parametrize("fault", [{"rate": 3000}, {"stall": True, "cut": 9000}], ids=["slow", "silent"])
+def test_a_mirror_that_sends_too_little_is_left(place: Place, fault: dict[str, Any], monkeypatch: Any) -> None:
+    """What came is kept, and the next request goes on from there."""
+    monkeypatch.setattr("hub.server.PIECE", 300)
+    place.mirror.fail(times=1, **fault)
+    before = time.monotonic()
+    place.get(dataclasses.replace(QUICK, slowest=50_000, window=0.5))
+    assert time.monotonic() - before < 15
+    assert place.target.read_bytes() == CONTENT
+    assert len(place.mirror.asked()) == 2
+
+
+def test_a_mirror_that_stays_slow_is_named(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hub.server.PIECE", 1)
+    place.mirror.fail(times=None, rate=100)
+    with pytest.raises(DownloadError, match=r"2 requests in a row.* fewer than 5000 bytes a second for 0\.3 s"):
+        place.get(dataclasses.replace(QUICK, attempts=2, slowest=5000, window=0.3))
+    assert not place.target.exists()
+
+
+@pytest.mark.parametrize("speaks", ["header", "nothing of TLS"])
+def test_headers_and_handshakes_are_not_waited_for_without_end(
+    speaks: str, mirror: LoopbackMirror, authority: trustme.CA, tmp_path: Path
+) -> None:
+    """A byte at a time, none of them late."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+
+    def trickle() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection = listener.accept()[0]
+                if speaks == "header":
+                    connection = context.wrap_socket(connection, server_side=True)
+                text = b"HTTP/1.1 200 OK\r\nX: " if speaks == "header" else b"\x16\x03\x03\x40\x00\x02"
+                for byte in text + bytes([120]) * 100_000:
+                    connection.send(bytes([byte]))
+                    time.sleep(0.02)
+
+    threading.Thread(target=trickle, daemon=True).start()
+    url = f"https://127.0.0.1:{listener.getsockname()[1]}/a"
+    before = time.monotonic()
+    patience = dataclasses.replace(QUICK, attempts=1, slowest=5000, window=0.5)
+    with listener, pytest.raises(DownloadError, match="fewer than 5000 bytes a second"):
+        download(url, tmp_path / "a", SIZE, SHA256, patience, progress=False)
+    assert time.monotonic() - before < 10
+
+
+def _chain(error: BaseException | None) -> list[BaseException]:
+    return [] if error is None else [error, *_chain(error.__cause__), *_chain(error.__context__)]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [{"status": 404}, {"status": 500}, {"cut": 100}, {"body": OTHER}, {"headers": {"Content-Encoding": "\x1b[31m"}}],
+)
+def test_no_error_behind_the_error_holds_what_is_secret(place: Place, fault: dict[str, Any]) -> None:
+    """A traceback shows them all."""
+    place.mirror.fail("*", times=None, **fault)
+    place.mirror.add("/weights/a.safetensors?token=s3cret", CONTENT)
+    there = place.url.replace("https://", "https://user:s3cret@") + "?token=s3cret"
+    patience = dataclasses.replace(QUICK, attempts=2)
+    for address in (there, "https://user:s3cret@127.0.0.1:1/a?token=s3cret", "http://user:s3cret@host/a"):
+        with pytest.raises((DownloadError, IntegrityError)) as caught:
+            place.get(patience, url=address)
+        assert [each for each in _chain(caught.value) if "s3cret" in f"{each!r} {each}"] == []
+        assert str(caught.value).isprintable()

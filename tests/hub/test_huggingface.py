@@ -1,5 +1,6 @@
 """What a hub can do wrong, through huggingface_hub as it is: the right model, or an error that says what to do."""
 
+import logging
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +13,9 @@ from hub.hf_server import LoopbackHub
 from hub.shared import WEIGHTS, Load, sha256_of
 
 import stzoo
-from stzoo.errors import DownloadError, IntegrityError, OfflineError, SpecError
+from stzoo.errors import DownloadError, IntegrityError, OfflineError, SpecError, WeightsError
 from stzoo.forecaster import Forecaster, create
+from stzoo.hub import huggingface
 from stzoo.hub.cache import clear, verified
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -388,3 +390,33 @@ def test_a_body_that_stalls_is_asked_for_again(hub_server: LoopbackHub, files: d
     hub_server.fail(WEIGHTS, cut=10_000, stall=True)
     assert load().report.sha256 == sha256_of(files)
     assert len(hub_server.asked(WEIGHTS)) == 2
+
+
+def test_credentials_of_the_endpoint_are_in_no_error_and_no_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """Neither in ours, nor in those behind it, which a traceback shows."""
+
+    def refuse(*_: object, **__: object) -> str:
+        logging.getLogger("huggingface_hub.utils._http").warning("asking %s", "https://user:s3cret@hub/x?token=s3cret")
+        try:
+            raise ConnectionError("https://user:s3cret@hub/x")
+        except ConnectionError as error:
+            raise RuntimeError("cannot ask https://user:s3cret@hub/x \x1b[31m") from error
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse)
+    monkeypatch.setattr("huggingface_hub.HfApi.create_repo", refuse)
+    monkeypatch.setattr("stzoo.hub.huggingface.time.sleep", lambda _: None)
+    monkeypatch.setattr(logging.getLogger("huggingface_hub"), "propagate", True)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    for ask in (
+        lambda: huggingface.fetch("user/model", None, "config.json", offline=False),
+        lambda: huggingface.push(tmp_path, "user/model"),
+    ):
+        with pytest.raises(WeightsError, match=r"https://hub/x") as caught:
+            ask()
+        assert caught.value.__cause__ is caught.value.__context__ is None
+        assert str(caught.value).isprintable()
+        assert "s3cret" not in str(caught.value)
+    assert "asking https://hub/x" in caplog.text
+    assert "s3cret" not in caplog.text

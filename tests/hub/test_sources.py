@@ -25,6 +25,7 @@ from stzoo.errors import (
     WeightsError,
 )
 from stzoo.forecaster import Forecaster
+from stzoo.hashing import Hashed
 from stzoo.hub import sources
 from stzoo.weights import half_precision, save_weights
 
@@ -282,14 +283,14 @@ def test_a_file_that_cannot_be_read_is_no_reason_to_give_up(
 ) -> None:
     one.package.write_bytes(one.content)
     one.from_mirror(mirror, one.content)
-    read = hub.file_sha256
+    read = sources.hashed
 
-    def forbidden(path: Path) -> str:
+    def forbidden(path: Path) -> Hashed:
         if path == one.package:
             raise PermissionError(13, "Permission denied", str(path))
         return read(path)
 
-    monkeypatch.setattr(sources, "file_sha256", forbidden)
+    monkeypatch.setattr(sources, "hashed", forbidden)
     assert load() == (one.cached, [])
 
 

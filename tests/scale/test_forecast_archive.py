@@ -224,6 +224,25 @@ def test_without_ray_the_command_does_it_in_this_process(
     assert 'pip install "stzoo[scale]"' in capsys.readouterr().err
 
 
+def test_a_clip_that_overflows_costs_its_own_forecast_alone(spec: ModelSpec, tmp_path: Path) -> None:
+    """The others, which went through the model together with it, are what they are without it."""
+    model = stzoo.create(spec.replace(value_range=None))
+    model.save_pretrained(tmp_path / "model")
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    random = np.random.default_rng(2)
+    for name, scale in (("a", 1), ("b", 1), ("c", 1e38), ("d", 1)):
+        np.save(clips / f"{name}.npy", random.normal(0, scale, (4, 16, 16)).clip(-3e38, 3e38).astype(np.float32))
+    report = forecast_archive(clips, tmp_path / "model", 9, tmp_path / "out", in_process=True)
+    assert report.failed == 1
+    (error,) = errors_of(tmp_path / "out")
+    assert error["item"] == "c.npy"
+    assert "that the model made holds" in error["error"]
+    for name in "abd":
+        got = np.load(tmp_path / "out" / "forecasts" / f"{name}.npy")
+        np.testing.assert_allclose(got, model.rollout(clips / f"{name}.npy", 9), rtol=1e-4, atol=1e-5)
+
+
 def test_when_all_fail_the_command_says_so(
     model: Path, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

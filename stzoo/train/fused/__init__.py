@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import subprocess
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stzoo import environment
-from stzoo.files import replacing
 from stzoo.machine import cpu_flags
 from stzoo.models import architecture_of, architectures
 from stzoo.models.gated_block import GatedBlock
 from stzoo.models.tau import Tau
 from stzoo.spec import ModelSpec
+from stzoo.train.fused.library import loaded
 
 SIDE = 16  # of a plane in the translator, in pixels
 _PIXELS = SIDE * SIDE
@@ -64,15 +63,7 @@ def _kernels() -> ctypes.CDLL:
     source = here / "kernels.cpp"
     code = b"".join(file.read_bytes() for file in (source, *sorted(here.glob("*.h"))))
     key = hashlib.sha256(code + " ".join([*_FLAGS, *sorted(cpu_flags())]).encode()).hexdigest()[:16]
-    folder = environment.home() / "kernels"
-    library = folder / f"fused_tau-{key}.so"
-    if not library.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        with replacing(library) as built:
-            done = subprocess.run(["g++", *_FLAGS, str(source), "-o", str(built)], capture_output=True, text=True)
-            if done.returncode:
-                raise RuntimeError(done.stderr.strip()[-500:])
-    return ctypes.CDLL(str(library))
+    return loaded("fused_tau", key, source, _FLAGS, environment.home() / "kernels")
 
 
 class FusedTau(nn.Module):
