@@ -18,7 +18,7 @@ from stzoo.files import replacing
 from stzoo.forecaster import Forecaster
 from stzoo.frames.arrays import CallerFrames, FrameSelection, read_array
 from stzoo.frames.dataarray import axes_of
-from stzoo.frames.fields import open_field
+from stzoo.frames.fields import check_read, open_field
 from stzoo.frames.netcdf import MAX_CHUNK
 from stzoo.models import stride_of
 from stzoo.scale.plan import ForecastOptions
@@ -83,7 +83,7 @@ def check_archive(path: Path, model: Forecaster, options: ForecastOptions) -> tu
         check_storable(field, options.unit)
         tried = []
         for number in range(0, len(windows), -(-len(windows) // _PROBES)):
-            tried += read_windows(field, range(number, number + 1), windows, model.spec, stride_of(model.module))
+            tried += read_windows(path, field, range(number, number + 1), windows, model.spec, stride_of(model.module))
             if not isinstance(tried[-1], FramesError):
                 return len(windows), archive_fingerprint(field)
     raise FramesError(f"{path}: {tried[0]}")
@@ -124,14 +124,15 @@ def _is_regular(times: np.ndarray, step: Any) -> bool:
 
 
 def read_windows(
-    field: xr.DataArray, numbers: range, windows: ArchiveWindows, spec: ModelSpec, stride: int | None
+    source: Path, field: xr.DataArray, numbers: range, windows: ArchiveWindows, spec: ModelSpec, stride: int | None
 ) -> list[CallerFrames | FramesError]:
     """The windows with these numbers, each checked, or why it cannot be read.
 
     Where windows overlap, the part of the archive that they cover is read once.
 
     Args:
-        field: the archive, with the dimension `time` and those of a frame, in any order.
+        source: the archive's file or store.
+        field: the open archive, with the dimension `time` and those of a frame, in any order.
         numbers: the numbers of the windows.
         windows: which frames each window has.
         spec: the spec of the model.
@@ -142,11 +143,13 @@ def read_windows(
     starts = [number * windows.stride for number in numbers]
     bounds = slice(starts[0], starts[-1] + windows.span)
     shared: np.ndarray | None = None
-    if windows.stride < windows.span:
-        try:
+    sound = True
+    try:
+        check_read(source, field, bounds)
+        if windows.stride < windows.span:
             shared = _values(field, axes, bounds)
-        except Exception:  # whatever the library raises on damaged bytes: the windows that hold them are found below
-            shared = None
+    except Exception:  # whatever the library raises on damaged bytes: the windows that hold them are found below
+        sound = False
 
     def read_window(start: int) -> CallerFrames | FramesError:
         which = slice(start, start + windows.span)
@@ -157,6 +160,8 @@ def read_windows(
                 at = slice(start - bounds.start, start - bounds.start + windows.span, every)
                 frames = shared[(slice(None),) * layout.index("T") + (at,)]
             else:
+                if not sound:
+                    check_read(source, field, which)
                 frames = _values(field, axes, slice(which.start, which.stop, every))
             return read_array(frames, FrameSelection(spec, stride, None, 1), layout)
         except FramesError as error:

@@ -178,7 +178,7 @@ class ArchiveForecaster:
         options, model = self._job.plan.options, self._model
         with open_field(self._job.source) as field:
             windows = ArchiveWindows.of(field, model.spec.frames_in, options)
-            read = read_windows(field, numbers, windows, model.spec, stride_of(model.module))
+            read = read_windows(self._job.source, field, numbers, windows, model.spec, stride_of(model.module))
             names = names_of(field, numbers, windows)
             read_as = list(axes_of(field, model.spec.channels).values())
             order = [read_as.index(name) for name in ("time", *(n for n in field.dims if n != "time"))]

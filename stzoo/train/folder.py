@@ -31,9 +31,9 @@ from typing import Any
 from torch import Tensor
 
 from stzoo.catalog import CONFIG_FILE, WEIGHTS_FILE
-from stzoo.download import file_sha256
 from stzoo.errors import StzooError, TrainingError
 from stzoo.files import locked, remove_leftovers, replacing, set_aside, write_atomically
+from stzoo.hashing import file_sha256
 from stzoo.spec import ModelSpec
 from stzoo.train.checkpoint import read_checkpoint, write_checkpoint
 from stzoo.weights import load_module, save_folder

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,20 @@ def test_a_damaged_part_of_an_archive_costs_its_own_windows(model: Path, tmp_pat
     (store / "t2m" / "c" / "5" / "0" / "0").write_bytes(b"not zstd")
     forecast_archive(store, model, 2, tmp_path / "out", in_process=True)
     assert [e["index"] for e in errors_of(tmp_path / "out")] == [2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("stride", [1, 6])
+def test_a_chunk_that_unpacks_to_more_than_stated_costs_its_own_windows(
+    model: Path, tmp_path: Path, stride: int
+) -> None:
+    h5py = pytest.importorskip("h5py")
+    encoding = {"t2m": {"chunksizes": (1, 16, 16), "zlib": True}}
+    field(16).to_netcdf(tmp_path / "archive.nc", engine="netcdf4", encoding=encoding)
+    with h5py.File(tmp_path / "archive.nc", "a") as file:
+        file["t2m"].id.write_direct_chunk((5, 0, 0), zlib.compress(bytes(1 << 26)))
+    forecast_archive(tmp_path / "archive.nc", model, 2, tmp_path / "out", stride=stride, in_process=True)
+    assert [e["index"] for e in errors_of(tmp_path / "out")] == ([2, 3, 4, 5] if stride == 1 else [])
+    assert all("a chunk unpacks to more" in e["error"] for e in errors_of(tmp_path / "out"))
 
 
 def test_workers_share_gpus_where_there_are_fewer() -> None:
