@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from stzoo.engine.memory import TO_GO_ON, available, fake, shown_bytes, weights_bytes, where, widths
+from stzoo.engine.memory import TO_GO_ON, available, shown_bytes, weights_bytes, where, widths, without_values
 from stzoo.errors import MemoryNeededError
 from stzoo.models import architecture_of, build
 from stzoo.spec import ModelSpec
@@ -131,7 +131,7 @@ def _what_helps(
 
 def _counted(spec: ModelSpec, recipe: Recipe, clips: int, past_frames: int, future_frames: int) -> tuple[int, int]:
     """The bytes that stay from step to step, and those that one step takes besides."""
-    with fake(spec) as (module, alive):
+    with without_values(spec) as (module, alive):
         freeze(module, recipe.freeze)
         module.train()
         past, future = (
