@@ -1,7 +1,7 @@
 """How much memory a model will take, estimated before it is taken, and how much of it there is.
 
-A pass of the module over fake tensors, which have shapes but no values, adds up what is alive at the same time. It
-takes about a second, so it is left out where a rough bound already says that the memory is enough.
+A pass of the module over tensors that have shapes but no values adds up what is alive at the same time. It takes a
+fraction of a second, and is left out where a rough bound already says that the memory is enough.
 docs/experiments/memory.py compares the estimates with what processes really take.
 """
 
@@ -23,6 +23,9 @@ from stzoo.spec import ModelSpec
 from stzoo.unroll import unroll
 
 GB = 10**9
+BESIDE = (
+    60_000_000  # bytes that a forecast takes beside its tensors, by docs/experiments/memory.py: threads and the like
+)
 ENOUGH = 2  # if a rough bound times this fits, nothing is estimated
 SMALL = 200_000_000  # bytes; if a rough bound is less, it is not even asked how much memory there is
 _PROC, _CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
@@ -69,7 +72,7 @@ def forecast_bytes(spec: ModelSpec, clips: int, size: tuple[int, int], at_once: 
         for _ in range(2):
             next(frames)
         waiting = alive.now * (clips - at_once) // at_once  # what all others keep between two frames
-        return alive.peak + waiting + weights_bytes(module)  # the engine has repacked copies of the weights
+        return alive.peak + waiting + BESIDE + weights_bytes(module)  # the engine has repacked copies of the weights
 
 
 def widths(module: nn.Module) -> tuple[int, int]:

@@ -37,12 +37,12 @@ class _Block:
 class ShapeTensor(Tensor):
     """A tensor of any shape on the CPU that has no values and takes no memory."""
 
-    inner: Tensor
+    held: Tensor
     block: _Block
 
     @staticmethod
     def __new__(cls, inner: Tensor, block: _Block) -> ShapeTensor:
-        made: ShapeTensor = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        made: ShapeTensor = Tensor._make_wrapper_subclass(
             cls,
             inner.shape,
             strides=inner.stride(),
@@ -50,14 +50,14 @@ class ShapeTensor(Tensor):
             dtype=inner.dtype,
             device=_CPU,
         )
-        made.inner, made.block = inner, block
+        made.held, made.block = inner, block
         return made
 
     def __init__(self, inner: Tensor, block: _Block) -> None: ...
 
     @classmethod
-    def __torch_dispatch__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        raise RuntimeError("a ShapeTensor is used outside of CountingShapes")
+    def __torch_dispatch__(cls, function: Any, *_: Any) -> Any:
+        raise RuntimeError(f"{function} is called with a ShapeTensor outside of CountingShapes")
 
 
 class CountingShapes(TorchDispatchMode):
@@ -115,8 +115,8 @@ def _result(function: Any, args: tuple[Any, ...], options: dict[str, Any]) -> An
 
 def _unwrapped(value: Any, given: dict[int, Tensor]) -> Any:
     if isinstance(value, ShapeTensor):
-        given[id(value.inner)] = value
-        return value.inner
+        given[id(value.held)] = value
+        return value.held
     if isinstance(value, Tensor):  # one with values, from before
         inner = value.to(_META)
         given[id(inner)] = value

@@ -22,7 +22,7 @@ MB = 10**6
 
 def test_estimates_grow_with_clips_and_pixels_and_stay_below_the_rough_bound(spec: ModelSpec) -> None:
     module = build(spec, "meta")
-    copies = weights_bytes(module)
+    copies = weights_bytes(module) + memory.BESIDE
     one, two, larger = (
         forecast_bytes(spec, clips, (side, side)) - copies for clips, side in ((1, 64), (2, 64), (1, 128))
     )
