@@ -23,9 +23,8 @@ from stzoo.spec import ModelSpec
 from stzoo.unroll import unroll
 
 GB = 10**9
-BESIDE = (
-    60_000_000  # bytes that a forecast takes beside its tensors, by docs/experiments/memory.py: threads and the like
-)
+# what the tensors do not account for, by docs/experiments/memory.py: copies inside operations; threads and the like
+COPIES, BESIDE = 1.15, 60_000_000
 ENOUGH = 2  # if a rough bound times this fits, nothing is estimated
 SMALL = 200_000_000  # bytes; if a rough bound is less, it is not even asked how much memory there is
 _PROC, _CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
@@ -72,7 +71,8 @@ def forecast_bytes(spec: ModelSpec, clips: int, size: tuple[int, int], at_once: 
         for _ in range(2):
             next(frames)
         waiting = alive.now * (clips - at_once) // at_once  # what all others keep between two frames
-        return alive.peak + waiting + BESIDE + weights_bytes(module)  # the engine has repacked copies of the weights
+        repacked = weights_bytes(module)  # the engine has copies of the weights
+        return round(COPIES * alive.peak) + waiting + repacked + BESIDE
 
 
 def widths(module: nn.Module) -> tuple[int, int]:
