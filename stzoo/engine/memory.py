@@ -1,90 +1,44 @@
 """How much memory a model will take, estimated before it is taken, and how much of it there is.
 
-A pass of the module over fake tensors, which have shapes but no values, adds up what is alive at the same time. It
-takes about a second, so it is left out where a rough bound already says that the memory is enough.
+A pass of the module over tensors that have shapes but no values adds up what is alive at the same time. It takes a
+fraction of a second, and is left out where a rough bound already says that the memory is enough.
 docs/experiments/memory.py compares the estimates with what processes really take.
 """
 
 from __future__ import annotations
 
-import logging
-import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from stzoo import environment
+from stzoo.engine.shapes import CountingShapes
 from stzoo.errors import MemoryNeededError
 from stzoo.models import architecture_of, build
 from stzoo.spec import ModelSpec
 from stzoo.unroll import unroll
 
 GB = 10**9
+# what the tensors do not account for, by docs/experiments/memory.py: copies inside operations; threads and the like
+COPIES, BESIDE = 1.15, 60_000_000
 ENOUGH = 2  # if a rough bound times this fits, nothing is estimated
 SMALL = 200_000_000  # bytes; if a rough bound is less, it is not even asked how much memory there is
 _PROC, _CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 _V1, _V2 = ("memory.limit_in_bytes", "memory.usage_in_bytes"), ("memory.max", "memory.current")
 
 
-class _Alive(TorchDispatchMode):
-    """Adds up the bytes of all tensors that operations make inside the block, and notes the largest sum.
-
-    Attributes:
-        now: bytes that are alive.
-        peak: the largest value that `now` had.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now, self.peak = 0, 0
-        self._sizes: dict[int, int] = {}
-
-    def __torch_dispatch__(
-        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        made = function(*args, **(kwargs or {}))
-        for tensor in made if isinstance(made, tuple | list) else (made,):
-            if isinstance(tensor, Tensor):
-                self._note(tensor.untyped_storage())
-        return made
-
-    def _note(self, storage: torch.UntypedStorage) -> None:
-        key = storage._cdata
-        if key not in self._sizes:
-            self._sizes[key] = storage.nbytes()
-            self.now += storage.nbytes()
-            self.peak = max(self.peak, self.now)
-            weakref.finalize(storage, self._gone, key)
-
-    def _gone(self, key: int) -> None:
-        self.now -= self._sizes.pop(key)
-
-
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Inside the block torch prints nothing about shapes that do not fit; they raise as well."""
-    logger = logging.getLogger("torch._subclasses.fake_tensor")
-    before, logger.disabled = logger.disabled, True
-    try:
-        yield
-    finally:
-        logger.disabled = before
+def without_values(spec: ModelSpec) -> Iterator[tuple[Any, CountingShapes]]:
+    """Yields the module of `spec` with tensors that have no values, and what counts the bytes of all others.
 
-
-@contextmanager
-def fake(spec: ModelSpec) -> Iterator[tuple[Any, _Alive]]:
-    """Yields the module of `spec` with fake tensors on the CPU, and what counts the bytes of all others.
-
-    Inside the block every new tensor is fake. The parameters are not counted.
+    Inside the block no new tensor has values. The parameters are not counted.
     """
     module = build(spec, "meta")
-    with _quiet(), FakeTensorMode(allow_non_fake_inputs=True):
+    with CountingShapes() as alive:
         for part in module.modules():
             for name, p in part._parameters.items():
                 if p is not None:
@@ -92,8 +46,8 @@ def fake(spec: ModelSpec) -> Iterator[tuple[Any, _Alive]]:
             for name, b in part._buffers.items():
                 if b is not None:
                     part._buffers[name] = torch.empty(b.shape, dtype=b.dtype)
-        with _Alive() as alive:
-            yield module, alive
+        alive.now = alive.peak = 0
+        yield module, alive
 
 
 def weights_bytes(module: nn.Module) -> int:
@@ -111,13 +65,14 @@ def forecast_bytes(spec: ModelSpec, clips: int, size: tuple[int, int], at_once: 
         at_once: how many of them go through the module together; all of them if None.
     """
     at_once = at_once or clips
-    with torch.no_grad(), fake(spec) as (module, alive):
+    with torch.no_grad(), without_values(spec) as (module, alive):
         module.eval()
         frames = unroll(module, spec, torch.empty(at_once, spec.frames_in, spec.channels, *size))
         for _ in range(2):
             next(frames)
         waiting = alive.now * (clips - at_once) // at_once  # what all others keep between two frames
-        return alive.peak + waiting + weights_bytes(module)  # the engine has repacked copies of the weights
+        repacked = weights_bytes(module)  # the engine has copies of the weights
+        return round(COPIES * alive.peak) + waiting + repacked + BESIDE
 
 
 def widths(module: nn.Module) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from stzoo.engine.memory import TO_GO_ON, available, fake, shown_bytes, weights_bytes, where, widths
+from stzoo.engine.memory import TO_GO_ON, available, shown_bytes, weights_bytes, where, widths, without_values
 from stzoo.errors import MemoryNeededError
 from stzoo.models import architecture_of, build
 from stzoo.spec import ModelSpec
@@ -23,7 +23,7 @@ from stzoo.train.speedups import computing_form
 _ROUGH_IS_MORE = 5  # a rough bound is 10 to 300 times what a step of the catalogue's models takes
 # what the tensors do not account for on a CPU, by docs/experiments/memory.py: gaps between blocks and reordered copies,
 # as a factor of what a step takes; and in bytes what threads, compiled primitives and the like take
-_FRAGMENTED, _BESIDE = 1.25, 100_000_000
+_FRAGMENTED, _BESIDE = 1.25, 250_000_000
 _COUNTED = (3, 5)  # steps of a recurrent model that are counted; each further one takes as much as one between them
 
 
@@ -51,7 +51,7 @@ class TrainingMemory:
 
 
 def training_memory(spec: ModelSpec, recipe: Recipe, at_once: int, device: str = "cpu") -> TrainingMemory:
-    """Estimate the memory of a training step by a pass over fake tensors.
+    """Estimate the memory of a training step by a pass over tensors without values.
 
     Fused kernels and compiled modules are taken for the plain module, which needs more.
 
@@ -131,7 +131,7 @@ def _what_helps(
 
 def _counted(spec: ModelSpec, recipe: Recipe, clips: int, past_frames: int, future_frames: int) -> tuple[int, int]:
     """The bytes that stay from step to step, and those that one step takes besides."""
-    with fake(spec) as (module, alive):
+    with without_values(spec) as (module, alive):
         freeze(module, recipe.freeze)
         module.train()
         past, future = (

@@ -99,18 +99,20 @@ def lines_of(out: Path) -> list[str]:
     return file.read_text().splitlines() if file.exists() else []
 
 
-STEPS = 200
+STEPS = 40
+KILLED = dataclasses.replace(RECIPE, batch=2, validate_every=5, validation_clips=2)
 
 
 def run_alone(out: Path) -> None:
     torch.set_num_threads(1)
-    run(out, STEPS)
+    run(out, STEPS, recipe=KILLED)
 
 
 @pytest.mark.slow
 def test_killed_at_any_moment_it_reaches_the_same_weights(tmp_path: Path) -> None:
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload([__name__])  # imports torch once, for all of them
+    # imports what takes long once, for all of them; this module itself is not on the path of the fork server
+    processes.set_forkserver_preload(["torch", "torch._dynamo", "stzoo", "stzoo.train.loop", "stzoo.train.validation"])
 
     def start(out: Path) -> Any:
         process = processes.Process(target=run_alone, args=(out,))
