@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from metaformer_specs import KINDS, WITHOUT_MLP, small, spec_of
+from metaformer_specs import KINDS, SMALL, WITHOUT_MLP, small, spec_of
 from safetensors.torch import load_file
 
 import stzoo
 from stzoo.convert import convert
+from stzoo.errors import SpecError
 from stzoo.models import build
+from stzoo.models.simvp import openstl_settings
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -171,3 +173,30 @@ def test_every_published_tensor_finds_its_place(kind: str, tmp_path: Path) -> No
         for theirs, our in RENAMED.get(kind, {}).items():
             ours = ours.replace(theirs, our)
         assert torch.equal(loaded[ours].flatten(), state[name].flatten()), name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_names_and_shapes_tell_the_settings(kind: str) -> None:
+    told = openstl_settings(published_frames() | published_translator(kind))
+    spec = small(kind).replace(**({"heads": 8, "window": 4} if kind == "swin" else {}))
+    assert told == {"channels": 2, "frames_in": 4, "params": dict(spec.params)}
+
+
+def test_the_first_two_translators_are_told() -> None:
+    gsta = published_frames() | published_translator("van")
+    for i, c in enumerate((16, 24, 24)):
+        gsta |= conv(f"hid.enc.{i}.block.attn.spatial_gating_unit.conv1", c, 2 * c)
+    assert openstl_settings(gsta)["params"] == SMALL | {"translator": "gsta", "mlp_ratio": 2}
+    incepu = published_frames() | conv("hid.enc.0.conv1", 16, 12) | conv("hid.enc.1.conv1", 24, 12)
+    told = {"channels": 2, "frames_in": 4, "params": SMALL | {"translator": "incepu", "n_t": 2}}
+    assert openstl_settings(incepu | conv("hid.dec.0.conv1", 24, 12) | conv("hid.dec.1.conv1", 48, 12)) == told
+
+
+def test_what_is_no_simvp_tells_nothing() -> None:
+    shapes = published_frames() | published_translator("vit")
+    for lost in ("enc.enc.0.conv.conv.weight", "hid.enc.0.block.attn.qkv.weight", "hid.enc.0.block.norm1.bias"):
+        with pytest.raises(SpecError, match="not the tensors of a SimVP"):
+            openstl_settings({name: shape for name, shape in shapes.items() if name != lost})
+    squeeze = linear("hid.enc.0.block.attn.spatial_gating_unit.fc.0", 16, 4)
+    with pytest.raises(SpecError, match="the tensors of a TAU"):
+        openstl_settings(published_frames() | published_translator("van") | squeeze)

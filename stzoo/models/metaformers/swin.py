@@ -33,7 +33,9 @@ class WindowAttention(nn.Module):
         super().__init__()
         self.window = window
         self.attn = Attention(dim, heads)
-        self.bias_table = nn.Parameter(0.02 * torch.randn((2 * window - 1) ** 2, heads))
+        self.bias_table = nn.Parameter(torch.empty((2 * window - 1) ** 2, heads))
+        if not self.bias_table.is_meta:  # there torch would spend seconds on importing sympy, to fill nothing
+            nn.init.trunc_normal_(self.bias_table, std=0.02)
 
     def bias(self) -> Tensor:
         """(heads, M * M, M * M): of query and key."""
