@@ -182,7 +182,7 @@ OPENSTL_INCEPU = rules(
     (r"translator\.up\.(\d+)\.branches\.(\d+)\.0", r"hid.dec.\1.layers.\2.conv"),
     (r"translator\.up\.(\d+)\.branches\.(\d+)\.1", r"hid.dec.\1.layers.\2.norm"),
 )
-# The translator that has a tensor of this name in its first block (or first module), the first that fits.
+# Names of tensors under "hid.enc.0", and the translator that has them. The first name that is there decides.
 _TELLING: tuple[tuple[str, Translator], ...] = (
     ("conv1.weight", "incepu"),
     ("block.attn.relative_position_bias_table", "swin"),
@@ -205,9 +205,10 @@ def openstl_settings(shapes: Mapping[str, Shape]) -> dict[str, Any]:
         shapes: by published names without prefixes, with the layout's `inner` applied.
 
     Returns:
-        `channels`, `frames_in` and `params`. Nothing in the file tells how many frames it forecasts, their height,
-        width and range, or the attention heads of "vit" and "uniformer". (Of "mlpmixer", ``mlp_tokens.fc1.weight`` is
-        (hid, h * w); of "swin", ``attn_mask`` is (windows, window^2, window^2).)
+        A dictionary of `channels`, `frames_in` and `params`. The file does not tell how many frames the model
+        forecasts, what height, width and range they have, or how many attention heads "vit" and "uniformer" have. It
+        tells h * w of the features for "mlpmixer", whose ``mlp_tokens.fc1.weight`` is (dim / 2, h * w), and for "swin",
+        whose ``attn_mask`` is (h * w / window^2, window^2, window^2).
 
     Raises:
         SpecError: a tensor that every SimVP has is not there, or the translator is none of those above, such as TAU's.

@@ -2,7 +2,7 @@
 
 A MetaFormer block mixes pixels, then channels, each in a residual branch (Yu et al., CVPR 2022); how it mixes pixels is
 what gives it its name. Time lies in the channels, so that mixing channels mixes frames. One file holds one kind of
-block. VAN, whose block is that of `stzoo.models.gated_block`, has none.
+block. There is none for VAN, whose block is the one in `stzoo.models.gated_block`.
 """
 
 from collections.abc import Callable, Mapping
@@ -106,7 +106,7 @@ def metaformer(kind: str, outer: int, size: tuple[int, int], config: MetaConfig)
     return translator
 
 
-# What the files above do not rename has OpenSTL's own names.
+# Tensors that the files of this folder do not rename have OpenSTL's names.
 OPENSTL_META = (
     swin.OPENSTL + hornet.OPENSTL + moganet.OPENSTL + rules((r"translator\.(\d+)\.(block\..+)", r"hid.enc.\1.\2"))
 )

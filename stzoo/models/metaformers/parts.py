@@ -19,12 +19,12 @@ class BlockPlace:
     Attributes:
         dim: the width of its input and output, in channels.
         number: how many blocks come before it.
-        keeps_width: the next block is as wide; otherwise a 1x1 convolution follows.
-        size: (h, w) of the features that frames of the spec's size have.
+        keeps_width: whether the next block is as wide; if it is not, a 1x1 convolution follows this block.
+        size: (h, w) of the features, for frames of the spec's height and width.
         mlp_ratio: how many times wider the MLP is inside.
         drop_path: the rate at which residual branches are skipped in training.
-        heads: of the attention.
-        window: side of Swin's windows; None for the published choice, see `stzoo.models.metaformers.swin.window_of`.
+        heads: how many heads the attention has.
+        window: the side of Swin's windows; None means the published choice, `stzoo.models.metaformers.swin.window_of`.
     """
 
     dim: int
