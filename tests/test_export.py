@@ -67,6 +67,7 @@ CASES: dict[str, ModelSpec] = {  # a graph takes torch time by its nodes, so the
     "e3dlstm": spec_of("e3dlstm", ONE | {"history": 1}, frames_out=1),
     "e3dlstm, public": spec_of("e3dlstm", ONE | {"variant": "public"}, frames_out=1),
     "phydnet": spec_of("phydnet", {"width": 16, "lstm": [4], "kernel": 3, "sigmoid": False}, frames_out=1),
+    "mau": spec_of("mau", ONE | {"patch": 1, "tau": 2, "recall": True}, frames_out=1),
     "tctn": spec_of("tctn", TCTN),
     "modular, predrnn": modular("predrnn", ONE | {"patch": 1, "hidden": 16}),
     "modular, tau, quantised": modular("tau", BLOCK, reads="quantised", paints="quantised"),

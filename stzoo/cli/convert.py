@@ -24,7 +24,8 @@ def register(commands: Commands) -> None:
     parser.add_argument(
         "origin",
         metavar="ORIGIN",
-        help="the project whose code wrote the checkpoint: openstl, or what an architecture of another package names",
+        help="who published the checkpoint: openstl; official, which stands for the authors of the architecture; or "
+        "what an architecture of another package names",
     )
     parser.add_argument(
         "checkpoint",
