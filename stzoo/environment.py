@@ -9,8 +9,8 @@ from pathlib import Path
 def home() -> Path:
     """The folder of everything that stzoo keeps on this machine: $STZOO_HOME, by default ~/.cache/stzoo.
 
-    Downloaded weights are in its folder `weights`, decoded videos in `frames`, and code that was compiled for training
-    in `kernels`.
+    Downloaded weights are in its folder `weights`, converted checkpoints of others in `published`, the sha256 sums of
+    their files in `pins`, decoded videos in `frames`, and code that was compiled for training in `kernels`.
     """
     return Path(os.environ.get("STZOO_HOME") or Path.home() / ".cache" / "stzoo").expanduser()
 

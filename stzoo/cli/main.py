@@ -7,10 +7,23 @@ import sys
 from collections.abc import Sequence
 
 from stzoo import __version__
-from stzoo.cli import archive, benchmark, cache, catalog, convert, demo, evaluate, export, forecast, models, train
+from stzoo.cli import (
+    archive,
+    benchmark,
+    cache,
+    catalog,
+    convert,
+    demo,
+    evaluate,
+    export,
+    forecast,
+    models,
+    published,
+    train,
+)
 from stzoo.errors import StzooError
 
-COMMANDS = (models, forecast, evaluate, train, convert, export, catalog, benchmark, archive, cache, demo)
+COMMANDS = (models, forecast, evaluate, train, convert, published, export, catalog, benchmark, archive, cache, demo)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
