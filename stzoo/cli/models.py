@@ -111,6 +111,9 @@ def _info(arguments: Arguments) -> None:
     found = info(arguments.name)
     if not arguments.json:
         print(found)
+        names = [name for name, record in published().items() if record.base == arguments.name]
+        if names:
+            print(f"  published     {', '.join(names)}: by others, loaded by these names")
     elif isinstance(found, PublishedCheckpoint):
         print(json.dumps(_plain(found), indent=2))
     else:
