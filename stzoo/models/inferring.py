@@ -1,9 +1,9 @@
 """What the names and shapes of a published checkpoint say of its model: the architecture, and how large its parts are.
 
 Read from the tensors: widths, depths, kernel sizes, how many channels a frame has, and, where a tensor depends on it,
-how many frames go in and how large they are. No tensor tells activations, attention heads, how many frames come out, or
-the range of values; nor does one tell `tau` of MAU, `patch` of PhyDNet, `stride` of E3D-LSTM, or whether MAU recalls.
-Those are left at their defaults here, and are for the caller to set.
+how many frames go in and how large they are. No tensor tells activations, how many frames come out, or the range of
+values; nor does one tell the attention heads of ViT and UniFormer, `tau` of MAU, `patch` of PhyDNet, `stride` of
+E3D-LSTM, or whether MAU recalls. Those are left at their defaults here, and are for the caller to set.
 
 Names are those of `stzoo.models.published.Layout.rules`, that is, without "module." and such in front.
 """
@@ -17,6 +17,7 @@ from typing import Any
 
 from stzoo.errors import SpecError
 from stzoo.models.published import Shape
+from stzoo.spec import bounded
 
 Shapes = Mapping[str, Shape]
 
@@ -25,9 +26,9 @@ Shapes = Mapping[str, Shape]
 class Frame:
     """Channels, height and width of a frame, as far as they are known."""
 
-    channels: int | None = None
-    height: int | None = None
-    width: int | None = None
+    channels: int | None = bounded(None, 1, 4096)
+    height: int | None = bounded(None, 1, 16384)
+    width: int | None = bounded(None, 1, 16384)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,31 +197,41 @@ def _phydnet(prefix: str, origin: str) -> Callable[[Shapes, Frame], Inferred]:
     return read
 
 
-def _frames(shapes: Shapes, known: Frame, arch: str, outer: int, params: dict[str, Any]) -> Inferred:
-    """The encoder and decoder that TAU and SimVP share; `outer` channels go into the translator."""
-    first = shapes["enc.enc.0.conv.conv.weight"]
-    params = {"hid_s": first[0], "n_s": depth(shapes, "enc.enc")} | params
-    frame = Frame(channels=_same(first[1], known.channels), height=known.height, width=known.width)
-    return Inferred(arch=arch, params=params, frame=frame, frames_in=outer // first[0])
+def _translated(arch: str, translator: str, mark: str) -> Callable[[Shapes, Frame], Inferred]:
+    """A reader of TAU, or of SimVP with this translator: they share the encoder and the decoder.
 
+    The first block of the translator reads `outer` channels, those of all past frames.
+    """
 
-def _gated(arch: str) -> Callable[[Shapes, Frame], Inferred]:
     def read(shapes: Shapes, known: Frame) -> Inferred:
-        inside = shapes["hid.enc.0.block.mlp.fc1.weight"]
-        params = {
-            "hid_t": shapes["hid.enc.1.block.norm1.weight"][0],
-            "n_t": depth(shapes, "hid.enc"),
-            "mlp_ratio": inside[0] // inside[1],
-        }
-        return _frames(shapes, known, arch, inside[1], params)
+        first, told = shapes["enc.enc.0.conv.conv.weight"], shapes[mark]
+        hid_s, n_s = first[0], depth(shapes, "enc.enc")
+        params: dict[str, Any] = {"hid_s": hid_s, "n_s": n_s, "n_t": depth(shapes, "hid.enc")}
+        params |= {"translator": translator} if arch == "simvp" else {}
+        if translator == "incepu":
+            outer, params["hid_t"] = told[1], shapes["hid.enc.0.layers.0.conv.weight"][0]
+        else:
+            outer = shapes[f"{BLOCK}{_NORM.get(translator, 'norm1')}.bias"][0]
+            params["hid_t"] = shapes.get("hid.enc.0.reduction.bias", (outer,))[0]
+            if translator != "convmixer":
+                params["mlp_ratio"] = shapes[f"{BLOCK}{_WIDE.get(translator, 'mlp.fc1')}.bias"][0] // outer
+        if translator == "swin":  # a bias for each head, and for each way from one place of a window to another
+            params |= {"heads": told[1], "window": (isqrt(told[0]) + 1) // 2}
+        frame = Frame(channels=_same(first[1], known.channels), height=known.height, width=known.width)
+        if translator == "mlpmixer":
+            _check_places(told[1], 2 ** min(n_s // 2, 16), known)
+        return Inferred(arch=arch, params=params, frame=frame, frames_in=outer // hid_s)
 
     return read
 
 
-def _incepu(shapes: Shapes, known: Frame) -> Inferred:
-    hid_t, outer = shapes["hid.enc.0.layers.0.conv.weight"][0], shapes["hid.enc.0.conv1.weight"][1]
-    params = {"hid_t": hid_t, "n_t": depth(shapes, "hid.enc"), "translator": "incepu"}
-    return _frames(shapes, known, "simvp", outer, params)
+def _check_places(places: int, fold: int, known: Frame) -> None:
+    """An MLP-Mixer has weights for each place of its features, which are `fold` times smaller than the frame."""
+    if known.height and known.width and (known.height // fold) * (known.width // fold) != places:
+        raise SpecError(
+            f"the translator has weights for {places} places of {fold}x{fold} pixels, which do not make frames of "
+            f"{_shown(known)}"
+        )
 
 
 def _same(found: int, known: int | None) -> int:
@@ -229,13 +240,22 @@ def _same(found: int, known: int | None) -> int:
     return found
 
 
-_GATE = "hid.enc.0.block.attn.spatial_gating_unit."
+BLOCK = "hid.enc.0.block."  # the first one of a translator
+_GATE = f"{BLOCK}attn.spatial_gating_unit."
+_NORM = {"convmixer": "conv_dw", "convnext": "conv_dw"}  # whose bias has one value for each channel; else that of norm1
+_WIDE = {"hornet": "pwconv1", "mlpmixer": "mlp_channels.fc1"}  # the first layer of a block's MLP; else mlp.fc1
 
 
 def _doubles(shapes: Shapes) -> bool:
     """gSTA's attention ends in twice the channels; that of VAN, whose tensors have the same names, does not."""
     shape = shapes[f"{_GATE}conv1.weight"]
     return len(shape) > 1 and shape[0] == 2 * shape[1]
+
+
+def _translator(
+    name: str, mark: str, arch: str = "simvp", also: Callable[[Shapes], bool] = lambda shapes: True
+) -> Reader:
+    return Reader(mark, _translated(arch, name, mark), also)
 
 
 READERS = (
@@ -253,7 +273,17 @@ READERS = (
     Reader("cell_list.0.conv_x.0.weight", _stacked("convlstm", "conv_x.0.weight")),
     Reader("encoder.encoder_E.c1.main.0.weight", _phydnet("encoder.", "openstl")),
     Reader("encoder_E.c1.main.0.weight", _phydnet("", "official")),
-    Reader(f"{_GATE}fc.0.weight", _gated("tau")),
-    Reader(f"{_GATE}conv1.weight", _gated("simvp"), also=_doubles),
-    Reader("hid.enc.0.conv1.weight", _incepu),
+    _translator("tau", f"{_GATE}fc.0.weight", arch="tau"),
+    _translator("gsta", f"{_GATE}conv1.weight", also=_doubles),
+    _translator("van", f"{_GATE}conv1.weight"),
+    _translator("incepu", "hid.enc.0.conv1.weight"),
+    _translator("swin", f"{BLOCK}attn.relative_position_bias_table"),
+    _translator("uniformer", f"{BLOCK}pos_embed.weight"),
+    _translator("vit", f"{BLOCK}attn.qkv.weight"),
+    _translator("mlpmixer", f"{BLOCK}mlp_tokens.fc1.weight"),
+    _translator("convmixer", f"{BLOCK}conv_pw.weight"),
+    _translator("convnext", f"{BLOCK}gamma"),
+    _translator("hornet", f"{BLOCK}gnconv.proj_in.weight"),
+    _translator("moganet", f"{BLOCK}attn.value.DW_conv0.weight"),
+    _translator("poolformer", f"{BLOCK}layer_scale_1"),
 )

@@ -6,9 +6,8 @@ large-kernel attention blocks. Its authors put ten kinds of MetaFormer blocks in
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from math import isqrt
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +18,7 @@ from stzoo.models.encoder_decoder import OPENSTL_FRAMES, OPENSTL_INNER, ConvNorm
 from stzoo.models.gated_block import OPENSTL_GATED, GatedBlock, gated_translator, large_kernel
 from stzoo.models.metaformers import OPENSTL_META, OPENSTL_META_DEAD, MetaBlock, MetaConfig, metaformer
 from stzoo.models.metaformers.swin import window_of
-from stzoo.models.published import Layout, Shape, rules
+from stzoo.models.published import Layout, rules
 from stzoo.models.tau import TauGate
 from stzoo.spec import ModelSpec
 
@@ -182,67 +181,6 @@ OPENSTL_INCEPU = rules(
     (r"translator\.up\.(\d+)\.branches\.(\d+)\.0", r"hid.dec.\1.layers.\2.conv"),
     (r"translator\.up\.(\d+)\.branches\.(\d+)\.1", r"hid.dec.\1.layers.\2.norm"),
 )
-# Names of tensors under "hid.enc.0", and the translator that has them. The first name that is there decides.
-_TELLING: tuple[tuple[str, Translator], ...] = (
-    ("conv1.weight", "incepu"),
-    ("block.attn.relative_position_bias_table", "swin"),
-    ("block.pos_embed.weight", "uniformer"),
-    ("block.attn.qkv.weight", "vit"),
-    ("block.mlp_tokens.fc1.weight", "mlpmixer"),
-    ("block.conv_pw.weight", "convmixer"),
-    ("block.gamma", "convnext"),
-    ("block.gnconv.proj_in.weight", "hornet"),
-    ("block.attn.value.DW_conv0.weight", "moganet"),
-    ("block.attn.spatial_gating_unit.conv1.weight", "van"),  # or "gsta", whose convolution is twice as wide
-    ("block.layer_scale_1", "poolformer"),
-)
-
-
-def openstl_settings(shapes: Mapping[str, Shape]) -> dict[str, Any]:
-    """What an OpenSTL checkpoint of SimVP tells of its spec by the names and shapes of its tensors.
-
-    Args:
-        shapes: by published names without prefixes, with the layout's `inner` applied.
-
-    Returns:
-        A dictionary of `channels`, `frames_in` and `params`. The file does not tell how many frames the model
-        forecasts, what height, width and range they have, or how many attention heads "vit" and "uniformer" have. It
-        tells h * w of the features for "mlpmixer", whose ``mlp_tokens.fc1.weight`` is (dim / 2, h * w), and for "swin",
-        whose ``attn_mask`` is (h * w / window^2, window^2, window^2).
-
-    Raises:
-        SpecError: a tensor that every SimVP has is not there, or the translator is none of those above, such as TAU's.
-    """
-    try:
-        hid_s, channels = shapes["enc.enc.0.conv.conv.weight"][:2]
-        translator, told = next(
-            (kind, shapes[f"hid.enc.0.{name}"]) for name, kind in _TELLING if f"hid.enc.0.{name}" in shapes
-        )
-        params: dict[str, Any] = {"hid_s": hid_s, "n_s": _count(shapes, "enc.enc"), "n_t": _count(shapes, "hid.enc")}
-        if translator == "incepu":
-            outer, params["hid_t"] = told[1], 2 * told[0]
-        else:
-            first = "conv_dw" if translator in ("convmixer", "convnext") else "norm1"
-            (outer,) = shapes[f"hid.enc.0.block.{first}.bias"]
-            params["hid_t"] = shapes.get("hid.enc.0.reduction.bias", (outer,))[0]
-            wide = {"hornet": "pwconv1", "mlpmixer": "mlp_channels.fc1"}.get(translator, "mlp.fc1")
-            if translator != "convmixer":
-                params["mlp_ratio"] = shapes[f"hid.enc.0.block.{wide}.bias"][0] // outer
-    except (KeyError, StopIteration, ValueError, IndexError, ZeroDivisionError) as error:
-        raise SpecError("these are not the tensors of a SimVP as OpenSTL publishes it") from error
-    if "hid.enc.0.block.attn.spatial_gating_unit.fc.0.weight" in shapes:
-        raise SpecError("these are the tensors of a TAU, not of a SimVP")
-    if translator == "van" and told[0] == 2 * told[1]:
-        translator = "gsta"
-    if translator == "swin":
-        params |= {"heads": told[1], "window": (isqrt(told[0]) + 1) // 2}
-    return {"channels": channels, "frames_in": outer // hid_s, "params": {"translator": translator, **params}}
-
-
-def _count(shapes: Mapping[str, Shape], layers: str) -> int:
-    """How many numbers follow a name: 4 if there are tensors "hid.enc.0." to "hid.enc.3."."""
-    return len({name.removeprefix(f"{layers}.").split(".")[0] for name in shapes if name.startswith(f"{layers}.")})
-
 
 ARCHITECTURE = Architecture(
     name="simvp",

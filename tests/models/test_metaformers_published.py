@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ import stzoo
 from stzoo.convert import convert
 from stzoo.errors import SpecError
 from stzoo.models import build
-from stzoo.models.simvp import openstl_settings
+from stzoo.models.inferring import Frame, infer
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -175,28 +176,46 @@ def test_every_published_tensor_finds_its_place(kind: str, tmp_path: Path) -> No
         assert torch.equal(loaded[ours].flatten(), state[name].flatten()), name
 
 
+def told(shapes: Shapes) -> tuple[int | None, int | None, dict[str, Any]]:
+    """Channels, past frames and parameters of a SimVP, as its tensors tell them."""
+    found = infer(shapes)
+    assert found.arch == "simvp"
+    return found.frame.channels, found.frames_in, dict(found.params)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_names_and_shapes_tell_the_settings(kind: str) -> None:
-    told = openstl_settings(published_frames() | published_translator(kind))
     spec = small(kind).replace(**({"heads": 8, "window": 4} if kind == "swin" else {}))
-    assert told == {"channels": 2, "frames_in": 4, "params": dict(spec.params)}
+    assert told(published_frames() | published_translator(kind)) == (2, 4, dict(spec.params))
 
 
 def test_the_first_two_translators_are_told() -> None:
     gsta = published_frames() | published_translator("van")
     for i, c in enumerate((16, 24, 24)):
         gsta |= conv(f"hid.enc.{i}.block.attn.spatial_gating_unit.conv1", c, 2 * c)
-    assert openstl_settings(gsta)["params"] == SMALL | {"translator": "gsta", "mlp_ratio": 2}
+    assert told(gsta) == (2, 4, SMALL | {"translator": "gsta", "mlp_ratio": 2})
     incepu = published_frames() | conv("hid.enc.0.conv1", 16, 12) | conv("hid.enc.1.conv1", 24, 12)
-    told = {"channels": 2, "frames_in": 4, "params": SMALL | {"translator": "incepu", "n_t": 2}}
-    assert openstl_settings(incepu | conv("hid.dec.0.conv1", 24, 12) | conv("hid.dec.1.conv1", 48, 12)) == told
+    incepu |= (
+        conv("hid.enc.0.layers.0.conv", 12, 24) | conv("hid.dec.0.conv1", 24, 12) | conv("hid.dec.1.conv1", 48, 12)
+    )
+    assert told(incepu) == (2, 4, SMALL | {"translator": "incepu", "n_t": 2})
 
 
 def test_what_is_no_simvp_tells_nothing() -> None:
     shapes = published_frames() | published_translator("vit")
-    for lost in ("enc.enc.0.conv.conv.weight", "hid.enc.0.block.attn.qkv.weight", "hid.enc.0.block.norm1.bias"):
-        with pytest.raises(SpecError, match="not the tensors of a SimVP"):
-            openstl_settings({name: shape for name, shape in shapes.items() if name != lost})
+    for lost, message in (
+        ("enc.enc.0.conv.conv.weight", r"but no tensor enc\.enc\.0\.conv\.conv\.weight"),
+        ("hid.enc.0.block.attn.qkv.weight", "no architecture is known"),
+        ("hid.enc.0.block.norm1.bias", r"but no tensor hid\.enc\.0\.block\.norm1\.bias"),
+    ):
+        with pytest.raises(SpecError, match=message):
+            infer({name: shape for name, shape in shapes.items() if name != lost})
     squeeze = linear("hid.enc.0.block.attn.spatial_gating_unit.fc.0", 16, 4)
-    with pytest.raises(SpecError, match="the tensors of a TAU"):
-        openstl_settings(published_frames() | published_translator("van") | squeeze)
+    assert infer(published_frames() | published_translator("van") | squeeze).arch == "tau"
+
+
+def test_an_mlp_mixer_says_if_frames_are_of_another_size() -> None:
+    shapes = published_frames() | published_translator("mlpmixer")
+    infer(shapes, Frame(height=16, width=32))
+    with pytest.raises(SpecError, match=r"weights for 128 places of 2x2 pixels, which do not make frames of \?x32x32"):
+        infer(shapes, Frame(height=32, width=32))
