@@ -79,7 +79,10 @@ def infer(shapes: Shapes, known: Frame = Frame()) -> Inferred:
                 raise SpecError(f"the checkpoint has {reader.mark}, but no tensor {error.args[0]}") from None
             except (IndexError, ZeroDivisionError):  # too few dimensions, or an empty one
                 raise SpecError(f"the checkpoint has {reader.mark}, but tensors of other shapes beside it") from None
-    raise SpecError("no architecture is known whose published checkpoints have tensors of these names")
+    raise SpecError(
+        "no architecture is known whose published checkpoints have tensors of these names; if you know the model, name "
+        "it (--model)"
+    )
 
 
 def depth(shapes: Shapes, stack: str) -> int:
@@ -104,8 +107,8 @@ def patches(features: int, known: Frame, grid: tuple[int, int] | None, shrink: i
         patch = known.height // (grid[0] * shrink)
     else:
         raise SpecError(
-            f"the first layer reads patches of {features} channels; say how many channels a frame has, "
-            "because tensors do not tell that from the size of a patch"
+            f"the first layer reads patches of {features} channels; say how many channels a frame has (--channels or "
+            "--dataset), because no tensor tells that from the size of a patch"
         )
     channels = features // max(1, patch * patch)
     height, width = (known.height, known.width) if grid is None else (side * shrink * patch for side in grid)

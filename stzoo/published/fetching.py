@@ -20,10 +20,8 @@ from stzoo.download import download, lock
 from stzoo.errors import (
     DownloadError,
     IntegrityError,
-    MismatchError,
     NotPublishedError,
     OfflineError,
-    SpecError,
     WeightsError,
 )
 from stzoo.files import replacing, write_atomically
@@ -215,16 +213,13 @@ class _Place:
 
 
 def _convert(record: PublishedCheckpoint, file: Path, out: Path) -> None:
-    """Convert by the first of the record's specs that the file's tensors fit. Raises what the first attempt raised."""
-    first: MismatchError | None = None
-    for spec in record.specs:
-        try:
-            convert(record.layout, file, spec, out)
-        except MismatchError as error:
-            first = first or error
-        else:
-            return
-    raise first or SpecError(f"{record.name} has no spec")
+    """Convert the publisher's file. Where its tensors tell something else than the record, they decide.
+
+    They must be those of the record's architecture, and fit the frames of its data. Raises what `convert` raises.
+    """
+    presumed = dict(record.spec.params) | {"frames_in": record.spec.frames_in}
+    known = {name: value for name, value in record.frames.items() if name not in presumed}
+    convert(record.layout, file, None, out, known=known | {"arch": record.spec.arch}, presumed=presumed)
 
 
 def _with_metadata(source: Path, target: Path, key: str, value: str) -> None:

@@ -54,8 +54,6 @@ class PublishedCheckpoint:
         described: the fields of the spec that depend on the file and not on its data, `arch` and `params`; None if
             stzoo has no such architecture, and then `unsupported` says so.
         frames: the fields of the spec that follow from the data: sizes and the range of values.
-        alternatives: other values of `params`, tried in this order if the file's tensors do not fit `spec`: where the
-            published facts contradict each other, the file decides.
         license: the licence of the weights, as far as it is stated.
         protocol: what the publisher's loader fed the model, in sentences.
         clip: the kind of drawn clip on which the model must be better than persistence; None if there is none.
@@ -83,7 +81,6 @@ class PublishedCheckpoint:
     layout: str
     described: Mapping[str, Any] | None = field(default=None, repr=False)
     frames: Mapping[str, Any] = field(repr=False)
-    alternatives: tuple[Mapping[str, Any], ...] = ()
     license: str
     protocol: str = field(repr=False)
     clip: Literal["digits", "shapes"] | None = None
@@ -98,16 +95,13 @@ class PublishedCheckpoint:
 
     @property
     def spec(self) -> ModelSpec:
-        """How the module is built. Raises `SpecError` if stzoo has no such architecture."""
+        """How the module is built, as far as that is known without the file, whose tensors decide in the end.
+
+        Raises `SpecError` if stzoo has no such architecture.
+        """
         if self.described is None:
             raise SpecError(f"{self.name} cannot be built: {self.unsupported}")
         return ModelSpec.from_dict({**self.frames, **self.described})
-
-    @property
-    def specs(self) -> tuple[ModelSpec, ...]:
-        """`spec`, and after it those that the file may have instead. Raises what `spec` raises."""
-        spec = self.spec
-        return (spec, *(spec.replace(**params) for params in self.alternatives))
 
     def __str__(self) -> str:
         f, built = self.frames, "none that stzoo has"
@@ -134,6 +128,11 @@ class PublishedCheckpoint:
         lines += [f"  doubt         {self.doubt}"] if self.doubt else []
         lines += [f"  note          {note}" for note in self.notes]
         return "\n".join([*lines, f"  license       {self.license}"])
+
+
+def frames_of_datasets() -> dict[str, Mapping[str, Any]]:
+    """Each dataset -> the fields of a spec that follow from how OpenSTL reads it: frames, sizes, range of values."""
+    return {name: data["frames"] for name, data in _read(_OPENSTL_FRAMES)["datasets"].items()}
 
 
 @cache
@@ -212,7 +211,6 @@ def _record(name: str, values: Mapping[str, Any], content: Mapping[str, Any], da
         frames=data["frames"],
         protocol=data["protocol"],
         clip=data["clip"],
-        alternatives=tuple(values.pop("alternatives", ())),
         notes=tuple(values.pop("notes", ())),
         **values,
     )

@@ -262,11 +262,14 @@ def test_what_is_no_checkpoint_leaves_nothing(publisher: Publisher, own_home: Pa
 
 def test_where_facts_contradict_each_other_the_file_decides(publisher: Publisher, tmp_path: Path) -> None:
     wider = SPEC.replace(hid_t=16)
-    publisher.replaces(saved(tmp_path, their_names(wider)))
-    with pytest.raises(MismatchError):
+    publisher.replaces(saved(tmp_path, their_names(SPEC.replace(channels=3))))
+    with pytest.raises(MismatchError, match="frames of 3 channels, not of 2"):
         quiet()
-    record = published()[NAME]
-    object.__setattr__(record, "alternatives", ({"n_t": 3}, {"hid_t": 16}))
+    other = ModelSpec.from_dict({**FRAMES, **SMALL, "arch": "simvp"})
+    publisher.replaces(saved(tmp_path, their_names(other)))
+    with pytest.raises(MismatchError, match="holds a model with arch simvp, not 'tau'"):
+        quiet()
+    publisher.replaces(saved(tmp_path, their_names(wider)))
     assert quiet().spec == wider
     assert quiet(offline=True).spec == wider
 

@@ -61,7 +61,7 @@ def test_every_record_is_whole_and_its_name_follows_the_rule(publisher: str) -> 
         assert (record.described is None) <= (record.unsupported is not None)
         assert str(record).startswith(f"{name}: ")
         if record.described is not None:
-            assert all(isinstance(spec, ModelSpec) for spec in record.specs)
+            assert isinstance(record.spec, ModelSpec)
 
 
 def test_an_entry_has_the_spec_of_the_records_that_are_called_after_it() -> None:
