@@ -22,6 +22,9 @@ from stzoo.models.published import Layout, Shape
 from stzoo.spec import ModelSpec, shown
 from stzoo.weights import save_folder
 
+_WRAPPERS = ("state_dict", "model_state_dict", "net_param")  # the first one that a file has holds its tensors
+_PREFIXES = r"^((module|model|_orig_mod)\.)+"  # of parallel training, of trainers, and of compiled modules
+
 
 @dataclass(frozen=True)
 class ConvertReport:
@@ -52,8 +55,8 @@ def origins() -> tuple[str, ...]:
 def convert(origin: str, checkpoint: Path, spec: ModelSpec, out: Path) -> ConvertReport:
     """Write the published weights in `checkpoint` as a folder of config.json and model.safetensors.
 
-    The file may hold the tensors themselves, or hold them under "state_dict"; their names may begin with "model." or
-    "module.". It is read with ``weights_only=True``, so no code in it can run.
+    The file may hold the tensors themselves, or hold them under one of `_WRAPPERS`; their names may begin with
+    "model.", "module." and "_orig_mod.", in any order. It is read with ``weights_only=True``, so no code in it can run.
 
     Args:
         origin: who published it, one of `origins()`.
@@ -98,8 +101,8 @@ def tensors_of_checkpoint(path: Path, layout: Layout) -> dict[str, Tensor]:
     except Exception as error:  # what a file that is no checkpoint raises depends on its first bytes
         reason = str(error).split("\n", 1)[0]
         raise WeightsError(f"{path} is not a checkpoint of pure tensors, and nothing else is read: {reason}") from error
-    if isinstance(content, Mapping) and "state_dict" in content:
-        content = content["state_dict"]
+    if isinstance(content, Mapping):
+        content = next((content[key] for key in _WRAPPERS if key in content), content)
     if not isinstance(content, Mapping) or not content:
         raise WeightsError(f"{path} holds {type(content).__name__}, not named tensors")
     tensors = {}
@@ -110,7 +113,7 @@ def tensors_of_checkpoint(path: Path, layout: Layout) -> dict[str, Tensor]:
             raise WeightsError(f"{path}: {key} is not a dense tensor that holds its values")
         if value.is_floating_point() and not value.float().isfinite().all():
             raise WeightsError(f"{path}: {key} holds values that are not finite")
-        bare = key.removeprefix("module.").removeprefix("model.")
+        bare = re.sub(_PREFIXES, "", key)
         for wrapped, plain in layout.inner:
             bare = re.sub(wrapped, plain, bare)
         if bare in tensors:

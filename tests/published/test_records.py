@@ -49,7 +49,7 @@ def test_every_record_is_whole_and_its_name_follows_the_rule(publisher: str) -> 
         if record.publisher != publisher:
             continue
         assert name == name_of(record.model, record.dataset, record.variant, publisher, record.epochs)
-        assert info(name) is record
+        assert info(name) == record
         assert is_published_name(name)
         assert re.fullmatch(r"https://(github\.com|raw\.githubusercontent\.com)/[\w./-]+", record.url)
         assert record.git is None or re.fullmatch(r"[0-9a-f]{40}", record.git)
