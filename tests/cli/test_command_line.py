@@ -121,7 +121,7 @@ def test_list_and_info_show_what_others_published(capsys: pytest.CaptureFixture[
     assert "git object 90b04a76bc5865ab85f702a3c9c1f90bfca93189" in out
     assert main(["info", "tau-kitti-caltech.openstl-ep100", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert (found["figures"]["mse"], found["alternatives"][0]["hid_t"]) == ("131.1", 512)
+    assert (found["figures"]["mse"], found["spec"]["params"]["hid_t"]) == ("131.1", 256)
     assert "the file's tensors decide" in found["doubt"]
 
 

@@ -136,6 +136,9 @@ def layouts() -> dict[str, Callable[[dict[str, torch.Tensor]], Any]]:
     return {
         "state_dict": lambda tensors: {"epoch": 5, "state_dict": tensors, "optimizer": {"lr": 0.1}},
         "module.": lambda tensors: {f"module.{k}": t for k, t in tensors.items()},
+        "model_state_dict": lambda tensors: {"model_state_dict": tensors, "args": {"lr": 0.1}},
+        "net_param": lambda tensors: {"net_param": tensors},
+        "_orig_mod. and module.": lambda tensors: {f"_orig_mod.module.{k}": t for k, t in tensors.items()},
         "model. in state_dict": lambda tensors: {"state_dict": {f"model.{k}": t for k, t in tensors.items()}},
     }
 
