@@ -14,6 +14,8 @@ from stzoo.hub.sources import MAX_CONFIG
 from stzoo.published.records import frames_of_datasets
 from stzoo.spec import ModelSpec, shown
 
+_OF_THE_SPEC = ("value_range", "mean", "std", "fill")  # what --set sets there, and not in its params
+
 
 def register(commands: Commands) -> None:
     parser = add_command(
@@ -62,9 +64,9 @@ def register(commands: Commands) -> None:
         "--set",
         action="append",
         metavar="KEY=VALUE",
-        help="anything else that no tensor tells, as KEY=VALUE, where KEY is a field of the spec or of its params: "
-        "heads=8, stride=2, value_range=null; may be given several times (default: what the architecture has by "
-        "default, and values in [0, 1])",
+        help="anything else that no tensor tells, as KEY=VALUE, where KEY is one of the architecture's params, or "
+        "value_range, mean, std or fill: heads=8, stride=2, value_range=null; may be given several times (default: "
+        "what the architecture has by default, and values in [0, 1])",
     )
 
 
@@ -82,7 +84,7 @@ def _run(arguments: Arguments) -> None:
 
 
 def _known(arguments: Arguments) -> dict[str, Any]:
-    """What options say of the model, by fields of its spec; single options have precedence over --dataset."""
+    """The part of the model's spec that options say; single options have precedence over --dataset."""
     known: dict[str, Any] = {} if arguments.dataset is None else dict(frames_of_datasets()[arguments.dataset])
     for name in ("frames_in", "frames_out", "channels"):
         if getattr(arguments, name) is not None:
@@ -96,10 +98,11 @@ def _known(arguments: Arguments) -> dict[str, Any]:
         key, equals, value = text.partition("=")
         if not key or not equals:
             raise SpecError(f"--set is {shown(text)}; write KEY=VALUE, as in heads=8")
+        place = known if key in _OF_THE_SPEC else known.setdefault("params", {})
         try:
-            known[key] = json.loads(value)
+            place[key] = json.loads(value)
         except (ValueError, RecursionError):  # no JSON, so text
-            known[key] = value
+            place[key] = value
     return known
 
 

@@ -27,8 +27,8 @@ def decided(
         path: the checkpoint, for messages.
         origin: who published it.
         shapes: of its tensors, by their published names without prefixes.
-        known: fields of the spec, or of its `params`, that the tensors must not contradict.
-        presumed: the same, but of these, what tensors tell has precedence.
+        known: a part of the spec as JSON has it, `params` in it too, that the tensors must not contradict.
+        presumed: the same, but where tensors tell something else, they have precedence.
 
     Raises:
         MismatchError: no architecture is known that has such tensors, or they contradict what is known.
@@ -43,23 +43,28 @@ def decided(
     layouts = architectures()[found.arch].layouts
     if found.origin != origin and origin in layouts and layouts[origin] is not layouts[found.origin]:
         raise MismatchError(f"{path} has tensors that are named as {found.origin} names them, not as {origin} does")
-    told = {"arch": found.arch, "frames_in": found.frames_in, **found.params}
-    told |= {f.name: getattr(found.frame, f.name) for f in fields(Frame)}
-    told = {name: value for name, value in told.items() if value is not None}
-    for name, value in told.items():
-        if name in known and _plain(known[name]) != _plain(value):
-            raise MismatchError(f"{path} holds a model with {name} {value}, not {shown(known[name])}")
-    values = given | {name: value for name, value in told.items() if value is not False or name in given}
+    sizes = {f.name: getattr(found.frame, f.name) for f in fields(Frame)} | {"frames_in": found.frames_in}
+    told = {"arch": found.arch} | {name: value for name, value in sizes.items() if value is not None}
+    _check(path, told, known, "")
+    _check(path, found.params, known.get("params", {}), "params.")
+    values = given | told
     missing = [name for name in _NEEDED if name not in values]
     if missing:
-        options = dict.fromkeys(_NEEDED[name] for name in missing)
+        options = list(dict.fromkeys(_NEEDED[name] for name in missing))
         raise SpecError(
             f"no tensor of {path}, which holds a {found.arch}, tells {_listed(missing)}; give the data set that it was "
-            f"trained for (--dataset), or these values ({_listed(list(options))})"
+            f"trained for (--dataset), or these values ({_listed(options)})"
         )
-    own = {f.name for f in fields(ModelSpec)}
-    params = {name: value for name, value in values.items() if name not in own}
-    return ModelSpec.from_dict({name: value for name, value in values.items() if name in own} | {"params": params})
+    params = {**presumed.get("params", {}), **known.get("params", {})}
+    params |= {name: value for name, value in found.params.items() if value is not False or name in params}
+    return ModelSpec.from_dict(values | {"params": params})
+
+
+def _check(path: Path, told: Mapping[str, Any], known: Mapping[str, Any], where: str) -> None:
+    """Raises `MismatchError` if tensors tell something else than what is known."""
+    for name, value in told.items():
+        if name in known and _plain(known[name]) != _plain(value):
+            raise MismatchError(f"{path} holds a model with {where}{name} {value}, not {shown(known[name])}")
 
 
 def _plain(value: Any) -> Any:

@@ -90,9 +90,9 @@ def convert(
             of "openstl" becomes `variant` "public" with a `history` that covers one forecast, because those were
             trained so.
         out: the folder to write; made if it is absent.
-        known: without a spec, fields of it and of its `params` that are known, such as
-            ``{"frames_out": 10, "height": 64, "width": 64, "heads": 8}``. The tensors must not contradict them.
-        presumed: without a spec, the same, for what tensors do not tell; where they tell it, they decide.
+        known: without a spec, the part of it that is known, such as ``{"frames_out": 10, "height": 64, "width": 64,
+            "params": {"heads": 8}}``. The tensors must not contradict it.
+        presumed: without a spec, such a part of it for what tensors do not tell; where they tell it, they decide.
 
     Raises:
         SpecError: the origin is unknown, no layout of it is known for the architecture, something is not known that

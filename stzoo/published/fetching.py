@@ -217,9 +217,9 @@ def _convert(record: PublishedCheckpoint, file: Path, out: Path) -> None:
 
     They must be those of the record's architecture, and fit the frames of its data. Raises what `convert` raises.
     """
-    presumed = dict(record.spec.params) | {"frames_in": record.spec.frames_in}
-    known = {name: value for name, value in record.frames.items() if name not in presumed}
-    convert(record.layout, file, None, out, known=known | {"arch": record.spec.arch}, presumed=presumed)
+    known = {name: value for name, value in record.frames.items() if name != "frames_in"} | {"arch": record.spec.arch}
+    presumed = {"frames_in": record.spec.frames_in, "params": record.spec.params}
+    convert(record.layout, file, None, out, known=known, presumed=presumed)
 
 
 def _with_metadata(source: Path, target: Path, key: str, value: str) -> None:

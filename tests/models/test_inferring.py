@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from models.published_shapes import published_shapes
 
 from stzoo.errors import SpecError
-from stzoo.models import architecture_of, build
-from stzoo.models.inferring import Frame, Shapes, infer
+from stzoo.models.inferring import Frame, infer
 from stzoo.spec import ModelSpec
 
 WIDE = {"layers": 4, "hidden": 128, "kernel": 5}
@@ -61,20 +61,6 @@ FULL = (  # methods of OpenSTL's table of configurations, and ours
     ("TAU", "tau", {}),
     ("SimVP", "simvp", {}),
 )
-
-
-LEAF = r"(.+?)(|\.(?:weight|bias|running_mean|running_var|num_batches_tracked))"
-
-
-def published_shapes(spec: ModelSpec, origin: str = "openstl") -> Shapes:
-    """Names and shapes of a published checkpoint of this model."""
-    rules, shapes = architecture_of(spec).layouts[origin].rules, {}
-    for name, tensor in build(spec, "meta").state_dict().items():
-        stem, leaf = re.fullmatch(LEAF, name).groups()  # type: ignore[union-attr]
-        rule, match = next((rule, match) for rule in rules if (match := re.fullmatch(rule.ours, stem)))
-        theirs = re.sub(r"<(\d+)\+1>", lambda m: str(int(m[1]) + 1), match.expand(rule.theirs))
-        shapes[theirs + leaf] = rule.shape(tuple(tensor.shape))
-    return shapes
 
 
 def agrees(spec: ModelSpec, known: Frame, origin: str = "openstl") -> None:
