@@ -63,6 +63,8 @@ def find(
         NotPublishedError: nobody published such weights, or stzoo does not support them yet; the message says why.
         IntegrityError: the file is not the one that is known.
         WeightsError: the file is no checkpoint of pure tensors, or `sha256` is given for another kind of source.
+        MismatchError: its tensors are those of another architecture, or contradict the frames of its data.
+        SpecError: its tensors tell sizes that no model may have.
         What `stzoo.hub.resolve` raises.
     """
     record = _record(source, progress)
