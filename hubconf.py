@@ -1,4 +1,6 @@
-"""torch.hub entry points, one for each model of the catalogue: ``torch.hub.load(repo, "tau_mmnist")``.
+"""torch.hub entry points: ``torch.hub.load(repo, "tau_mmnist")`` for each model of the catalogue, and
+``torch.hub.load(repo, "tau_kth_openstl_ep100")`` for each checkpoint that others published, whose name has dots and
+hyphens elsewhere.
 
 stzoo is imported inside the entry points, from this checkout, so that listing them needs no dependency.
 """
@@ -13,13 +15,23 @@ dependencies = ["torch", "huggingface_hub", "safetensors", "numpy", "PIL", "requ
 _MODELS = _json.loads((_Path(__file__).parent / "weights_manifest.json").read_text("utf-8"))["models"]
 
 
+_PUBLISHED = [
+    _json.loads((_Path(__file__).parent / "stzoo" / "published" / file).read_text("utf-8"))
+    for file in ("openstl.json", "official.json")
+]
+
+
+def _identifier(name: str) -> str:
+    return name.replace("-", "_").replace(".", "_")
+
+
 def _entry_point(name: str, summary: str) -> _Callable[..., _Any]:
     def entry_point(pretrained: bool = True, progress: bool = True) -> _Any:
         from stzoo import create, load
 
         return load(name, progress=progress) if pretrained else create(name)
 
-    entry_point.__name__ = entry_point.__qualname__ = name.replace("-", "_")
+    entry_point.__name__ = entry_point.__qualname__ = _identifier(name)
     entry_point.__doc__ = f"""{summary}.
 
     Args:
@@ -34,4 +46,8 @@ def _entry_point(name: str, summary: str) -> _Callable[..., _Any]:
 
 for _name, _values in _MODELS.items():
     if _values.get("kind", "forecaster") == "forecaster":
-        globals()[_name.replace("-", "_")] = _entry_point(_name, _values["summary"])
+        globals()[_identifier(_name)] = _entry_point(_name, _values["summary"])
+for _publisher in _PUBLISHED:
+    for _name, _values in _publisher["files"].items():
+        _summary = f"{_values['method']} on {_values['dataset']}, as {_publisher['by']} published it ({_name})"
+        globals()[_identifier(_name)] = _entry_point(_name, _summary)

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from stzoo import errors as errors
     from stzoo import evaluate as evaluate
     from stzoo import metrics as metrics
+    from stzoo import published as published
     from stzoo import scale as scale
     from stzoo import train as train
     from stzoo import viz as viz
     from stzoo.catalog import Entry as Entry
-    from stzoo.catalog import info as info
     from stzoo.catalog import list_models as list_models
     from stzoo.codec import Codec as Codec
     from stzoo.codec import load_codec as load_codec
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from stzoo.forecaster import create as create
     from stzoo.forecaster import load as load
     from stzoo.hub.card import Card as Card
+    from stzoo.published import PublishedCheckpoint as PublishedCheckpoint
+    from stzoo.published import info as info
+    from stzoo.published import list_published as list_published
     from stzoo.spec import ModelSpec as ModelSpec
 
 __version__ = "0.1.0"
@@ -41,17 +44,19 @@ _HOME = {  # name -> its module, imported when the name is first used, so that `
     "Entry": "catalog",
     "Forecaster": "forecaster",
     "ModelSpec": "spec",
+    "PublishedCheckpoint": "published",
     "StzooError": "errors",
     "create": "forecaster",
-    "info": "catalog",
+    "info": "published",
     "list_models": "catalog",
+    "list_published": "published",
     "load": "forecaster",
     "load_codec": "codec",
 }
-_ROOMS = ("benchmark", "convert", "data", "errors", "evaluate", "metrics", "scale", "train", "viz")
+_ROOMS = ("benchmark", "convert", "data", "errors", "evaluate", "metrics", "published", "scale", "train", "viz")
 __all__ = [
-    "Card", "Codec", "Entry", "Forecaster", "ModelSpec", "StzooError", "create", "info", "list_models", "load",
-    "load_codec",
+    "Card", "Codec", "Entry", "Forecaster", "ModelSpec", "PublishedCheckpoint", "StzooError", "create", "info",
+    "list_models", "list_published", "load", "load_codec",
 ]  # fmt: skip
 
 

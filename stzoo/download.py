@@ -33,6 +33,7 @@ PIECE = 1 << 14  # bytes read at once: at the slowest pace that is waited for, s
 MARGIN = 16 << 20  # bytes that are left free on the disk
 LONGEST_WAIT = 60.0  # seconds between two requests, even if a server asks for more
 MOST_REDIRECTS = 5
+MOST_UNKNOWN = 4 << 30  # bytes that a file may have whose size nobody stated
 
 
 @dataclass(frozen=True)
@@ -67,15 +68,19 @@ class _Failed(Exception):
 
 @unchained()
 def download(
-    url: str, target: Path, size: int, sha256: str, patience: Patience = Patience(), progress: bool = True
+    url: str, target: Path, size: int | None, sha256: str | None, patience: Patience = Patience(), progress: bool = True
 ) -> None:
     """Fetch `url` to `target`. If several processes ask at once, one downloads and the others find its file.
+
+    Of a file whose sha256 is not known, what an earlier process left is continued only if the server says, by its
+    ETag, that it is still the same file; and a file that is there already is taken as it is.
 
     Args:
         url: an https address. A redirect to any other kind of address is refused.
         target: where the file goes. A file that is there already is kept if its sha256 is right, and removed otherwise.
-        size: of the file, in bytes. An answer of another size is refused before its first byte is kept.
-        sha256: of the file, in hexadecimal.
+        size: of the file, in bytes; None if it is not known. An answer of another size is refused before its first
+            byte is kept.
+        sha256: of the file, in hexadecimal; None if it is not known: then the caller must check what came.
         patience: how long to go on trying.
         progress: show a bar if the download takes longer than a second.
 
@@ -94,8 +99,9 @@ def download(
                     _fill(url, part, size, sha256, patience, progress)
                     os.replace(part, target)
                 finally:
-                    if part.is_file() and not part.stat().st_size:
-                        part.unlink()
+                    if not part.is_file() or not part.stat().st_size:
+                        part.unlink(missing_ok=True)
+                        _tag_of(part).unlink(missing_ok=True)
                 flush_folder(target.parent)
     except OSError as error:
         raise DownloadError(f"cannot keep {without_secrets(url)} as {target}: {error.strerror or error}") from error
@@ -129,15 +135,20 @@ def flush_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _kept(target: Path, sha256: str) -> bool:
+def _tag_of(part: Path) -> Path:
+    """The hidden file beside a part that holds the server's ETag of it, if nothing else is known of the file."""
+    return part.with_name(f"{part.name}-tag")
+
+
+def _kept(target: Path, sha256: str | None) -> bool:
     """Whether the right file is there. Anything else at `target` is removed."""
-    if target.is_file() and not target.is_symlink() and file_sha256(target) == sha256:
+    if target.is_file() and not target.is_symlink() and sha256 in (None, file_sha256(target)):
         return True
     target.unlink(missing_ok=True)  # of a link, only the link itself, not what it leads to
     return False
 
 
-def _fill(url: str, part: Path, size: int, sha256: str, patience: Patience, progress: bool) -> None:
+def _fill(url: str, part: Path, size: int | None, sha256: str | None, patience: Patience, progress: bool) -> None:
     """Make requests until `part` holds the whole file, with the right sha256. Raises what `download` raises."""
     from stzoo.slowness import Watch  # which imports requests; a file that is there needs none of it
 
@@ -149,19 +160,20 @@ def _fill(url: str, part: Path, size: int, sha256: str, patience: Patience, prog
         watch.session() as session,
         tqdm(total=size, unit="B", unit_scale=True, desc=name, delay=1, disable=not progress) as bar,
     ):
-        written = _Written(file, size)
+        written = _Written(file, size, _tag_of(part) if sha256 is None else None)
         most = written.count  # the most bytes so far: bytes that come again after a restart are no progress
         leftover = written.count > 0  # what an earlier process left may be of another source
         failures: list[str] = []
         while True:
             bar.update(written.count - bar.n)
             try:
-                if written.count < size:
-                    _space(part.parent, size - written.count)
+                if not written.whole:
+                    _space(part.parent, (written.size or 0) - written.count)
                     _transfer(session, watch, url, written, patience, bar)
             except _Failed as error:
                 session.close()  # otherwise the next request would use the broken connection
-                failures = [*([] if written.count - most > size // 20 else failures), str(error)]
+                progressed = written.count - most > (written.size or MOST_UNKNOWN) // 20
+                failures = [*([] if progressed else failures), str(error)]
                 most = max(most, written.count)
                 if len(failures) == patience.attempts:
                     tries = f"{len(failures)} requests in a row failed, the last one with: {error}"
@@ -173,7 +185,7 @@ def _fill(url: str, part: Path, size: int, sha256: str, patience: Patience, prog
                 written.restart()
                 raise
             found = written.hash.hexdigest()
-            if found == sha256:
+            if sha256 in (None, found):
                 file.flush()
                 os.fsync(file.fileno())
                 return
@@ -185,21 +197,44 @@ def _fill(url: str, part: Path, size: int, sha256: str, patience: Patience, prog
 
 
 class _Written:
-    """The part file, how many bytes it holds so far, and their hash."""
+    """The part file, how many bytes it holds so far, and their hash.
 
-    def __init__(self, file: IO[bytes], size: int):
+    Attributes:
+        size: of the whole file; None until the server or the end of its answer says it.
+        ended: whether a body without a stated length has ended.
+        tag: the server's ETag of a file of which nothing else is known; it is kept in the file `tag_file`.
+    """
+
+    def __init__(self, file: IO[bytes], size: int | None, tag_file: Path | None = None):
         self.file, self.size, self.count, self.hash = file, size, 0, hashlib.sha256()
+        self.stated, self.tag_file, self.ended = size, tag_file, False
+        self.tag = tag_file.read_text("latin-1") if tag_file is not None and tag_file.is_file() else None
         while piece := file.read(PIECE):
             self.hash.update(piece)
             self.count += len(piece)
-        if self.count > size:
+        if self.count > (MOST_UNKNOWN if size is None else size) or (tag_file is not None and not self.tag):
             self.restart()
 
+    @property
+    def whole(self) -> bool:
+        return self.ended or (self.size is not None and self.count >= self.size)
+
     def restart(self) -> None:
-        """Forget every byte."""
+        """Forget every byte, and what the server said of them."""
         self.file.seek(0)
         self.file.truncate()
         self.count, self.hash = 0, hashlib.sha256()
+        self.size, self.ended = self.stated, False
+
+    def learn(self, size: int | None, tag: str | None) -> None:
+        """Keep what an answer says of the whole file, as far as it is not known from elsewhere."""
+        if self.size is None and size is not None:
+            if size > MOST_UNKNOWN:
+                raise DownloadError(f"the file has {size:,} bytes; an unknown one may have {MOST_UNKNOWN:,}")
+            self.size = size
+        if self.tag_file is not None and tag is not None:
+            self.tag = tag
+            self.tag_file.write_text(tag, "latin-1")
 
     def add(self, piece: bytes) -> None:
         """Append a piece to the file and to the hash."""
@@ -227,20 +262,25 @@ def _receive(session: Any, watch: Any, url: str, written: _Written, patience: Pa
     headers = {"Accept-Encoding": "identity"}
     if written.count:
         headers["Range"] = f"bytes={written.count}-"
+        if written.tag:
+            headers["If-Range"] = written.tag
     with _answer(session, url, headers, patience) as response:
         _accept(response, url, written)
         bar.update(written.count - bar.n)
         try:
             for piece in response.iter_content(PIECE):
-                if written.count + len(piece) > written.size:
+                most = MOST_UNKNOWN if written.size is None else written.size
+                if written.count + len(piece) > most:
                     written.restart()
-                    raise DownloadError(f"{without_secrets(url)} sends more than the expected {written.size:,} bytes")
+                    raise DownloadError(f"{without_secrets(url)} sends more than the expected {most:,} bytes")
                 written.add(piece)
                 watch.count += len(piece)
                 bar.update(len(piece))
         except RequestException as error:
             raise _Failed(_reason(error)) from error
-    if written.count < written.size:
+    if written.size is None:
+        written.ended = True  # the server stated no length, so the end of the body is the end of the file
+    elif written.count < written.size:
         raise _Failed(f"the body ended after {written.count:,} of {written.size:,} bytes")
 
 
@@ -276,11 +316,13 @@ def _accept(response: Any, url: str, written: _Written) -> None:
     """Check that the answer holds the rest of the file, or all of it. Raises `DownloadError` or `_Failed` if not."""
     status, length = response.status_code, response.headers.get("Content-Length", "")
     address = without_secrets(url)
-    if status in (408, 425, 429) or status >= 500:
+    limited = status == 403 and ("Retry-After" in response.headers or _spent(response.headers))
+    if status in (408, 425, 429) or status >= 500 or limited:
         raise _Failed(f"status {status}", _retry_after(response.headers.get("Retry-After", "")))
     if status == 206:
         match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
-        if match and int(match[1]) == written.count and match[2] in ("*", str(written.size)):
+        if match and int(match[1]) == written.count and (written.size is None or match[2] in ("*", str(written.size))):
+            written.learn(int(match[2]) if match[2].isdecimal() else None, None)
             return
     if status in (206, 416):
         written.restart()
@@ -294,10 +336,20 @@ def _accept(response: Any, url: str, written: _Written) -> None:
         raise DownloadError(
             f"{address} sends {printable(response.headers['Content-Encoding'])[:50]}, which was not asked for"
         )
-    if length.isdecimal() and int(length) != written.size:
-        raise DownloadError(f"{address} has {int(length):,} bytes, expected {written.size:,}; it is another file")
-    if written.count:  # the server sends the whole file, for it does not know ranges
-        written.restart()
+    if length.isdecimal() and written.stated is not None and int(length) != written.stated:
+        raise DownloadError(f"{address} has {int(length):,} bytes, expected {written.stated:,}; it is another file")
+    written.restart()  # this is the whole file: from the start, without ranges, or another one by now
+    written.learn(int(length) if length.isdecimal() else None, _strong(response.headers.get("ETag", "")))
+
+
+def _strong(tag: str) -> str:
+    """An ETag that stands for these very bytes; "" for any other, after which nothing is continued."""
+    return tag if re.fullmatch(r'"[!-~]*"', tag) else ""
+
+
+def _spent(headers: Any) -> bool:
+    """Whether a server that counts requests says that none is left for now, as GitHub does."""
+    return headers.get("X-RateLimit-Remaining") == "0"
 
 
 def _retry_after(value: str) -> float:

@@ -11,8 +11,8 @@ from stzoo.errors import NoHomeError, SpecError
 def home() -> Path:
     """The folder of everything that stzoo keeps on this machine: $STZOO_HOME, by default ~/.cache/stzoo.
 
-    Downloaded weights are in its folder `weights`, decoded videos in `frames`, and code that was compiled for training
-    in `kernels`.
+    Downloaded weights are in its folder `weights`, converted checkpoints of others in `published`, the sha256 sums of
+    their files in `pins`, decoded videos in `frames`, and code that was compiled for training in `kernels`.
 
     Raises:
         NoHomeError: the user has no home folder, as in some containers, and STZOO_HOME names no folder either.

@@ -12,16 +12,17 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from stzoo import catalog
 from stzoo import frames as frames_room
 from stzoo.adapting import adapt_tensors
 from stzoo.engine import Engine, in_units
 from stzoo.export import Exported, export
 from stzoo.frames.values import normalise
 from stzoo.hub.sharing import Shareable
-from stzoo.hub.sources import Resolved, resolve, source_text
+from stzoo.hub.sources import Resolved, source_text
 from stzoo.machine import check_device
 from stzoo.models import build, check_kind, stride_of
+from stzoo.published import info
+from stzoo.published.fetching import find
 from stzoo.spec import ModelSpec
 from stzoo.weights import LoadReport, load_module, random_module
 
@@ -195,12 +196,14 @@ def load(
     cache_dir: str | os.PathLike[str] | None = None,
     progress: bool = True,
     adapt: Mapping[str, Any] | None = None,
+    sha256: str | None = None,
 ) -> Forecaster:
     """A forecaster with its trained weights.
 
     Args:
-        source: a catalogue name ("tau-mmnist"), a folder that `save_pretrained` wrote, a `.safetensors` file that
-            carries its spec, or "hf://user/repo@revision".
+        source: a catalogue name ("tau-mmnist"), a name of a checkpoint that others published
+            ("tau-kth.openstl-ep100"), a folder that `save_pretrained` wrote, a `.safetensors` file that carries its
+            spec, or "hf://user/repo@revision".
         pretrained: False builds a catalogue entry with random weights, as `create` does.
         revision: the branch, tag or commit of an hf:// source that names none itself.
         device: where the module runs, such as "cpu" or "cuda"; the CPU by default.
@@ -211,9 +214,12 @@ def load(
         progress: show a bar while a file is downloaded.
         adapt: fields of the spec to change before fine-tuning, such as ``{"channels": 3, "frames_in": 4}``. Weights
             that no longer fit are averaged over channels or begin anew; ``report.adapted`` names each.
+        sha256: of the file of a published checkpoint, if you know it. Otherwise that of the first download is kept, and
+            every later one must have it.
 
     Raises:
-        UnknownModelError: the catalogue has no such entry. NotPublishedError: the entry has no weights yet.
+        UnknownModelError: there is no such entry or published checkpoint. NotPublishedError: nobody published weights
+            of this spec, or stzoo cannot open the published file yet.
         SpecError: the source is a codec, the device is not there, or `precision` or `adapt` is wrong.
         IntegrityError: the file is not the pinned one. MismatchError: its tensors are not the module's.
         DownloadError, OfflineError: a remote source cannot be read.
@@ -223,7 +229,7 @@ def load(
     if not pretrained:
         made = create(source_text(source), **(adapt or {}))
         return Forecaster(made.spec, made.module, made.report, precision).to(place)
-    found = resolve(source, revision=revision, offline=offline, cache_dir=cache_dir, progress=progress)
+    found = find(source, revision=revision, offline=offline, cache_dir=cache_dir, progress=progress, sha256=sha256)
     return Forecaster.from_files(found, source_text(source), adapt, precision).to(place)
 
 
@@ -231,7 +237,7 @@ def create(name_or_spec: str | ModelSpec, **overrides: Any) -> Forecaster:
     """A forecaster with random weights. Its repr says so.
 
     Args:
-        name_or_spec: a catalogue name, or a spec.
+        name_or_spec: a catalogue name, a name of a published checkpoint, or a spec.
         overrides: fields of the spec and keys of its `params` to change: ``create("tau-mmnist", n_t=4, height=128)``.
 
     Raises:
@@ -239,7 +245,7 @@ def create(name_or_spec: str | ModelSpec, **overrides: Any) -> Forecaster:
         SpecError: a field or key is unknown or has a wrong value; the message says what it may be. Or the spec is that
             of a codec.
     """
-    spec = name_or_spec if isinstance(name_or_spec, ModelSpec) else catalog.info(name_or_spec).spec
+    spec = name_or_spec if isinstance(name_or_spec, ModelSpec) else info(name_or_spec).spec
     spec = spec.replace(**overrides) if overrides else spec
     check_kind(spec, "forecaster", name_or_spec if isinstance(name_or_spec, str) else f"arch {spec.arch!r}")
     return Forecaster(spec, *random_module(spec))

@@ -170,11 +170,13 @@ def _rain(rate: float) -> Metric:
 
 
 _OURS: Mapping[str, Metric] = MappingProxyType({"mse": mse, "mae": mae, "ssim": ssim, "psnr": psnr})
+_OF_OPENSTL: Mapping[str, Metric] = MappingProxyType({"mse": mse, "mae": mae, "ssim": ssim_range_2, "psnr": psnr})
 _OF_2022: Mapping[str, Metric] = MappingProxyType({"mse": mse, "mae": mae, "ssim": ssim_range_2, "psnr": psnr_wrapped})
 DEFINITIONS: Mapping[str, Definition] = MappingProxyType(
     {
         "stzoo": Definition(_OURS),
         "stzoo-rain": Definition(_OURS, MappingProxyType({"csi_1": _rain(1.0), "csi_5": _rain(5.0)})),
+        "openstl": Definition(_OF_OPENSTL),
         "simvp-2022": Definition(_OF_2022),
     }
 )

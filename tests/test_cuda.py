@@ -27,6 +27,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "mim": RECURRENT,
     "e3dlstm": {"layers": 2, "hidden": 8, "kernel": 3, "patch": 4, "history": 4},
     "phydnet": {"width": 16, "lstm": [8, 8], "kernel": 3},
+    "mau": {"layers": 2, "hidden": 8, "kernel": 3, "tau": 3},
     "tctn": TCTN,
 }
 

@@ -21,6 +21,7 @@ from stzoo.data.mmnist import MovingDigits
 from stzoo.export import SPEC_KEY, Exported
 from stzoo.forecaster import Forecaster
 from stzoo.models import architectures, stride_of
+from stzoo.models.metaformers import BLOCKS as METAFORMERS
 from stzoo.spec import ModelSpec
 from stzoo.unroll import unroll
 
@@ -31,6 +32,7 @@ REPOSITORY = Path(__file__).parents[1]
 TOLERANCE = 1e-4  # of the largest difference, relative to the largest value
 
 BLOCK: dict[str, Any] = {"hid_s": 4, "hid_t": 8, "n_s": 2, "n_t": 2}
+META: dict[str, Any] = {"hid_s": 4, "hid_t": 16, "n_s": 2, "n_t": 2}
 LAYERED: dict[str, Any] = {"layers": 2, "hidden": 4, "kernel": 3, "patch": 4}
 TCTN: dict[str, Any] = {"layers": 1, "hidden": 8, "heads": 2, "expansion": 2, "window": 2, "patch": 4}
 CODEC = {"arch": "vqvae", "params": {"width": 16, "residual_layers": 1, "residual_width": 4, "codes": 32, "dim": 8}}
@@ -54,6 +56,7 @@ CASES: dict[str, ModelSpec] = {  # a graph takes torch time by its nodes, so the
     "tau, patch, project, from_last": spec_of("tau", BLOCK | {"patch": 2, "project": True, "from_last": True}),
     "simvp, gSTA": spec_of("simvp", BLOCK),
     "simvp, IncepU": spec_of("simvp", BLOCK | {"translator": "incepu"}),
+    **{f"simvp, {kind}": spec_of("simvp", META | {"translator": kind}) for kind in (*METAFORMERS, "van")},
     "conv": spec_of("conv", BLOCK),
     "conv, stride 1": spec_of("conv", BLOCK | {"n_s": 1}),
     "convlstm": spec_of("convlstm", ONE),
@@ -64,6 +67,7 @@ CASES: dict[str, ModelSpec] = {  # a graph takes torch time by its nodes, so the
     "e3dlstm": spec_of("e3dlstm", ONE | {"history": 1}, frames_out=1),
     "e3dlstm, public": spec_of("e3dlstm", ONE | {"variant": "public"}, frames_out=1),
     "phydnet": spec_of("phydnet", {"width": 16, "lstm": [4], "kernel": 3, "sigmoid": False}, frames_out=1),
+    "mau": spec_of("mau", ONE | {"patch": 1, "tau": 2, "recall": True}, frames_out=1),
     "tctn": spec_of("tctn", TCTN),
     "modular, predrnn": modular("predrnn", ONE | {"patch": 1, "hidden": 16}),
     "modular, tau, quantised": modular("tau", BLOCK, reads="quantised", paints="quantised"),

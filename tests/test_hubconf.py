@@ -23,7 +23,9 @@ def test_every_model_has_an_entry_point_that_reads_well() -> None:
     module = importlib.util.module_from_spec(place)
     place.loader.exec_module(module)
     listed = [n for n in dir(module) if callable(getattr(module, n)) and not n.startswith("_")]
-    assert listed == sorted(name.replace("-", "_") for name in stzoo.list_models(kind="forecaster"))
+    names = [*stzoo.list_models(kind="forecaster"), *stzoo.list_published()]
+    assert listed == sorted(name.replace("-", "_").replace(".", "_") for name in names)
+    assert "TAU on kth, as OpenSTL published it (tau-kth.openstl-ep100)" in module.tau_kth_openstl_ep100.__doc__
     assert stzoo.info("tau-mmnist").summary in module.tau_mmnist.__doc__
     assert "pretrained (bool)" in module.tau_mmnist.__doc__
 

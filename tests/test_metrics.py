@@ -49,6 +49,20 @@ def test_ssim_and_psnr_are_scikit_images(pair: tuple[np.ndarray, np.ndarray]) ->
         assert metrics.psnr(*pair)[n, t] == pytest.approx(noise, abs=1e-4)
 
 
+def test_openstl_clips_before_ssim_and_psnr_and_takes_2_for_the_range(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    """As the loop over frames in its `metric` does: SSIM of (W, H, C) arrays with scikit-image's old default."""
+    forecast, truth = pair
+    ours = {name: metric(*pair) for name, metric in DEFINITIONS["openstl"].metrics.items()}
+    for n, t in np.ndindex(2, 3):
+        a, b = forecast[n, t], truth[n, t]
+        assert ours["mse"][n, t] == pytest.approx(((a - b) ** 2).sum(), rel=1e-5)
+        assert ours["mae"][n, t] == pytest.approx(np.abs(a - b).sum(), rel=1e-5)
+        a = a.clip(0, 1)
+        assert ours["psnr"][n, t] == pytest.approx(20 * np.log10(1 / np.sqrt(((a - b) ** 2).mean())), rel=1e-5)
+        theirs = structural_similarity(a.swapaxes(0, 2), b.swapaxes(0, 2), channel_axis=2, data_range=2.0)
+        assert ours["ssim"][n, t] == pytest.approx(theirs, abs=1e-5)
+
+
 def test_identical_frames() -> None:
     x = np.random.default_rng(0).random((1, 1, 1, 8, 8), dtype=np.float32)
     assert metrics.mse(x, x) == 0

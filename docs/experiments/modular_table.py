@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 import stzoo
-from stzoo import metrics
+from stzoo import catalog, metrics
 from stzoo.data import mmnist
 from stzoo.errors import StzooError
 from stzoo.frames.values import to_units
@@ -68,7 +68,7 @@ def main() -> None:
 
 def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Train the entry, and forecast held-out clips with the trained weights (not averaged ones: runs are short)."""
-    entry = stzoo.info(name)
+    entry = catalog.info(name)
     codec = None if entry.codec is None else stzoo.load_codec(entry.codec.entry)
     recipe = dataclasses.replace(read_recipe(name), batch=arguments.batch)
     torch.set_flush_denormal(True)

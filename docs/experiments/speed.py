@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 import stzoo
+from stzoo import catalog
 from stzoo.engine.compiling import compiled
 from stzoo.models import architecture_of
 from stzoo.models.contract import SequentialForm
@@ -55,7 +56,7 @@ def main() -> None:
 
 def prepared(name: str, batch: int, precision: str) -> tuple[Way, dict[str, Way]]:
     """The plain module in float32, and every other way to compute its forecast in `precision`."""
-    model = stzoo.load(name, pretrained=stzoo.info(name).weights is not None, precision=precision)
+    model = stzoo.load(name, pretrained=catalog.info(name).weights is not None, precision=precision)
     spec, half = model.spec, precision == "bfloat16"
     torch.manual_seed(0)
     past = torch.rand(batch, spec.frames_in, spec.channels, spec.height, spec.width)

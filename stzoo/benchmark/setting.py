@@ -6,7 +6,8 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stzoo.errors import NotPublishedError, SpecError
+from stzoo import catalog
+from stzoo.errors import SpecError
 from stzoo.machine import DEVICES, check_device, check_precision
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Setting:
 
 
 def load_for(setting: Setting) -> Forecaster:
-    """The forecaster to measure, with random weights if its catalogue entry has no weights.
+    """The forecaster to measure, with random weights if its catalogue entry has none: none are fetched for a speed.
 
     Raises:
         SpecError: the source is a codec, which forecasts nothing.
@@ -77,7 +78,6 @@ def load_for(setting: Setting) -> Forecaster:
     """
     from stzoo.forecaster import load
 
-    try:
-        return load(setting.source, precision=setting.precision, device=setting.device)
-    except NotPublishedError:
-        return load(setting.source, pretrained=False, precision=setting.precision, device=setting.device)
+    entry = catalog.entries().get(setting.source)
+    trained = entry is None or entry.weights is not None
+    return load(setting.source, pretrained=trained, precision=setting.precision, device=setting.device)

@@ -23,14 +23,14 @@ def register(commands: Commands) -> None:
         "action",
         choices=["list", "verify", "clear"],
         help="list: show each thing with its size; verify: check every file and remove the damaged ones; "
-        "clear: remove everything, or only NAME",
+        "clear: remove everything, or only NAME; the sha256 sums of published checkpoints stay",
     )
     parser.add_argument(
         "name",
         nargs="?",
         metavar="NAME",
-        help="for clear: name of what to remove, as 'stzoo cache list' shows it: a model, a repository, weights, hub, "
-        "frames, kernels or unfinished (default: everything)",
+        help="for clear: name of what to remove, as 'stzoo cache list' shows it: a model, a repository, weights, "
+        "published, hub, frames, kernels or unfinished (default: everything)",
     )
     add_json(parser)
 
@@ -61,6 +61,7 @@ def _show(arguments: Arguments) -> None:
                 "files": [str(f) for f in kept.files],
                 "size": kept.size,
                 "used": kept.used.isoformat(timespec="seconds"),
+                "origin": kept.origin,
                 "removed": [str(f) for f in bad],
             }
             for kept, bad in rows

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 from stzoo import catalog
 from stzoo.cli.shared import Arguments, Commands, add_command
 from stzoo.errors import SpecError
 from stzoo.hub.sources import MAX_CONFIG
-from stzoo.spec import ModelSpec
+from stzoo.published.records import frames_of_datasets
+from stzoo.spec import ModelSpec, shown
+
+_OF_THE_SPEC = ("value_range", "mean", "std", "fill")  # what --set sets there, and not in its params
 
 
 def register(commands: Commands) -> None:
@@ -18,13 +23,16 @@ def register(commands: Commands) -> None:
         "convert",
         _run,
         help="turn a checkpoint that others published into a folder that stzoo loads",
-        description="Turn a checkpoint that others published into a folder that stzoo.load and --model open.",
-        example="stzoo convert openstl tau.pth --model tau-mmnist-paper --out tau-openstl",
+        description="Turn a checkpoint that others published into a folder that stzoo.load and --model open. Names and "
+        "shapes of its tensors tell the architecture, and most sizes. What they do not tell comes from --dataset, from "
+        "the options after it, or, all of it, from --model.",
+        example="stzoo convert openstl tau.pth --dataset mmnist --out tau-openstl",
     )
     parser.add_argument(
         "origin",
         metavar="ORIGIN",
-        help="the project whose code wrote the checkpoint: openstl, or what an architecture of another package names",
+        help="the project or the people who published the checkpoint: openstl; official, which stands for the authors "
+        "of the architecture; or what an architecture of another package names",
     )
     parser.add_argument(
         "checkpoint",
@@ -32,20 +40,70 @@ def register(commands: Commands) -> None:
         metavar="CHECKPOINT",
         help="the checkpoint to read, a .pth or .ckpt file of tensors",
     )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
     parser.add_argument(
         "--model",
-        required=True,
         metavar="MODEL",
         help="the model whose weights the checkpoint holds: a name that 'stzoo list' shows, or a .json file with a "
-        "spec, such as the config.json of a saved model",
+        "spec, such as the config.json of a saved model (default: the tensors tell it)",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
+    parser.add_argument(
+        "--dataset",
+        choices=sorted(frames_of_datasets()),
+        help="dataset that the checkpoint was trained for: number and size of the frames and the range of their values "
+        "are as OpenSTL reads it",
+    )
+    for option, metavar, what in (
+        ("--frames-in", "N", "number of past frames, if no tensor tells it"),
+        ("--frames-out", "N", "number of frames that the model forecasts"),
+        ("--channels", "C", "number of channels C of a frame, if no tensor tells it"),
+    ):
+        parser.add_argument(option, type=int, metavar=metavar, help=what)
+    parser.add_argument("--size", metavar="HxW", help="height and width of a frame, written HxW, such as 64x64")
+    parser.add_argument(
+        "--set",
+        action="append",
+        metavar="KEY=VALUE",
+        help="anything else that no tensor tells, as KEY=VALUE, where KEY is one of the architecture's params, or "
+        "value_range, mean, std or fill: heads=8, stride=2, value_range=null; may be given several times (default: "
+        "what the architecture has by default, and values in [0, 1])",
+    )
 
 
 def _run(arguments: Arguments) -> None:
     from stzoo.convert import convert
 
-    print(convert(arguments.origin, arguments.checkpoint, _spec(arguments.model), arguments.out))
+    spec, known = None, _known(arguments)
+    if arguments.model is not None:
+        spec = _spec(arguments.model)
+        if known:
+            raise SpecError(
+                "--model says everything; leave out --dataset, --frames-in, --frames-out, --channels, --size and --set"
+            )
+    print(convert(arguments.origin, arguments.checkpoint, spec, arguments.out, known=known))
+
+
+def _known(arguments: Arguments) -> dict[str, Any]:
+    """The part of the model's spec that options say; single options have precedence over --dataset."""
+    known: dict[str, Any] = {} if arguments.dataset is None else dict(frames_of_datasets()[arguments.dataset])
+    for name in ("frames_in", "frames_out", "channels"):
+        if getattr(arguments, name) is not None:
+            known[name] = getattr(arguments, name)
+    if arguments.size is not None:
+        size = re.fullmatch(r"(\d{1,5})x(\d{1,5})", arguments.size)
+        if size is None:
+            raise SpecError(f"--size is {shown(arguments.size)}; write height and width as in 64x64")
+        known["height"], known["width"] = int(size[1]), int(size[2])
+    for text in arguments.set or ():
+        key, equals, value = text.partition("=")
+        if not key or not equals:
+            raise SpecError(f"--set is {shown(text)}; write KEY=VALUE, as in heads=8")
+        place = known if key in _OF_THE_SPEC else known.setdefault("params", {})
+        try:
+            place[key] = json.loads(value)
+        except (ValueError, RecursionError):  # no JSON, so text
+            place[key] = value
+    return known
 
 
 def _spec(name: str) -> ModelSpec:

@@ -18,7 +18,7 @@ from stzoo.cli.shared import (
 from stzoo.errors import SpecError
 
 # The keys of `stzoo.metrics.DEFINITIONS`, which imports torch.
-_DEFINITIONS = ("stzoo", "stzoo-rain", "simvp-2022")
+_DEFINITIONS = ("stzoo", "stzoo-rain", "openstl", "simvp-2022")
 
 
 def register(commands: Commands) -> None:
@@ -49,8 +49,9 @@ def register(commands: Commands) -> None:
     parser.add_argument(
         "--definition",
         choices=_DEFINITIONS,
-        help="definition of the metrics: stzoo; stzoo-rain, which adds scores of rain events; or simvp-2022, which "
-        "computes them as SimVP's code of 2022 did (default: stzoo-rain for the dataset radar, else stzoo)",
+        help="definition of the metrics: stzoo; stzoo-rain, which adds scores of rain events; openstl, which computes "
+        "them as the tables of OpenSTL did; or simvp-2022, as SimVP's code of 2022 did (default: stzoo-rain for the "
+        "dataset radar, else stzoo)",
     )
     add_precision(parser)
     parser.add_argument(
@@ -64,14 +65,16 @@ def _run(arguments: Arguments) -> None:
     from stzoo.data import DATASETS, FirstClips, protocol_name
     from stzoo.evaluate import evaluate, evaluate_codec
     from stzoo.forecaster import Forecaster
-    from stzoo.hub import resolve
     from stzoo.models import architecture_of
+    from stzoo.published import published
+    from stzoo.published.fetching import find
 
-    found = resolve(arguments.source)
+    found = find(arguments.source)
     codec = architecture_of(found.spec).is_codec
     model: Any = (Codec if codec else Forecaster).from_files(found, arguments.source)
-    known = catalog.entries().get(arguments.source)
-    dataset, data = chosen_dataset(arguments, model.spec, "clips" if known is None else known.dataset)
+    known = catalog.entries().get(arguments.source) or published().get(arguments.source)
+    default = "clips" if known is None or known.dataset not in DATASETS else known.dataset
+    dataset, data = chosen_dataset(arguments, model.spec, default)
     if codec and arguments.steps is not None:
         raise SpecError("--steps is for forecasters; a codec is measured on the first two frames of each sequence")
     steps = 1 if codec else model.spec.frames_out if arguments.steps is None else arguments.steps

@@ -12,10 +12,23 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from stzoo import __version__, environment
-from stzoo.cli import archive, benchmark, cache, catalog, convert, demo, evaluate, export, forecast, models, train
+from stzoo.cli import (
+    archive,
+    benchmark,
+    cache,
+    catalog,
+    convert,
+    demo,
+    evaluate,
+    export,
+    forecast,
+    models,
+    published,
+    train,
+)
 from stzoo.errors import StzooError, printable
 
-COMMANDS = (models, forecast, evaluate, train, convert, export, catalog, benchmark, archive, cache, demo)
+COMMANDS = (models, forecast, evaluate, train, convert, published, export, catalog, benchmark, archive, cache, demo)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -19,8 +19,8 @@ Arguments = argparse.Namespace
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # what `add_subparsers` returns
 
 MODEL = (
-    "a name that 'stzoo list' shows, a folder that save_pretrained or 'stzoo train' wrote, a .safetensors file, "
-    "or hf://USER/REPO for a repository of the Hugging Face hub"
+    "a name that 'stzoo list' or 'stzoo list --published' shows, a folder that save_pretrained or 'stzoo train' wrote, "
+    "a .safetensors file, or hf://USER/REPO for a repository of the Hugging Face hub"
 )
 
 

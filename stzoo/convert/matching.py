@@ -11,17 +11,22 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from torch import Tensor
 
-from stzoo.catalog import WEIGHTS_FILE
-from stzoo.convert.torch_file import Other, StoredTensor, TorchFile, open_torch_file
-from stzoo.errors import MismatchError, SpecError, WeightsError, printable
-from stzoo.models import architecture_of, architectures, build, config_of
+from stzoo.catalog import WEIGHTS_FILE, settings
+from stzoo.convert.checkpoint import as_laid_out, named_tensors, short
+from stzoo.convert.deciding import decided
+from stzoo.convert.torch_file import StoredTensor, TorchFile, open_torch_file
+from stzoo.errors import MismatchError, SpecError, WeightsError
+from stzoo.models import architecture_of, architectures, build, config_of, stride_of
 from stzoo.models.published import Layout, Shape
 from stzoo.spec import ModelSpec, shown
 from stzoo.weights import save_folder
 
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 _MARGIN = 2**26  # bytes that a checkpoint may claim beyond what its file and the model explain
 
 
@@ -31,19 +36,29 @@ class ConvertReport:
 
     Attributes:
         folder: holds config.json and model.safetensors.
+        spec: of the model that was written.
+        locked: the model takes frames of the spec's height and width alone, because some weights belong to places.
         tensors: how many tensors were written.
         parameters: how many values the trainable ones have.
         unused: names of published tensors without a use, in the code that published them or in the spec asked for.
     """
 
     folder: Path
+    spec: ModelSpec
+    locked: bool
     tensors: int
     parameters: int
     unused: tuple[str, ...]
 
     def __str__(self) -> str:
-        line = f"{self.folder}: {self.tensors} tensors, {self.parameters:,} parameters"
-        return line + (f"; unused: {', '.join(self.unused)}" if self.unused else "; every tensor was used")
+        s, line = self.spec, f"{self.folder}: {self.tensors} tensors, {self.parameters:,} parameters"
+        line += f"; unused: {', '.join(self.unused)}" if self.unused else "; every tensor was used"
+        values = "values without a range" if s.value_range is None else f"values in [{s.value_range[0]:g}, "
+        values += "" if s.value_range is None else f"{s.value_range[1]:g}]"
+        model = f"{s.arch} ({settings(s.params)}): {s.frames_in} frames in, {s.frames_out} out, "
+        model += f"{s.channels}x{s.height}x{s.width} (channels x height x width), {values}"
+        only = f"\nit takes frames of {s.height}x{s.width} alone: some of its weights belong to places" * self.locked
+        return f"{line}\n{model}{only}"
 
 
 def origins() -> tuple[str, ...]:
@@ -51,39 +66,68 @@ def origins() -> tuple[str, ...]:
     return tuple(sorted({origin for architecture in architectures().values() for origin in architecture.layouts}))
 
 
-def convert(origin: str, checkpoint: Path, spec: ModelSpec, out: Path) -> ConvertReport:
+def convert(
+    origin: str,
+    checkpoint: Path,
+    spec: ModelSpec | None,
+    out: Path,
+    *,
+    known: Mapping[str, Any] = _NOTHING,
+    presumed: Mapping[str, Any] = _NOTHING,
+) -> ConvertReport:
     """Write the published weights in `checkpoint` as a folder of config.json and model.safetensors.
 
-    The file may hold the tensors themselves, or hold them under "state_dict"; their names may begin with "model." or
-    "module.". No code in it can run. Names and shapes are compared with the spec before memory is taken for a tensor.
+    The file may hold the tensors themselves, or hold them under "state_dict", "model_state_dict", "net_param", "model"
+    or "ema", beside other entries, which are not read; their names may begin with "module.", "model." or "_orig_mod.".
+    No code in it can run. Names and shapes are compared with the spec before memory is taken for a tensor.
+
+    Without a spec the tensors decide what model it is, as far as they tell; see `stzoo.models.inferring`.
 
     Args:
         origin: who published it, one of `origins()`.
-        spec: the model that the weights are for. The layout may change it: an E3D-LSTM of "openstl" becomes `variant`
-            "public" with a `history` that covers one forecast, because those were trained so.
+        checkpoint: the file.
+        spec: the model that the weights are for; None if the file is to decide. The layout may change it: an E3D-LSTM
+            of "openstl" becomes `variant` "public" with a `history` that covers one forecast, because those were
+            trained so.
         out: the folder to write; made if it is absent.
+        known: without a spec, the part of it that is known, such as ``{"frames_out": 10, "height": 64, "width": 64,
+            "params": {"heads": 8}}``. The tensors must not contradict it.
+        presumed: without a spec, such a part of it for what tensors do not tell; where they tell it, they decide.
 
     Raises:
-        SpecError: the origin is unknown, no layout of it is known for the spec's architecture, or `out` holds a model.
+        SpecError: the origin is unknown, no layout of it is known for the architecture, something is not known that
+            no tensor tells, both a spec and what is known are given, or `out` holds a model.
         WeightsError: the file is no regular file, is damaged, holds something else than dense tensors, or claims
             tensors far larger than itself and the model; or a value is not finite.
         MismatchError: a tensor is missing, has another shape or has no known use; the message has its published name.
+            Or the tensors are those of no architecture that is known, or contradict what is known.
     """
-    layout = _layout(origin, spec)
+    if spec is not None:
+        _layout(origin, spec)  # a wrong one is said before the file is opened
+        if known or presumed:
+            raise SpecError("a spec says everything; leave out what is known, or the spec")
+    elif origin not in origins():
+        raise SpecError(f"the origin is {shown(origin)}; it may be {', '.join(origins())}")
     if (out / WEIGHTS_FILE).exists():
         raise SpecError(f"{out} holds a model already; name another folder")
-    spec = layout.spec(spec, config_of(spec))
-    module = build(spec, "meta")
-    wanted = module.state_dict()
     with open_torch_file(checkpoint) as file:
-        found = _claims(file, layout)
+        bare = named_tensors(file)
+        if spec is None:
+            _check_memory(file, bare, {})  # only the file itself can explain what it claims
+            spec = decided(checkpoint, origin, {name: tensor.shape for name, tensor in bare.items()}, known, presumed)
+        layout = _layout(origin, spec)
+        spec = layout.spec(spec, config_of(spec))
+        module = build(spec, "meta")
+        wanted = module.state_dict()
+        found = as_laid_out(bare, layout, file)
         names, unused = _matched(checkpoint, found, wanted, layout)
         _check_memory(file, found, wanted)
         tensors = _read(file, found)
     # copies, because two published tensors may share their memory
     state = {ours: tensors[names[ours]].reshape(like.shape).to(like.dtype, copy=True) for ours, like in wanted.items()}
     save_folder(out, spec, state)
-    return ConvertReport(out, len(state), sum(p.numel() for p in module.parameters()), unused)
+    parameters = sum(p.numel() for p in module.parameters())
+    return ConvertReport(out, spec, stride_of(module) is None, len(state), parameters, unused)
 
 
 def _layout(origin: str, spec: ModelSpec) -> Layout:
@@ -95,40 +139,14 @@ def _layout(origin: str, spec: ModelSpec) -> Layout:
     return known[spec.arch]
 
 
-def _claims(file: TorchFile, layout: Layout) -> dict[str, StoredTensor]:
-    """The tensors that a published checkpoint claims to hold, by their names without prefixes, `layout.inner` applied.
-
-    Raises:
-        WeightsError: something else than dense tensors stands among them, or one of them stands there twice.
-    """
-    path, content = file.path, file.content
-    if isinstance(content, Mapping) and "state_dict" in content:
-        content = content["state_dict"]
-    if not isinstance(content, Mapping) or not content:
-        raise WeightsError(f"{path} holds {type(content).__name__}, not named tensors")
-    tensors: dict[str, StoredTensor] = {}
-    for key, value in content.items():
-        if isinstance(value, Other) and value.maker.startswith("_rebuild"):
-            raise WeightsError(f"{path}: {_short(key)} is not a dense tensor that holds its values")
-        if not isinstance(key, str) or not isinstance(value, StoredTensor):
-            raise WeightsError(f"{path}: {shown(key)} is {type(value).__name__}, not a tensor")
-        bare = key.removeprefix("module.").removeprefix("model.")
-        for wrapped, plain in layout.inner:
-            bare = re.sub(wrapped, plain, bare)
-        if bare in tensors:
-            raise WeightsError(f"{path} holds {_short(bare)} twice, with and without a prefix")
-        tensors[bare] = value
-    return tensors
-
-
 def _check_memory(file: TorchFile, found: Mapping[str, StoredTensor], wanted: Mapping[str, Tensor]) -> None:
     """Raises `WeightsError` if the tensors would take far more memory than both the file and the model can explain."""
     spec = sum(tensor.numel() * 8 for tensor in wanted.values())
     claimed = max(file.unpacked, sum(each.nbytes for each in found.values()))
     if claimed > 2 * (file.size + spec) + _MARGIN:
         raise WeightsError(
-            f"{file.path} has {file.size:,} bytes, but its tensors claim {claimed:,}, and the model has {spec // 8:,} "
-            "values"
+            f"{file.path} has {file.size:,} bytes, but its tensors claim {claimed:,}, "
+            + (f"and the model has {spec // 8:,} values" if wanted else "and no model is named that has so many values")
         )
 
 
@@ -147,7 +165,7 @@ def _matched(
         elif found[theirs].dtype.is_floating_point != like.is_floating_point():
             problems.append(f"{theirs} is {found[theirs].dtype}, not {like.dtype}")
     unused = tuple(sorted(found.keys() - set(names.values())))
-    problems += [f"{_short(name)} is unknown" for name in unused if not re.fullmatch(layout.dead, name)]
+    problems += [f"{short(name)} is unknown" for name in unused if not re.fullmatch(layout.dead, name)]
     if problems:
         more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
         raise MismatchError(f"{path} does not fit the spec: {'; '.join(problems[:8])}{more}")
@@ -160,13 +178,8 @@ def _read(file: TorchFile, found: Mapping[str, StoredTensor]) -> dict[str, Tenso
     for name, stored in found.items():
         tensors[name] = file.tensor(stored)
         if stored.dtype.is_floating_point and not tensors[name].float().isfinite().all():
-            raise WeightsError(f"{file.path}: {_short(name)} holds values that are not finite")
+            raise WeightsError(f"{file.path}: {short(name)} holds values that are not finite")
     return tensors
-
-
-def _short(name: object) -> str:
-    """A name from a checkpoint, for a message: printable, on one line, and cut if it is long."""
-    return printable(name) if isinstance(name, str) and len(name) <= 200 else shown(name)
 
 
 def _published(name: str, shape: Shape, layout: Layout) -> tuple[str, Shape]:

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from stzoo.errors import WeightsError, printable
+from stzoo.spec import shown
 
 MAX_DESCRIPTION = 2**26  # bytes of the pickle, which holds names and shapes; a thousand tensors take 10^5
 MAX_DIMENSIONS, MAX_SIDE = 8, 2**40  # of a tensor
@@ -309,10 +310,11 @@ def _followed(file: BinaryIO, storages: dict[str, StoredStorage]) -> Any:
             case "BINGET" | "LONG_BINGET":
                 stack.append(memo[value])
             case "GLOBAL":
-                stack.append(_named(*value.split(" ", 1)))
+                module, name = value.split(" ", 1)
+                stack.append(_named(module, name, stack, below))
             case "STACK_GLOBAL":
                 name, module = stack.pop(), stack.pop()
-                stack.append(_named(module, name))
+                stack.append(_named(module, name, stack, below))
             case "REDUCE" | "NEWOBJ":
                 arguments, maker = stack.pop(), stack.pop()
                 stack.append(_made(maker, arguments))
@@ -335,14 +337,26 @@ def _key(value: Any) -> Any:
     return value
 
 
-def _named(module: str, name: str) -> Name:
-    """The name of something that tensors are made with. Raises `ValueError` for every other name."""
+def _place(stack: list[Any], below: list[list[Any]]) -> str:
+    """Where a pickle stands that is about to fill a mapping, for messages: the key of the next value; "" elsewhere."""
+    several = len(stack) % 2 == 1 and below and below[-1] and isinstance(below[-1][-1], dict)
+    one = len(stack) > 1 and isinstance(stack[-2], dict)
+    is_key = (several or one) and isinstance(stack[-1], str | int)
+    return f", under the key {shown(stack[-1])}" if is_key else ""
+
+
+def _named(module: str, name: str, stack: list[Any], below: list[list[Any]]) -> Name:
+    """The name of something that tensors are made with.
+
+    Raises:
+        ValueError: it is another name; the message says it, and where the pickle stands (see `_place`).
+    """
     text = f"{module}.{name}"
     is_dtype = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
     is_kind = module in ("torch", "torch.cuda", "torch.storage") and (name in _STORAGES or name.endswith("Tensor"))
     rebuilds = module == "torch._utils" and name.startswith("_rebuild_")
     if not (text in _PLAIN or is_dtype or is_kind or rebuilds):
-        raise ValueError(f"it names {text}, which may be code")
+        raise ValueError(f"it names {text}, which may be code{_place(stack, below)}")
     return Name(text)
 
 

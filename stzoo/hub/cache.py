@@ -1,15 +1,16 @@
-"""What stzoo keeps on this machine (downloaded weights, hub models, decoded videos, kernels): list, verify, clear.
+"""What stzoo keeps on this machine (weights, hub models, decoded videos, kernels): list, verify, clear.
 
 Of huggingface_hub's cache, which other libraries share, only repositories that hold a stzoo model are touched.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +28,7 @@ from stzoo.hub import huggingface, read_config
 _IDLE = 600.0  # seconds: a part that nothing was written to for so long belongs to no running process
 
 
-Kind = Literal["weights", "hub", "frames", "kernels", "unfinished"]
+Kind = Literal["weights", "published", "hub", "frames", "kernels", "unfinished"]
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,13 @@ class Kept:
 
     Attributes:
         name: a catalogue entry, a repository ("user/model"), or a part of the cache ("frames").
-        kind: "weights" came from an https address; "hub" is in huggingface_hub's cache; "frames" are decoded videos;
-            "kernels" were compiled for training; "unfinished" was left by a download or a decoder that was killed.
+        kind: "weights" came from an https address; "published" are checkpoints of others, converted; "hub" is in
+            huggingface_hub's cache; "frames" are decoded videos; "kernels" were compiled for training; "unfinished" was
+            left by a download or a decoder that was killed.
         files: the files that hold it; for a link, the file that it leads to.
         size: bytes on disk.
         used: when a program last read it, as far as the file system knows.
+        origin: the sha256 of the publisher's file that a "published" one was made of; None for every other kind.
     """
 
     name: str
@@ -48,24 +51,26 @@ class Kept:
     files: tuple[Path, ...]
     size: int
     used: datetime
+    origin: str | None = None
 
     def __str__(self) -> str:
-        count = f", {len(self.files)} files" if len(self.files) > 1 else ""
+        more = f", {len(self.files)} files" if len(self.files) > 1 else ""
+        more += f", of a file with sha256 {printable(self.origin)}" if self.origin else ""
         name = printable(self.name)
-        return f"{name:<28} {self.kind:<10} {self.size / 1e6:>9.1f} MB  used {self.used:%Y-%m-%d %H:%M}{count}"
+        return f"{name:<28} {self.kind:<10} {self.size / 1e6:>9.1f} MB  used {self.used:%Y-%m-%d %H:%M}{more}"
 
 
 def listed() -> list[Kept]:
     """Everything in the caches, the largest first."""
-    return sorted([*_weights(), *_made(), *_hub()], key=lambda kept: -kept.size)
+    return sorted([*_weights(), *_published(), *_made(), *_hub()], key=lambda kept: -kept.size)
 
 
 def verified() -> list[tuple[Kept, tuple[Path, ...]]]:
     """Each `Kept`, with those of its files that are damaged. They are removed, and the next use fetches them again.
 
-    Weights, compiled kernels, and large files of a hub have their sha256 in their name. A kernel without it was not
-    compiled by this version, and counts as damaged. Decoded videos are damaged if they are empty; nothing else is known
-    of them.
+    Weights, compiled kernels, and large files of a hub have their sha256 in their name. That of a published checkpoint
+    stands beside it. A kernel without it was not compiled by this version, and counts as damaged. Decoded videos are
+    damaged if they are empty; nothing else is known of them.
     """
     found = []
     for kept in listed():
@@ -94,7 +99,8 @@ def clear(name: str | None = None) -> int:
         if kept.kind == "hub":
             freed += _clear_repository(kept.name)
         else:
-            freed += sum(_remove(file) for file in kept.files)
+            beside = [f.with_suffix(".json") for f in kept.files] if kept.kind == "published" else []
+            freed += sum(_remove(file) for file in (*kept.files, *beside))
     return freed
 
 
@@ -107,6 +113,27 @@ def _weights() -> Iterator[Kept]:
     parts = [*folder.glob(".*.part")]
     if parts:
         yield _kept("unfinished", "unfinished", parts)
+
+
+def _published() -> Iterator[Kept]:
+    """Checkpoints that others published, converted, and what unfinished ones left."""
+    folder = environment.home() / "published"
+    for file in sorted(folder.glob("[!.]*.safetensors")):
+        yield replace(_kept(file.stem, "published", [file]), origin=_beside(file).get("origin"))
+    left = [f for pattern in (".*.part", "*.pth", ".*/*") for f in folder.glob(pattern)]
+    parts = sorted({f for f in left if f.is_file() and (f.name.endswith(".part") or _idle(f))})
+    if parts:
+        yield _kept("unfinished", "unfinished", parts)
+
+
+def _beside(file: Path) -> dict[str, str]:
+    """What stands beside a converted file, as far as it is there: its sha256, and that of the file it was made of."""
+    try:
+        values = json.loads(file.with_suffix(".json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    known = values.items() if isinstance(values, dict) else ()
+    return {key: value for key, value in known if key in ("sha256", "origin") and isinstance(value, str)}
 
 
 def _made() -> Iterator[Kept]:
@@ -194,6 +221,8 @@ def _damaged(file: Path, kind: str) -> bool:
     with suppress(FileNotFoundError):
         if kind == "frames":
             return not file.stat().st_size
+        if kind == "published":
+            return file_sha256(file) != _beside(file).get("sha256")
         if named is None:
             return kind == "kernels"
         return file_sha256(file) != named
@@ -208,7 +237,8 @@ def _remove(file: Path) -> int:
         if target is None:
             os.unlink(file)
             if file.parent.name.startswith("."):  # the hidden folder in which it was being written
-                file.parent.rmdir()
+                with suppress(OSError):  # it holds more files
+                    file.parent.rmdir()
         else:
             with lock(target).acquire(blocking=False):
                 os.unlink(file)

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from stzoo.models.contract import Architecture
 from stzoo.models.published import Layout, Shape, rules
@@ -28,10 +29,14 @@ class E3dLstmConfig(RecurrentConfig):
     global memory, which therefore remains zero, and cuts memories into rows of `hidden` numbers without moving the
     channels to the end first; "public" reproduces both, for weights that were trained so. The equations of the gates
     are those of the public code in both variants.
+
+    With a `stride` of s, gates are computed at every s-th row and column, and each value holds for s x s places (the
+    paper: 1; OpenSTL's checkpoint for KTH: 2).
     """
 
     history: int = bounded(20, 1, 4096)
     variant: Literal["paper", "public"] = "paper"
+    stride: int = bounded(1, 1, 8)
 
 
 class E3dLstmState(NamedTuple):
@@ -48,14 +53,20 @@ class E3dLstmState(NamedTuple):
 
 
 class VolumeGates(nn.Conv2d):
-    """A 3-D convolution with kernels of 2 x kernel x kernel, without padding in time and without biases."""
+    """A 3-D convolution with kernels of 2 x kernel x kernel, without padding in time and without biases.
 
-    def __init__(self, c_in: int, c_out: int, kernel: int):
-        super().__init__(c_in * WINDOW, c_out, kernel, padding=kernel // 2, bias=False)
+    With a stride, what it gives is copied to the nearest places until it has the height and width of its input again.
+    """
+
+    def __init__(self, c_in: int, c_out: int, kernel: int, stride: int = 1):
+        super().__init__(c_in * WINDOW, c_out, kernel, stride=stride, padding=kernel // 2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, c_in, 2, h, w) -> (B, c_out, 1, h, w)."""
-        return super().forward(x.flatten(1, 2)).unsqueeze(2)
+        gates = super().forward(x.flatten(1, 2))
+        if self.stride != (1, 1):
+            gates = F.interpolate(gates, x.shape[-2:], mode="nearest")
+        return gates.unsqueeze(2)
 
 
 class EideticCell(nn.Module):
@@ -68,13 +79,13 @@ class EideticCell(nn.Module):
 
     def __init__(self, c_in: int, size: tuple[int, int], config: E3dLstmConfig):
         super().__init__()
-        hidden, kernel = config.hidden, config.kernel
+        hidden, shape = config.hidden, (config.kernel, config.stride)
         self.variant = config.variant
-        self.x = VolumeGates(c_in, 7 * hidden, kernel)
-        self.h = VolumeGates(hidden, 4 * hidden, kernel)
-        self.m = VolumeGates(hidden, 4 * hidden, kernel)
-        self.c_to_o = VolumeGates(hidden, hidden, kernel)
-        self.m_to_o = VolumeGates(hidden, hidden, kernel)
+        self.x = VolumeGates(c_in, 7 * hidden, *shape)
+        self.h = VolumeGates(hidden, 4 * hidden, *shape)
+        self.m = VolumeGates(hidden, 4 * hidden, *shape)
+        self.c_to_o = VolumeGates(hidden, hidden, *shape)
+        self.m_to_o = VolumeGates(hidden, hidden, *shape)
         self.norm = nn.LayerNorm([hidden, WINDOW, *size])
         self.mix = nn.Conv2d(2 * hidden, hidden, 1, bias=False)
 
@@ -116,7 +127,7 @@ def attend(query: Tensor, memory: Tensor) -> Tensor:
     """(B, N, C) and (B, M, C) -> (B, N, C): softmax(query memory^T) memory."""
     # in this layout torch never holds the whole matrix of N x M
     q, kv = query[:, None].contiguous(), memory[:, None].contiguous()
-    return nn.functional.scaled_dot_product_attention(q, kv, kv, scale=1.0).squeeze(1)
+    return F.scaled_dot_product_attention(q, kv, kv, scale=1.0).squeeze(1)
 
 
 class E3dLstm(nn.Module):

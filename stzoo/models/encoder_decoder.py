@@ -105,7 +105,7 @@ class EncodeTranslateDecode(nn.Module):
         self.translator = translator
         self.decoder = Decoder(channels, width, layers, patch)
         self.patch, self.from_last = patch, from_last
-        self.stride = patch * 2 ** (layers // 2)
+        self.stride: int | None = patch * 2 ** (layers // 2)
 
     def forward(self, past: Tensor) -> Tensor:
         """(B, T, C, H, W) normalised past frames -> the T frames that follow. H and W are multiples of `stride`."""

@@ -108,23 +108,30 @@ class GatedBlock(nn.Module):
 def gated_translator(outer: int, gate: Callable[[int], nn.Module], config: GatedConfig) -> nn.Sequential:
     """n_t blocks, (B, outer, h, w) -> (B, outer, h, w), `hid_t` channels wide between the ends.
 
-    `gate` makes the gate of a block from its width. Residual branches are dropped more often towards the end.
+    `gate` makes the gate of a block from its width.
     """
     widths = block_widths(config.hid_t if config.project else outer, config.hid_t, config.n_t)
-    rates = [config.drop_path * i / (config.n_t - 1) for i in range(config.n_t)]
     layers: list[nn.Module] = [
         GatedBlock(gate(a), a, b, config.mlp_ratio, config.layer_scale, rate)
-        for (a, b), rate in zip(widths, rates, strict=True)
+        for (a, b), rate in zip(widths, drop_rates(config), strict=True)
     ]
     if config.project:
         layers = [nn.Conv2d(outer, config.hid_t, 1), *layers, nn.Conv2d(config.hid_t, outer, 1)]
     translator = nn.Sequential(*layers)
-    _initialise(translator)
+    initialise(translator)
     return translator
 
 
-def _initialise(translator: nn.Module) -> None:
-    """Normal weights of variance 2 / fan-out in convolutions, zero biases (as published)."""
+def drop_rates(config: GatedConfig) -> list[float]:
+    """`drop_path` of each block: residual branches are dropped more often towards the end."""
+    return [config.drop_path * i / (config.n_t - 1) for i in range(config.n_t)]
+
+
+def initialise(translator: nn.Module) -> None:
+    """Normal weights of variance 2 / fan-out in convolutions, of standard deviation 0.02 in linear layers, zero biases.
+
+    As published for the blocks of convolutions. OpenSTL starts some 1x1 convolutions of its other blocks in other ways.
+    """
     if next(translator.parameters()).is_meta:
         return  # nothing to fill, and torch would spend most of a second on importing sympy to do so
     for m in translator.modules():
@@ -135,6 +142,8 @@ def _initialise(translator: nn.Module) -> None:
                 nn.init.zeros_(m.bias)
         elif isinstance(m, nn.Linear):
             nn.init.trunc_normal_(m.weight, std=0.02)
+            if m.bias is not None:
+                nn.init.zeros_(m.bias)
 
 
 def flat(shape: Shape) -> Shape:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from stzoo.errors import SpecError
 from stzoo.models.contract import Architecture
+from stzoo.models.published import Layout, Rule, rules
 from stzoo.models.recurrent import zero_plane
 from stzoo.spec import ModelSpec, bounded
 
@@ -26,7 +27,9 @@ class PhyDNetConfig:
 
     `kernel`^2 derivatives are learned with kernels of `kernel` x `kernel`. `lstm` gives the hidden channels of the
     residual branch's layers, after which one more layer with 2 * `width` follows. `sigmoid` squeezes the output into
-    (0, 1); switch it off for values without a range, such as latents.
+    (0, 1); switch it off for values without a range, such as latents. `any_range` allows the sigmoid for frames whose
+    normalised values leave [0, 1], which a forecast then never reaches: OpenSTL's checkpoints for WeatherBench were
+    trained so.
     """
 
     width: int = bounded(32, 16, 1024)
@@ -34,6 +37,7 @@ class PhyDNetConfig:
     kernel: int = bounded(7, 3, 15)
     patch: Literal[2, 4] = 4
     sigmoid: bool = True
+    any_range: bool = False
 
     def __post_init__(self) -> None:
         if self.width % 16:
@@ -42,6 +46,8 @@ class PhyDNetConfig:
             raise SpecError(f"spec.params.kernel is {self.kernel}; it must be odd")
         if len(self.lstm) > MAX_LAYERS:
             raise SpecError(f"spec.params.lstm has {len(self.lstm)} values; it may have at most {MAX_LAYERS}")
+        if self.any_range and not self.sigmoid:
+            raise SpecError("spec.params.any_range is true; it says something of the sigmoid, which is switched off")
 
 
 class PhyDNetState(NamedTuple):
@@ -117,7 +123,7 @@ class PhyDNet(nn.Module):
 
     def __init__(self, spec: ModelSpec, config: PhyDNetConfig):
         super().__init__()
-        if config.sigmoid:
+        if config.sigmoid and not config.any_range:
             check_unit_range(spec)
         self.stride, self.sigmoid = config.patch, config.sigmoid
         w, features = config.width, 2 * config.width
@@ -176,10 +182,33 @@ def check_unit_range(spec: ModelSpec) -> None:
         )
 
 
+def published_under(prefix: str) -> tuple[Rule, ...]:
+    """Where the tensors lie in a checkpoint whose names begin with `prefix`."""
+    return rules(
+        (r"encoder\.(\d)\.([01])", prefix + r"encoder_E.c<\1+1>.main.\2"),
+        (r"to_physical\.(\d)\.([01])", prefix + r"encoder_Ep.c<\1+1>.main.\2"),
+        (r"to_residual\.(\d)\.([01])", prefix + r"encoder_Er.c<\1+1>.main.\2"),
+        (r"physical\.derivatives", prefix + r"phycell.cell_list.0.F.conv1"),
+        (r"physical\.norm", prefix + r"phycell.cell_list.0.F.bn1"),
+        (r"physical\.combine", prefix + r"phycell.cell_list.0.F.conv2"),
+        (r"physical\.gain", prefix + r"phycell.cell_list.0.convgate"),
+        (r"residual\.(\d+)\.gates", prefix + r"convcell.cell_list.\1.conv"),
+        (r"from_physical\.(\d)\.([01])", prefix + r"decoder_Dp.upc<\1+1>.main.\2"),
+        (r"from_residual\.(\d)\.([01])", prefix + r"decoder_Dr.upc<\1+1>.main.\2"),
+        (r"decoder\.(\d)\.([01])", prefix + r"decoder_D.upc<\1+1>.main.\2"),
+        (r"decoder\.2", prefix + r"decoder_D.upc3"),
+    )
+
+
+# OpenSTL stores both cells twice, alone and within the encoder, which is what forecasts use; `k2m` turns kernels into
+# moments, for the loss. The authors published the encoder alone.
+OPENSTL = Layout(rules=published_under("encoder."), dead=r"(phycell|convcell)\..+|k2m\.(_inv|_)M\d")
+OFFICIAL = Layout(rules=published_under(""))
 ARCHITECTURE = Architecture(
     name="phydnet",
     kind="sequential",
     config=PhyDNetConfig,
     module=PhyDNet,
+    layouts={"openstl": OPENSTL, "official": OFFICIAL},
     derivative_kernels=PhyDNet.derivative_kernels,
 )

@@ -1,10 +1,12 @@
-"""SimVP: an encoder, a translator and a decoder, all convolutions (Gao et al., CVPR 2022); gSTA is its second version.
+"""SimVP: an encoder, a translator and a decoder (Gao et al., CVPR 2022); gSTA is its second version.
 
 IncepU, the first translator, is a U-Net over grouped convolutions of several sizes; gSTA (SimVPv2) is a stack of gated
-large-kernel attention blocks.
+large-kernel attention blocks. Its authors put ten kinds of MetaFormer blocks in the same place (OpenSTL, NeurIPS 2023).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from types import MappingProxyType
 from typing import Literal
 
 import torch
@@ -13,29 +15,59 @@ from torch import Tensor, nn
 from stzoo.errors import SpecError
 from stzoo.models.contract import Architecture
 from stzoo.models.encoder_decoder import OPENSTL_FRAMES, OPENSTL_INNER, ConvNorm, EncodeTranslateDecode
-from stzoo.models.gated_block import OPENSTL_GATED, GatedBlock, GatedConfig, gated_translator, large_kernel
+from stzoo.models.gated_block import OPENSTL_GATED, GatedBlock, gated_translator, large_kernel
+from stzoo.models.metaformers import OPENSTL_META, OPENSTL_META_DEAD, MetaBlock, MetaConfig, metaformer
+from stzoo.models.metaformers.swin import window_of
 from stzoo.models.published import Layout, rules
+from stzoo.models.tau import TauGate
 from stzoo.spec import ModelSpec
 
 GROUPS = 8
 KERNELS = (3, 5, 7, 11)
-GSTA_ONLY = ("mlp_ratio", "drop_path", "layer_scale", "project")
+Translator = Literal[
+    "gsta", "incepu", "vit", "swin", "uniformer", "mlpmixer", "convmixer", "poolformer", "convnext", "van", "hornet",
+    "moganet",
+]  # fmt: skip
+
+_RESIDUAL = ("mlp_ratio", "drop_path", "project")
+_CHOICES = frozenset({*_RESIDUAL, "layer_scale", "heads", "window"})  # the fields that some translators do not use
+_USED: Mapping[Translator, tuple[str, ...]] = MappingProxyType(
+    {
+        "gsta": (*_RESIDUAL, "layer_scale"),
+        "incepu": (),
+        "vit": (*_RESIDUAL, "heads"),
+        "swin": (*_RESIDUAL, "heads", "window"),
+        "uniformer": (*_RESIDUAL, "heads"),
+        "mlpmixer": _RESIDUAL,
+        "convmixer": ("project",),
+        "poolformer": _RESIDUAL,
+        "convnext": _RESIDUAL,
+        "van": (*_RESIDUAL, "layer_scale"),
+        "hornet": _RESIDUAL,
+        "moganet": _RESIDUAL,
+    }
+)
 
 
 @dataclass(frozen=True)
-class SimVpConfig(GatedConfig):
-    """A `GatedConfig` and the choice of `translator`; "incepu" does not use the fields in `GSTA_ONLY`.
+class SimVpConfig(MetaConfig):
+    """A `MetaConfig` and the choice of `translator`.
 
-    Raises `SpecError` if one of them is set for "incepu" all the same.
+    Every translator uses `hid_s`, `hid_t`, `n_s`, `n_t`, `patch` and `from_last`; of the others, "incepu" uses none,
+    "convmixer" `project` alone. "vit", "swin" and "uniformer" use `heads`, "swin" uses `window`. Only "gsta" and "van"
+    use `layer_scale`: residual scales of the others start from a published constant, or there are none.
+
+    Raises `SpecError` if a field that the translator does not use is set all the same.
     """
 
-    translator: Literal["gsta", "incepu"] = "gsta"
+    translator: Translator = "gsta"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for f in fields(self):
-            if self.translator == "incepu" and f.name in GSTA_ONLY and getattr(self, f.name) != f.default:
-                raise SpecError(f"spec.params.{f.name} is {getattr(self, f.name)!r}; translator incepu does not use it")
+            value, unused = getattr(self, f.name), f.name in _CHOICES.difference(_USED[self.translator])
+            if unused and value != f.default:
+                raise SpecError(f"spec.params.{f.name} is {value!r}; translator {self.translator} does not use it")
 
 
 class GstaGate(nn.Module):
@@ -105,22 +137,40 @@ class IncepU(nn.Module):
 
 
 class SimVp(EncodeTranslateDecode):
-    """Block: past frames (B, T, C, H, W) in, as many future frames out. H and W must be multiples of `stride`."""
+    """Block: past frames (B, T, C, H, W) in, as many future frames out. H and W must be multiples of `stride`.
+
+    With the translator "swin" the stride counts whole windows; with "mlpmixer" it is None, and H and W are the spec's.
+    """
 
     def __init__(self, spec: ModelSpec, config: SimVpConfig):
         outer = spec.frames_in * config.hid_s
-        translator: nn.Module
-        if config.translator == "incepu":
-            if config.hid_t % groups_of(config.hid_t // 2):
-                raise SpecError(f"spec.params.hid_t is {config.hid_t}; incepu needs a multiple of {GROUPS} here")
-            if outer % groups_of(config.hid_t // 2):
-                raise SpecError(
-                    f"spec.params.hid_s is {config.hid_s}; times frames_in it must divide into {GROUPS} groups"
-                )
-            translator = IncepU(outer, config.hid_t, config.n_t)
-        else:
-            translator = gated_translator(outer, GstaGate, config)
+        fold = config.patch * 2 ** (config.n_s // 2)  # pixels to a side of a feature
+        if spec.height % fold or spec.width % fold:
+            raise SpecError(
+                f"spec.height x spec.width is {spec.height}x{spec.width}; this simvp needs multiples of {fold}"
+            )
+        size = (spec.height // fold, spec.width // fold)
+        translator = _translator(outer, size, config)
         super().__init__(spec.channels, config.hid_s, config.n_s, config.patch, translator, config.from_last)
+        if config.translator == "swin":
+            self.stride = fold * window_of(size, config.window)
+        elif config.translator == "mlpmixer":
+            self.stride = None
+
+
+def _translator(outer: int, size: tuple[int, int], config: SimVpConfig) -> nn.Module:
+    """(B, outer, h, w) -> (B, outer, h, w); `size` is (h, w) for frames of the spec's size."""
+    if config.translator == "gsta":
+        return gated_translator(outer, GstaGate, config)
+    if config.translator == "van":  # its block is TAU's without the dynamical attention (Guo et al., CVMJ 2023)
+        return gated_translator(outer, lambda dim: TauGate(dim, statical=True, dynamical=False), config)
+    if config.translator != "incepu":
+        return metaformer(config.translator, outer, size, config)
+    if config.hid_t % groups_of(config.hid_t // 2):
+        raise SpecError(f"spec.params.hid_t is {config.hid_t}; incepu needs a multiple of {GROUPS} here")
+    if outer % groups_of(config.hid_t // 2):
+        raise SpecError(f"spec.params.hid_s is {config.hid_s}; times frames_in it must divide into {GROUPS} groups")
+    return IncepU(outer, config.hid_t, config.n_t)
 
 
 OPENSTL_INCEPU = rules(
@@ -131,13 +181,20 @@ OPENSTL_INCEPU = rules(
     (r"translator\.up\.(\d+)\.branches\.(\d+)\.0", r"hid.dec.\1.layers.\2.conv"),
     (r"translator\.up\.(\d+)\.branches\.(\d+)\.1", r"hid.dec.\1.layers.\2.norm"),
 )
+
 ARCHITECTURE = Architecture(
     name="simvp",
     kind="block",
     config=SimVpConfig,
     module=SimVp,
     colour="first",  # as nn.PixelUnshuffle folds
-    recompute=(ConvNorm, GatedBlock, Inception),
-    layouts={"openstl": Layout(rules=OPENSTL_FRAMES + OPENSTL_GATED + OPENSTL_INCEPU, inner=OPENSTL_INNER)},
-    fast_form=True,  # of the translator "gsta"; the engine rewrites "incepu" layer by layer
+    recompute=(ConvNorm, GatedBlock, Inception, MetaBlock),
+    layouts={
+        "openstl": Layout(
+            rules=OPENSTL_FRAMES + OPENSTL_GATED + OPENSTL_INCEPU + OPENSTL_META,
+            dead=OPENSTL_META_DEAD,
+            inner=OPENSTL_INNER,
+        )
+    },
+    fast_form=True,  # of the translators "gsta" and "van"; the engine rewrites the others layer by layer
 )

@@ -29,7 +29,9 @@ frame; a model with a lower MSE than persistence, but also a lower SSIM or CSI, 
 multiply-accumulate operations for one clip, counted on the plain module. clips/s is the highest speed that was measured
 for that number of frames. Our figures were measured with the packaged weights on the whole test part, in float32 unless
 the command says otherwise; [training.md](training.md) names the figures that an earlier version measured. Published
-figures are as their source prints them; none was measured here. For programs: [leaderboard.csv](leaderboard.csv)."""
+figures are as their source prints them; none was measured here. Beside them is room for what the published files reach
+when they are measured with stzoo ([published.md](published.md)); it is empty until somebody has done so. For programs:
+[leaderboard.csv](leaderboard.csv)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,8 @@ class PublishedRow:
         mse, mae, ssim, psnr: as the table prints them.
         parameters: millions.
         gmac: billions of multiply-accumulate operations.
+        mse_here: the MSE that `stzoo evaluate NAME --data DIR --definition openstl` gave for the published file on the
+            publisher's test sequences; None until somebody has measured it.
     """
 
     model: str
@@ -50,6 +54,7 @@ class PublishedRow:
     psnr: float | None = bounded(None, 0, 100)
     parameters: float | None = bounded(None, 0, 1e6)
     gmac: float | None = bounded(None, 0, 1e9)
+    mse_here: float | None = bounded(None, 0, 1e9)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +86,7 @@ class Row:
         clips_per_second, speed: the highest speed that was measured, and on what.
         command: it prints the figures, or trains the model.
         source, differs: of published figures, as in `PublishedTable`.
+        mse_here: beside published figures, as in `PublishedRow`.
     """
 
     kind: str
@@ -94,6 +100,7 @@ class Row:
     command: str | None = None
     source: str | None = None
     differs: str | None = None
+    mse_here: float | None = None
 
     def __getitem__(self, column: str) -> float | str | None:
         """The value in a column of the tables."""
@@ -192,7 +199,7 @@ def _published(source: PublishedTable) -> list[Row]:
             kind="published", protocol=source.protocol, model=row.model,
             figures={n: value for n in ("mse", "mae", "ssim", "psnr") if (value := getattr(row, n)) is not None},
             parameters=None if row.parameters is None else round(row.parameters * 1e6), gmac=row.gmac,
-            source=source.source, differs=source.differs,
+            source=source.source, differs=source.differs, mse_here=row.mse_here,
         )
         for row in source.rows
     ]  # fmt: skip
@@ -207,6 +214,7 @@ _MARKDOWN_COLUMNS = {
     **_OURS,
     **_PERSISTENCE,
     "parameters": ("parameters", 0),
+    "mse_here": ("MSE of the published file, measured with stzoo", 2),
     "gmac": ("GMAC", 2),
     "clips_per_second": ("clips/s", 1),
     "speed": ("measured on", 0),
@@ -230,8 +238,13 @@ def markdown(rows: Sequence[Row], sources: Sequence[PublishedTable]) -> str:
 
 
 def _lines(rows: Sequence[Row]) -> str:
-    """A table of those columns in which any row has a value."""
-    columns = {name: about for name, about in _MARKDOWN_COLUMNS.items() if any(row[name] is not None for row in rows)}
+    """A table of those columns in which any row has a value, and of the one that waits for measurements of others'."""
+    waiting = "mse_here" if any(row.kind == "published" for row in rows) else None
+    columns = {
+        name: about
+        for name, about in _MARKDOWN_COLUMNS.items()
+        if name == waiting or any(row[name] is not None for row in rows)
+    }
     lines = [["model", *(title for title, _ in columns.values())], ["---"] * (len(columns) + 1)]
     for row in rows:
         theirs = row.kind == "published"

@@ -24,6 +24,7 @@ from stzoo.frames.arrays import ARRAYS
 from stzoo.frames.fields import FIELDS, open_field
 from stzoo.frames.images import ANIMATED
 from stzoo.frames.video import WRITTEN
+from stzoo.published.fetching import find
 from stzoo.scale.archive import ArchiveWindows, check_archive, create_store
 from stzoo.scale.clips import TABLE, ListedClip, check_clips, is_table, list_clips, lists, write_clip_list
 from stzoo.scale.folder import ArchiveFolder
@@ -182,7 +183,7 @@ def forecast_archive(
     )
     if progress and not request.on_ray and not in_process:
         print('Ray is not installed (pip install "stzoo[scale]"): one unit is made after the other', file=sys.stderr)
-    found = hub.resolve(model, progress=progress)
+    found = find(model, progress=progress)
     plan = ArchiveFolder(request.out).agreed(_plan(request, found))
     return _run(request, plan, found, progress)
 

@@ -21,6 +21,7 @@ from stzoo.frames.arrays import CallerFrames
 from stzoo.frames.dataarray import axes_of
 from stzoo.frames.fields import open_field
 from stzoo.models import stride_of
+from stzoo.published.fetching import find
 from stzoo.scale.archive import ArchiveWindows, names_of, read_windows
 from stzoo.scale.clips import line_ends, place_of, read_clip, read_clip_list
 from stzoo.scale.folder import ArchiveFolder
@@ -117,7 +118,7 @@ def open_model(job: Job) -> Forecaster:
     """
     plan, found = job.plan, job.model
     if not found.path.is_file() or (found.codec is not None and not found.codec.is_file()):
-        found = hub.resolve(job.model_name, progress=False)
+        found = find(job.model_name, progress=False)
     here = hub.file_sha256(found.path), None if found.codec is None else hub.file_sha256(found.codec)
     if here != (plan.model_sha256, plan.codec_sha256):
         raise IntegrityError(f"{found.path} has sha256 {here[0]}, expected {plan.model_sha256}: it is another model")

@@ -17,6 +17,7 @@ PUBLISHED = {  # GMAC of the papers and of published benchmarks, as docs/archite
     ("mim-mmnist-paper", 10): 179.2,
     ("e3dlstm-mmnist-paper", 10): 298.9,
     ("phydnet-mmnist-paper", 10): 15.3,
+    ("mau-mmnist-paper", 10): 17.8,
 }
 
 

@@ -35,7 +35,7 @@ def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser
 
 
 PARSERS = {parser.prog: parser for parser in parsers(build_parser())}
-COMMANDS = [prog for prog in PARSERS if prog not in ("stzoo", "stzoo catalog")]
+COMMANDS = [prog for prog in PARSERS if prog not in ("stzoo", "stzoo catalog", "stzoo published")]
 
 
 @pytest.mark.parametrize("prog", PARSERS)
@@ -101,7 +101,28 @@ def test_list_and_info_speak_text_and_json(capsys: pytest.CaptureFixture[str]) -
     assert main(["info", "tau-mmnist-paper", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["spec"]["params"]["hid_t"] == 512
     assert main(["info", "tau-mmnist-paper"]) == 0
-    assert "stzoo train tau-mmnist-paper" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "stzoo train tau-mmnist-paper" in out
+    assert "published     tau-mmnist-paper.openstl-ep200, tau-mmnist-paper.openstl-ep2000" in out
+
+
+def test_list_and_info_show_what_others_published(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "tau-ut"]) == 0
+    assert "274 checkpoints that others published" in capsys.readouterr().out
+    assert main(["list", "--published", "tau-*", "--dataset", "kth"]) == 0
+    assert capsys.readouterr().out.splitlines()[0].split() == ["tau-kth.openstl-ep100", "15.0M", "MSE", "45.32"]
+    assert main(["list", "--published", "--dataset", "kth", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert len(rows) == 23
+    assert {row["spec"]["frames_out"] for row in rows if row["spec"]} == {20}
+    assert main(["info", "phydnet-mmnist-paper.official"]) == 0
+    out = capsys.readouterr().out
+    assert "mse 24.4, mae 70.3, ssim 0.947: the publisher's, not measured by us" in out
+    assert "git object 90b04a76bc5865ab85f702a3c9c1f90bfca93189" in out
+    assert main(["info", "tau-kitti-caltech.openstl-ep100", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["figures"]["mse"], found["spec"]["params"]["hid_t"]) == ("131.1", 256)
+    assert "the file's tensors decide" in found["doubt"]
 
 
 @pytest.mark.parametrize(
@@ -110,7 +131,9 @@ def test_list_and_info_speak_text_and_json(capsys: pytest.CaptureFixture[str]) -
         (["info", "tau-mnist"], "did you mean tau-mmnist"),
         (["predict", "nothing.gif", "--model", "tau-mmnist", "-o", "x.gif"], "nothing.gif"),
         (["rollout", "x", "--model", "tau-mmnist", "--steps", "3", "-o", "x.mkv"], "cannot write x.mkv"),
-        (["evaluate", "tau-mmnist-paper", "--mnist", "nowhere"], "no published weights"),
+        (["evaluate", "tctn-mmnist", "--mnist", "nowhere"], "no published weights"),
+        (["info", "tau-kth.openstl-ep10"], "did you mean tau-kth.openstl-ep100"),
+        (["list", "--published", "--pretrained"], "--pretrained is for the catalogue"),
         (["train", "tau-mmnist", "--mnist", "nowhere", "--out", "x"], "nowhere does not exist"),
         (["train", "tau-mmnist", "--mnist", "nowhere", "--out", "x", "--steps", "-1"], "must be positive"),
         (["train", "tau-mmnist", "--mnist", "nowhere", "--out", "x", "--minutes", "nan"], "must be positive"),

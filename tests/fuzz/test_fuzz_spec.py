@@ -21,7 +21,7 @@ def settings_of(arch: str) -> st.SearchStrategy[dict[str, Any]]:
         number = st.sampled_from(ends) | st.integers(1, 16)
         default = [] if f.default is dataclasses.MISSING else [f.default]
         keys[f.name] = st.one_of(number, number, st.lists(number, max_size=4), st.sampled_from([*default, True, False]))
-        keys[f.name] |= st.sampled_from(["paper", "public", "gsta", "incepu", "quantised"]) | json_values
+        keys[f.name] |= st.sampled_from(["paper", "public", "incepu", "swin", "mlpmixer", "quantised"]) | json_values
     some = st.fixed_dictionaries({}, optional=keys)
     return some if arch != "modular" else some | st.fixed_dictionaries({"codec": parts(), "predictor": parts()})
 

@@ -499,3 +499,78 @@ def test_no_error_behind_the_error_holds_what_is_secret(place: Place, fault: dic
             place.get(patience, url=address)
         assert [each for each in _chain(caught.value) if "s3cret" in f"{each!r} {each}"] == []
         assert str(caught.value).isprintable()
+
+
+def get_unknown(place: Place, sha256: str | None = None) -> None:
+    """A download of which neither size nor, by default, sha256 is known."""
+    download(place.url, place.target, None, sha256, QUICK, progress=False)
+
+
+def test_an_unknown_file_is_taken_as_it_comes(place: Place) -> None:
+    get_unknown(place)
+    assert place.target.read_bytes() == CONTENT
+    get_unknown(place)
+    assert len(place.mirror.asked()) == 1
+    assert sorted(p.name for p in place.target.parent.iterdir()) == [f".{place.target.name}.lock", place.target.name]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param({"cut": 200_000}, id="cut"),
+        pytest.param({"cut": 200_000, "headers": {"ETag": '"one"'}}, id="cut, with a tag"),
+        pytest.param({"cut": 0}, id="cut at once"),
+        pytest.param({"status": 403, "headers": {"X-RateLimit-Remaining": "0"}}, id="no request left for now"),
+        pytest.param({"status": 429}, id="429"),
+    ],
+)
+def test_an_unknown_file_is_whole_after_a_fault(fault: dict[str, Any], place: Place) -> None:
+    place.mirror.fail(**fault)
+    get_unknown(place)
+    assert place.target.read_bytes() == CONTENT
+    assert len(place.mirror.asked()) == 2
+
+
+def test_an_unknown_file_is_continued_by_another_process_if_its_tag_says_so(place: Place) -> None:
+    place.mirror.fail(headers={"ETag": '"one"'}, cut=200_000)
+    with pytest.raises(DownloadError):
+        download(place.url, place.target, None, None, Patience(attempts=1, backoff=0.01), progress=False)
+    there = place.part.stat().st_size
+    assert there > 100_000
+    get_unknown(place)
+    assert (ranges(place.mirror)[-1], place.mirror.asked()[-1].headers["if-range"]) == (f"bytes={there}-", '"one"')
+    assert place.target.read_bytes() == CONTENT
+
+
+def test_an_unknown_file_begins_anew_if_nothing_says_that_it_is_the_same(place: Place) -> None:
+    leave(place.part, OTHER[:1000])
+    get_unknown(place)
+    assert ranges(place.mirror) == [None]
+    assert place.target.read_bytes() == CONTENT
+
+
+def test_another_file_with_another_tag_is_not_mixed_in(place: Place) -> None:
+    """A server that has another file by now answers If-Range with the whole of it."""
+    place.mirror.fail(headers={"ETag": '"one"'}, body=OTHER, cut=200_000)
+    place.mirror.fail(headers={"ETag": '"two"'}, ranges=False)
+    get_unknown(place)
+    assert place.target.read_bytes() == CONTENT
+
+
+def test_a_known_hash_without_a_size(place: Place) -> None:
+    get_unknown(place, SHA256)
+    assert place.target.read_bytes() == CONTENT
+    place.target.unlink()
+    with pytest.raises(IntegrityError, match="expected 0000"):
+        get_unknown(place, "0" * 64)
+    assert not place.part.exists()
+
+
+def test_an_unknown_file_may_not_fill_the_disk(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stzoo.download.MOST_UNKNOWN", SIZE - 1)
+    with pytest.raises(DownloadError, match="an unknown one may have"):
+        get_unknown(place)
+    place.mirror.fail(headers={"Content-Length": None})
+    with pytest.raises(DownloadError, match="sends more than"):
+        get_unknown(place)
+    assert not place.part.exists()

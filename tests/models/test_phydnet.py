@@ -1,5 +1,7 @@
 """PhyDNet against its equations, written out in float64, one tap and one group at a time."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,9 @@ from numpy.typing import NDArray
 from recurrent_modules import Unrolled, clip, gmac, module_of, outputs, spec_of
 from torch import Tensor, nn
 
-from stzoo.errors import SpecError
+import stzoo
+from stzoo.convert import convert
+from stzoo.errors import MismatchError, SpecError
 from stzoo.models import build
 from stzoo.models.phydnet import LstmCell, PhyCell, PhyDNet
 from stzoo.spec import ModelSpec
@@ -144,3 +148,59 @@ def test_without_the_sigmoid_any_values_are_reached() -> None:
 def test_a_normalisation_to_the_unit_range_is_accepted() -> None:
     build(spec_of("phydnet").replace(value_range=(-1.0, 1.0), mean=(-1.0,), std=(2.0,)), "meta")
     build(spec_of("phydnet").replace(value_range=(0.1, 0.4), mean=(0.1,), std=(0.3,)), "meta")  # 1 but for rounding
+
+
+def test_a_sigmoid_for_values_without_a_range_is_there_on_demand() -> None:
+    """As OpenSTL trained its checkpoints for WeatherBench: the forecast stays within the mean and one std above it."""
+    spec = spec_of("phydnet", any_range=True).replace(value_range=None, mean=(3.0,), std=(2.0,))
+    future = stzoo.create(spec).predict(3 + 2 * torch.randn(1, 4, 2, 16, 16))
+    assert 3 < future.min() < future.max() < 5
+
+
+LEAVES = ("weight", "bias")
+
+
+def published_names() -> dict[str, str]:
+    """Our name of every tensor -> the authors', spelt out."""
+    names = {}
+    for ours, theirs in (("encoder", "encoder_E.c"), ("to_physical", "encoder_Ep.c"), ("to_residual", "encoder_Er.c")):
+        for i in range(3 if ours == "encoder" else 2):
+            names |= {f"{ours}.{i}.{j}": f"{theirs}{i + 1}.main.{j}" for j in (0, 1)}
+    for ours, theirs in (("from_physical", "Dp"), ("from_residual", "Dr"), ("decoder", "D")):
+        for i in range(2):
+            names |= {f"{ours}.{i}.{j}": f"decoder_{theirs}.upc{i + 1}.main.{j}" for j in (0, 1)}
+    names["decoder.2"] = "decoder_D.upc3"
+    cell = "phycell.cell_list.0"
+    names |= {"physical.derivatives": f"{cell}.F.conv1", "physical.norm": f"{cell}.F.bn1"}
+    names |= {"physical.combine": f"{cell}.F.conv2", "physical.gain": f"{cell}.convgate"}
+    names |= {f"residual.{i}.gates": f"convcell.cell_list.{i}.conv" for i in range(3)}
+    return {f"{ours}.{leaf}": f"{theirs}.{leaf}" for ours, theirs in names.items() for leaf in LEAVES}
+
+
+def published(origin: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Random weights of ours, and the same as `origin` lays them out."""
+    ours = dict(module_of("phydnet").state_dict())
+    alone = {theirs: ours[name] for name, theirs in published_names().items()}
+    if origin == "official":
+        return ours, alone
+    moments = {f"k2m.{name}": torch.rand(3, 3, dtype=torch.float64) for name in ("_M0", "_M1", "_invM0", "_invM1")}
+    twice = {name: tensor for name, tensor in alone.items() if name.startswith(("phycell", "convcell"))}
+    return ours, {f"encoder.{name}": tensor for name, tensor in alone.items()} | twice | moments
+
+
+@pytest.mark.parametrize("origin", ["openstl", "official"])
+def test_every_tensor_of_a_published_checkpoint_finds_its_place(origin: str, tmp_path: Path) -> None:
+    ours, theirs = published(origin)
+    torch.save(theirs, tmp_path / "ckpt.pth")
+    report = convert(origin, tmp_path / "ckpt.pth", spec_of("phydnet"), tmp_path / "out")
+    doubled = {name for name in theirs if name.startswith(("phycell", "convcell", "k2m"))}
+    assert set(report.unused) == (doubled if origin == "openstl" else set())
+    assert report.tensors == len(ours)
+    found = stzoo.load(tmp_path / "out").module.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in ours.items())
+
+
+def test_a_file_of_the_other_origin_is_named(tmp_path: Path) -> None:
+    torch.save(published("openstl")[1], tmp_path / "ckpt.pth")
+    with pytest.raises(MismatchError, match=r"encoder_E\.c1\.main\.0\.weight is missing"):
+        convert("official", tmp_path / "ckpt.pth", spec_of("phydnet"), tmp_path / "out")

@@ -205,7 +205,7 @@ def test_predicts_latents(toy: Architecture) -> None:
 
 
 def test_published_tensors_of_it_are_converted(toy: Architecture, tmp_path: Path) -> None:
-    assert origins() == ("elsewhere", "openstl")
+    assert origins() == ("elsewhere", "official", "openstl")
     spec = spec_of("converted")
     ours: dict[str, Tensor] = build(spec).state_dict()
     theirs = {k.replace("enter", "net.encoder").replace("leave", "net.head"): t for k, t in ours.items()}
@@ -216,7 +216,7 @@ def test_published_tensors_of_it_are_converted(toy: Architecture, tmp_path: Path
     assert all(torch.equal(state[name], tensor) for name, tensor in ours.items())
     with pytest.raises(SpecError, match="layouts of openstl are known for .*tau"):
         convert("openstl", tmp_path / "their.pth", spec, tmp_path / "other")
-    with pytest.raises(SpecError, match="the origin is 'nowhere'; it may be elsewhere, openstl"):
+    with pytest.raises(SpecError, match="the origin is 'nowhere'; it may be elsewhere, official, openstl"):
         convert("nowhere", tmp_path / "their.pth", spec, tmp_path / "other")
 
 

@@ -73,6 +73,17 @@ def test_e3dlstm_as_the_paper_says(tmp_path: Path) -> None:
     assert (expected - e3dlstm(state, past(), 7, 2)).abs().max() > 1e-3
 
 
+def test_e3dlstm_with_gates_at_every_second_place(tmp_path: Path) -> None:
+    state = state_of("e3dlstm")
+    _, model = converted(state, spec_of("e3dlstm", stride=2), tmp_path)
+    expected = e3dlstm(state, past(), 5, 2, stride=2)
+    torch.testing.assert_close(model.rollout(past().float(), 5).double(), expected, rtol=0, atol=1e-4)
+    with torch.no_grad():
+        found = torch.stack(list(unroll(model.module.double(), model.spec, past(), 5)), 1)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
+    assert (expected - e3dlstm(state, past(), 5, 2)).abs().max() > 1e-3
+
+
 def test_predrnn_with_layer_norm(tmp_path: Path) -> None:
     state = state_of("predrnn")
     generator = torch.Generator().manual_seed(5)

@@ -215,13 +215,16 @@ def mim(state: State, past: Tensor, steps: int, p: int) -> Tensor:
     return run(step, past, steps, p)
 
 
-def deep_gates(w: Weights, name: str, x: Tensor, n: int) -> list[Tensor]:
-    """Kernels as deep as the two frames, without padding in time; the one frame that comes out is repeated."""
+def deep_gates(w: Weights, name: str, x: Tensor, n: int, stride: int = 1) -> list[Tensor]:
+    """Kernels as deep as the two frames, without padding in time; the one frame that comes out is repeated.
+
+    With a stride, so is every place, stride x stride times.
+    """
     weight = w(name + ".conv3d.weight")
     size, pad = len(weight) // n, weight.shape[-1] // 2
-    return [
-        F.conv3d(x, weight[j * size : (j + 1) * size], padding=(0, pad, pad)).repeat(1, 1, 2, 1, 1) for j in range(n)
-    ]
+    kernels = (weight[j * size : (j + 1) * size] for j in range(n))
+    found = (F.conv3d(x, kernel, padding=(0, pad, pad), stride=(1, stride, stride)) for kernel in kernels)
+    return [y.repeat(1, 1, 2, 1, 1).repeat_interleave(stride, 3).repeat_interleave(stride, 4) for y in found]
 
 
 def recall(query: Tensor, history: list[Tensor], public: bool) -> Tensor:
@@ -241,7 +244,7 @@ def recall(query: Tensor, history: list[Tensor], public: bool) -> Tensor:
     return out
 
 
-def e3dlstm(state: State, past: Tensor, steps: int, p: int, public: bool = True) -> Tensor:
+def e3dlstm(state: State, past: Tensor, steps: int, p: int, public: bool = True, stride: int = 1) -> Tensor:
     top, stack = Weights(state), list(cells(state, "cell_list"))
     hidden = state["conv_last.weight"].shape[1]
     hs: dict[int, Tensor] = {}
@@ -257,16 +260,19 @@ def e3dlstm(state: State, past: Tensor, steps: int, p: int, public: bool = True)
         for i, w in enumerate(stack):
             history = histories.setdefault(i, [zero])
             h, c = hs.get(i, zero), history[-1]
-            xi, xg, xr, xo, xi2, xg2, xf2 = deep_gates(w, "conv_x.0", x, 7)
-            hi, hg, hr, ho = deep_gates(w, "conv_h.0", h, 4)
-            mi, mf, mg, mm = deep_gates(w, "conv_gm.0", m, 4)
+            xi, xg, xr, xo, xi2, xg2, xf2 = deep_gates(w, "conv_x.0", x, 7, stride)
+            hi, hg, hr, ho = deep_gates(w, "conv_h.0", h, 4, stride)
+            mi, mf, mg, mm = deep_gates(w, "conv_gm.0", m, 4, stride)
             sum_ = c + recall(sig(xr + hr), history, public)
             mean = sum_.mean((1, 2, 3, 4), keepdim=True)
             variance = (sum_ - mean).square().mean((1, 2, 3, 4), keepdim=True)
             normed = (sum_ - mean) / (variance + 1e-5).sqrt() * w("_norm_c_t.weight") + w("_norm_c_t.bias")
             c = normed + sig(xi + hi) * tanh(xg + hg)
             new = sig(xf2 + mf + 1) * tanh(mm) + sig(xi2 + mi) * tanh(xg2 + mg)
-            (co,), (mo,) = deep_gates(w, "conv_new_cell.0", c, 1), deep_gates(w, "conv_new_gm.0", new, 1)
+            (co,), (mo,) = (
+                deep_gates(w, "conv_new_cell.0", c, 1, stride),
+                deep_gates(w, "conv_new_gm.0", new, 1, stride),
+            )
             mixed = F.conv3d(torch.cat([c, new], 1), w("conv_last.conv3d.weight"))
             x = hs[i] = sig(tanh(xo + ho + co + mo)) * tanh(mixed)
             history.append(c)

@@ -1,0 +1,220 @@
+"""What is known of each checkpoint that others published: one record a file, in the JSON files beside this module.
+
+The name of a record follows one rule: MODEL-DATASET[-VARIANT].PUBLISHER[-epEPOCHS], such as
+"tau-mmnist-paper.openstl-ep2000". MODEL is the architecture, with the translator or the size after it where there are
+several; DATASET is called as in the catalogue. VARIANT tells specs apart that would otherwise have one name: "paper"
+stands on Moving MNIST, where the entries of our own sizes have the plain names, and "patch2" is a PredRNN on KTH with
+smaller patches than our entry's. If the catalogue has an entry with the name before the dot, that entry has this very
+spec.
+
+Imports neither torch nor NumPy, so listing the records costs little.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+from stzoo import catalog
+from stzoo.catalog import Entry, settings
+from stzoo.errors import SpecError, UnknownModelError
+from stzoo.spec import ModelSpec
+
+_FILES = ("openstl.json", "official.json")
+_OPENSTL_FRAMES = "datasets.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedCheckpoint:
+    """One file with weights that others published. `print(checkpoint)` shows a readable card.
+
+    Figures and counts are text, exactly as the publisher printed them; none of them was measured with stzoo.
+
+    Attributes:
+        name: MODEL-DATASET[-VARIANT].PUBLISHER[-epEPOCHS].
+        publisher, by: who published it, as it stands in names ("openstl") and in sentences ("OpenSTL").
+        model, dataset, variant: the parts of the name before the dot; `variant` is None if it has none.
+        method: what the publisher calls the model.
+        epochs: how long it was trained; None if that is not stated.
+        url: the https address of the file.
+        git: git's object id of the file, 40 hexadecimal digits, which pins its content; None if it is in no git tree.
+        page: the publisher's page or repository, and where on it the figures stand.
+        configuration: the publisher's configuration file; None if there is none.
+        figures: metric -> what the publisher says of it. Definitions differ from ours: `stzoo evaluate --definition
+            openstl` uses OpenSTL's.
+        parameters, flops: the published counts; None if they are not stated.
+        layout: what `stzoo.convert` calls the publisher's names of tensors.
+        described: the fields of the spec that depend on the file and not on its data, `arch` and `params`; None if
+            stzoo has no such architecture, and then `unsupported` says so.
+        frames: the fields of the spec that follow from the data: sizes and the range of values.
+        license: the licence of the weights, as far as it is stated.
+        protocol: what the publisher's loader fed the model, in sentences.
+        clip: the kind of drawn clip on which the model must be better than persistence; None if there is none.
+        notes: what else is known of the file.
+        doubt: why the published count is not that of `spec`; None if it is. An entry of the catalogue never takes a
+            doubtful file by itself.
+        unsupported: why stzoo cannot build the model; None if nothing is known against it.
+    """
+
+    name: str
+    publisher: str
+    by: str
+    model: str
+    dataset: str
+    variant: str | None = None
+    method: str
+    epochs: int | None = None
+    url: str
+    git: str | None = None
+    page: str
+    configuration: str | None = None
+    figures: Mapping[str, str]
+    parameters: str | None = None
+    flops: str | None = None
+    layout: str
+    described: Mapping[str, Any] | None = field(default=None, repr=False)
+    frames: Mapping[str, Any] = field(repr=False)
+    license: str
+    protocol: str = field(repr=False)
+    clip: Literal["digits", "shapes"] | None = None
+    notes: tuple[str, ...] = ()
+    doubt: str | None = None
+    unsupported: str | None = None
+
+    @property
+    def base(self) -> str:
+        """The name before the dot."""
+        return self.name.partition(".")[0]
+
+    @property
+    def spec(self) -> ModelSpec:
+        """How the module is built, as far as that is known without the file, whose tensors decide in the end.
+
+        Raises `SpecError` if stzoo has no such architecture.
+        """
+        if self.described is None:
+            raise SpecError(f"{self.name} cannot be built: {self.unsupported}")
+        return ModelSpec.from_dict({**self.frames, **self.described})
+
+    def __str__(self) -> str:
+        f, built = self.frames, "none that stzoo has"
+        if self.described is not None:
+            built = f"{self.spec.arch} ({settings(self.spec.params)})"
+        unit = "standardised values" if f["value_range"] is None else f"values in {tuple(f['value_range'])}"
+        figures = ", ".join(f"{name} {value}" for name, value in self.figures.items())
+        epochs = "" if self.epochs is None else f", {self.epochs} epochs"
+        counts = [f"{self.parameters} parameters"] * (self.parameters is not None)
+        counts += [f"{self.flops} FLOPs"] * (self.flops is not None)
+        pin = f"git object {self.git}" if self.git else "no hash is published; that of the first download is kept"
+        lines = [
+            f"{self.name}: {self.method} on {self.dataset}{epochs}, published by {self.by}",
+            f"  architecture  {built}",
+            f"  frames        {f['frames_in']} in, {f['frames_out']} out, {f['channels']}x{f['height']}x{f['width']}, "
+            f"{unit}",
+            f"  protocol      {self.protocol}",
+            f"  figures       {figures}: the publisher's, not measured by us",
+        ]
+        lines += [f"  counts        {', '.join(counts)}: the publisher's"] if counts else []
+        lines += [f"  file          {self.url}", f"                {pin}", f"  source        {self.page}"]
+        lines += [f"  configuration {self.configuration}"] if self.configuration else []
+        lines += [f"  unsupported   {self.unsupported}"] if self.unsupported else []
+        lines += [f"  doubt         {self.doubt}"] if self.doubt else []
+        lines += [f"  note          {note}" for note in self.notes]
+        return "\n".join([*lines, f"  license       {self.license}"])
+
+
+def frames_of_datasets() -> dict[str, Mapping[str, Any]]:
+    """Each dataset -> the fields of a spec that follow from how OpenSTL reads it: frames, sizes, range of values."""
+    return {name: data["frames"] for name, data in _read(_OPENSTL_FRAMES)["datasets"].items()}
+
+
+@cache
+def published() -> Mapping[str, PublishedCheckpoint]:
+    """Every checkpoint of others that stzoo knows, by name."""
+    datasets = _read(_OPENSTL_FRAMES)["datasets"]
+    found = {}
+    for file in _FILES:
+        content = _read(file)
+        for name, values in content["files"].items():
+            found[name] = _record(name, values, content, datasets[values["dataset"]])
+    return MappingProxyType(found)
+
+
+def name_of(model: str, dataset: str, variant: str | None, publisher: str, epochs: int | None) -> str:
+    """The name of a record, by the rule at the top of this module."""
+    base = "-".join(part for part in (model, dataset, variant) if part)
+    return f"{base}.{publisher}" + ("" if epochs is None else f"-ep{epochs}")
+
+
+def list_published(
+    pattern: str = "*", *, dataset: str | None = None, arch: str | None = None, supported: bool | None = None
+) -> list[str]:
+    """The names of the checkpoints of others that match `pattern` and every filter that is given, sorted.
+
+    Args:
+        pattern: a shell wildcard, such as "tau-*".
+        dataset: the dataset, such as "kth".
+        arch: the architecture, such as "tau".
+        supported: True leaves out files that are known not to be supported; False gives these alone.
+    """
+    return sorted(
+        name
+        for name, record in published().items()
+        if fnmatchcase(name, pattern)
+        and dataset in (None, record.dataset)
+        and arch in (None, (record.described or {}).get("arch"))
+        and supported in (None, record.unsupported is None)
+    )
+
+
+def info(name: str) -> Entry | PublishedCheckpoint:
+    """The catalogue entry, or the checkpoint of others, with this name.
+
+    Raises:
+        UnknownModelError: there is neither; the message has the close matches.
+    """
+    if name in published():
+        return published()[name]
+    if not is_published_name(name):
+        return catalog.info(name)
+    close = get_close_matches(name, published(), n=3)
+    hint = f"did you mean {' or '.join(close)}?" if close else "see 'stzoo list --published'"
+    raise UnknownModelError(f"no published checkpoint {name!r}; {hint}")
+
+
+def is_published_name(text: str) -> bool:
+    """Whether a source is written as a name of a published checkpoint, whether or not there is such a record."""
+    base, dot, tag = text.partition(".")
+    return bool(base and dot) and tag.partition("-")[0] in {r.publisher for r in published().values()}
+
+
+def _record(name: str, values: Mapping[str, Any], content: Mapping[str, Any], data: Any) -> PublishedCheckpoint:
+    values = dict(values)
+    file, stated = values.pop("file"), values.pop("stated")
+    page = content["page"] or "https://github.com/" + "/".join(file.split("/")[:2]) + ", commit " + file.split("/")[2]
+    return PublishedCheckpoint(
+        name=name,
+        publisher=content["publisher"],
+        by=content["by"],
+        url=content["address"] + file,
+        page=f"{page}: {stated}",
+        layout=content["layout"],
+        license=values.pop("license", content["license"]),
+        described=values.pop("spec", None),
+        frames=data["frames"],
+        protocol=data["protocol"],
+        clip=data["clip"],
+        notes=tuple(values.pop("notes", ())),
+        **values,
+    )
+
+
+def _read(file: str) -> Any:
+    return json.loads(Path(__file__).with_name(file).read_text("utf-8"))

@@ -1,0 +1,22 @@
+"""Names and shapes of published checkpoints, made from the layouts, without a single weight."""
+
+import re
+from functools import cache
+
+from stzoo.models import architecture_of, build
+from stzoo.models.inferring import Shapes
+from stzoo.spec import ModelSpec
+
+LEAF = r"(.+?)(|\.(?:weight|bias|running_mean|running_var|num_batches_tracked))"
+
+
+@cache
+def published_shapes(spec: ModelSpec, origin: str = "openstl") -> Shapes:
+    """Names and shapes of a published checkpoint of this model."""
+    rules, shapes = architecture_of(spec).layouts[origin].rules, {}
+    for name, tensor in build(spec, "meta").state_dict().items():
+        stem, leaf = re.fullmatch(LEAF, name).groups()  # type: ignore[union-attr]
+        rule, match = next((rule, match) for rule in rules if (match := re.fullmatch(rule.ours, stem)))
+        theirs = re.sub(r"<(\d+)\+1>", lambda m: str(int(m[1]) + 1), match.expand(rule.theirs))
+        shapes[theirs + leaf] = rule.shape(tuple(tensor.shape))
+    return shapes
