@@ -11,6 +11,7 @@ from stzoo import viz
 from stzoo.data.digits import drawn_digits
 from stzoo.data.mmnist import MovingDigits
 from stzoo.forecaster import load
+from stzoo.frames.writing import writing_errors_named
 
 MODEL, STEPS = "tau-mmnist", 40
 
@@ -42,6 +43,7 @@ def demo(out: Path, seed: int = 0) -> DemoResult:
 
     Raises:
         WeightsError: the model's weights cannot be found.
+        OSError: the disk is full, or does not take a file for another reason; the message names the file.
     """
     model = load(MODEL)
     clip = MovingDigits(drawn_digits(), seed, 1, model.spec.frames_in, STEPS).clips(0, 1)
@@ -52,8 +54,10 @@ def demo(out: Path, seed: int = 0) -> DemoResult:
     out.mkdir(parents=True, exist_ok=True)
     gif, strip = out / "stzoo-demo.gif", out / "stzoo-demo.png"
     p, t, f, r = (x.astype(np.float32) / 255 for x in (past, truth, forecast, longer))
-    viz.animation(gif, {"truth": np.concatenate([p, t]), "forecast": np.concatenate([p, r])}, given=len(p))
-    viz.strip({"past": p, "truth": t[:block], "forecast": f, "error": np.abs(f - t[:block])}).save(strip)
+    with writing_errors_named(gif):
+        viz.animation(gif, {"truth": np.concatenate([p, t]), "forecast": np.concatenate([p, r])}, given=len(p))
+    with writing_errors_named(strip):
+        viz.strip({"past": p, "truth": t[:block], "forecast": f, "error": np.abs(f - t[:block])}).save(strip)
     return DemoResult(_mse(f, t[:block]), _mse(p[-1:], t[:block]), gif, strip)
 
 

@@ -23,10 +23,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stzoo.engine import in_units
 from stzoo.errors import MissingExtraError, SpecError, WeightsError
 from stzoo.files import write_atomically
 from stzoo.frames import whole_number
-from stzoo.frames.values import denormalise, normalise
+from stzoo.frames.values import denormalise, noise, normalise
+from stzoo.frames.writing import writing_errors_named
 from stzoo.models import stride_of
 from stzoo.spec import ModelSpec, shown
 from stzoo.unroll import unroll
@@ -98,6 +100,8 @@ def export(spec: ModelSpec, module: nn.Module, format: str, path: Path, steps: i
 
     Raises:
         SpecError, FramesError, WeightsError, MissingExtraError: as `check_exportable` does.
+        ForecastError: the module makes numbers that are not finite of ordinary frames.
+        OSError: the disk is full, or does not take the file for another reason; the message names the file.
     """
     check_exportable(format, path, steps)
     steps = spec.frames_out if steps is None else whole_number("steps", steps)
@@ -106,10 +110,15 @@ def export(spec: ModelSpec, module: nn.Module, format: str, path: Path, steps: i
     if stride is not None:
         size = tuple(axis if stride == 1 else f"{stride}*{axis}" for axis in ("rows", "columns"))
     past, future = (("batch", frames, spec.channels, *size) for frames in (spec.frames_in, steps))
+    own = copy.deepcopy(module).cpu().float().eval().requires_grad_(False)
+    with torch.no_grad():
+        for number, frame in enumerate(unroll(own, spec, normalise(noise(spec, 1), spec), min(steps, spec.frames_out))):
+            in_units(frame, spec, number + 1)
     with _quiet(), torch.no_grad():
-        program = _program(spec, module, stride, steps)
+        program = _program(spec, own, stride, steps)
         content = _onnx(program, spec, past, future) if format == "onnx" else _pt2(program, spec)
-    write_atomically(path, content)
+    with writing_errors_named(path):
+        write_atomically(path, content)
     return Exported(path, len(content), past, future)
 
 
@@ -127,11 +136,10 @@ class _Forecast(nn.Module):
 
 
 def _program(spec: ModelSpec, module: nn.Module, stride: int | None, steps: int) -> Any:
-    """A `torch.export.ExportedProgram` of a copy of the module: float32, on the CPU, without paths of this machine."""
+    """A `torch.export.ExportedProgram` of a module, float32 on the CPU, without paths of this machine."""
     from torch.export import Dim
     from torch.export import export as trace
 
-    own = copy.deepcopy(module).cpu().float().eval().requires_grad_(False)
     axes: dict[int, Any] = {0: Dim("batch")}
     height, width = spec.height, spec.width
     if stride is not None:
@@ -139,7 +147,7 @@ def _program(spec: ModelSpec, module: nn.Module, stride: int | None, steps: int)
         axes |= {3: rows, 4: columns} if stride == 1 else {3: stride * rows, 4: stride * columns}
         height, width = max(height, LEAST * stride), max(width, LEAST * stride)
     example = torch.zeros(2, spec.frames_in, spec.channels, height, width)  # torch would fix a batch of one to one
-    program = trace(_Forecast(spec, own, steps).eval(), (example,), dynamic_shapes=(axes,), strict=False)
+    program = trace(_Forecast(spec, module, steps).eval(), (example,), dynamic_shapes=(axes,), strict=False)
     for graph in (part.graph for part in program.graph_module.modules() if isinstance(part, torch.fx.GraphModule)):
         for node in graph.nodes:
             node.meta.pop("stack_trace", None)

@@ -246,7 +246,8 @@ def test_a_file_that_is_no_regular_file_is_not_waited_for(tmp_path: Path) -> Non
     os.mkfifo(tmp_path / "fifo.pth")
     (tmp_path / "link.pth").symlink_to(tmp_path / "fifo.pth")
     (tmp_path / "zero.pth").symlink_to("/dev/zero")
-    for name in ("fifo.pth", "link.pth", "zero.pth"):
+    (tmp_path / "folder.pth").mkdir()
+    for name in ("fifo.pth", "link.pth", "zero.pth", "folder.pth"):
         with pytest.raises(WeightsError, match=f"{name} is no regular file"):
             convert("openstl", tmp_path / name, spec_of("tau"), tmp_path / "out")
 
@@ -344,7 +345,7 @@ def repacked(path: Path, change: Callable[[str, bytes], list[tuple[str, bytes]]]
     [
         (b"\x80\x02]" + b"]a" * 10**5 + b".", "holds list"),
         (b"\x80\x02}" + b"(" * 10**5 + b"t." + b"t" * 10**5, "damaged or has another format|holds"),
-        (b"\x80\x02})q\x00" + b"0h\x00h\x00\x86q\x00" * 60 + b"K\x01s.", "a key that is a tuple"),
+        (b"\x80\x02})q\x00" + b"0h\x00h\x00\x86q\x00" * 60 + b"K\x01s.", "a key that is neither text nor a number"),
         (b"\x80\x02r\xff\xff\xff\xff.", "damaged or has another format"),
         (b"\x80\x02cbuiltins\nbytearray\n\x8a\x05\x00\x00\x00\x00\x08\x85R.", "holds Other"),
         (b"\x80\x02ctorch\nFloatStorage\n\x8a\x05\x00\x00\x00\x00\x08\x85R.", "holds Other"),

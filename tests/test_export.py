@@ -18,6 +18,7 @@ from stzoo import export as export_room
 from stzoo.cli import main
 from stzoo.data.digits import drawn_digits
 from stzoo.data.mmnist import MovingDigits
+from stzoo.errors import ForecastError
 from stzoo.export import SPEC_KEY, Exported
 from stzoo.forecaster import Forecaster
 from stzoo.models import architectures, stride_of
@@ -316,6 +317,28 @@ def test_what_fails_leaves_the_old_file(
         forecaster.export("torch-export", tmp_path / "m.pt2")
     assert [p.name for p in tmp_path.iterdir()] == ["m.pt2"]
     assert (tmp_path / "m.pt2").read_text() == "old"
+
+
+@pytest.mark.parametrize(("value", "what"), [(torch.nan, "NaN"), (torch.inf, "NaN|infinite")])
+def test_weights_that_forecast_no_numbers_are_not_written(
+    value: float, what: str, forecaster: Forecaster, tmp_path: Path
+) -> None:
+    with torch.no_grad():
+        next(forecaster.module.parameters()).fill_(value)
+    with pytest.raises(ForecastError, match=rf"frame 1 that the model made holds ({what}).*: its weights are damaged"):
+        forecaster.export("torch-export", tmp_path / "a.pt2")
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_full_disk_names_the_file(forecaster: Forecaster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(export_room, "_program", lambda *_: None)
+    monkeypatch.setattr(export_room, "_pt2", lambda *_: b"content")
+    monkeypatch.setattr(export_room, "write_atomically", full)
+    with pytest.raises(OSError, match=r"a\.pt2 cannot be written: No space left on device"):
+        forecaster.export("torch-export", tmp_path / "a.pt2")
 
 
 def test_the_command_says_one_line_and_nothing_else(forecaster: Forecaster, tmp_path: Path) -> None:

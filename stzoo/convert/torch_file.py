@@ -135,10 +135,11 @@ def open_torch_file(path: Path) -> Iterator[TorchFile]:
     """
     # Opening a FIFO would wait for a writer without this flag.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(descriptor)
+        raise WeightsError(f"{path} is no regular file; give the path of a checkpoint")
     with open(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise WeightsError(f"{path} is no regular file; give the path of a checkpoint")
         try:
             if not found.st_size:  # also what files of /proc say, some of which cannot be read to their end
                 raise ValueError("it is empty")
@@ -333,7 +334,7 @@ def _key(value: Any) -> Any:
     """`value` itself, if it may be the key of a mapping: hashing tuples inside tuples may take for ever."""
     flat = value if isinstance(value, tuple) else (value,)
     if not all(isinstance(each, str | bytes | int | float | Name | None) for each in flat):
-        raise ValueError(f"a mapping in it has a key that is a {type(value).__name__}")
+        raise ValueError("a mapping in it has a key that is neither text nor a number")
     return value
 
 

@@ -66,7 +66,7 @@ def read_dataarray(frames: xr.DataArray, selection: FrameSelection) -> CallerFra
     try:
         last = frames.isel(time=which).compute().transpose(*axes.values())
     except Exception as error:  # the array may lie in a file, whose library raises anything on damaged bytes
-        raise FramesError(f"the values cannot be read: {printable(str(error))}") from error
+        raise FramesError(f"the values cannot be read: {printable(str(error)) or type(error).__name__}") from error
     given = read_array(last.to_numpy(), selection.already_selected(), layout)
 
     varying = [name for name, coordinate in last.coords.items() if "time" in coordinate.dims]

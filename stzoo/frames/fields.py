@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from stzoo.errors import FramesError, MissingExtraError, printable
 from stzoo.files import replacing
-from stzoo.frames.netcdf import check_chunks, check_netcdf
+from stzoo.frames.netcdf import check_chunks, check_coordinates, check_netcdf
 from stzoo.frames.zarr_store import check_zarr, guarded_store
 
 if TYPE_CHECKING:
@@ -67,7 +67,8 @@ def check_read(path: Path, field: xr.DataArray, times: slice) -> None:
         times: which frames are going to be read.
 
     Raises:
-        FramesError: they lie in very many chunks, or a chunk unpacks to more than the file says of it.
+        FramesError: they lie in very many chunks, their coordinates are too large together, or a chunk unpacks to more
+            than the file says of it.
     """
     chunks = field.encoding.get("chunksizes") or field.encoding.get("chunks") or ()
     if len(chunks) == field.ndim:
@@ -79,6 +80,7 @@ def check_read(path: Path, field: xr.DataArray, times: slice) -> None:
                 f"the frames to read lie in {count:,} chunks; at most {MAX_CHUNKS:,} are read at once, so write the "
                 "file in larger chunks"
             )
+    check_coordinates(path, sum(each.nbytes for each in field.isel(time=times).coords.values()))
     if path.suffix.lower() != ".zarr":
         for name in (field.name, *field.coords):
             check_chunks(path, str(name), times)

@@ -120,7 +120,7 @@ def array_to_images(array: np.ndarray) -> list[Image.Image]:
         raise FramesError(
             f"{array.dtype} frames of shape {array.shape[1:]} are no pictures; write them to a .npy file instead"
         )
-    return [tensor_to_image(torch.from_numpy(frame)) for frame in array]
+    return [tensor_to_image(torch.from_numpy(frame.copy())) for frame in array]
 
 
 def read_images(path: Path, every: int = 1, last: int | None = None) -> list[Image.Image]:

@@ -19,6 +19,7 @@ from stzoo.frames.packed import check_block, may_grow
 from stzoo.spec import shown
 
 MAX_COORDINATE = 2**24  # values along one axis: three centuries of ten-minute data
+MAX_COORDINATES = 2**29  # bytes of all coordinates that are read at once
 MAX_CHUNK = 2**27  # values of one chunk, which is unpacked at once
 MAX_CHUNK_BYTES = 2**30
 MAX_ITEMS = 20_000  # groups and arrays of a file, counted once for each path to them, or items of a netCDF-3 header
@@ -51,21 +52,30 @@ def check_netcdf(path: Path) -> Path:
     if h5py.is_hdf5(path):
         with h5py.File(path, "r") as file:
             check_structure(path, file)
-            for name in file:
-                _check_coordinate(path, file, name)
+            arrays = [item for name in file if isinstance(item := file.get(name), h5py.Dataset)]
+            axes = [item for item in arrays if _is_axis(item)]
+            for item in axes:
+                check_sizes(path, item.name.removeprefix("/"), item.shape, (), item.dtype)
+            check_coordinates(path, sum(coordinate_bytes(item.shape, item.dtype) for item in axes))
+            for item in arrays:
+                _check_coordinate(path, item)
     else:
         with path.open("rb") as stream:
             _Header(path, stream).check()
+    held = 0  # bytes of the coordinates that xarray reads as soon as it opens the file
     with netCDF4.Dataset(path.absolute()) as dataset:
         for name, variable in dataset.variables.items():
             chunks = variable.chunking()
             check_sizes(path, name, variable.shape, chunks if isinstance(chunks, list) else [], variable.dtype)
+            if name in variable.dimensions:
+                held += coordinate_bytes(variable.shape, variable.dtype)
         if dataset.data_model.startswith("NETCDF3"):  # this format reads absent values as zeros
-            held = sum(math.prod(each.shape) * each.dtype.itemsize for each in dataset.variables.values())
-            if held > path.stat().st_size:
+            claimed = sum(math.prod(each.shape) * each.dtype.itemsize for each in dataset.variables.values())
+            if claimed > path.stat().st_size:
                 raise FramesError(
-                    f"{path} is cut short: its header promises {held:,} bytes of values; copy or download it again"
+                    f"{path} is cut short: its header promises {claimed:,} bytes of values; copy or download it again"
                 )
+    check_coordinates(path, held)
     return path.absolute()
 
 
@@ -92,7 +102,7 @@ def check_sizes(path: Path, name: str, shape: Sequence[int], chunks: Sequence[in
     Raises:
         FramesError: an axis or a chunk is absurd.
     """
-    itemsize = 64 if isinstance(dtype, type) else getattr(dtype, "itemsize", 64)  # an object takes about so much
+    itemsize = _itemsize(dtype)
     is_text = itemsize > 16 or getattr(dtype, "kind", "") in "SU"  # an axis of letters is a part of the coordinate
     values = math.prod(shape) if is_text and len(shape) < 3 else shape[0] if len(shape) == 1 else 0
     most = 8 * MAX_COORDINATE // max(8, itemsize)
@@ -102,6 +112,24 @@ def check_sizes(path: Path, name: str, shape: Sequence[int], chunks: Sequence[in
         raise FramesError(
             f"{path}: {shown(name)} is stored in chunks of {math.prod(chunks):,} values; at most {MAX_CHUNK:,} are "
             f"read at once, of {MAX_CHUNK_BYTES:,} bytes, so write it in smaller chunks"
+        )
+
+
+def coordinate_bytes(shape: Sequence[int], dtype: Any) -> int:
+    """How many bytes a coordinate takes in memory; 0 if it has more axes than one of values and one of letters."""
+    return math.prod(shape) * max(8, _itemsize(dtype)) if len(shape) < 3 else 0  # 8: times and scaled values widen
+
+
+def _itemsize(dtype: Any) -> int:
+    return 64 if isinstance(dtype, type) else getattr(dtype, "itemsize", 64)  # an object takes about so much
+
+
+def check_coordinates(path: Path, held: int) -> None:
+    """Raises `FramesError` if the coordinates that are read at once take too many bytes, `held`, together."""
+    if held > MAX_COORDINATES:
+        raise FramesError(
+            f"{path} has coordinates of {held:,} bytes together; at most {MAX_COORDINATES:,} are read, so copy the "
+            "variable that you need into a file of its own, with its own coordinates"
         )
 
 
@@ -125,12 +153,17 @@ def check_chunks(path: Path, name: str, times: slice) -> None:
                 _check_stored(path, item, times)
 
 
-def _check_coordinate(path: Path, file: Any, name: str) -> None:
-    """Look into the chunks of an array that xarray reads as soon as it opens a file: a coordinate, or times."""
-    import h5py
+def _is_axis(item: Any) -> bool:
+    """Whether an HDF5 array is an axis with values. A dimension without values is an array, too, but is never read."""
+    from h5py import h5ds
 
-    item = file.get(name)
-    if isinstance(item, h5py.Dataset) and (item.ndim < 3 or "since" in str(item.attrs.get("units", ""))):
+    empty = b"This is a netCDF dimension but not a netCDF variable"
+    return item.ndim == 1 and h5ds.is_scale(item.id) and not h5ds.get_scale_name(item.id).startswith(empty)
+
+
+def _check_coordinate(path: Path, item: Any) -> None:
+    """Look into the chunks of an array that xarray reads as soon as it opens a file: a coordinate, or times."""
+    if item.ndim < 3 or "since" in str(item.attrs.get("units", "")):
         _check_stored(path, item, slice(None))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,8 +70,15 @@ def write(path: Path, frames: list[Image.Image] | np.ndarray | xr.DataArray, sec
         MissingExtraError: a package that writes such a file is not installed.
         OSError: the disk is full, or does not take the file for another reason; the message names the file.
     """
-    try:
+    with writing_errors_named(path):
         _write(path, frames, seconds)
+
+
+@contextmanager
+def writing_errors_named(path: Path) -> Iterator[None]:
+    """An `OSError` raised inside the block, such as of a full disk, becomes one whose message names the file `path`."""
+    try:
+        yield
     except OSError as error:
         if isinstance(error, StzooError):
             raise

@@ -18,14 +18,16 @@ from typing import Any
 import numpy as np
 
 from stzoo.errors import FramesError, printable
-from stzoo.frames.netcdf import check_sizes
+from stzoo.frames.netcdf import check_coordinates, check_sizes, coordinate_bytes
 from stzoo.frames.packed import check_block, may_grow
 from stzoo.spec import shown
 
+MAX_ARRAYS = 2**11  # arrays and groups in a store: the library opens each, which takes milliseconds
 MAX_METADATA = 2**20  # bytes that describe one Zarr array
 MAX_ATTRIBUTES = 2**24  # bytes of any other description in a store
 _METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
 MAX_CHUNKS = 2**18  # chunks of a coordinate, and chunks inside one shard
+_CHUNK_COST = 2**10  # bytes that a chunk of a coordinate counts at least: each is looked for, however small it is
 _MOST_UNKNOWN = 2**28  # bytes of a chunk whose values have no fixed size, such as text
 _PACKINGS = ("gzip", "zlib", "zstd", "blosc", "lz4", "bz2", "lzma")
 _PLAIN = ("bytes", "transpose", "sharding_indexed", "crc32", "crc32c", "adler32", "fletcher32", "shuffle")
@@ -67,21 +69,63 @@ def check_zarr(path: Path) -> dict[str, Packing]:
     """Look at what describes the arrays of a store; returns how each is packed, by its name.
 
     Raises:
-        FramesError: an array is packed in an unknown way or twice, has an axis or a chunk of absurd size, or a file
-            leads out of the store. Damaged descriptions raise errors of many other kinds.
+        FramesError: an array is packed in an unknown way or twice, has an axis or a chunk of absurd size, there are too
+            many arrays, their coordinates are too large together, or a file leads out of the store. Damaged
+            descriptions raise errors of many other kinds.
     """
     packings = {}
+    items = held = 0
     for folder in sorted(path.iterdir()):
         for file in (folder / ".zarray", folder / "zarr.json"):
             if not file.exists() and not file.is_symlink():
                 continue
-            inside(path, file)
-            if not file.is_file() or file.stat().st_size > MAX_METADATA:
-                raise FramesError(f"{file} is no description of an array")
-            array = json.loads(file.read_bytes())
+            items += 1
+            if items > MAX_ARRAYS:
+                raise FramesError(
+                    f"{path} has more than {MAX_ARRAYS:,} arrays and groups; copy the variable that you need into a "
+                    "store of its own"
+                )
+            array = _description(path, file, MAX_METADATA)
             if array.get("node_type") != "group":
                 packings[folder.name] = _packing(path, folder.name, array)
+                if _is_coordinate(path, folder, array):
+                    held += _cost(array)
+    check_coordinates(path, held)
     return packings
+
+
+def _description(store: Path, file: Path, most: int) -> Any:
+    """What a JSON file of the store says. Raises `FramesError` if it is no regular file of at most `most` bytes."""
+    inside(store, file)
+    if not file.is_file() or file.stat().st_size > most:
+        raise FramesError(f"{file} is no description of an array")
+    return json.loads(file.read_bytes())
+
+
+def _is_coordinate(store: Path, folder: Path, array: Any) -> bool:
+    """Whether xarray reads the array as soon as it opens the store: it is called as its one dimension is."""
+    if len(array["shape"]) != 1:
+        return False
+    names, attributes = array.get("dimension_names"), folder / ".zattrs"
+    if names is None and (attributes.exists() or attributes.is_symlink()):
+        names = _description(store, attributes, MAX_ATTRIBUTES).get("_ARRAY_DIMENSIONS")
+    return names is None or folder.name in names
+
+
+def _cost(array: Any) -> int:
+    """What reading a whole array of one axis takes, in bytes."""
+    chunk = _outer(array)
+    count = -(-array["shape"][0] // chunk[0]) if chunk else 1
+    return max(coordinate_bytes(array["shape"], _dtype_of(array)), count * _CHUNK_COST)
+
+
+def _dtype_of(array: Any) -> Any:
+    return _dtype(array.get("dtype", array.get("data_type")))
+
+
+def _outer(array: Any) -> list[int]:
+    """The sides of what lies in one file, a chunk or a shard. Empty if the description has none."""
+    return array.get("chunks") or array.get("chunk_grid", {}).get("configuration", {}).get("chunk_shape") or []
 
 
 def _packing(path: Path, name: str, array: Any) -> Packing:
@@ -96,11 +140,14 @@ def _packing(path: Path, name: str, array: Any) -> Packing:
             f"{path}: {printable(name)} is packed {how}, which is not unpacked here; "
             "write it with another codec, such as zstd"
         )
-    dtype = _dtype(array.get("dtype", array.get("data_type")))
-    outer = array.get("chunks") or array.get("chunk_grid", {}).get("configuration", {}).get("chunk_shape") or []
-    check_sizes(path, name, array["shape"], outer, dtype)
+    dtype, outer = _dtype_of(array), _outer(array)
     shards = [configuration for codec, configuration, _ in codecs if codec == "sharding_indexed"]
     inner = shards[-1]["chunk_shape"] if shards else outer
+    if not all(type(side) is int and side > 0 for side in (*outer, *inner)):
+        raise FramesError(f"{path} is damaged: {printable(name)} has chunks with a side that is no positive number")
+    if not all(type(side) is int and side >= 0 for side in array["shape"]):
+        raise FramesError(f"{path} is damaged: {printable(name)} has an axis of a negative size, or one without a size")
+    check_sizes(path, name, array["shape"], outer, dtype)
     inside_shard = math.prod(-(-large // small) for large, small in zip(outer, inner, strict=True)) if shards else 0
     along = -(-array["shape"][0] // outer[0]) if len(array["shape"]) == len(outer) == 1 else 0
     if len(shards) > 1 or max(inside_shard, along) > MAX_CHUNKS:

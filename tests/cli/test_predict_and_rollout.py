@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import stzoo
@@ -28,6 +29,23 @@ def test_rollout_reads_and_writes_animations(
     np.testing.assert_array_equal(written, forecaster.rollout(frames, 7))
     assert main(["predict", str(tmp_path / "in.png"), *model, "-o", str(tmp_path / "folder")]) == 0
     assert len(list((tmp_path / "folder").iterdir())) == 4
+
+
+@pytest.mark.parametrize("out", ["out.gif", "out.png", "out.webp", "out", "out.npy"])
+def test_an_array_file_is_forecast_without_a_warning(
+    out: str, forecaster: Forecaster, frames: np.ndarray, tmp_path: Path
+) -> None:
+    """The array is mapped from its file, read-only, of which torch would warn once in a process."""
+    forecaster.save_pretrained(tmp_path / "model")
+    np.save(tmp_path / "in.npy", frames)
+    torch.set_warn_always(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            command = ["predict", str(tmp_path / "in.npy"), "--model", str(tmp_path / "model")]
+            assert main([*command, "-o", str(tmp_path / out)]) == 0
+    finally:
+        torch.set_warn_always(False)
 
 
 def test_steps_of_zero_and_files_in_the_way_are_refused(

@@ -17,8 +17,9 @@ import pytest
 
 from stzoo.errors import FramesError
 from stzoo.forecaster import Forecaster
-from stzoo.frames.fields import open_field
+from stzoo.frames.fields import check_read, open_field
 from stzoo.frames.packed import HARMLESS, check_block
+from stzoo.frames.zarr_store import MAX_ARRAYS
 
 h5py = pytest.importorskip("h5py", reason="the extra `array` is not installed")
 netCDF4 = pytest.importorskip("netCDF4")
@@ -351,3 +352,93 @@ def test_blocks_are_measured_by_what_they_state_or_unpack_to() -> None:
     repeated = b"".join(((2**17 << 3) | 2).to_bytes(3, "little") + b"a" for _ in range(4000))
     with pytest.raises(ValueError, match="unpacks to more"):
         check_block("zstd", frame + repeated, 2**20)
+
+
+def test_coordinates_are_bounded_together(netcdf: Path, forecaster: Forecaster, tmp_path: Path) -> None:
+    """Each is small enough on its own, and none was ever written: the file has a few kilobytes."""
+    with netCDF4.Dataset(tmp_path / "b.nc", "w") as file:
+        for name, size in {"time": 6, "y": 16, "x": 16, "c": 2**20}.items():
+            file.createDimension(name, size)
+        file.createVariable("v", "u1", ("time", "y", "x"))
+        for i in range(70):
+            file.createVariable("c" if not i else f"c{i}", "f8", ("c",))
+    assert forecaster.predict(tmp_path / "b.nc").shape == (4, 16, 16)  # only one of them is an axis
+    with netCDF4.Dataset(netcdf, "a") as file:
+        file.createDimension("dimension without values", 2**28)
+    assert forecaster.predict(netcdf).shape == (4, 16, 16)
+    with h5py.File(netcdf, "a") as file:
+        for i in range(5):
+            file.create_dataset(f"c{i}", (2**24,), "f8").make_scale(f"c{i}")
+    with pytest.raises(FramesError, match=r"a\.nc has coordinates of 671,[\d,]+ bytes together; at most 536,870,912"):
+        forecaster.predict(netcdf)
+
+
+@pytest.mark.parametrize("kind", ["version 2", "version 3"])
+def test_coordinates_of_a_store_are_bounded_together(
+    kind: str, stores: Callable[[str], Path], forecaster: Forecaster
+) -> None:
+    store = stores(kind)
+    expected = forecaster.predict(store)
+    for i, (size, chunk) in enumerate([*[(2**24, 2**24)] * 5, *[(2**18, 1)] * 3]):
+        name = f"c{i}"
+        shutil.copytree(store / "time", store / name)
+        for dimension in ("elsewhere", name):  # as a variable of another axis it is not read
+            attributes = store / name / ".zattrs"
+            changed: dict[str, Any] = {"shape": [size], "chunks": [chunk]}
+            if kind == "version 2":
+                attributes.write_text(json.dumps({"_ARRAY_DIMENSIONS": [dimension]}))
+            else:
+                grid = {"name": "regular", "configuration": {"chunk_shape": [chunk]}}
+                changed = {"shape": [size], "chunk_grid": grid, "dimension_names": [dimension]}
+            file = metadata(store, name)
+            file.write_text(json.dumps(json.loads(file.read_text()) | changed))
+            if dimension == "elsewhere" and i in (0, 5):
+                np.testing.assert_array_equal(forecaster.predict(store).values, expected.values)
+        if i == 4:
+            with pytest.raises(FramesError, match=r"a\.zarr has coordinates of 671,[\d,]+ bytes together"):
+                forecaster.predict(store)
+            for made in store.glob("c?"):
+                shutil.rmtree(made)
+    with pytest.raises(FramesError, match=r"a\.zarr has coordinates of 805,[\d,]+ bytes together"):
+        forecaster.predict(store)
+
+
+def test_coordinates_of_the_frames_are_bounded_together(netcdf: Path, forecaster: Forecaster) -> None:
+    """They are no axes, but share the axes of the frames, and are read with them."""
+    with netCDF4.Dataset(netcdf.with_name("b.nc"), "w") as file:
+        for name, size in {"time": 6, "y": 4, "x": 2**22}.items():
+            file.createDimension(name, size)
+        file.createVariable("v", "u1", ("time", "y", "x"), chunksizes=(1, 4, 2**10), zlib=True)
+        names = [f"c{i}" for i in range(5)]
+        for name in names:
+            file.createVariable(name, "f8", ("y", "x"), chunksizes=(4, 2**10), zlib=True)
+        file["v"].coordinates = " ".join(names)
+    with open_field(netcdf.with_name("b.nc")) as field:
+        check_read(netcdf.with_name("b.nc"), field.drop_vars(names[0]), slice(2, 6))
+        with pytest.raises(FramesError, match=r"has coordinates of 671,088,640 bytes together"):
+            check_read(netcdf.with_name("b.nc"), field, slice(2, 6))
+
+
+def test_a_store_of_very_many_arrays(stores: Callable[[str], Path], forecaster: Forecaster) -> None:
+    store = stores("version 3")
+    for i in range(MAX_ARRAYS):
+        (store / f"g{i}").mkdir()
+        (store / f"g{i}/zarr.json").write_text('{"zarr_format": 3, "node_type": "group"}')
+    with pytest.raises(FramesError, match=r"a\.zarr has more than 2,048 arrays and groups"):
+        forecaster.predict(store)
+
+
+@pytest.mark.parametrize("side", [0, -16, 1.5, True, None])
+def test_sides_that_are_no_sizes(side: Any, stores: Callable[[str], Path], forecaster: Forecaster) -> None:
+    store = stores("version 2")
+    file = metadata(store, "v")
+    good = json.loads(file.read_text())
+    for change in ({"chunks": [1, side, 16]}, {"shape": [6, side, 16]}):
+        if change != {"shape": [6, 0, 16]}:
+            file.write_text(json.dumps(good | change))
+            with pytest.raises(FramesError, match=r"a\.zarr is damaged: v has (chunks with a side|an axis)"):
+                forecaster.predict(store)
+    for shape in ([0, 16, 16], [6, 0, 16]):
+        file.write_text(json.dumps(good | {"shape": shape}))
+        with pytest.raises(FramesError, match=r"a\.zarr"):
+            forecaster.predict(store)
