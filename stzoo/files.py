@@ -7,7 +7,8 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+import warnings
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -48,28 +49,42 @@ def write_atomically(path: Path, content: bytes) -> None:
         flush(partial)
 
 
-def remove_leftovers(path: Path) -> None:
-    """Remove what processes that were killed while they wrote `path` left beside it, and nothing that others made."""
+def remove_leftovers(path: Path, holding: Collection[str] = ()) -> None:
+    """Remove what processes that were killed while they wrote `path` left beside it, and nothing that others made.
+
+    Args:
+        path: the file or folder.
+        holding: the names of further files that such a hidden folder may hold, as `is_leftover` takes them.
+    """
     if not path.parent.is_dir():
         return
     for beside in path.parent.iterdir():
         if _start(beside.name) != _prefix(path.name):
             continue
-        if is_leftover(beside) and all(inside.name == path.name for inside in beside.iterdir()):  # long names are cut
+        names = {path.name, *holding}  # all of a name, for long names are cut
+        if is_leftover(beside, holding) and all(
+            inside.name in names or (holding and is_leftover(inside)) for inside in beside.iterdir()
+        ):
             shutil.rmtree(beside, ignore_errors=True)
         elif _OF_OLD.fullmatch(beside.name) and beside.is_file() and not beside.is_symlink():
             beside.unlink(missing_ok=True)
 
 
-def is_leftover(path: Path) -> bool:
+def is_leftover(path: Path, holding: Collection[str] = ()) -> bool:
     """Whether `path` is what `replacing` leaves when its process is killed.
 
     That is a folder called .NAME. and a few random characters, which holds a thing called NAME, or nothing yet. A file,
-    or a folder that holds anything else, was made by somebody else, whatever it is called.
+    or a folder that holds anything else, was made by somebody else, whatever it is called. The files called as
+    `holding` says may be in it too, whole or half-written.
     """
     if re.fullmatch(r"\..+\.[a-z0-9_]{6,8}", path.name, re.DOTALL) is None or path.is_symlink() or not path.is_dir():
         return False
-    return all(_prefix(inside.name) == _start(path.name) for inside in path.iterdir())
+    return all(
+        _prefix(inside.name) == _start(path.name)
+        or inside.name in holding
+        or (_start(inside.name) in map(_prefix, holding) and is_leftover(inside))
+        for inside in path.iterdir()
+    )
 
 
 def _prefix(name: str) -> str:
@@ -96,6 +111,13 @@ def set_aside(path: Path) -> Path:
     return aside
 
 
+def make_way(path: Path, *, folder: bool = False) -> None:
+    """Rename, with a warning, what is called `path` and is no regular file, or with `folder` no folder."""
+    if os.path.lexists(path) and not (path.is_dir() if folder else path.is_file()):
+        what, aside = "folder" if folder else "file", set_aside(path).name
+        warnings.warn(f"{path} is in the way of a {what} of this run; it is now called {aside}", stacklevel=3)
+
+
 @contextmanager
 def locked(folder: Path, busy: Exception) -> Iterator[None]:
     """Create `folder` if needed, and hold it for this process until the block ends.
@@ -104,6 +126,7 @@ def locked(folder: Path, busy: Exception) -> Iterator[None]:
         busy: another process holds the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    make_way(folder / ".lock")
     lock = FileLock(folder / ".lock")
     try:
         lock.acquire(timeout=0)

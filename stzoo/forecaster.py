@@ -15,6 +15,7 @@ from tqdm import tqdm
 from stzoo import frames as frames_room
 from stzoo.adapting import adapt_tensors
 from stzoo.engine import Engine, in_units
+from stzoo.engine.memory import check_kept
 from stzoo.export import Exported, export
 from stzoo.frames.values import normalise
 from stzoo.hub.sharing import Shareable
@@ -83,10 +84,12 @@ class Forecaster(Shareable):
             FramesError: the frames have a wrong shape, dtype, range or size, are too few, or have a missing value;
                 their times cannot be continued; or the file cannot be read.
             ForecastError: a frame that the model made holds NaN or infinite values.
+            MemoryNeededError: there is not enough memory, by an estimate.
             MissingExtraError: the package that reads such a file is not installed; the message holds the pip command.
         """
         steps = frames_room.whole_number("steps", steps)
         source = self._read(frames, layout, resize, every)
+        check_kept(len(source.past), steps, source.past.shape[2:], source.past.device)
         coming = tqdm(self._frames(source, steps), total=steps, unit="frame", delay=1, disable=not progress)
         return source.collect(list(coming))
 

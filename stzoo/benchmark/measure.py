@@ -21,6 +21,7 @@ from stzoo.benchmark.counting import bytes_moved, macs
 from stzoo.benchmark.report import BenchmarkReport, Machine, PlainFigures
 from stzoo.benchmark.setting import Setting, load_for
 from stzoo.benchmark.timing import WARM_UP, Limits, Pass, captured, take_turns
+from stzoo.engine.memory import check_kept
 from stzoo.forecaster import Forecaster
 from stzoo.frames.values import noise, normalise
 from stzoo.machine import Precision
@@ -39,10 +40,13 @@ def benchmark(setting: Setting, *, progress: bool = False) -> BenchmarkReport:
     Raises:
         SpecError: the source is a codec, which forecasts nothing.
         UnknownModelError, WeightsError: the source cannot be opened, as in `stzoo.load`.
+        MemoryNeededError: there is no memory for the frames of a pass.
         StzooError: a fresh process failed, for example for lack of memory.
     """
     model = load_for(setting)
     steps = setting.steps or model.spec.frames_out
+    place, frame = torch.device(setting.device), (model.spec.channels, model.spec.height, model.spec.width)
+    check_kept(setting.batch, model.spec.frames_in + steps, frame, place, size=4)
     with _threads(setting.threads):
         start, memory = fresh.measure_start(setting), fresh.measure_memory(setting, steps)
         streams = [fresh.measure_streaming(setting, n) for n in (20, 1000)] if setting.stream else [None, None]

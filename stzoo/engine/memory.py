@@ -7,7 +7,8 @@ docs/experiments/memory.py compares the estimates with what processes really tak
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,31 @@ def check_forecast(module: nn.Module, spec: ModelSpec, past: Tensor, at_once: in
         )
 
 
+def check_kept(clips: int, steps: int, frame: Sequence[int], device: torch.device, *, size: int = 1) -> None:
+    """Check before a forecast that there is memory for the frames that are kept until its end.
+
+    Args:
+        clips: how many clips are forecast together.
+        steps: frames of each forecast.
+        frame: the sizes of a frame, (C, H, W).
+        device: where the frames are kept.
+        size: bytes of a value, at least.
+
+    Raises:
+        MemoryNeededError: they alone need more than there is.
+    """
+    need = clips * steps * math.prod(frame) * size
+    if environment.memory() is None and need < SMALL:
+        return
+    have = available(device)
+    if have is not None and need > have:
+        raise MemoryNeededError(
+            f"{clips:,} x {steps:,} frames of {frame[-2]}x{frame[-1]} need at least {shown_bytes(need)} of memory, and "
+            f"{shown_bytes(have)} {where(device)}. What needs less: fewer steps, or fewer clips at a time; in Python "
+            f"also Forecaster.stream, which keeps no frames. {TO_GO_ON}"
+        )
+
+
 TO_GO_ON = "To try it regardless, set STZOO_MEMORY to the number of GB (10^9 bytes) that may be used"
 
 
@@ -199,5 +225,6 @@ def memory_errors_told(what: str) -> Iterator[None]:
             raise
         text = str(error)
         if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in text:
-            raise MemoryNeededError(f"there is not enough memory for {what}: {text.splitlines()[0][:200]}") from error
+            reason = (text.splitlines() or ["no more can be had"])[0][:200]
+            raise MemoryNeededError(f"there is not enough memory for {what}: {reason}") from error
         raise

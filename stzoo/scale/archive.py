@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
+from stzoo.engine.memory import check_kept
 from stzoo.errors import DataError, FramesError, printable
 from stzoo.files import replacing
 from stzoo.forecaster import Forecaster
@@ -75,6 +77,7 @@ def check_archive(path: Path, model: Forecaster, options: ForecastOptions) -> tu
     Raises:
         DataError: the archive is too short, its times do not rise, or its forecasts cannot be stored.
         FramesError: it cannot be opened, or none of the windows that were read is sound.
+        MemoryNeededError: there is no memory for the forecasts of one unit.
     """
     with open_field(path) as field:
         windows = ArchiveWindows.of(field, model.spec.frames_in, options)
@@ -85,6 +88,8 @@ def check_archive(path: Path, model: Forecaster, options: ForecastOptions) -> tu
         for number in range(0, len(windows), -(-len(windows) // _PROBES)):
             tried += read_windows(path, field, range(number, number + 1), windows, model.spec, stride_of(model.module))
             if not isinstance(tried[-1], FramesError):
+                frame, together = tried[-1].past.shape[2:], min(options.unit, len(windows))
+                check_kept(together, options.steps, frame, torch.device("cpu"), size=field.dtype.itemsize)
                 return len(windows), archive_fingerprint(field)
     raise FramesError(f"{path}: {tried[0]}")
 

@@ -16,6 +16,7 @@ from typing import BinaryIO
 import numpy as np
 
 from stzoo import frames as frames_room
+from stzoo.engine.memory import check_kept
 from stzoo.errors import DataError, FramesError, MissingExtraError, printable
 from stzoo.forecaster import Forecaster
 from stzoo.frames.arrays import ARRAYS, CallerFrames
@@ -143,6 +144,7 @@ def check_clips(
     Raises:
         DataError: there is no clip.
         FramesError: none of the clips that were read is sound, or its forecast cannot be written in that format.
+        MemoryNeededError: there is no memory for the frames of one forecast.
     """
     seen = survey(clips)
     if not seen.count:
@@ -152,12 +154,15 @@ def check_clips(
     tried = []
     for clip in seen.probes:
         path = place_of(clip, source)
-        tried.append(read_clip(path, model, options.every, options.keep_size))
-        if not isinstance(tried[-1], FramesError):
+        found = read_clip(path, model, options.every, options.keep_size)
+        tried.append(found)
+        if not isinstance(found, FramesError):
             forecast = beside.parent / f"{path.stem}.{options.format or 'npy'}"
             while os.path.lexists(forecast):  # only its kind and its folder count
                 forecast = forecast.with_stem(f"{forecast.stem[:100]}-")
             frames_room.check_writable(forecast, path)
+            if isinstance(found, CallerFrames):
+                check_kept(len(found.past), options.steps, found.past.shape[2:], found.past.device)
             return seen.count, seen.sha256
     last = f"; the last: {tried[-1]}" if len(tried) > 1 else ""
     raise FramesError(f"of {len(tried)} clips that were looked at, none can be read; the first: {tried[0]}{last}")

@@ -21,13 +21,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stzoo.errors import DataError, StzooError
-from stzoo.files import is_leftover, locked, remove_leftovers, replacing, write_atomically
+from stzoo.files import is_leftover, locked, make_way, remove_leftovers, replacing, write_atomically
 from stzoo.scale.plan import Plan
 
 _PARTIAL = re.compile(r".+\.[0-9a-f]{32}\.partial")  # a file that Zarr had not finished, in the store
 _OWN = re.compile(r"\.[0-9]{8,}\..+")  # what a unit that was not finished leaves in done/
 _MARKER = re.compile(r"[0-9]{8,}")
 _WRITTEN = ("plan.json", "clips.jsonl", "errors.jsonl", "forecasts.zarr")  # beside them a killed process may leave more
+_FOLDERS = ("done", "forecasts", "forecasts.zarr")
+_FILES = ("plan.json", "clips.jsonl", "errors.jsonl", "done/plan.copy", "done/clips.sha256")
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,16 @@ class ArchiveFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Make the folder, and hold it for this process. Raises `DataError` if another process holds it."""
+        """Make the folder, and hold it for this process.
+
+        Whatever has the name of a file of the run and is none, such as a folder or a pipe, is renamed, with a warning.
+
+        Raises:
+            DataError: another process holds it.
+        """
         with locked(self.path, DataError(f"another process is at work in {self.path}; wait until it has finished")):
+            for name in (*_FOLDERS, *_FILES):  # folders first, for some of the files are in them
+                make_way(self.path / name, folder=name in _FOLDERS)
             yield
 
     def _found(self) -> Plan | None:
@@ -110,6 +120,8 @@ class ArchiveFolder:
 
     def _copied(self) -> Plan | None:
         """The plan in done/plan.copy; None if that is damaged, or absent as in runs that older versions began."""
+        if not self._copy.is_file():  # to read a pipe would be to wait without end
+            return None
         try:
             digest, text = self._copy.read_text("utf-8").split("\n", 1)
             return Plan.from_json(text) if digest == _sha256(text.encode()) else None
@@ -150,7 +162,7 @@ class ArchiveFolder:
         """
         seal = self.done / "clips.sha256"
         written = seal.read_text("utf-8", "replace") if seal.is_file() else None
-        if self.clips.exists():
+        if self.clips.is_file():
             if written == _file_sha256(self.clips):
                 return
             if written is None and sound(self.clips):  # an older version began the run, or it was killed right here
@@ -169,8 +181,15 @@ class ArchiveFolder:
         return self.done / f"{unit:08d}"
 
     def mark(self, unit: int, lines: list[str]) -> None:
-        """Note that a unit is finished: all its forecasts are on disk, except those that `lines` give a reason for."""
-        write_atomically(self.marker(unit), "".join(line + "\n" for line in lines).encode())
+        """Note that a unit is finished: all its forecasts are on disk, except those that `lines` give a reason for.
+
+        Raises:
+            OSError: the marker cannot be written.
+        """
+        marker = self.marker(unit)
+        if marker.is_dir():
+            raise OSError(f"{marker} cannot be written: a folder has its name; rename or remove that folder")
+        write_atomically(marker, "".join(line + "\n" for line in lines).encode())
 
     def attempt(self, unit: int) -> int:
         """How often this run has begun a unit, including this time: a worker that dies of it cannot say so itself."""

@@ -15,6 +15,7 @@ import torch
 
 from stzoo import frames as frames_room
 from stzoo import hub
+from stzoo.engine.memory import check_kept
 from stzoo.errors import ForecastError, FramesError, IntegrityError, StzooError, printable
 from stzoo.forecaster import Forecaster
 from stzoo.frames.arrays import CallerFrames
@@ -208,6 +209,8 @@ def forecast_together(model: Forecaster, sources: dict[int, CallerFrames], steps
         alike[tuple(source.past.shape[1:])].append(i)
     made = dict[int, Any]()
     for numbers in alike.values():
+        first = sources[numbers[0]].past
+        check_kept(sum(len(sources[i].past) for i in numbers), steps, first.shape[2:], first.device)
         frames: dict[int, list[Any]] = {i: [] for i in numbers}
         while numbers:
             try:

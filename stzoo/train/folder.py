@@ -8,7 +8,7 @@
 | log.jsonl | losses and validation errors, one JSON object a line |
 | samples/ | a picture for each validation |
 | best/ | the weights with the lowest validation error, which `stzoo.load` reads |
-| best.sha256 | the sha256 sum of those weights, as `sha256sum -c` reads it |
+| best.sha256 | the sha256 sum of those weights, as `sha256sum -c` reads it, and a comment that names the run |
 | latents/ | cached latents, see `stzoo.train.latents` |
 
 A run may be killed at any moment: each file that it needs to go on is written whole or not at all. A file that is
@@ -32,17 +32,19 @@ from torch import Tensor
 
 from stzoo.catalog import CONFIG_FILE, WEIGHTS_FILE
 from stzoo.errors import StzooError, TrainingError
-from stzoo.files import locked, remove_leftovers, replacing, set_aside, write_atomically
+from stzoo.files import locked, make_way, remove_leftovers, replacing, write_atomically
 from stzoo.hashing import file_sha256
 from stzoo.spec import ModelSpec
 from stzoo.train.checkpoint import read_checkpoint, write_checkpoint
-from stzoo.weights import load_module, save_folder
+from stzoo.weights import NEXT_CONFIG_FILE, load_module, save_folder
 
 _FILES = (
     "checkpoint.pt", "checkpoint.previous.pt", "plan.json", "log.jsonl", "best.sha256",
     f"best/{WEIGHTS_FILE}", f"best/{CONFIG_FILE}",
 )  # fmt: skip
 _FOLDERS = ("best", "samples", "latents")
+_OF_MODEL = (WEIGHTS_FILE, CONFIG_FILE, NEXT_CONFIG_FILE)
+_OF_RUN = "# of the run "  # how the line of best.sha256 begins that `sha256sum -c` does not read
 
 
 @dataclass(frozen=True)
@@ -76,11 +78,9 @@ class RunFolder:
         """
         with locked(self.path, TrainingError(f"another process trains in {self.path}")):
             for name in (*_FOLDERS, *_FILES):  # folders first, for some of the files are in them
-                path = self.path / name
-                if os.path.lexists(path) and not (path.is_dir() if name in _FOLDERS else path.is_file()):
-                    wanted = "folder" if name in _FOLDERS else "file"
-                    _warn(f"{path} is in the way of a {wanted} of this run; it is now called {set_aside(path).name}")
-                remove_leftovers(path)
+                make_way(self.path / name, folder=name in _FOLDERS)
+                # of best/, earlier versions wrote the files into the hidden folder itself
+                remove_leftovers(self.path / name, _OF_MODEL if name == "best" else ())
             (self.path / "samples").mkdir(exist_ok=True)
             yield
 
@@ -96,7 +96,7 @@ class RunFolder:
             TrainingError: the folder holds another run, or one with another number of steps; or its plan is damaged,
                 and no checkpoint has a copy.
         """
-        plan = self._plan()
+        plan = self._plan(identity)
         if plan is None:
             plan = {**identity, "steps": choose_steps() if steps is None else steps}
             self._write_plan(plan)
@@ -110,7 +110,7 @@ class RunFolder:
             )
         return int(plan["steps"])
 
-    def _plan(self) -> dict[str, Any] | None:
+    def _plan(self, identity: Mapping[str, Any]) -> dict[str, Any] | None:
         """The plan, or the copy of it in a checkpoint if the file is damaged or missing; None for a new run."""
         file = self.path / "plan.json"
         reason = "it is missing"
@@ -119,7 +119,7 @@ class RunFolder:
                 return _read_plan(file)
             except ValueError as error:
                 reason = f"it is damaged ({error})"
-        saved = self._last_checkpoint()
+        saved = self._last_checkpoint(identity)
         if saved is None:
             if there:
                 _warn(f"{file}: {reason}. There is no checkpoint yet, so the run begins anew")
@@ -160,9 +160,9 @@ class RunFolder:
         log.jsonl: it will happen again.
 
         Raises:
-            TrainingError: there are checkpoints, and all of them are damaged.
+            TrainingError: there are checkpoints, and all of them are damaged or of another run.
         """
-        saved, log = self._last_checkpoint(), self.path / "log.jsonl"
+        saved, log = self._last_checkpoint(_read_plan(self.path / "plan.json")), self.path / "log.jsonl"
         if saved is None:
             log.unlink(missing_ok=True)
             return None
@@ -174,8 +174,12 @@ class RunFolder:
             write_atomically(log, kept)
         return {name: value for name, value in saved.items() if name not in ("plan", "log")}
 
-    def _last_checkpoint(self) -> dict[str, Any] | None:
-        """All that the last whole checkpoint holds; None if there is none. See `restore` for the error."""
+    def _last_checkpoint(self, about: Mapping[str, Any]) -> dict[str, Any] | None:
+        """All that the last whole checkpoint of this run holds; None if there is none. See `restore` for the error.
+
+        Args:
+            about: what the plan in a checkpoint must say. Earlier versions kept no plan in it.
+        """
         newest, previous = self.path / "checkpoint.pt", self.path / "checkpoint.previous.pt"
         damaged: list[str] = []
         for file in (newest, previous):
@@ -183,6 +187,9 @@ class RunFolder:
                 continue
             try:
                 saved = read_checkpoint(file)
+                different = [key for key in about if saved.get("plan", about).get(key) != about[key]]
+                if different:
+                    raise TrainingError(f"{file} is damaged: it is of a run with another {' and '.join(different)}")
             except TrainingError as error:
                 damaged.append(str(error))
                 continue
@@ -210,12 +217,14 @@ class RunFolder:
         checkpoint says.
         """
         self.best.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.path, prefix=".best.") as made:
-            save_folder(Path(made), spec, weights)
-            digest = file_sha256(Path(made, WEIGHTS_FILE))
-            write_atomically(self.path / "best.sha256", f"{digest}  best/{WEIGHTS_FILE}\n".encode())
+        with tempfile.TemporaryDirectory(dir=self.path, prefix=".best.") as hidden:
+            made = Path(hidden, "best")  # by this name `remove_leftovers` knows it
+            save_folder(made, spec, weights)
+            digest = file_sha256(made / WEIGHTS_FILE)
+            said = f"{digest}  best/{WEIGHTS_FILE}\n{_OF_RUN}{self._run_digest()}\n"
+            write_atomically(self.path / "best.sha256", said.encode())
             for name in (CONFIG_FILE, WEIGHTS_FILE):
-                os.replace(Path(made, name), self.best / name)
+                os.replace(made / name, self.best / name)
 
     def mend_best(self, spec: ModelSpec, kept: str | None) -> bool:
         """Whether best/ holds weights of this model, the same bytes that `keep` wrote; its config.json is mended.
@@ -224,8 +233,8 @@ class RunFolder:
             spec: the model.
             kept: the sha256 sum of the weights that were there at the last checkpoint; None if it has no such entry.
         """
-        file, weights = self.path / "best.sha256", self.best / WEIGHTS_FILE
-        sums = {kept, file.read_text("utf-8", errors="replace")[:64] if file.is_file() else None} - {None}
+        weights = self.best / WEIGHTS_FILE
+        sums = {kept, self._sum_of_best()} - {None}
         try:
             digest = file_sha256(weights)
             if sums and digest not in sums:
@@ -240,6 +249,16 @@ class RunFolder:
         if not whole:
             self.keep(spec, module.state_dict())
         return True
+
+    def _sum_of_best(self) -> str | None:
+        """The sum in best.sha256; None if there is none, or if it is of another run."""
+        file = self.path / "best.sha256"
+        text = file.read_text("utf-8", errors="replace") if file.is_file() else ""
+        of_run = text.partition(_OF_RUN)[2].strip()  # earlier versions did not name the run
+        return text[:64] if text and of_run in ("", self._run_digest()) else None
+
+    def _run_digest(self) -> str:
+        return _digest(_read_plan(self.path / "plan.json"))
 
 
 def _read_plan(file: Path) -> dict[str, Any]:

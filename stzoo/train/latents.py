@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from stzoo.errors import TrainingError
-from stzoo.files import write_atomically
+from stzoo.files import make_way, write_atomically
 
 # start, stop -> the latents of the past (n, T, dim, h, w) and the future (n, T', dim, h, w) of clips start to stop - 1
 Encode = Callable[[int, int], tuple[Tensor, Tensor]]
@@ -75,6 +75,7 @@ class CachedLatents:
         It is written first if it does not exist.
         """
         file = self.folder / f"{number:06d}.npy"
+        make_way(file)
         if not file.is_file():
             first = number * SHARD
             latents = torch.cat(self.encode(first, min(first + SHARD, self.count)), 1).half().cpu()

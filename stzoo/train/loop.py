@@ -18,6 +18,7 @@ from tqdm import tqdm
 from stzoo.codec import Codec
 from stzoo.data import ClipSource
 from stzoo.engine.memory import memory_errors_told
+from stzoo.errors import TrainingError
 from stzoo.spec import ModelSpec
 from stzoo.train.assignment import Assignment
 from stzoo.train.denormals import denormals_flushed
@@ -31,6 +32,7 @@ from stzoo.train.run import Run
 from stzoo.train.speedups import made_ahead
 from stzoo.train.validation import validate
 
+_OTHER_WEIGHTS = "They are damaged or too large, or their training diverged; use other weights"
 CHECK_EVERY = 20  # steps from one look at the loss to the next: it is logged, and training stops if it diverged
 
 
@@ -83,7 +85,8 @@ def train(
         writes it.
 
     Raises:
-        TrainingError: the loss diverged (the last good checkpoint is kept), `out` holds another run or only damaged
+        TrainingError: the weights to begin from hold or forecast values that are not finite, the loss diverged (the
+            last good checkpoint is kept), `out` holds another run or only damaged
             checkpoints, the batch cannot be shared among the processes, or another process has ended.
         SpecError: a modular spec comes without its codec, or with another one; or the recipe asks for what the
             architecture does not have.
@@ -92,6 +95,7 @@ def train(
     """
     assignment = Assignment(spec, recipe, training, codec=codec, start=start, micro_batch=micro_batch)
     assignment.check()
+    _check_start(assignment)
     processes = joined(device)
     check_memory(spec, recipe, micro_batch, processes)
     folder = RunFolder(out)
@@ -115,6 +119,15 @@ def train(
     return folder.best
 
 
+def _check_start(assignment: Assignment) -> None:
+    """Raises `TrainingError` if the weights to begin from, or those of the codec, are not finite numbers."""
+    codec = {} if assignment.codec is None else assignment.codec.module.state_dict()
+    for owner, weights in (("weights to begin from", assignment.start or {}), ("weights of the codec", codec)):
+        for name, tensor in weights.items():
+            if not tensor.isfinite().all():
+                raise TrainingError(f"{name} of the {owner} holds NaN or infinite values. {_OTHER_WEIGHTS}")
+
+
 def _begin(run: Run, folder: RunFolder, validation: ClipSource, total: int, progress: bool) -> None:
     """Go on from the last checkpoint, if there is one; validate the weights that were given, if there is none."""
     processes = run.processes
@@ -124,7 +137,10 @@ def _begin(run: Run, folder: RunFolder, validation: ClipSource, total: int, prog
         if processes.first and math.isfinite(run.best):
             _mend_best(run, folder, validation, checkpoint.get("kept"))
     elif run.assignment.start is not None and processes.first:
-        _log(run, folder, {"step": 0} | _validated(run, folder, validation))
+        found = _validated(run, folder, validation)
+        if not math.isfinite(found["validation_mse"]):
+            raise TrainingError(f"what the weights to begin from forecast is not finite. {_OTHER_WEIGHTS}")
+        _log(run, folder, {"step": 0} | found)
     if progress:
         where = f"goes on from step {run.step:,}" if checkpoint else "begins at step 0"
         print(f"{folder.path}: training {where} of {total:,}", file=sys.stderr)

@@ -1,5 +1,6 @@
 """How good a model is while it trains, on held-out clips, with a picture of the first of them."""
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -99,4 +100,8 @@ def _strip(picture: Path, spec: ModelSpec, rows: dict[str, Tensor]) -> None:
     """
     first = next(iter(rows.values()))[0, :, 0]
     low, high = spec.value_range or (first.min().item(), first.max().item() + 1e-6)
-    viz.strip({name: ((x[0, :, 0] - low) / (high - low)).cpu().numpy() for name, x in rows.items()}).save(picture)
+    strip = viz.strip({name: ((x[0, :, 0] - low) / (high - low)).cpu().numpy() for name, x in rows.items()})
+    try:
+        strip.save(picture)
+    except OSError as error:  # a picture must not cost a run
+        warnings.warn(f"the picture {picture} cannot be written: {error}", stacklevel=2)

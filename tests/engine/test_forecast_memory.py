@@ -8,12 +8,14 @@ import torch
 from PIL import Image
 
 from stzoo import environment
+from stzoo.benchmark import Setting, benchmark
 from stzoo.cli import main
 from stzoo.engine import memory
 from stzoo.engine.memory import available, forecast_bytes, memory_errors_told, rough_forecast_bytes, weights_bytes
 from stzoo.errors import MemoryNeededError, SpecError
 from stzoo.forecaster import Forecaster
 from stzoo.models import build
+from stzoo.scale import forecast_archive
 from stzoo.spec import ModelSpec
 
 CPU = torch.device("cpu")
@@ -117,6 +119,7 @@ def test_errors_of_allocators_are_told_and_others_pass() -> None:
             "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"
         ),
         MemoryError("Unable to allocate 9 TiB"),
+        MemoryError(),
         torch.OutOfMemoryError("CUDA out of memory"),
     ):
         with pytest.raises(MemoryNeededError, match="not enough memory for training"), memory_errors_told("training"):
@@ -124,3 +127,20 @@ def test_errors_of_allocators_are_told_and_others_pass() -> None:
     with pytest.raises(RuntimeError, match="other"), memory_errors_told("training"):
         raise RuntimeError("other")
     assert memory.shown_bytes(1_440_000_000) == "1.4 GB"
+
+
+def test_frames_that_are_kept_are_counted_before_the_first_step(
+    forecaster: Forecaster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(forecaster.engine), "unroll", None)  # nothing is forecast
+    np.save(tmp_path / "clip.npy", np.zeros((4, 1, 16, 16), np.uint8))
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clip.npy").rename(tmp_path / "clips" / "clip.npy")
+    forecaster.save_pretrained(tmp_path / "model")
+    with pytest.raises(MemoryNeededError, match="1,000,000,000,000 frames of 16x16 need at least 256000.0 GB"):
+        forecaster.rollout(tmp_path / "clips" / "clip.npy", 10**12)
+    with pytest.raises(MemoryNeededError, match="1,000,000,000,000 frames of 16x16 need"):
+        forecast_archive(tmp_path / "clips", tmp_path / "model", 10**12, tmp_path / "out", in_process=True)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(MemoryNeededError, match="1,000,000,000 x "):
+        benchmark(Setting(source=str(tmp_path / "model"), batch=10**9))
