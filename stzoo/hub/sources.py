@@ -396,8 +396,8 @@ def _read(path: Path) -> Hashed:
 
 
 def _bounded(path: Path) -> bytes:
-    with open_regular(path) as (file, _):
-        content = io.BufferedReader(file).read(MAX_CONFIG + 1)
+    with open_regular(path) as (file, _), io.BufferedReader(file) as reader:
+        content = reader.read(MAX_CONFIG + 1)
     if len(content) > MAX_CONFIG:
         raise SpecError(f"{path} has more than {MAX_CONFIG:,} bytes; a spec is smaller")
     return content
