@@ -81,7 +81,8 @@ def _list(arguments: Arguments) -> None:
     for entry in entries:
         terms = f" [{entry.data_terms}]" if entry.weights else ""  # they decide what trained weights may be used for
         print(f"{entry.name:<{width}}  {'weights' if entry.weights else '-':<8} {entry.summary}{terms}")
-    print(f"{len(published())} checkpoints that others published can be loaded by name as well: stzoo list --published")
+    count = sum(record.unsupported is None for record in published().values())
+    print(f"{count} checkpoints that others published can be loaded by name as well: stzoo list --published")
 
 
 def _list_published(arguments: Arguments) -> None:
