@@ -65,7 +65,6 @@ def _run(arguments: Arguments) -> None:
 
     given = Path(os.path.expanduser(arguments.input))
     if given.exists():
-        _check_apart(given, arguments.out)
         check_writable(arguments.out, given)
     else:
         raise FramesError(f"{given} does not exist{_also_wrong(arguments.out, given)}")
@@ -87,13 +86,3 @@ def _also_wrong(out: Path, given: Path) -> str:
     except StzooError as error:
         return f", and {error}"
     return ""
-
-
-def _check_apart(given: Path, out: Path) -> None:
-    """Raises `FramesError` if the forecast would overwrite its own input."""
-    from stzoo.frames.images import STILL
-
-    if out.exists() and out.samefile(given):
-        raise FramesError(f"{out} is the input itself; name another file for the forecast")
-    if given.is_dir() and out.is_file() and out.suffix.lower() in STILL and given.resolve() in out.resolve().parents:
-        raise FramesError(f"{out} is one of the images of the input; name another file for the forecast")

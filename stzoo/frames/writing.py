@@ -14,7 +14,7 @@ from stzoo.errors import FramesError, StzooError
 from stzoo.frames.arrays import ARRAYS, open_array, write_array
 from stzoo.frames.dataarray import is_dataarray
 from stzoo.frames.fields import FIELDS, check_field_extra, write_field
-from stzoo.frames.images import ANIMATED, array_to_images, check_folder, write_images
+from stzoo.frames.images import ANIMATED, STILL, array_to_images, check_folder, write_images
 from stzoo.frames.reading import kind_of
 from stzoo.frames.video import WRITTEN, check_video_extra, write_video
 
@@ -27,7 +27,7 @@ def check_writable(path: Path, given: Path) -> None:
 
     Raises:
         FramesError: the suffix of `path` cannot hold such a forecast, its parent folder does not exist, it is a folder
-            with content, or it is the file `given`.
+            with content, or it is `given` itself or one of its images.
         MissingExtraError: a package that writes such a file is not installed.
     """
     suffix, kind = path.suffix.lower(), kind_of(given)
@@ -37,12 +37,11 @@ def check_writable(path: Path, given: Path) -> None:
         raise FramesError(f"cannot write {path.name} from {given.name}; use {', '.join(suffixes)}{folder}")
     if not path.parent.is_dir():
         raise FramesError(f"the folder {path.parent} does not exist; create it first")
+    _check_apart(path, given)
     if suffix in ("", ".zarr"):
         check_folder(path)
     elif path.is_dir():
         raise FramesError(f"{path} is a folder; name a file")
-    elif _place(path) in (_place(given), given.resolve()):
-        raise FramesError(f"{path} is what is forecast, and its forecast would replace it; name another file")
     if suffix in FIELDS:
         check_field_extra(path)
     if suffix in WRITTEN:
@@ -51,9 +50,14 @@ def check_writable(path: Path, given: Path) -> None:
         array_to_images(open_array(given)[:1])
 
 
-def _place(path: Path) -> Path:
-    """Where a file is replaced that is written to `path`: of a link, the link itself."""
-    return path.parent.resolve() / path.name
+def _check_apart(path: Path, given: Path) -> None:
+    """Raises `FramesError` if the forecast would overwrite what it is made from, by whatever name that goes."""
+    if not (path.exists() and given.exists()):
+        return
+    if path.samefile(given):
+        raise FramesError(f"{path} is the input itself; name another file for the forecast")
+    if path.is_file() and path.suffix.lower() in STILL and given.resolve() in path.resolve().parents:
+        raise FramesError(f"{path} is one of the images of the input; name another file for the forecast")
 
 
 def write(path: Path, frames: list[Image.Image] | np.ndarray | xr.DataArray, seconds: float = 0.1) -> None:

@@ -51,10 +51,8 @@ def test_it_trains_from_files_of_the_published_format(
     data.mkdir()
     {"kth": kth, "taxibj": taxibj, "kitti-caltech": kitti_caltech}[stzoo.info(name).dataset](data)
     recipe = Path(str(stzoo.__path__[0])) / "train" / "recipes" / f"{name}.toml"
-    smaller: dict[str, object] = {
-        "batch": 1,
-        "validation_clips": 1,
-    }  # the model, the loss and the data are the recipe's
+    # the model, the loss and the data are the recipe's
+    smaller: dict[str, object] = {"batch": 1, "validation_clips": 1}
     if not multiplies_in_bfloat16(torch.device("cpu")):  # where it is imitated, a step takes minutes
         smaller["precision"] = '"float32"'
     if name in ("simvp-kth", "predrnn-kth"):  # tau-kth is trained through its own rollout, these only evaluated on it
