@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -67,9 +69,10 @@ def ray_started(workers: int | None, threads: int, device: str) -> Iterator[int]
         os.environ.setdefault(name, value)
     ray = import_module("ray")
     ours = not ray.is_initialized()
-    if ours:
-        _start(ray, None if workers is None else workers * threads)
+    at_sigterm = signal.getsignal(signal.SIGTERM)
     try:
+        if ours:
+            _start(ray, None if workers is None else workers * threads)
         there = ray.cluster_resources()
         room, gpus = int(there.get("CPU", 0)) // threads, int(there.get("GPU", 0))
         if device == "cuda" and not gpus:
@@ -84,6 +87,9 @@ def ray_started(workers: int | None, threads: int, device: str) -> Iterator[int]
     finally:
         if ours:
             ray.shutdown()
+            if threading.current_thread() is threading.main_thread():
+                # Ray leaves its own handler behind, with which no later training of this process could save itself
+                signal.signal(signal.SIGTERM, at_sigterm)
 
 
 def _start(ray: Any, cpus: int | None) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -35,12 +36,14 @@ def cluster() -> Iterator[str]:
         for name, value in HERE.items():
             patch.setenv(name, value)
         patch.delenv("RAY_ADDRESS", raising=False)
+        at_sigterm = signal.getsignal(signal.SIGTERM)
         ray.init(
             "local", num_cpus=2, include_dashboard=False, object_store_memory=10**8, _temp_dir=folder,
             _node_ip_address="127.0.0.1", log_to_driver=False, logging_level="ERROR",
         )  # fmt: skip
         yield ray.get_runtime_context().gcs_address
         ray.shutdown()
+        signal.signal(signal.SIGTERM, at_sigterm)  # Ray would end the process that runs the tests
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -121,13 +124,17 @@ def test_a_cluster_that_is_not_there(model: Path, clips: Path, tmp_path: Path, m
 
 
 def test_a_ray_of_its_own_ends_with_the_run(model: Path, clips: Path, tmp_path: Path) -> None:
-    """And its workers take no code from the folder in which the command was given, although Ray offers it to them."""
+    """And its workers take no code from the folder in which the command was given, although Ray offers it to them.
+
+    Nor does it leave its handler of SIGTERM behind, which would end a later training before it has saved itself.
+    """
     for name in ("stzoo", "numpy", "json", "ray", "pandas", "zarr", "sitecustomize"):
         (clips / f"{name}.py").write_text(f"open({str(tmp_path / 'planted')!r}, 'w').write(__name__)\nraise SystemExit")
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | {"RAY_TMPDIR": folder}
     words = _command(Path("."), model, 3, tmp_path / "out", "--workers", "1")
-    command = [sys.executable, "-P", "-m", "stzoo", *words]
+    ours = "import signal, sys; from stzoo.cli import main; code = main()"
+    command = [sys.executable, "-P", "-c", f"{ours}; sys.exit(code or signal.getsignal(15) or None)", *words]
     try:
         done = subprocess.run(
             command, cwd=clips, env=environment, capture_output=True, text=True, check=False, timeout=300
