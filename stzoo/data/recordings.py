@@ -23,7 +23,7 @@ from stzoo.files import flush, replacing
 from stzoo.frames.images import fit
 from stzoo.frames.video import read_video
 
-_VERSION = 1  # of what `fit` makes of an image: with another number, old files of the cache are not read
+_VERSION = 2  # of what is made of a file: with another number, old files of the cache are not read
 
 T = TypeVar("T")
 Decode = Callable[[Path], Iterator[Image.Image]]
@@ -268,8 +268,11 @@ def decode_once(path: Path, reading: Reading, decode: Decode, first: int = 0, la
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(made) as partial:
             with partial.open("wb") as file:
+                before, fitted = None, b""
                 for image in decode(path):
-                    file.write(fit(image, *size).tobytes())
+                    if image is not before:  # the same image again is a moment in which nothing changes
+                        before, fitted = image, fit(image, *size).tobytes()
+                    file.write(fitted)
             if not partial.stat().st_size:
                 raise DataError(f"{path} holds no frames")
             flush(partial)

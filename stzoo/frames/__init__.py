@@ -1,11 +1,16 @@
 """A caller's frames of any kind -> one checked tensor, and forecasts back to the same kind.
 
-`reading` finds out what the caller passed and hands it to `arrays`, `dataarray`, `fields`, `images` or `video`, and
-`writing` does the same for files to write. `layout` says which axis is which, `values` what the numbers mean.
+`reading` finds out what the caller passed and hands it to `arrays`, `dataarray`, `fields` or `moving`, and `writing`
+does the same for files to write. `moving` reads whatever pictures there are, from `images` or `video`, whose times are
+the business of `clock`. `layout` says which axis is which, `values` what the numbers mean.
 """
 
 from stzoo.frames.arrays import CallerFrames, FrameSelection
+from stzoo.frames.moving import moving_pictures, seconds_between
 from stzoo.frames.reading import kind_of, read, whole_number
 from stzoo.frames.writing import check_writable, write
 
-__all__ = ["CallerFrames", "FrameSelection", "check_writable", "kind_of", "read", "whole_number", "write"]
+__all__ = [
+    "CallerFrames", "FrameSelection", "check_writable", "kind_of", "moving_pictures", "read", "seconds_between",
+    "whole_number", "write",
+]  # fmt: skip

@@ -58,19 +58,29 @@ class FrameSelection:
         stride: height and width must be multiples of this; with None they must be those of the spec.
         last: how many frames are read, counted from the end; None reads all.
         every: only the frames 0, every, 2 * every, ... are read; `last` counts among these.
+        start: seconds from the beginning of a video or an animation to the first frame that is read; then `last`
+            counts from there.
+        fps: frames a second at which a video or an animation is sampled, before `every` thins them.
+        progress: show a bar while a video is read.
     """
 
     spec: ModelSpec
     stride: int | None
     last: int | None
     every: int
+    start: float | None = None
+    fps: float | None = None
+    progress: bool = False
 
     def slice_of(self, total: int) -> slice:
         """The slice of `total` frames that is read.
 
         Raises:
-            FramesError: `every` leaves fewer frames than the model reads.
+            FramesError: `every` leaves fewer frames than the model reads, or `start` or `fps` is given.
         """
+        if self.start is not None or self.fps is not None:
+            name = "fps" if self.start is None else "start"
+            raise FramesError(f"{name} is for the files of videos, animations and images; select the frames yourself")
         which = range(0, total, self.every)
         if self.every > 1 and len(which) < self.spec.frames_in:
             raise FramesError(
@@ -82,7 +92,7 @@ class FrameSelection:
 
     def already_selected(self) -> FrameSelection:
         """The same demands on frames that this selection was applied to already: all of them are read."""
-        return replace(self, last=None, every=1)
+        return replace(self, last=None, every=1, start=None, fps=None)
 
 
 def read_tensor(frames: Tensor, selection: FrameSelection, layout: str | None) -> CallerFrames:

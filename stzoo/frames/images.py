@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter, deque
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -230,6 +231,22 @@ def _stored(path: Path) -> Iterator[tuple[Image.Image, float]]:
         raise FramesError(f"{path} is no image that can be read ({', '.join(_FORMATS)})") from error
     except Exception as error:  # Pillow raises errors of many kinds on damaged bytes
         raise FramesError(f"{path} is damaged: {printable(str(error))}") from error
+
+
+def frame_interval(path: Path) -> Fraction | None:
+    """Seconds from one frame of an animation to the next, as `iterate_images` yields them.
+
+    Returns:
+        None for a still image, for a folder, and for an animation that does not say how long it shows its frames.
+
+    Raises:
+        FramesError: the file is damaged, or no image.
+    """
+    if path.is_dir():
+        return None
+    durations = [duration for _, duration in _stored(path)]
+    shortest = min(durations)
+    return Fraction(str(shortest)) / 1000 if len(durations) > 1 and shortest > 0 else None
 
 
 def check_folder(path: Path) -> None:

@@ -17,8 +17,8 @@ from stzoo.errors import FramesError
 from stzoo.frames.arrays import ARRAYS, CallerFrames, FrameSelection, open_array, read_array, read_tensor
 from stzoo.frames.dataarray import is_dataarray, read_dataarray
 from stzoo.frames.fields import FIELDS, check_read, open_field
-from stzoo.frames.images import check_image, images_to_tensor, iterate_images, resized, tensor_to_image
-from stzoo.frames.video import VIDEO, read_video
+from stzoo.frames.images import check_image, images_to_tensor, resized, tensor_to_image
+from stzoo.frames.moving import moving_pictures
 from stzoo.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -36,6 +36,9 @@ def read(
     whole: bool = False,
     resize: bool = False,
     every: int = 1,
+    start: float | None = None,
+    fps: float | None = None,
+    progress: bool = False,
 ) -> CallerFrames:
     """Read NumPy arrays, torch tensors, DataArrays, lists of PIL images, and paths of files that hold any of these.
 
@@ -49,13 +52,18 @@ def read(
             kept (so the memory used does not grow with the length of a video), and the answer follows them in time.
         resize: bring images and videos to the spec's height and width, bilinearly, whatever size they have.
         every: use the frames 0, every, 2 * every, ... The last frame used is the last of these.
+        start: of a video or an animation, seconds from the beginning to the first frame that is kept; from there the
+            first `frames_in` are kept, instead of the last.
+        fps: sample a video or an animation at so many frames a second, before `every` thins them.
+        progress: show a bar if reading a video takes longer than a second.
 
     Raises:
         FramesError: the kind, shape, dtype, range or times do not fit the model, or a value is missing. The message
             says what was expected.
         MissingExtraError: a package that reads such a file is not installed. The message says how to install it.
     """
-    selection = FrameSelection(spec, stride, None if whole else spec.frames_in, whole_number("every", every))
+    last = None if whole else spec.frames_in
+    selection = FrameSelection(spec, stride, last, whole_number("every", every), start, fps, progress)
     if isinstance(frames, (str, os.PathLike)):
         if not os.fspath(frames):
             raise FramesError("the path is empty; give the path of a video, an animation, images or an array file")
@@ -97,10 +105,14 @@ def _read_path(path: Path, selection: FrameSelection, layout: str | None, resize
                 _refuse_resizing(resize)
                 check_read(path, field, selection.slice_of(field.sizes["time"]))
                 return read_dataarray(field, selection)
-        if path.suffix.lower() in VIDEO and not path.is_dir():
-            images = read_video(path, selection.every)
-        else:
-            images = iterate_images(path, selection.every, selection.last)
+        images = moving_pictures(
+            path,
+            selection.every,
+            last=selection.last,
+            start=selection.start,
+            fps=selection.fps,
+            progress=selection.progress,
+        )
         return _read_images(_last_images(images, selection, resize), selection, resize)
     except FramesError as error:
         raise error if str(path) in str(error) else FramesError(f"{path}: {error}") from error

@@ -1,128 +1,194 @@
 """Video files, through PyAV (extra `video`), one frame at a time: a file of any length fits into memory.
 
-FFmpeg, which decodes them, also reads playlists and scripts, whatever the name of their file, and opens what they name,
-on this machine or in the network. So it is given an open file and no way to open another one, it may use only formats
-that hold video themselves, and it is told how large a frame may be before it decodes one.
+Frames are read as a player shows them: the right stream, upright, in the displayed shape, at equal intervals of time.
 """
 
 from __future__ import annotations
 
-import mmap
+import itertools
+import warnings
+from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 from types import ModuleType
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
 from stzoo.errors import FramesError, MissingExtraError, printable
 from stzoo.files import replacing
-from stzoo.frames.layout import MAX_PIXELS, check_pixels
-from stzoo.spec import shown
+from stzoo.frames.clock import Clock, clock_of, even_clock
+from stzoo.frames.container import ends_early, opened
+from stzoo.frames.layout import check_pixels
 
-VIDEO = (".avi", ".mp4", ".mkv", ".mov", ".webm", ".mpg", ".mpeg", ".m4v")
+VIDEO = (
+    ".avi", ".mp4", ".mkv", ".mov", ".webm", ".mpg", ".mpeg", ".m4v", ".ts", ".mts", ".m2ts", ".m2v", ".vob", ".flv",
+    ".f4v", ".3gp", ".3g2", ".wmv", ".asf", ".ogv",
+)  # fmt: skip
 WRITTEN = (".mp4", ".avi")
-_MOV = ("mov", "mp4")  # FFmpeg's names of the formats that are read
-_OTHERS = ("avi", "matroska", "webm", "mpeg", "mpegts", "mpegvideo", "m4v")
-_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"moof", b"sidx")  # how a .mp4 begins
-_MAX_DECODED = str(MAX_PIXELS * 9 // 8)  # with the margins that FFmpeg adds
-_LARGE = 2**23  # pixels: more than 3840x2160 has
+_NO_TIMES = 0x80  # FFmpeg's flag of formats that store no times, such as a bare stream of MPEG frames
 _FEW = 3  # surplus frames that a header may promise: writers also count unchanged frames that they left out
+_TURNS = {  # (columns become rows, mirrored left and right, mirrored top and bottom) -> what makes the picture so
+    (False, True, False): Image.Transpose.FLIP_LEFT_RIGHT,
+    (False, False, True): Image.Transpose.FLIP_TOP_BOTTOM,
+    (False, True, True): Image.Transpose.ROTATE_180,
+    (True, False, False): Image.Transpose.TRANSPOSE,
+    (True, True, False): Image.Transpose.ROTATE_270,
+    (True, False, True): Image.Transpose.ROTATE_90,
+    (True, True, True): Image.Transpose.TRANSVERSE,
+}
 
 
-def read_video(path: Path, every: int = 1) -> Iterator[Image.Image]:
-    """The frames 0, every, 2 * every, ... of the first video stream as RGB images, each decoded when it is asked for.
+def read_video(
+    path: Path,
+    every: int = 1,
+    *,
+    last: int | None = None,
+    start: float | None = None,
+    fps: float | None = None,
+    progress: bool = False,
+) -> Iterator[Image.Image]:
+    """The frames 0, every, 2 * every, ... as RGB images, upright, as players show them, each made when it is asked for.
+
+    They come from the stream that is marked as default, or else the largest. If they are unevenly spaced in time, they
+    are sampled at their usual rate, a warning says so, and one that is shown for long comes several times. What edit
+    lists hide is no frame. Pixels that are not square are stretched along their longer side. Interlaced frames stay
+    woven, as they are stored.
+
+    Args:
+        path: the video.
+        every: only each `every`-th frame comes.
+        last: only so many frames come: the last ones, or with `start` the first ones from there.
+        start: seconds from the beginning of the video to the first frame that comes; that is the one which is shown
+            at this moment.
+        fps: sample the video at so many frames a second, before `every` thins them.
+        progress: show a bar if it takes longer than a second.
 
     Raises:
         MissingExtraError: PyAV is not installed.
-        FramesError: the file does not exist, holds no video, is damaged, or ends before its header says.
+        FramesError: the file does not exist, holds no video, is damaged, or ends before its header says; or `start`
+            lies behind its end.
     """
-    av = _pyav()
-    if not path.is_file():
-        raise FramesError(f"{path} {'is no file' if path.exists() else 'does not exist'}")
+    with _errors_named(path):
+        av = _pyav(path)
+        clock = _clock(av, path)
+        if not clock.even and fps is None:
+            warnings.warn(
+                f"{path}: its frames are unevenly spaced in time; it is read at {float(clock.rate):.6g} frames a "
+                "second, as it plays (fps or --fps chooses another rate)",
+                stacklevel=2,
+            )
+        chosen = clock.seen(_decoded(av, path, clock, progress), every, start, fps)
+        if last is not None:  # what is left out is never made an image
+            chosen = iter(deque(chosen, maxlen=last)) if start is None else itertools.islice(chosen, last)
+        before, image = None, None
+        for shown in chosen:
+            if image is None or shown is not before:
+                before, image = shown, _picture(*shown)
+            yield image
+
+
+def video_clock(path: Path) -> Clock:
+    """When the frames of a video are shown. Raises `FramesError` and `MissingExtraError` as `read_video` does."""
+    with _errors_named(path):
+        return _clock(_pyav(path), path)
+
+
+@contextmanager
+def _errors_named(path: Path) -> Iterator[None]:
+    """Errors raised inside the block become `FramesError`, whose message names the file."""
     try:
-        if not path.stat().st_size:  # also what files of /proc say, some of which cannot be read to their end
-            raise ValueError("it is empty")
-        with path.open("rb") as file, _opened(av, file) as container:
-            if not container.streams.video:
-                raise FramesError(f"{path} holds no video")
-            stream = container.streams.video[0]
-            if stream.codec_context is None:
-                raise FramesError(f"{path} holds a video whose codec cannot be decoded here; convert it to H.264")
-            width, height = stream.codec_context.width, stream.codec_context.height  # 0 if no header says
-            check_pixels(max(1, width), max(1, height))
-            stream.thread_type = "AUTO" if width * height <= _LARGE else "SLICE"  # AUTO holds several frames in memory
-            stream.codec_context.options = {"max_pixels": _MAX_DECODED}  # the size may change within a video
-            count = 0
-            for count, frame in enumerate(container.decode(stream), 1):
-                check_pixels(frame.width, frame.height)
-                if (count - 1) % every == 0:
-                    yield frame.to_image()
-            if count + max(_FEW, stream.frames // 20) < stream.frames or not count:
-                raise FramesError(
-                    f"{path} is cut short: its header promises {stream.frames} frames, {count} are there; "
-                    "copy or download it again"
-                )
+        yield
     except FramesError as error:
         raise error if str(path) in str(error) else FramesError(f"{path}: {error}") from error
+    except MissingExtraError:
+        raise
     except Exception as error:  # PyAV raises errors of many kinds on damaged bytes
         raise FramesError(f"{path} is damaged or no video: {printable(str(error))}") from error
 
 
-def _opened(av: ModuleType, file: BinaryIO) -> Any:
-    """The video container in an open file, in one of the formats above. FFmpeg can open nothing else from it."""
-    head = file.read(8)
-    formats = _MOV if head[4:] in _BOXES else _OTHERS
-    if formats is _MOV:
-        _check_boxes(file)
-    file.seek(0)
-    options = {
-        "format_whitelist": ",".join(formats), "protocol_whitelist": "none", "max_pixels": _MAX_DECODED
-    }  # fmt: skip
-    return av.open(file, "r", options=options, io_open=_nothing_else)
+def _clock(av: ModuleType, path: Path) -> Clock:
+    """When frames are shown, found by going through the packets of the file without decoding them."""
+    with opened(av, path) as (container, stream):
+        base = float(stream.time_base or 0)
+        packets = (p for p in container.demux(stream) if p.size and not p.is_discard)
+        times = [p.dts if p.pts is None else p.pts for p in packets]
+        rates = [stream.guessed_rate, stream.average_rate, stream.base_rate]
+        known = [time for time in times if time is not None]
+        timeless = int(container.format.flags) & _NO_TIMES
+        if timeless or not base or not known or len(known) < len(times):
+            return even_clock(next((rate for rate in rates[1:] if rate), None), len(times))
+        return clock_of((np.array(known, np.float64) - min(known)) * base, rates)
 
 
-def _nothing_else(url: str, flags: int, options: dict[str, str]) -> BinaryIO:
-    raise PermissionError(f"it refers to {shown(url)}, which is not opened")
-
-
-def _check_boxes(file: BinaryIO) -> None:
-    """Refuse absurd frame tables: a short one can claim any number of frames, and FFmpeg allocates memory for each.
+def _decoded(av: ModuleType, path: Path, clock: Clock, progress: bool) -> Iterator[tuple[float, tuple[Any, Fraction]]]:
+    """(time in seconds, (PyAV's frame, aspect ratio of a pixel)) of every frame that is shown, in order.
 
     Raises:
-        ValueError: a table claims more frames than the file has bytes, or a part is packed, so that it may hold a table
-            that cannot be checked.
+        FramesError: the file is cut short, or has frames of absurd size.
     """
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+    with opened(av, path) as (container, stream):
+        aspect = stream.sample_aspect_ratio or Fraction(1)
+        base, time, count = float(stream.time_base or 0), 0.0, 0
+        frames = container.decode(stream)
+        for frame in tqdm(
+            frames, f"reading {path.name}", clock.count or None, unit="frame", delay=1, disable=not progress
+        ):
+            check_pixels(frame.width, frame.height)
+            if clock.even:
+                time = count * float(clock.step)
+            elif frame.pts is not None:
+                time = max(time, frame.pts * base) if count else frame.pts * base
+            else:
+                time += float(clock.step)
+            count += 1
+            yield time, (frame, aspect)
+        if not count:
+            raise FramesError(f"{path} holds no frames that can be decoded; copy or download it again")
+        if count + max(_FEW, stream.frames // 20) < stream.frames and ends_early(path):
+            raise FramesError(
+                f"{path} is cut short: its header promises {stream.frames} frames, {count} are there; "
+                "copy or download it again"
+            )
 
-        def number(at: int) -> int:
-            return int.from_bytes(content[at : at + 4], "big")
 
-        for start, end in _outside_frames(content):
-            for name in (b"stsz", b"trun", b"cmov"):
-                found = content.find(name, start, end)
-                while found >= 0:
-                    count = number(found + 12) * max(1, number(found + 8)) if name == b"stsz" else number(found + 8)
-                    is_box = number(max(0, found - 4)) <= end - found + 4  # otherwise the letters are there by chance
-                    if is_box and (count > len(content) or name == b"cmov"):
-                        raise ValueError(f"its part {name.decode()} claims more than the file can hold")
-                    found = content.find(name, found + 1, end)
+def _picture(frame: Any, aspect: Fraction) -> Image.Image:
+    """A decoded frame as an RGB image, as it is displayed: with square pixels, and upright.
+
+    Args:
+        frame: PyAV's.
+        aspect: width of a pixel over its height.
+    """
+    plane = frame.reformat(format="rgb24").planes[0]
+    size = (plane.width, plane.height)
+    image = Image.frombuffer("RGB", size, plane, "raw", "RGB", plane.line_size, 1)
+    wide, high = round(size[0] * max(aspect, Fraction(1))), round(size[1] / min(aspect, Fraction(1)))
+    if (wide, high) != size:
+        check_pixels(wide, high)
+        image = image.resize((wide, high), Image.Resampling.BILINEAR)
+    turn = _turn(frame)
+    return image if turn is None else image.transpose(turn)
 
 
-def _outside_frames(content: mmap.mmap) -> Iterator[tuple[int, int]]:
-    """(start, end) of the parts of a .mp4 file without its frames, among whose bytes any four letters may occur."""
-    start, size = 0, len(content)
-    while start < size:
-        length, name = int.from_bytes(content[start : start + 4], "big"), content[start + 4 : start + 8]
-        if length == 1:
-            length = int.from_bytes(content[start + 8 : start + 16], "big")
-        end = min(size, start + length) if length >= 8 else size  # a length of 0 means the rest of the file
-        if name != b"mdat":
-            yield start, end
-        start = end
+def _turn(frame: Any) -> Image.Transpose | None:
+    """How the frame's display matrix turns or mirrors it; None if it has none, or leaves it as it is.
+
+    The matrix (a, b, u, c, d, v, x, y, w) of 32-bit integers shows the pixel (column p, row q) of the frame at column
+    ap + cq and row bp + dq. Other angles than quarter turns count as the nearest of these.
+    """
+    found = frame.side_data.get("DISPLAYMATRIX")
+    matrix = b"" if found is None else bytes(found)
+    if len(matrix) != 36:
+        return None
+    a, b, _, c, d, *_ = np.frombuffer(matrix, np.int32).tolist()
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        return _TURNS.get((False, a < 0, d < 0))
+    return _TURNS[True, c < 0, b < 0]
 
 
 def write_video(path: Path, images: Iterable[Image.Image], seconds: float = 0.1) -> None:
@@ -133,7 +199,7 @@ def write_video(path: Path, images: Iterable[Image.Image], seconds: float = 0.1)
 
     Raises:
         MissingExtraError: PyAV is not installed.
-        FramesError: the suffix is another one, there are no images, or they differ in size.
+        FramesError: the file name ends in another suffix, there are no images, or they differ in size.
     """
     av = _pyav()
     if path.suffix.lower() not in WRITTEN:
@@ -144,7 +210,7 @@ def write_video(path: Path, images: Iterable[Image.Image], seconds: float = 0.1)
         raise FramesError(f"cannot write {path.name}: there are no images")
     with replacing(path) as partial, av.open(str(partial), "w") as container:
         codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-        stream = container.add_stream(codec, rate=Fraction(1 / seconds).limit_denominator(1000))
+        stream = container.add_stream(codec, rate=Fraction(1 / seconds).limit_denominator(1001))  # as in 30000/1001
         stream.width, stream.height = first.width + first.width % 2, first.height + first.height % 2
         stream.pix_fmt = "yuv420p"  # what every player shows
         # losses that are hardly visible; and no frames that refer to later ones, which an .avi cannot hold
@@ -169,7 +235,10 @@ def check_video_extra() -> None:
     _pyav()
 
 
-def _pyav() -> ModuleType:
+def _pyav(reads: Path | None = None) -> ModuleType:
+    """PyAV. Raises `FramesError` if it is to read what is no file, and `MissingExtraError` if it is not installed."""
+    if reads is not None and not reads.is_file():
+        raise FramesError(f"{reads} {'is no file' if reads.exists() else 'does not exist'}")
     try:
         import av
     except ImportError as error:

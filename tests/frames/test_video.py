@@ -95,7 +95,7 @@ def test_memory_stays_flat_however_long_a_video_is(
     made: list[weakref.ref[Image.Image]] = []
     most = 0
 
-    def endless(path: Path, every: int) -> Iterator[Image.Image]:
+    def endless(path: Path, every: int, **_: object) -> Iterator[Image.Image]:
         nonlocal most
         for _ in range(500):
             image = Image.new("RGB", (16, 16))
@@ -104,7 +104,7 @@ def test_memory_stays_flat_however_long_a_video_is(
             yield image
 
     gc.collect()
-    monkeypatch.setattr("stzoo.frames.reading.read_video", endless)
+    monkeypatch.setattr("stzoo.frames.reading.moving_pictures", endless)
     room.read(tmp_path / "a.avi", spec, 4)
     assert most <= spec.frames_in + 2
     whole = room.read(tmp_path / "a.avi", spec, 4, whole=True)
@@ -115,7 +115,7 @@ def test_a_wrong_size_is_found_at_the_first_frame(
     spec: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = iter([Image.new("RGB", (15, 15)) for _ in range(9)])
-    monkeypatch.setattr("stzoo.frames.reading.read_video", lambda path, every: images)
+    monkeypatch.setattr("stzoo.frames.reading.moving_pictures", lambda path, every, **_: images)
     with pytest.raises(FramesError, match="given 15x15"):
         room.read(tmp_path / "a.avi", spec, 4)
     assert len(list(images)) == 8
@@ -176,6 +176,7 @@ def test_nothing_half_written_is_left(tmp_path: Path) -> None:
 
 
 def test_without_pyav_the_pip_command_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record(tmp_path / "a.avi")
     monkeypatch.setitem(sys.modules, "av", None)
     for act in (
         lambda: list(read_video(tmp_path / "a.avi")),
@@ -184,6 +185,8 @@ def test_without_pyav_the_pip_command_is_told(tmp_path: Path, monkeypatch: pytes
     ):
         with pytest.raises(MissingExtraError, match=r'pip install "stzoo\[video\]"'):
             act()
+    with pytest.raises(FramesError, match=r"none\.avi does not exist"):  # which PyAV could not help
+        list(read_video(tmp_path / "none.avi"))
 
 
 def test_real_recordings(forecaster: Forecaster) -> None:
