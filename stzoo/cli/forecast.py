@@ -5,9 +5,17 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stzoo.cli.shared import Arguments, Commands, add_command, add_every, add_keep_size, add_model, add_precision
 from stzoo.errors import FramesError, StzooError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from stzoo.forecaster import Forecaster
+
+UNTIMED = 0.1  # seconds that a frame of the forecast is shown, if nothing says how far the frames of the past are apart
 
 
 def register(commands: Commands) -> None:
@@ -54,6 +62,28 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "folder for images; if INPUT is netCDF or Zarr, OUT ends in .nc, .zarr, .npy or .npz",
     )
     add_every(parser, "INPUT")
+    parser.add_argument(
+        "--start",
+        type=float,
+        metavar="SECONDS",
+        help="where in a video or an animation the past begins: its first frame is the one that is shown SECONDS after "
+        "the beginning, and the model reads as many frames from there as it needs (default: the last frames of INPUT)",
+    )
+    parser.add_argument(
+        "--fps",
+        type=float,
+        metavar="F",
+        help="read a video or an animation at F frames a second, as if it had been recorded so, before --every thins "
+        "the frames; choose the rate that the model was trained on. Of a folder of images, which say no times, F says "
+        "how many images make a second (default: the rate of INPUT). The forecast plays at the pace of the frames "
+        "that were read",
+    )
+    parser.add_argument(
+        "--side-by-side",
+        action="store_true",
+        help="write the past, what really followed if --start leaves room for it, and the forecast next to each other, "
+        "as one animation, video or folder of images",
+    )
     add_keep_size(parser)
     add_precision(parser, auto=True)
 
@@ -61,20 +91,49 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def _run(arguments: Arguments) -> None:
     from stzoo.engine.memory import memory_errors_told
     from stzoo.forecaster import load
-    from stzoo.frames import check_writable, kind_of, write
+    from stzoo.frames import check_writable, kind_of, seconds_between, write
 
     given = Path(os.path.expanduser(arguments.input))
     if given.exists():
         check_writable(arguments.out, given)
     else:
         raise FramesError(f"{given} does not exist{_also_wrong(arguments.out, given)}")
+    pictures = kind_of(given) == "pictures"
+    if arguments.side_by_side and not (pictures and kind_of(arguments.out) == "pictures"):
+        raise FramesError(
+            "--side-by-side is for pictures: INPUT and OUT must be videos, animations or folders of images"
+        )
     model = load(arguments.model, precision=arguments.precision)
     steps = model.spec.frames_out if arguments.steps is None else arguments.steps
-    resize = kind_of(given) == "pictures" and not arguments.keep_size  # arrays always keep their size
+    resize = pictures and not arguments.keep_size  # arrays always keep their size
     with memory_errors_told("this forecast"):
-        future = model.rollout(given, steps, resize=resize, every=arguments.every, progress=True)
-    write(arguments.out, future)
+        if arguments.side_by_side:
+            future = _side_by_side(arguments, given, model, steps, resize)
+        else:
+            future = model.rollout(
+                given,
+                steps,
+                resize=resize,
+                every=arguments.every,
+                start=arguments.start,
+                fps=arguments.fps,
+                progress=True,
+            )
+    seconds = seconds_between(given, arguments.every, arguments.fps) if pictures else None
+    write(arguments.out, future, seconds or UNTIMED)
     print(f"{steps} frames -> {arguments.out}")
+
+
+def _side_by_side(arguments: Arguments, given: Path, model: Forecaster, steps: int, resize: bool) -> list[Image.Image]:
+    """Past, truth and forecast in one row of panels. Of the truth there are as many frames as the file still has."""
+    from stzoo.frames import moving_pictures, whole_number
+    from stzoo.viz import side_by_side
+
+    every, steps, read = whole_number("every", arguments.every), whole_number("steps", steps), model.spec.frames_in
+    wanted = read if arguments.start is None else read + steps
+    seen = list(moving_pictures(given, every, last=wanted, start=arguments.start, fps=arguments.fps, progress=True))
+    past, truth = seen[:read], seen[read:]
+    return side_by_side(past, truth, model.rollout(past, steps, resize=resize, progress=True))
 
 
 def _also_wrong(out: Path, given: Path) -> str:

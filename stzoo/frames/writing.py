@@ -67,7 +67,8 @@ def write(path: Path, frames: list[Image.Image] | np.ndarray | xr.DataArray, sec
         path: a file name that ends in .gif, .png, .webp, .mp4, .avi, .npy, .npz, .nc, .nc4 or .zarr, or a folder's
             name, which has no suffix.
         frames: what `Forecaster.rollout` returned.
-        seconds: how long each frame of an animation or a video is shown.
+        seconds: how long each frame of an animation or a video is shown. A GIF counts in hundredths of a second, of
+            which it shows a frame at least two: less is what players take for a mistake.
 
     Raises:
         FramesError: files with this suffix cannot hold these frames.
@@ -102,4 +103,6 @@ def _write(path: Path, frames: list[Image.Image] | np.ndarray | xr.DataArray, se
         write_array(path, np.stack([np.asarray(f) for f in frames]) if isinstance(frames, list) else np.asarray(frames))
     else:
         images = frames if isinstance(frames, list) else array_to_images(np.asarray(frames))
-        (write_video if path.suffix.lower() in WRITTEN else write_images)(path, images, seconds)
+        suffix = path.suffix.lower()
+        shown = max(2, round(100 * seconds)) / 100 if suffix == ".gif" else seconds
+        (write_video if suffix in WRITTEN else write_images)(path, images, shown)
