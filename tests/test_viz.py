@@ -30,3 +30,17 @@ def test_an_animation_has_every_frame(tmp_path: Path) -> None:
     left, right = frames[0][-5, 5], frames[0][-5, 25]
     assert left < 5
     assert right > 250
+
+
+def test_past_truth_and_forecast_follow_each_other_side_by_side() -> None:
+    def flat(shade: int, count: int, size: tuple[int, int]) -> list[Image.Image]:
+        return [Image.new("L", size, shade) for _ in range(count)]
+
+    sheets = viz.side_by_side(flat(10, 3, (80, 60)), flat(120, 1, (80, 60)), flat(250, 2, (40, 30)))
+    assert len(sheets) == 5
+    assert {(sheet.mode, sheet.size) for sheet in sheets} == {("L", (3 * (120 + 2) + 2, 90 + 22))}
+    middles = [[sheet.getpixel((2 + 60 + 122 * place, 60)) for place in range(3)] for sheet in sheets]
+    assert middles == [[10, 96, 96]] * 3 + [[10, 120, 250], [10, 96, 250]]
+    without = viz.side_by_side(flat(10, 1, (100, 60)), [], [Image.new("RGB", (100, 60), "red")])
+    assert {(sheet.mode, sheet.size) for sheet in without} == {("RGB", (2 * 102 + 2, 60 + 22))}
+    assert without[1].getpixel((2 + 102 + 50, 60)) == (255, 0, 0)

@@ -187,3 +187,60 @@ def test_warnings_of_commands_are_one_line_without_source_code(
     assert main(["predict", str(tmp_path / "in.gif"), "--model", "tau-ut", "-o", str(tmp_path / "out.gif")]) == 2
     assert capsys.readouterr().err == "stzoo: stzoo: warning: it is slow\n"
     assert warnings.formatwarning is before
+
+
+def test_a_forecast_plays_at_the_pace_of_its_input(
+    forecaster: Forecaster, frames: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    av = pytest.importorskip("av")
+    forecaster.save_pretrained(tmp_path / "model")
+    images = [Image.fromarray(frame) for frame in np.concatenate([frames] * 4)]
+    from stzoo.frames.video import write_video
+
+    write_video(tmp_path / "in.mp4", images, 1001 / 30000)
+    images[0].save(tmp_path / "in.webp", save_all=True, append_images=images[1:], duration=40, lossless=True)
+    (tmp_path / "in").mkdir()
+    for number, image in enumerate(images):
+        image.save(tmp_path / "in" / f"{number}.png")
+
+    def made(given: str, out: str, *options: str) -> float:
+        """Frames a second of the forecast."""
+        command = ["predict", str(tmp_path / given), "--model", str(tmp_path / "model"), "-o", str(tmp_path / out)]
+        assert main([*command, *options]) == 0
+        if out.endswith(".mp4"):
+            with av.open(str(tmp_path / out)) as container:
+                return float(container.streams.video[0].average_rate)
+        with Image.open(tmp_path / out) as image:
+            image.load()
+            return 1000 / image.info["duration"]
+
+    assert made("in.mp4", "out.mp4") == pytest.approx(30000 / 1001)
+    assert made("in.mp4", "out.mp4", "--every", "2") == pytest.approx(15000 / 1001)
+    assert made("in.mp4", "out.mp4", "--fps", "12") == pytest.approx(12)
+    assert made("in.webp", "out.mp4") == pytest.approx(25)
+    assert made("in.webp", "out.webp", "--every", "2") == pytest.approx(12.5)
+    assert made("in.mp4", "out.gif") == pytest.approx(100 / 3)  # a GIF counts in hundredths of a second
+    assert made("in", "out.mp4") == pytest.approx(10)
+    assert made("in", "out.mp4", "--fps", "24") == pytest.approx(24)
+
+
+def test_past_truth_and_forecast_side_by_side(
+    forecaster: Forecaster, frames: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forecaster.save_pretrained(tmp_path / "model")
+    images = [Image.fromarray(frame) for frame in np.concatenate([frames, frames[::-1]])]
+    images[0].save(tmp_path / "in.png", save_all=True, append_images=images[1:], duration=100)
+    start = ["predict", str(tmp_path / "in.png"), "--model", str(tmp_path / "model"), "--side-by-side"]
+    assert main([*start, "-o", str(tmp_path / "out.png"), "--start", "0.5"]) == 0
+    sheets = read_images(tmp_path / "out.png")
+    future = forecaster.predict(images[5:9], resize=True)
+    assert len(sheets) == 8
+    for place, image in enumerate((images[8], images[9], future[0])):  # 16x16, six times as large to make room
+        x = 2 + place * 98
+        tile = sheets[4].crop((x, 20, x + 96, 116)).resize((16, 16), Image.Resampling.NEAREST)
+        np.testing.assert_array_equal(np.asarray(tile), np.asarray(image))
+    assert main([*start, "-o", str(tmp_path / "short.png")]) == 0
+    assert {sheet.width for sheet in read_images(tmp_path / "short.png")} == {2 * 98 + 2}
+    capsys.readouterr()
+    assert main([*start, "-o", str(tmp_path / "out.npy")]) == 2
+    assert "--side-by-side is for pictures" in capsys.readouterr().err
