@@ -4,7 +4,8 @@
     python docs/experiments/reading.py --video FILE     # reads this one instead
 
 Each round measures every way once, one after the other, so that what else the machine does touches all alike. Printed
-are the medians of the seconds, and of the ratios to PyAV in the same round.
+are the medians of the seconds that passed and of the seconds of all processor cores, and of the ratios of each to that
+of PyAV in the same round.
 """
 
 import argparse
@@ -73,16 +74,19 @@ def main() -> None:
             "the past of a forecast": lambda: read(path, spec, 4, resize=True),
             "every frame, for training": cached,
         }
-        seconds: dict[str, list[float]] = {name: [] for name in ways}
+        taken: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
         for _ in range(arguments.rounds):
             for name, way in ways.items():
-                began = time.perf_counter()
+                began = (time.perf_counter(), time.process_time())
                 way()
-                seconds[name].append(time.perf_counter() - began)
-    first = next(iter(seconds.values()))
-    for name, taken in seconds.items():
-        ratio = statistics.median(a / b for a, b in zip(taken, first, strict=True))
-        print(f"{name:<26} {statistics.median(taken):6.2f} s   {ratio:.2f} times PyAV")
+                taken[name].append((time.perf_counter() - began[0], time.process_time() - began[1]))
+    alone = next(iter(taken.values()))
+    for name, rounds in taken.items():
+        print(f"{name:<26}", end="")
+        for kind, what in enumerate(("passed", "of processors")):
+            ratio = statistics.median(ours[kind] / theirs[kind] for ours, theirs in zip(rounds, alone, strict=True))
+            print(f"{statistics.median(r[kind] for r in rounds):8.2f} s {what}, {ratio:.2f} times PyAV", end="")
+        print()
 
 
 if __name__ == "__main__":

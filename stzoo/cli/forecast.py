@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from stzoo.forecaster import Forecaster
 
-UNTIMED = 0.1  # seconds that a frame of the forecast is shown, if nothing says how far the frames of the past are apart
-
 
 def register(commands: Commands) -> None:
     parser = add_command(
@@ -120,7 +118,7 @@ def _run(arguments: Arguments) -> None:
                 progress=True,
             )
     seconds = seconds_between(given, arguments.every, arguments.fps) if pictures else None
-    write(arguments.out, future, seconds or UNTIMED)
+    write(arguments.out, future, seconds)
     print(f"{steps} frames -> {arguments.out}")
 
 

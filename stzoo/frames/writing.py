@@ -21,6 +21,8 @@ from stzoo.frames.video import WRITTEN, check_video_extra, write_video
 if TYPE_CHECKING:
     import xarray as xr
 
+UNTIMED = 0.1  # seconds that a frame is shown, if nothing says how far the frames of the past are apart
+
 
 def check_writable(path: Path, given: Path) -> None:
     """Check whether `write` can write to `path` what a model makes of the file `given`, as far as can be told before.
@@ -60,15 +62,15 @@ def _check_apart(path: Path, given: Path) -> None:
         raise FramesError(f"{path} is one of the images of the input; name another file for the forecast")
 
 
-def write(path: Path, frames: list[Image.Image] | np.ndarray | xr.DataArray, seconds: float = 0.1) -> None:
+def write(path: Path, frames: list[Image.Image] | np.ndarray | xr.DataArray, seconds: float | None = None) -> None:
     """Write a forecast to a file of the kind that its suffix names, or to a folder of PNGs. It is written whole or not.
 
     Args:
         path: a file name that ends in .gif, .png, .webp, .mp4, .avi, .npy, .npz, .nc, .nc4 or .zarr, or a folder's
             name, which has no suffix.
         frames: what `Forecaster.rollout` returned.
-        seconds: how long each frame of an animation or a video is shown. A GIF counts in hundredths of a second, of
-            which it shows a frame at least two: less is what players take for a mistake.
+        seconds: how long each frame of an animation or a video is shown; None means a tenth of a second. A GIF counts
+            in hundredths of a second, and shows a frame for at least two: players take less for a mistake.
 
     Raises:
         FramesError: files with this suffix cannot hold these frames.
@@ -76,7 +78,7 @@ def write(path: Path, frames: list[Image.Image] | np.ndarray | xr.DataArray, sec
         OSError: the disk is full, or does not take the file for another reason; the message names the file.
     """
     with writing_errors_named(path):
-        _write(path, frames, seconds)
+        _write(path, frames, seconds or UNTIMED)
 
 
 @contextmanager

@@ -158,7 +158,7 @@ class ClipsForecaster:
             path = folder.forecasts / f"{clips[i].out}.{options.format}"
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                frames_room.write(path, future)
+                frames_room.write(path, future, _pace(place_of(clips[i], self._job.source), path, options.every))
             except FramesError as error:
                 errors[i] = error
             except OSError as error:
@@ -166,6 +166,12 @@ class ClipsForecaster:
                     raise
                 errors[i] = FramesError(f"its forecast cannot be written: {error}")
         return [(clips[i].name, i, error) for i, error in sorted(errors.items())]
+
+
+def _pace(clip: Path, forecast: Path, every: int) -> float | None:
+    """Seconds from frame to frame of a clip, if both it and its forecast are moving pictures, else None."""
+    pictures = all(frames_room.kind_of(path) == "pictures" for path in (clip, forecast))
+    return frames_room.seconds_between(clip, every) if pictures else None
 
 
 class ArchiveForecaster:

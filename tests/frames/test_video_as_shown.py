@@ -169,6 +169,22 @@ def test_start_and_rate_choose_the_past(forecaster: Forecaster, tmp_path: Path) 
     assert room.seconds_between(path, 2, 10) == pytest.approx(0.2)
 
 
+def test_a_long_video_shows_a_bar_only_where_it_is_asked_for(
+    forecaster: Forecaster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bars = []
+
+    def bar(frames: Iterable[object], name: str, total: int, **how: object) -> Iterable[object]:
+        bars.append((name, total, how["disable"]))
+        return frames
+
+    monkeypatch.setattr("stzoo.frames.video.tqdm", bar)
+    path = record(tmp_path / "a.mp4")
+    forecaster.predict(path, resize=True)
+    forecaster.rollout(path, 1, resize=True, progress=True)
+    assert bars == [("reading a.mp4", 40, True), ("reading a.mp4", 40, False)]
+
+
 @pytest.mark.parametrize(("dispositions", "size"), [((1, 0), (32, 24)), ((0, 1), (64, 48)), ((1, 1), (64, 48))])
 def test_the_default_stream_is_read_and_of_several_the_largest(
     dispositions: tuple[int, int], size: tuple[int, int], tmp_path: Path
