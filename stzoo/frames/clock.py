@@ -21,6 +21,7 @@ _TOGETHER = 10  # so many steps together may be off by half a step if frames cou
 _SAME_RATE = 0.005  # rates that differ by less than this part are one: 29.97 is called 30
 _SAME_MEAN = 0.001  # a rate that a file claims fits its times if it differs from their mean by less than this part
 _MOST = 2**18  # frames that pauses may make of a video, if it has not itself a tenth as many
+_FINEST = 1000  # moments in the time of one frame
 
 T = TypeVar("T")
 
@@ -97,6 +98,8 @@ class Clock:
 
     def _check_pauses(self, between: Fraction) -> None:
         moments = self.seconds / float(between)
+        if self.step > _FINEST * between:
+            raise FramesError(f"fps={1 / float(between):g} is too many; it has {float(self.rate):g} frames a second")
         if moments > max(_MOST, 10 * self.count):
             raise FramesError(
                 f"its {self.count} frames last for {self.seconds:.6g} seconds, {moments:.3g} steps of "
@@ -125,9 +128,9 @@ def clock_of(times: np.ndarray, rates: Iterable[Fraction | None]) -> Clock:
     steps = np.diff(times)
     if not len(steps):
         return even_clock(claimed[0] if claimed else None, len(times))
-    times = times[np.concatenate([[True], steps >= np.median(steps) / 4])]
+    times = times[np.concatenate([[True], steps >= _median(steps) / 4])]
     steps = np.diff(times)
-    usual = np.median(steps)
+    usual = _median(steps)
     near = steps[(steps > usual / 2) & (steps < usual * 1.5)]
     mean = float(near.mean())
     fits = (1 / rate for rate in claimed if abs(mean * float(rate) - 1) < _SAME_MEAN)
@@ -136,3 +139,8 @@ def clock_of(times: np.ndarray, rates: Iterable[Fraction | None]) -> Clock:
     expected = mean * min(_TOGETHER, len(times) - 1)
     even = len(near) == len(steps) and bool((np.abs(ends - expected) <= mean / 2).all())
     return Clock(step, len(times), float(times[-1] - times[0]) + float(step), even)
+
+
+def _median(steps: np.ndarray) -> float:
+    """The middle one of the steps (n,), and of an even number the smaller of the two: always one that occurs."""
+    return float(np.sort(steps)[(len(steps) - 1) // 2])

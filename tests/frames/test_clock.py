@@ -72,4 +72,8 @@ def test_absurd_times_are_refused_and_never_waited_for() -> None:
     with pytest.raises(FramesError, match=r"start=2 lies behind its end; it lasts 1\.6 seconds"):
         seen(EVEN, start=2)
     assert clock_of(np.zeros(3), [None]).rate == 25
+    assert seen(np.array([0, 0.04, 0.16])) == [0, 1, 1, 1, 2]
+    for rate in (1e9, 25_100):
+        with pytest.raises(FramesError, match=r"fps=\S+ is too many; it has 25 frames a second"):
+            seen(EVEN, fps=rate)
     assert list(even_clock(Fraction(10)).seen(())) == []
