@@ -46,9 +46,17 @@ class Forecaster(Shareable):
         """The plain, trainable module, in float32 and at first in eval mode. Forecasts are always made in eval mode."""
         return self.engine.module
 
-    def predict(self, frames: Any, *, layout: str | None = None, resize: bool = False, every: int = 1) -> Any:
+    def predict(
+        self,
+        frames: Any,
+        *,
+        layout: str | None = None,
+        resize: bool | None = None,
+        color: str | None = None,
+        every: int = 1,
+    ) -> Any:
         """The next `spec.frames_out` frames: ``rollout(frames, spec.frames_out)``."""
-        return self.rollout(frames, self.spec.frames_out, layout=layout, resize=resize, every=every)
+        return self.rollout(frames, self.spec.frames_out, layout=layout, resize=resize, color=color, every=every)
 
     def rollout(
         self,
@@ -56,7 +64,8 @@ class Forecaster(Shareable):
         steps: int,
         *,
         layout: str | None = None,
-        resize: bool = False,
+        resize: bool | None = None,
+        color: str | None = None,
         every: int = 1,
         progress: bool = False,
     ) -> Any:
@@ -70,8 +79,13 @@ class Forecaster(Shareable):
                 Integers are scaled from the range of their dtype to `spec.value_range`; floats must lie in it.
             steps: how many frames to return, at least 1.
             layout: the axes of an array whose shape alone is ambiguous, such as "THWC" or "BTHW".
-            resize: bring images and videos to the spec's height and width. Otherwise they keep their size, which the
-                model must be able to take.
+            resize: what happens to frames of another size than the spec's. With None, arrays and maps are forecast at
+                their own size (padded by reflection to what the model takes, and cropped back), and images and videos
+                at the model's, from which the answer is brought back to theirs. True brings images, videos and arrays
+                to the model's size, where the answer stays. False forecasts everything at its own size.
+            color: "gray" makes one gray forecast of frames in colour. With None, a model that reads gray forecasts each
+                of their channels as a clip of its own, and a warning says so once. A model that reads colour gets
+                three equal channels of gray frames, and answers in gray.
             every: use the frames 0, every, 2 * every, ... of those given.
             progress: show a bar if it takes longer than a second.
 
@@ -88,7 +102,7 @@ class Forecaster(Shareable):
             MissingExtraError: the package that reads such a file is not installed; the message holds the pip command.
         """
         steps = frames_room.whole_number("steps", steps)
-        source = self._read(frames, layout, resize, every)
+        source = self._read(frames, layout, resize, color, every)
         check_kept(len(source.past), steps, source.past.shape[2:], source.past.device)
         coming = tqdm(self._frames(source, steps), total=steps, unit="frame", delay=1, disable=not progress)
         return source.collect(list(coming))
@@ -99,7 +113,8 @@ class Forecaster(Shareable):
         steps: int | None = None,
         *,
         layout: str | None = None,
-        resize: bool = False,
+        resize: bool | None = None,
+        color: str | None = None,
         every: int = 1,
     ) -> Iterator[Any]:
         """Like `rollout`, but one frame at a time; without end if `steps` is None. Memory does not grow.
@@ -107,7 +122,7 @@ class Forecaster(Shareable):
         The frames before one that holds NaN or infinite values are yielded; that one raises `ForecastError`.
         """
         steps = None if steps is None else frames_room.whole_number("steps", steps)
-        return self._frames(self._read(frames, layout, resize, every), steps)
+        return self._frames(self._read(frames, layout, resize, color, every), steps)
 
     def to(self, device: str | torch.device) -> Forecaster:
         """Move the module, in place, and return the forecaster. Forecasts still return to the device of their frames.
@@ -177,8 +192,11 @@ class Forecaster(Shareable):
         shape = f"{s.frames_in} frames of {s.channels}x{s.height}x{s.width} -> {s.frames_out}"
         return f"Forecaster({s.arch}, {shape}, {self.report})"
 
-    def _read(self, frames: Any, layout: str | None, resize: bool, every: int) -> frames_room.CallerFrames:
-        return frames_room.read(frames, self.spec, stride_of(self.module), layout, resize=resize, every=every)
+    def _read(
+        self, frames: Any, layout: str | None, resize: bool | None, color: str | None, every: int
+    ) -> frames_room.CallerFrames:
+        stride = stride_of(self.module)
+        return frames_room.read(frames, self.spec, stride, layout, resize=resize, color=color, every=every)
 
     @torch.no_grad()
     def _frames(self, source: frames_room.CallerFrames, steps: int | None) -> Iterator[Any]:

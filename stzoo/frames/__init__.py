@@ -1,6 +1,6 @@
 """A caller's frames of any kind -> one checked tensor, and forecasts back to the same kind.
 
-`reading` finds out what the caller passed and hands it to `arrays`, `dataarray`, `fields`, `images` or `video`, and
+`reading` finds out what the caller passed and hands it to `arrays`, `dataarray`, `fields`, `pictures` or `video`, and
 `writing` does the same for files to write. `layout` says which axis is which, `values` what the numbers mean.
 """
 
