@@ -6,7 +6,16 @@ import argparse
 import os
 from pathlib import Path
 
-from stzoo.cli.shared import Arguments, Commands, add_command, add_every, add_keep_size, add_model, add_precision
+from stzoo.cli.shared import (
+    Arguments,
+    Commands,
+    add_command,
+    add_every,
+    add_model,
+    add_precision,
+    add_size_and_color,
+    resize_of,
+)
 from stzoo.errors import FramesError, StzooError
 
 
@@ -54,14 +63,14 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "folder for images; if INPUT is netCDF or Zarr, OUT ends in .nc, .zarr, .npy or .npz",
     )
     add_every(parser, "INPUT")
-    add_keep_size(parser)
+    add_size_and_color(parser)
     add_precision(parser, auto=True)
 
 
 def _run(arguments: Arguments) -> None:
     from stzoo.engine.memory import memory_errors_told
     from stzoo.forecaster import load
-    from stzoo.frames import check_writable, kind_of, write
+    from stzoo.frames import check_writable, write
 
     given = Path(os.path.expanduser(arguments.input))
     if given.exists():
@@ -70,9 +79,10 @@ def _run(arguments: Arguments) -> None:
         raise FramesError(f"{given} does not exist{_also_wrong(arguments.out, given)}")
     model = load(arguments.model, precision=arguments.precision)
     steps = model.spec.frames_out if arguments.steps is None else arguments.steps
-    resize = kind_of(given) == "pictures" and not arguments.keep_size  # arrays always keep their size
     with memory_errors_told("this forecast"):
-        future = model.rollout(given, steps, resize=resize, every=arguments.every, progress=True)
+        future = model.rollout(
+            given, steps, resize=resize_of(arguments), color=arguments.color, every=arguments.every, progress=True
+        )
     write(arguments.out, future)
     print(f"{steps} frames -> {arguments.out}")
 

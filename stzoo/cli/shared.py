@@ -61,14 +61,32 @@ def add_every(parser: argparse.ArgumentParser, of: str) -> None:
     )
 
 
-def add_keep_size(parser: argparse.ArgumentParser) -> None:
-    """``--keep-size``, of the commands that read images and videos."""
+def add_size_and_color(parser: argparse.ArgumentParser, *, arrays: bool = True) -> None:
+    """``--size`` and ``--color``, of the commands that forecast frames of any size and colour; see `resize_of`.
+
+    Args:
+        arrays: --size brings arrays to the model's size, too.
+    """
+    pictures = "images, videos and arrays" if arrays else "images and videos"
     parser.add_argument(
-        "--keep-size",
-        action="store_true",
-        help="keep images and videos at their own size, which the model must be able to take "
-        "(default: resize them to the size that the model was trained on)",
+        "--size",
+        choices=("model", "own"),
+        help=f"size of the forecast: with model, {pictures} are brought to the size that the model was trained on, and "
+        "the forecast stays there; with own, the model runs at their own size (default: images and videos are forecast "
+        "at the model's size and come back at their own, arrays and maps run at their own size)",
     )
+    parser.add_argument(
+        "--color",
+        choices=("gray",),
+        help="gray makes one gray forecast of frames in colour (default: a model that was trained on gray frames "
+        "forecasts each channel of frames in colour)",
+    )
+
+
+def resize_of(arguments: Arguments) -> bool | None:
+    """What ``--size`` says, as the argument `resize` of `Forecaster.rollout`."""
+    size: str | None = arguments.size
+    return None if size is None else size == "model"
 
 
 def add_precision(parser: argparse.ArgumentParser, *, auto: bool = False) -> None:

@@ -70,7 +70,8 @@ def to_channels(past: Tensor, spec: ModelSpec, color: str | None) -> tuple[Tenso
     if given == spec.channels:
         return past, _as_it_is
     if given == GRAY:
-        return past.expand(-1, -1, RGB, -1, -1), lambda frame: frame.mean(1, keepdim=True)
+        low, high = spec.value_range or (0.0, 1.0)  # by which colour would be clipped before it is averaged
+        return past.expand(-1, -1, RGB, -1, -1), lambda frame: frame.clamp(low, high).mean(1, keepdim=True)
     if channels_equal(past):
         return past[:, :, :GRAY], lambda frame: frame.expand(-1, RGB, -1, -1)
     warnings.warn(_TOLD, stacklevel=2)

@@ -130,8 +130,8 @@ class _Reading:
             return f"a frame may have {MAX_PIXELS:,} pixels, given {height}x{width} {read_as}"
         if self.stride is None and (height, width) != (spec.height, spec.width):
             return (
-                f"height and width must be {spec.height}x{spec.width}, the only size that this model takes, because "
-                f"its weights have that size in them; given {height}x{width} {read_as}. What helps: resize=True (in "
+                f"height and width must be {spec.height}x{spec.width}, the only size this model takes, given "
+                f"{height}x{width} {read_as}: its weights have that size in them. What helps is resize=True (in "
                 "commands --size model), which brings images, videos and arrays to that size"
             )
         return None

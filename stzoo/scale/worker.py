@@ -145,7 +145,7 @@ class ClipsForecaster:
         options, folder = self._job.plan.options, self._job.folder
         clips = dict(zip(numbers, read_clip_list(folder.clips, self._ends, numbers), strict=True))
         read = {
-            i: clip.refused(path) or read_clip(path, self._model, options.every, options.keep_size)
+            i: clip.refused(path) or read_clip(path, self._model, options)
             for i, clip in clips.items()
             for path in [place_of(clip, self._job.source)]
         }

@@ -33,7 +33,7 @@ def test_every_clip_of_a_folder(model: Path, clips: Path, tmp_path: Path, unit: 
     assert (report.forecasts, report.failed, report.earlier) == (7, 1, 0)
     alone = stzoo.load(model)
     for name in ("one.npy", "two.npy", "deep/large.npy", "deep/moving.gif", "deep/er/pictures", "field.nc"):
-        expected = alone.rollout(clips / name, 6, resize=name.endswith(("gif", "pictures")))
+        expected = alone.rollout(clips / name, 6)
         if isinstance(expected, list):
             expected = np.stack([np.asarray(image) for image in expected])
         got = np.load((out / "forecasts" / name).with_suffix(".npy"))
@@ -51,7 +51,7 @@ def test_every_and_pictures_as_pictures(model: Path, clips: Path, tmp_path: Path
     pictures = tmp_path / "gifs"
     pictures.mkdir()
     (clips / "deep" / "moving.gif").rename(pictures / "moving.gif")
-    forecast_archive(pictures, model, 5, tmp_path / "out", every=2, format="gif", in_process=True)
+    forecast_archive(pictures, model, 5, tmp_path / "out", every=2, format="gif", size="model", in_process=True)
     expected = stzoo.load(model).rollout(pictures / "moving.gif", 5, resize=True, every=2)
     with Image.open(tmp_path / "out" / "forecasts" / "moving.gif") as got:
         assert got.n_frames == 5
