@@ -162,13 +162,16 @@ def dataset_and_folder(arguments: Arguments) -> tuple[str | None, Path | None]:
     return "mmnist", arguments.mnist
 
 
-def chosen_dataset(arguments: Arguments, spec: ModelSpec, default: str, zoom: float = 1.0) -> tuple[str, Dataset]:
+def chosen_dataset(
+    arguments: Arguments, spec: ModelSpec, default: str, zoom: float = 1.0, *, own_size: bool = False
+) -> tuple[str, Dataset]:
     """The name of the chosen dataset, and the dataset itself, opened to be read as `spec` needs it.
 
     Args:
         arguments: those of a command that has the options of `add_dataset`.
         default: the dataset that the folder holds if no option names one.
         zoom: how many times larger the training part is read, for windows to be cut from it.
+        own_size: frames stay at the size that their file has, which is for clips of the user's own.
 
     Raises:
         SpecError: the options contradict each other, or name no folder. DataError: the dataset cannot be opened.
@@ -177,6 +180,8 @@ def chosen_dataset(arguments: Arguments, spec: ModelSpec, default: str, zoom: fl
     name = named or default
     if folder is None:
         raise SpecError("name the folder of the dataset with --data DIR")
+    if own_size and name != "clips":
+        raise SpecError(f"--size own is for your own clips; the frames of {name} have the size that its protocol says")
     if arguments.every < 1:
         raise SpecError(f"--every is {arguments.every}; it must be at least 1")
     if arguments.download:
@@ -185,5 +190,5 @@ def chosen_dataset(arguments: Arguments, spec: ModelSpec, default: str, zoom: fl
         from stzoo.data.mmnist import download_digits
 
         download_digits(folder, arguments.download)
-    reading = Reading.of(spec, zoom=zoom, every=arguments.every, skip_bad=arguments.skip_bad)
+    reading = Reading.of(spec, zoom=zoom, every=arguments.every, skip_bad=arguments.skip_bad, own_size=own_size)
     return name, open_dataset(name, folder, reading)
