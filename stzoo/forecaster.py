@@ -103,7 +103,7 @@ class Forecaster(Shareable):
         """
         steps = frames_room.whole_number("steps", steps)
         source = self._read(frames, layout, resize, color, every)
-        check_kept(len(source.past), steps, source.past.shape[2:], source.past.device)
+        check_kept(len(source.past), steps, source.frame_shape, source.past.device)
         coming = tqdm(self._frames(source, steps), total=steps, unit="frame", delay=1, disable=not progress)
         return source.collect(list(coming))
 

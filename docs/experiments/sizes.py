@@ -3,8 +3,8 @@
     python docs/experiments/sizes.py clips UT_FOLDER [CLIPS]
     python docs/experiments/sizes.py padding
 
-clips takes CLIPS test clips of UT-Interaction (by default 6), whose videos lie in UT_FOLDER, resizes them to the size
-that tau-ut was trained on, to 400x296 and to 1280x720, and forecasts 10 frames from 10. A line stands for each way to
+clips takes the middle of CLIPS test videos of UT-Interaction (by default 3), which lie in UT_FOLDER, resizes it to the
+size that tau-ut was trained on, to 400x296 and to 1280x720, and forecasts 10 frames from 10. A line stands for each way to
 forecast frames of that size: at the model's size and brought back (the default for pictures), and at their own size
 (`resize=False`). Errors are means over pixels and frames of values in [0, 1]; persistence repeats the last past frame.
 
@@ -38,7 +38,7 @@ from stzoo.models import stride_of
 from stzoo.unroll import unroll
 
 SIZES = ((64, 64), (296, 400), (720, 1280))  # height and width
-PAST, FUTURE, DIGITS = 10, 10, 64
+PAST, FUTURE, DIGITS = 10, 10, 16
 RECURRENT = ("convlstm-mmnist", "predrnn-mmnist")
 
 
@@ -48,7 +48,7 @@ def clips(folder: Path, count: int) -> None:
     dataset = open_folder(folder, Reading.of(model.spec))
     segments = dataset.segments["test"]
     chosen = segments[:: max(1, len(segments) // count)][:count]
-    videos = [[image for image, _ in zip(read_video(s.path), range(PAST + FUTURE), strict=False)] for s in chosen]
+    videos = [middle(list(read_video(segment.path))) for segment in chosen]
     for height, width in SIZES:
         own = [[resized(image, 1, height, width) for image in video] for video in videos]
         truth = np.stack([values(video[PAST:]) for video in own])
@@ -59,6 +59,12 @@ def clips(folder: Path, count: int) -> None:
             start = monotonic()
             made = np.stack([values(model.predict(video[:PAST], resize=resize)) for video in own])
             report(height, width, name, made, truth, (monotonic() - start) / len(own))
+
+
+def middle(images: list[Image.Image]) -> list[Image.Image]:
+    """The frames in the middle of a video, where people move."""
+    start = (len(images) - PAST - FUTURE) // 2
+    return images[start : start + PAST + FUTURE]
 
 
 def values(images: list[Image.Image]) -> np.ndarray:
@@ -116,7 +122,7 @@ def padding() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["clips"]:
-        clips(Path(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 6)
+        clips(Path(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 3)
     elif sys.argv[1:] == ["padding"]:
         padding()
     else:

@@ -44,11 +44,19 @@ class CallerFrames:
         frame: takes the next future frame (B, C, H, W) in the spec's units; returns it in the caller's kind, dtype and
             axes (without the time axis).
         collect: takes a list of such frames; returns them as one sequence of the caller's kind.
+        returned: (H, W) of the frames that `frame` returns; None if it is that of `past`.
     """
 
     past: Tensor
     frame: Callable[[Tensor], Any]
     collect: Callable[[list[Any]], Any]
+    returned: tuple[int, int] | None = None
+
+    @property
+    def frame_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of what `frame` returns for each of the B clips."""
+        channels, height, width = self.past.shape[2:]
+        return (channels, *(self.returned or (height, width)))
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ def read_pictures(images: Iterable[Image.Image], selection: FrameSelection) -> C
             return image
         return image.resize(own, Image.Resampling.BICUBIC)
 
-    return CallerFrames(given.past, frame, list)
+    return CallerFrames(given.past, frame, list, own[::-1] if selection.resize is None else None)
 
 
 def _check_first(image: Image.Image, selection: FrameSelection) -> None:

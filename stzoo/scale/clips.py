@@ -165,7 +165,7 @@ def check_clips(
                 forecast = forecast.with_stem(f"{forecast.stem[:100]}-")
             frames_room.check_writable(forecast, path)
             if isinstance(found, CallerFrames):
-                check_kept(len(found.past), options.steps, found.past.shape[2:], found.past.device)
+                check_kept(len(found.past), options.steps, found.frame_shape, found.past.device)
             return seen.count, seen.sha256
     last = f"; the last: {tried[-1]}" if len(tried) > 1 else ""
     raise FramesError(f"of {len(tried)} clips that were looked at, none can be read; the first: {tried[0]}{last}")

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from stzoo.engine.padding import Padding
+from stzoo.errors import MemoryNeededError
 from stzoo.forecaster import Forecaster, create
 from stzoo.models import stride_of
 from stzoo.spec import ModelSpec
@@ -71,3 +73,12 @@ def test_the_memory_of_padded_frames_is_what_is_asked_for(monkeypatch: pytest.Mo
     model_of("tau").predict(np.zeros((4, 17, 22), np.uint8))
     model_of("tau").predict(np.random.default_rng(0).integers(0, 256, (4, 3, 16, 16), dtype=np.uint8))
     assert seen == [(1, 4, 1, 20, 24), (3, 4, 1, 16, 16)]
+
+
+def test_frames_that_come_back_larger_are_counted_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forecast of large pictures at the model's size keeps large pictures."""
+    monkeypatch.setenv("STZOO_MEMORY", "0.05")
+    images = [Image.new("L", (2000, 1000))] * 4
+    assert model_of("tau").rollout([image.copy() for image in images], 20)[0].size == (2000, 1000)
+    with pytest.raises(MemoryNeededError, match=r"1 x 40 frames of 1000x2000 need at least 0\.1 GB"):
+        model_of("tau").rollout([image.copy() for image in images], 40)

@@ -282,3 +282,13 @@ def _breaking(clip: Path) -> Any:
         return run(*arguments)
 
     return broken
+
+
+def test_an_archive_of_any_size(model: Path, tmp_path: Path) -> None:
+    whole = field(8)[:, :15, :13]
+    whole.to_netcdf(tmp_path / "odd.nc")
+    forecast_archive(tmp_path / "odd.nc", model, 5, tmp_path / "out", in_process=True)
+    with xr.open_zarr(tmp_path / "out" / "forecasts.zarr", consolidated=False) as made:
+        assert made.t2m.shape == (5, 5, 15, 13)
+        expected = stzoo.load(model).rollout(whole[1:5].values, 5)
+        np.testing.assert_allclose(made.t2m[1].values, expected, atol=1e-5)
