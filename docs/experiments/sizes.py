@@ -38,8 +38,8 @@ from stzoo.models import stride_of
 from stzoo.unroll import unroll
 
 SIZES = ((64, 64), (296, 400), (720, 1280))  # height and width
-PAST, FUTURE, DIGITS = 10, 10, 16
-RECURRENT = ("convlstm-mmnist", "predrnn-mmnist")
+PAST, FUTURE, DIGITS = 10, 10, 4
+RECURRENT = ("convlstm-mmnist",)
 
 
 def clips(folder: Path, count: int) -> None:

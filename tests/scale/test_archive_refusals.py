@@ -77,7 +77,7 @@ WRONG: dict[str, tuple[Callable[[Place], dict[str, Any]], type[Exception], str]]
     "one clip": (lambda p: {"source": p.clips / "one.npy"}, DataError, "stzoo rollout"),
     "no clips": (lambda p: {"source": _made(p.out.parent / "empty", text=b"")}, DataError, "holds no video"),
     "a wrong size": (
-        lambda p: {"source": _wide(p), "model": _of_one_size(p)}, FramesError, "16x16, the only size that this model"
+        lambda p: {"source": _wide(p), "model": _of_one_size(p)}, FramesError, "16x16, the only size this model takes"
     ),
     "nothing sound": (
         lambda p: {"source": _made(p.out.parent / "bad", **{"a.npy": b"a", "b.npy": b"b"})},
