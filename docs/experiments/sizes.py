@@ -4,8 +4,8 @@
     python docs/experiments/sizes.py padding
 
 clips takes the middle of CLIPS test videos of UT-Interaction (by default 3), which lie in UT_FOLDER, resizes it to the
-size that tau-ut was trained on, to 400x296 and to 1280x720, and forecasts 10 frames from 10. A line stands for each way to
-forecast frames of that size: at the model's size and brought back (the default for pictures), and at their own size
+size that tau-ut was trained on, to 400x296 and to 1280x720, and forecasts 10 frames from 10. A line stands for each way
+to forecast frames of that size: at the model's size and brought back (the default for pictures), and at their own size
 (`resize=False`). Errors are means over pixels and frames of values in [0, 1]; persistence repeats the last past frame.
 
 padding cuts windows of 61x62 from moving digits, a size that no stride but 1 divides, and forecasts 20 frames from 10:
