@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from stzoo import catalog
 from stzoo import frames as frames_room
 from stzoo.engine import in_units
+from stzoo.engine.padding import Padding
 from stzoo.errors import ForecastError, FramesError
 from stzoo.frames.values import normalise
 from stzoo.hub.sharing import Shareable
@@ -46,6 +48,7 @@ class Codec(Shareable):
     def encode(self, frames: Any, *, layout: str | None = None) -> Tensor:
         """Frames of any kind that `Forecaster.predict` takes, and any number -> float32 latents (B, T, dim, h, w).
 
+        Pictures stay at their own size and become gray or RGB as the spec says; arrays must have its channels.
         Latents are not quantised, and lie on the codec's device.
 
         Raises:
@@ -53,7 +56,7 @@ class Codec(Shareable):
                 multiple of the codec's stride.
             ForecastError: the codec makes NaN or infinite values of them.
         """
-        return self._encode(self._read(frames, layout))
+        return self._encode(self._read(frames, layout, exact=True))
 
     @torch.no_grad()
     def quantise(self, latents: Tensor) -> tuple[Tensor, Tensor]:
@@ -89,13 +92,18 @@ class Codec(Shareable):
         return frames.unflatten(0, latents.shape[:2])
 
     def reconstruct(self, frames: Any, *, layout: str | None = None) -> Any:
-        """The frames as they come back from the codebook, of the same kind, dtype, range and axes.
+        """The frames as they come back from the codebook, of the same kind, dtype, range, axes and size.
+
+        They may have any height and width, and colour or gray as in `Forecaster.rollout`.
 
         Raises:
-            FramesError, ForecastError: as in `encode`.
+            FramesError: the frames have a wrong shape, dtype or range, or a missing value.
+            ForecastError: as in `encode`.
         """
-        source = self._read(frames, layout)
-        painted = self.decode(self.quantise(self._encode(source))[1])
+        source = self._read(frames, layout, exact=False)
+        padding = Padding.of((source.past.shape[-2], source.past.shape[-1]), stride_of(self.module))
+        padded = dataclasses.replace(source, past=padding.add(source.past))
+        painted = padding.remove(self.decode(self.quantise(self._encode(padded))[1]))
         return source.collect([source.frame(frame) for frame in painted.unbind(1)])
 
     def to(self, device: str | torch.device) -> Codec:
@@ -124,8 +132,9 @@ class Codec(Shareable):
         grid = f"{s.height // stride}x{s.width // stride} latents of {dim}, {codes} codes"
         return f"Codec({s.arch}, {s.channels}x{s.height}x{s.width} -> {grid}, {self.report})"
 
-    def _read(self, frames: Any, layout: str | None) -> frames_room.CallerFrames:
-        return frames_room.read(frames, self.spec, stride_of(self.module), layout, whole=True)
+    def _read(self, frames: Any, layout: str | None, *, exact: bool) -> frames_room.CallerFrames:
+        stride = stride_of(self.module)
+        return frames_room.read(frames, self.spec, stride, layout, whole=True, resize=False, exact=exact)
 
     @torch.no_grad()
     def _encode(self, source: frames_room.CallerFrames) -> Tensor:

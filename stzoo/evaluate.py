@@ -17,6 +17,7 @@ from tqdm import tqdm
 from stzoo.codec import Codec, usage
 from stzoo.data import ClipSource
 from stzoo.engine import Engine, in_units
+from stzoo.engine.padding import Padding
 from stzoo.errors import DataError
 from stzoo.figures import of_persistence
 from stzoo.forecaster import Forecaster
@@ -144,7 +145,8 @@ def evaluate(
 
     Args:
         forecaster: it stays as it is.
-        clips: past frames (T, C, H, W), at least `spec.frames_in` of them, and the future frames to forecast.
+        clips: past frames (T, C, H, W), at least `spec.frames_in` of them, and the future frames to forecast. H and W
+            may be any, except for a model whose weights have the size in them.
         name, protocol: how the report calls the model and the clips.
         definition: how the metrics are defined, a key of `stzoo.metrics.DEFINITIONS`.
         precision: the precision of the forecasts, "float32" or "bfloat16", whatever the forecaster's own is.
@@ -203,11 +205,12 @@ def evaluate_codec(
         for start in range(0, len(clips), batch):
             clip = clips.clips(start, min(start + batch, len(clips)))
             truth = to_units(torch.cat([clip.past, clip.future], 1), spec)
+            padding = Padding.of((truth.shape[-2], truth.shape[-1]), stride_of(module))
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-                latents = module.encode(normalise(truth.to(device).flatten(0, 1), spec))
+                latents = module.encode(padding.add(normalise(truth.to(device).flatten(0, 1), spec)))
                 quantised, codes = module.quantise(latents)
                 painted = module.decode(quantised).float()
-            painted = in_units(painted, spec, 1).view_as(truth).cpu()
+            painted = in_units(padding.remove(painted), spec, 1).reshape(truth.shape).cpu()
             counts += torch.bincount(codes.cpu().flatten(), minlength=len(counts))
             frames += truth.shape[0] * truth.shape[1]
             unit = [((x - low) / (high - low)).numpy() for x in (painted, truth)]
@@ -274,12 +277,15 @@ def _check(spec: ModelSpec, stride: int | None, clips: ClipSource) -> None:
     if len(clips) == 0:
         raise DataError("there are no clips to measure")
     t, c, h, w = clips.clips(0, 1).past.shape[1:]
-    fits = (h, w) == (spec.height, spec.width) if stride is None else h % stride == w % stride == 0
-    if c != spec.channels or t < spec.frames_in or not fits:
-        size = f"{spec.height}x{spec.width}" if stride is None else f"height and width multiples of {stride}"
+    if c != spec.channels or t < spec.frames_in:
         raise DataError(
-            f"the clips have {t} past frames of {c}x{h}x{w}; this model reads {spec.frames_in} "
-            f"of {spec.channels} channels, {size}"
+            f"the clips have {t} past frames of {c}x{h}x{w}; this model reads {spec.frames_in} of {spec.channels} "
+            "channels"
+        )
+    if stride is None and (h, w) != (spec.height, spec.width):
+        raise DataError(
+            f"the clips have frames of {h}x{w}; {spec.height}x{spec.width} is the only size this model takes, because "
+            "its weights have that size in them: bring the clips to that size (in commands --size model)"
         )
 
 

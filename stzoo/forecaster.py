@@ -51,15 +51,17 @@ class Forecaster(Shareable):
         frames: Any,
         *,
         layout: str | None = None,
-        resize: bool = False,
+        resize: bool | None = None,
+        color: str | None = None,
         every: int = 1,
         start: float | None = None,
         fps: float | None = None,
     ) -> Any:
         """The next `spec.frames_out` frames: ``rollout(frames, spec.frames_out)``."""
         return self.rollout(
-            frames, self.spec.frames_out, layout=layout, resize=resize, every=every, start=start, fps=fps
-        )
+            frames, self.spec.frames_out,
+            layout=layout, resize=resize, color=color, every=every, start=start, fps=fps,
+        )  # fmt: skip
 
     def rollout(
         self,
@@ -67,7 +69,8 @@ class Forecaster(Shareable):
         steps: int,
         *,
         layout: str | None = None,
-        resize: bool = False,
+        resize: bool | None = None,
+        color: str | None = None,
         every: int = 1,
         start: float | None = None,
         fps: float | None = None,
@@ -83,8 +86,13 @@ class Forecaster(Shareable):
                 Integers are scaled from the range of their dtype to `spec.value_range`; floats must lie in it.
             steps: how many frames to return, at least 1.
             layout: the axes of an array whose shape alone is ambiguous, such as "THWC" or "BTHW".
-            resize: bring images and videos to the spec's height and width. Otherwise they keep their size, which the
-                model must be able to take.
+            resize: what happens to frames of another size than the spec's. With None, arrays and maps are forecast at
+                their own size (padded by reflection to what the model takes, and cropped back), and images and videos
+                at the model's, from which the answer is brought back to theirs. True brings images, videos and arrays
+                to the model's size, where the answer stays. False forecasts everything at its own size.
+            color: "gray" makes one gray forecast of frames in colour. With None, a model that reads gray forecasts each
+                of their channels as a clip of its own, and a warning says so once. A model that reads colour gets
+                three equal channels of gray frames, and answers in gray.
             every: use the frames 0, every, 2 * every, ... of those given.
             start: of the path of a video or an animation, seconds from its beginning to the first frame that is used.
                 The past is then the first `spec.frames_in` frames from there, instead of the last ones.
@@ -104,8 +112,8 @@ class Forecaster(Shareable):
             MissingExtraError: the package that reads such a file is not installed; the message holds the pip command.
         """
         steps = frames_room.whole_number("steps", steps)
-        source = self._read(frames, layout, resize, every, start, fps, progress)
-        check_kept(len(source.past), steps, source.past.shape[2:], source.past.device)
+        source = self._read(frames, layout, resize, color, every, start, fps, progress)
+        check_kept(len(source.past), steps, source.frame_shape, source.past.device)
         coming = tqdm(self._frames(source, steps), total=steps, unit="frame", delay=1, disable=not progress)
         return source.collect(list(coming))
 
@@ -115,7 +123,8 @@ class Forecaster(Shareable):
         steps: int | None = None,
         *,
         layout: str | None = None,
-        resize: bool = False,
+        resize: bool | None = None,
+        color: str | None = None,
         every: int = 1,
         start: float | None = None,
         fps: float | None = None,
@@ -125,7 +134,7 @@ class Forecaster(Shareable):
         The frames before one that holds NaN or infinite values are yielded; that one raises `ForecastError`.
         """
         steps = None if steps is None else frames_room.whole_number("steps", steps)
-        return self._frames(self._read(frames, layout, resize, every, start, fps), steps)
+        return self._frames(self._read(frames, layout, resize, color, every, start, fps), steps)
 
     def to(self, device: str | torch.device) -> Forecaster:
         """Move the module, in place, and return the forecaster. Forecasts still return to the device of their frames.
@@ -199,7 +208,8 @@ class Forecaster(Shareable):
         self,
         frames: Any,
         layout: str | None,
-        resize: bool,
+        resize: bool | None,
+        color: str | None,
         every: int,
         start: float | None,
         fps: float | None,
@@ -207,7 +217,7 @@ class Forecaster(Shareable):
     ) -> frames_room.CallerFrames:
         return frames_room.read(
             frames, self.spec, stride_of(self.module), layout,
-            resize=resize, every=every, start=start, fps=fps, progress=progress,
+            resize=resize, color=color, every=every, start=start, fps=fps, progress=progress,
         )  # fmt: skip
 
     @torch.no_grad()

@@ -12,9 +12,9 @@ from stzoo.cli.shared import (
     add_device,
     add_every,
     add_json,
-    add_keep_size,
     add_model,
     add_precision,
+    add_size_and_color,
 )
 from stzoo.errors import StzooError
 from stzoo.scale.plan import UNIT
@@ -62,7 +62,7 @@ def register(commands: Commands) -> None:
         metavar="SUFFIX",
         help="for clips: suffix of the files that forecasts are written to, such as npy, gif or mp4 (default: npy)",
     )
-    add_keep_size(parser)
+    add_size_and_color(parser, arrays=False)
     parser.add_argument(
         "--unit",
         type=int,
@@ -104,7 +104,8 @@ def _run(arguments: Arguments) -> None:
         stride=arguments.stride,
         column=arguments.column,
         format=arguments.format,
-        keep_size=arguments.keep_size,
+        size=arguments.size,
+        color=arguments.color,
         unit=arguments.unit,
         device=arguments.device,
         precision=arguments.precision,

@@ -53,6 +53,13 @@ def register(commands: Commands) -> None:
         "them as the tables of OpenSTL did; or simvp-2022, as SimVP's code of 2022 did (default: stzoo-rain for the "
         "dataset radar, else stzoo)",
     )
+    parser.add_argument(
+        "--size",
+        choices=("model", "own"),
+        default="model",
+        help="size of the frames that are measured: with model, that which the model was trained on; with own, that of "
+        "your own clips, on which the model then runs (default: %(default)s)",
+    )
     add_precision(parser)
     parser.add_argument(
         "--csv", action="store_true", help="print CSV instead of text: one row for each step, for a codec one row"
@@ -74,13 +81,15 @@ def _run(arguments: Arguments) -> None:
     model: Any = (Codec if codec else Forecaster).from_files(found, arguments.source)
     known = catalog.entries().get(arguments.source) or published().get(arguments.source)
     default = "clips" if known is None or known.dataset not in DATASETS else known.dataset
-    dataset, data = chosen_dataset(arguments, model.spec, default)
+    own_size = arguments.size == "own"
+    dataset, data = chosen_dataset(arguments, model.spec, default, own_size=own_size)
     if codec and arguments.steps is not None:
         raise SpecError("--steps is for forecasters; a codec is measured on the first two frames of each sequence")
     steps = 1 if codec else model.spec.frames_out if arguments.steps is None else arguments.steps
     if steps < 1:
         raise SpecError(f"--steps is {steps}; it must be at least 1")
     protocol = protocol_name(dataset, model.spec.frames_in, steps, codec=codec, every=arguments.every)
+    protocol += ", frames at their own size" if own_size else ""
     clips: Any = data.split("test", model.spec.frames_in, steps)
     if arguments.limit is not None:
         if not 1 <= arguments.limit <= len(clips):

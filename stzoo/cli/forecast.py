@@ -7,7 +7,16 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stzoo.cli.shared import Arguments, Commands, add_command, add_every, add_keep_size, add_model, add_precision
+from stzoo.cli.shared import (
+    Arguments,
+    Commands,
+    add_command,
+    add_every,
+    add_model,
+    add_precision,
+    add_size_and_color,
+    resize_of,
+)
 from stzoo.errors import FramesError, StzooError
 
 if TYPE_CHECKING:
@@ -82,7 +91,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="write the past, what really followed if --start leaves room for it, and the forecast next to each other, "
         "as one animation, video or folder of images",
     )
-    add_keep_size(parser)
+    add_size_and_color(parser)
     add_precision(parser, auto=True)
 
 
@@ -103,7 +112,7 @@ def _run(arguments: Arguments) -> None:
         )
     model = load(arguments.model, precision=arguments.precision)
     steps = model.spec.frames_out if arguments.steps is None else arguments.steps
-    resize = pictures and not arguments.keep_size  # arrays always keep their size
+    resize = resize_of(arguments)
     with memory_errors_told("this forecast"):
         if arguments.side_by_side:
             future = _side_by_side(arguments, given, model, steps, resize)
@@ -112,6 +121,7 @@ def _run(arguments: Arguments) -> None:
                 given,
                 steps,
                 resize=resize,
+                color=arguments.color,
                 every=arguments.every,
                 start=arguments.start,
                 fps=arguments.fps,
@@ -122,7 +132,9 @@ def _run(arguments: Arguments) -> None:
     print(f"{steps} frames -> {arguments.out}")
 
 
-def _side_by_side(arguments: Arguments, given: Path, model: Forecaster, steps: int, resize: bool) -> list[Image.Image]:
+def _side_by_side(
+    arguments: Arguments, given: Path, model: Forecaster, steps: int, resize: bool | None
+) -> list[Image.Image]:
     """Past, truth and forecast in one row of panels. Of the truth there are as many frames as the file still has."""
     from stzoo.frames import moving_pictures, whole_number
     from stzoo.viz import side_by_side
@@ -131,7 +143,7 @@ def _side_by_side(arguments: Arguments, given: Path, model: Forecaster, steps: i
     wanted = read if arguments.start is None else read + steps
     seen = list(moving_pictures(given, every, last=wanted, start=arguments.start, fps=arguments.fps, progress=True))
     past, truth = seen[:read], seen[read:]
-    return side_by_side(past, truth, model.rollout(past, steps, resize=resize, progress=True))
+    return side_by_side(past, truth, model.rollout(past, steps, resize=resize, color=arguments.color, progress=True))
 
 
 def _also_wrong(out: Path, given: Path) -> str:

@@ -61,14 +61,32 @@ def add_every(parser: argparse.ArgumentParser, of: str) -> None:
     )
 
 
-def add_keep_size(parser: argparse.ArgumentParser) -> None:
-    """``--keep-size``, of the commands that read images and videos."""
+def add_size_and_color(parser: argparse.ArgumentParser, *, arrays: bool = True) -> None:
+    """``--size`` and ``--color``, of the commands that forecast frames of any size and colour; see `resize_of`.
+
+    Args:
+        arrays: --size brings arrays to the model's size, too.
+    """
+    pictures = "images, videos and arrays" if arrays else "images and videos"
     parser.add_argument(
-        "--keep-size",
-        action="store_true",
-        help="keep images and videos at their own size, which the model must be able to take "
-        "(default: resize them to the size that the model was trained on)",
+        "--size",
+        choices=("model", "own"),
+        help=f"size of the forecast: with model, {pictures} are brought to the size that the model was trained on, and "
+        "the forecast stays there; with own, the model runs at their own size (default: images and videos are forecast "
+        "at the model's size and come back at their own, arrays and maps run at their own size)",
     )
+    parser.add_argument(
+        "--color",
+        choices=("gray",),
+        help="gray makes one gray forecast of frames in colour (default: a model that was trained on gray frames "
+        "forecasts each channel of frames in colour)",
+    )
+
+
+def resize_of(arguments: Arguments) -> bool | None:
+    """What ``--size`` says, as the argument `resize` of `Forecaster.rollout`."""
+    size: str | None = arguments.size
+    return None if size is None else size == "model"
 
 
 def add_precision(parser: argparse.ArgumentParser, *, auto: bool = False) -> None:
@@ -144,13 +162,16 @@ def dataset_and_folder(arguments: Arguments) -> tuple[str | None, Path | None]:
     return "mmnist", arguments.mnist
 
 
-def chosen_dataset(arguments: Arguments, spec: ModelSpec, default: str, zoom: float = 1.0) -> tuple[str, Dataset]:
+def chosen_dataset(
+    arguments: Arguments, spec: ModelSpec, default: str, zoom: float = 1.0, *, own_size: bool = False
+) -> tuple[str, Dataset]:
     """The name of the chosen dataset, and the dataset itself, opened to be read as `spec` needs it.
 
     Args:
         arguments: those of a command that has the options of `add_dataset`.
         default: the dataset that the folder holds if no option names one.
         zoom: how many times larger the training part is read, for windows to be cut from it.
+        own_size: frames stay at the size that their file has, which is for clips of the user's own.
 
     Raises:
         SpecError: the options contradict each other, or name no folder. DataError: the dataset cannot be opened.
@@ -159,6 +180,8 @@ def chosen_dataset(arguments: Arguments, spec: ModelSpec, default: str, zoom: fl
     name = named or default
     if folder is None:
         raise SpecError("name the folder of the dataset with --data DIR")
+    if own_size and name != "clips":
+        raise SpecError(f"--size own is for your own clips; the frames of {name} have the size that its protocol says")
     if arguments.every < 1:
         raise SpecError(f"--every is {arguments.every}; it must be at least 1")
     if arguments.download:
@@ -167,5 +190,5 @@ def chosen_dataset(arguments: Arguments, spec: ModelSpec, default: str, zoom: fl
         from stzoo.data.mmnist import download_digits
 
         download_digits(folder, arguments.download)
-    reading = Reading.of(spec, zoom=zoom, every=arguments.every, skip_bad=arguments.skip_bad)
+    reading = Reading.of(spec, zoom=zoom, every=arguments.every, skip_bad=arguments.skip_bad, own_size=own_size)
     return name, open_dataset(name, folder, reading)

@@ -94,6 +94,7 @@ class Reading:
         fill: the value that replaces missing values (NaN) in arrays; None refuses missing values.
         every: only the frames 0, every, 2 * every, ... of a recording are kept.
         skip_bad: leave out files that cannot be read, with a warning for each, instead of raising an error.
+        own_size: frames of your own clips stay at the size that their file has, whatever `height` and `width` say.
     """
 
     channels: int
@@ -104,13 +105,16 @@ class Reading:
     fill: float | None = None
     every: int = 1
     skip_bad: bool = False
+    own_size: bool = False
 
     @classmethod
-    def of(cls, spec: ModelSpec, *, zoom: float = 1.0, every: int = 1, skip_bad: bool = False) -> Reading:
+    def of(
+        cls, spec: ModelSpec, *, zoom: float = 1.0, every: int = 1, skip_bad: bool = False, own_size: bool = False
+    ) -> Reading:
         """The reading that gives frames as `spec` describes them."""
         return cls(
             channels=spec.channels, height=spec.height, width=spec.width,
-            zoom=zoom, value_range=spec.value_range, fill=spec.fill, every=every, skip_bad=skip_bad,
+            zoom=zoom, value_range=spec.value_range, fill=spec.fill, every=every, skip_bad=skip_bad, own_size=own_size,
         )  # fmt: skip
 
     def larger(self) -> Reading:

@@ -88,7 +88,11 @@ class OwnClips:
         suffix = path.suffix.lower()
         if suffix not in (*ARRAYS, *FIELDS):
             reading = self.reading.larger() if part == "train" else self.reading
-            whole = decode_once(path, reading, read_video if suffix in VIDEO else iterate_images)
+            decode = read_video if suffix in VIDEO else iterate_images
+            if reading.own_size:
+                first_image = next(iter(decode(path)))
+                reading = dataclasses.replace(reading, height=first_image.height, width=first_image.width)
+            whole = decode_once(path, reading, decode)
             first, last = self._share(part, whole.last)
             return Recording(self._name(path, part), dataclasses.replace(whole, first=first, last=last))
         array = open_array(path) if suffix in ARRAYS else _field(path, self.reading.channels)
@@ -165,7 +169,7 @@ def _field(path: Path, channels: int) -> np.ndarray:
 
 
 def _cropped(name: str, array: np.ndarray, reading: Reading) -> Recording:
-    """The middle of an array, of the size of the model's frames.
+    """The middle of an array, of the size of the model's frames; all of it if the reading keeps frames at their size.
 
     Args:
         name: what errors call the array.
@@ -176,11 +180,12 @@ def _cropped(name: str, array: np.ndarray, reading: Reading) -> Recording:
         DataError: the array has another shape or dtype, is too small, has values outside the model's range, or holds
             NaN although the model has no fill value.
     """
-    channels, height, width = reading.channels, reading.height, reading.width
+    channels = reading.channels
     frames = array[:, None] if array.ndim == 3 else array
     if frames.ndim == 4 and frames.shape[1] != channels and frames.shape[3] == channels:
         frames = frames.transpose(0, 3, 1, 2)
     there = frames.shape[1:] if frames.ndim == 4 else (0, 0, 0)
+    height, width = there[1:] if reading.own_size else (reading.height, reading.width)
     if there[0] != channels or there[1] < height or there[2] < width:
         raise DataError(
             f"{name} has shape {array.shape}; expected (T, H, W) or (T, C, H, W) with {channels} channels, of at least "

@@ -126,7 +126,7 @@ def sliding_clips(recordings: Iterable[Recording], frames_in: int, frames_out: i
     """Clips of whole frames, which start at every `hop`-th frame of each recording.
 
     Raises:
-        DataError: no recording is long enough for a clip, or the recordings differ in dtype.
+        DataError: no recording is long enough for a clip, or the recordings differ in dtype or in size.
     """
     kept = tuple(recordings)
     length = frames_in + frames_out
@@ -135,6 +135,13 @@ def sliding_clips(recordings: Iterable[Recording], frames_in: int, frames_out: i
         raise DataError(
             f"{kept[0].name} holds {kept[0].frames.dtype}, {unlike.name} {unlike.frames.dtype}; keep them apart, or "
             "convert them to one dtype"
+        )
+    wider = next((each for each in kept if each.frames.shape[2:] != kept[0].frames.shape[2:]), None)
+    if wider is not None:
+        sizes = ["x".join(map(str, each.frames.shape[2:])) for each in (kept[0], wider)]
+        raise DataError(
+            f"{kept[0].name} has frames of {sizes[0]}, {wider.name} of {sizes[1]}; keep sizes apart, each in a folder "
+            "of its own, or bring all to the model's (in commands --size model)"
         )
     places = [(r, t, 0, 0) for r, each in enumerate(kept) for t in range(0, len(each.frames) - length + 1, hop)]
     if not places:

@@ -17,10 +17,11 @@ from stzoo.engine import translating
 from stzoo.engine.compiling import compiled
 from stzoo.engine.memory import check_forecast
 from stzoo.engine.packed import PackedConv, Rounded, can_pack, is_plain, pieces, twin
+from stzoo.engine.padding import Padding
 from stzoo.errors import ForecastError
 from stzoo.frames.values import denormalise
 from stzoo.machine import Precision, check_precision, cpu_flags
-from stzoo.models import architecture_of
+from stzoo.models import architecture_of, stride_of
 from stzoo.spec import ModelSpec
 from stzoo.unroll import unroll
 
@@ -51,12 +52,17 @@ class Engine:
         return "bfloat16" if multiplies_in_bfloat16(self._device) else "float32"
 
     def unroll(self, past: Tensor, steps: int | None = None) -> Iterator[Tensor]:
-        """Like `stzoo.unroll.unroll(module, spec, past, steps)` in eval mode, without gradients.
+        """Like `stzoo.unroll.unroll(module, spec, past, steps)` in eval mode, without gradients, at any size.
+
+        Frames whose sides the module's stride does not divide are padded, and what the module makes of them is cropped
+        back. A rollout goes on in the padded frame. (To pad each forecast anew before it is fed back is no better by
+        `docs/experiments/sizes.py padding`.)
 
         Weights must not change before the last frame is taken: some of what runs shares them, some has copies.
 
         Args:
-            past: (B, T, C, H, W), normalised, T >= spec.frames_in.
+            past: (B, T, C, H, W), normalised, T >= spec.frames_in. H and W may be any; for a module whose stride is
+                None they must be the spec's.
             steps: how many frames to yield; None for as many as are asked for.
 
         Returns:
@@ -65,6 +71,8 @@ class Engine:
         Raises:
             MemoryNeededError: there is not enough memory, by an estimate; see `stzoo.engine.memory`.
         """
+        padding = Padding.of((past.shape[-2], past.shape[-1]), stride_of(self.module))
+        past = padding.add(past)
         check_forecast(self.module, self._spec, past, self._at_once(past))
         runs = self._current()
         streams = [unroll(runs, self._spec, some, steps) for some in past.split(self._at_once(past))]
@@ -73,7 +81,8 @@ class Engine:
                 frames = [next(stream, None) for stream in streams]
                 if frames[0] is None:
                     return
-                whole = torch.cat(cast(list[Tensor], frames))  # a copy even of one: what is fed back is nobody else's
+                # a copy even of one: what is fed back is nobody else's
+                whole = torch.cat([padding.remove(frame) for frame in cast(list[Tensor], frames)])
             yield whole
 
     def compile(self) -> None:

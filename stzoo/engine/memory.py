@@ -120,8 +120,8 @@ def check_forecast(module: nn.Module, spec: ModelSpec, past: Tensor, at_once: in
         raise MemoryNeededError(
             f"a forecast of {len(past)} x {spec.frames_in} frames of {size[0]}x{size[1]} needs about "
             f"{shown_bytes(need)} of memory, and {shown_bytes(have)} {where(device)}. What needs less: fewer clips at "
-            "a time; smaller frames or a window cut from them; for images and videos resize=True, in commands to leave "
-            f"out --keep-size. {TO_GO_ON}"
+            "a time; smaller frames or a window cut from them; for images, videos and arrays resize=True, in commands "
+            f"--size model. {TO_GO_ON}"
         )
 
 

@@ -1,6 +1,6 @@
 """A caller's frames of any kind -> one checked tensor, and forecasts back to the same kind.
 
-`reading` finds out what the caller passed and hands it to `arrays`, `dataarray`, `fields` or `moving`, and `writing`
+`reading` finds out what the caller passed and hands it to `arrays`, `dataarray`, `fields` or `pictures`, and `writing`
 does the same for files to write. `moving` reads whatever pictures there are, from `images` or `video`, whose times are
 the business of `clock`. `layout` says which axis is which, `values` what the numbers mean.
 """

@@ -17,9 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from stzoo.errors import FramesError, printable
 from stzoo.files import replacing
+from stzoo.frames.colour import check_color, to_channels
 from stzoo.frames.layout import find_layout, from_bchw, to_btchw
 from stzoo.frames.values import fill_missing, from_units, to_units
 from stzoo.spec import ModelSpec, shown
@@ -42,11 +44,19 @@ class CallerFrames:
         frame: takes the next future frame (B, C, H, W) in the spec's units; returns it in the caller's kind, dtype and
             axes (without the time axis).
         collect: takes a list of such frames; returns them as one sequence of the caller's kind.
+        returned: (H, W) of the frames that `frame` returns; None if it is that of `past`.
     """
 
     past: Tensor
     frame: Callable[[Tensor], Any]
     collect: Callable[[list[Any]], Any]
+    returned: tuple[int, int] | None = None
+
+    @property
+    def frame_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of what `frame` returns for each of the B clips."""
+        channels, height, width = self.past.shape[2:]
+        return (channels, *(self.returned or (height, width)))
 
 
 @dataclass(frozen=True)
@@ -55,13 +65,23 @@ class FrameSelection:
 
     Attributes:
         spec: the spec of the model.
-        stride: height and width must be multiples of this; with None they must be those of the spec.
+        stride: what the model's height and width must be multiples of, to which the engine pads frames of any size;
+            None if the model takes no other size than the spec's.
         last: how many frames are read, counted from the end; None reads all.
         every: only the frames 0, every, 2 * every, ... are read; `last` counts among these.
         start: seconds from the beginning of a video or an animation to the first frame that is read; then `last`
             counts from there.
         fps: frames a second at which a video or an animation is sampled, before `every` thins them.
         progress: show a bar while a video is read.
+        resize: True brings frames to the spec's size, where the answer stays. False leaves them at their own. With None
+            arrays stay at their own size, and pictures come to the spec's and the answer goes back to theirs.
+        color: "gray" makes gray of colour before anything else. With None, a model that reads gray forecasts each
+            channel of a colour clip as a clip of its own.
+        exact: frames must have the spec's channels and sides that `stride` divides. Pictures become gray or RGB as the
+            spec says.
+
+    Raises:
+        FramesError: there is no such `color`.
     """
 
     spec: ModelSpec
@@ -71,6 +91,17 @@ class FrameSelection:
     start: float | None = None
     fps: float | None = None
     progress: bool = False
+    resize: bool | None = None
+    color: str | None = None
+    exact: bool = False
+
+    def __post_init__(self) -> None:
+        check_color(self.color)
+
+    def layout_of(self, shape: tuple[int, ...], layout: str | None, *, alpha: bool = False) -> str:
+        """The axes of an array of this shape, see `find_layout`. Raises `FramesError` if none fit, or two do."""
+        stride = 1 if self.resize else self.stride
+        return find_layout(shape, self.spec, stride, layout, alpha=alpha, exact=self.exact)
 
     def slice_of(self, total: int) -> slice:
         """The slice of `total` frames that is read.
@@ -111,16 +142,25 @@ def read_tensor(frames: Tensor, selection: FrameSelection, layout: str | None) -
     if str(frames.dtype).removeprefix("torch.") not in (*_DTYPES, "bfloat16"):
         raise _unscaled(str(frames.dtype))
     spec = selection.spec
-    layout = find_layout(tuple(frames.shape), spec, selection.stride, layout)
+    layout = selection.layout_of(tuple(frames.shape), layout, alpha=frames.dtype == torch.uint8)
     past = to_btchw(frames.detach(), layout)
     past = past[:, selection.slice_of(past.shape[1])]
     device, dtype = frames.device, frames.dtype
+    past, as_given = to_channels(fill_missing(to_units(past, spec), spec), spec, selection.color)
+    if selection.resize and past.shape[-2:] != (spec.height, spec.width):
+        past = _resized(past, (spec.height, spec.width))
     return CallerFrames(
         # two copies, so that nothing the caller does to the frames passed in or handed out reaches the model
-        fill_missing(to_units(past, spec), spec).clone(),
-        lambda frame: from_bchw(from_units(frame, spec, dtype), layout).to(device, copy=True),
+        past.clone(),
+        lambda frame: from_bchw(from_units(as_given(frame), spec, dtype), layout).to(device, copy=True),
         lambda collected: torch.stack(collected, layout.index("T")),
     )
+
+
+def _resized(frames: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, T, C, H, W) -> (B, T, C, *size), bilinearly and without aliasing."""
+    some = F.interpolate(frames.flatten(0, 1), size, mode="bilinear", antialias=True)
+    return some.unflatten(0, frames.shape[:2])
 
 
 def read_array(frames: np.ndarray, selection: FrameSelection, layout: str | None) -> CallerFrames:
@@ -131,7 +171,7 @@ def read_array(frames: np.ndarray, selection: FrameSelection, layout: str | None
     """
     if frames.dtype.name not in _DTYPES:
         raise _unscaled(frames.dtype.name)
-    layout = find_layout(frames.shape, selection.spec, selection.stride, layout)
+    layout = selection.layout_of(frames.shape, layout, alpha=frames.dtype == np.uint8)
     time = layout.index("T")
     last = _unmasked(frames[(slice(None),) * time + (selection.slice_of(frames.shape[time]),)])
     native = torch.from_numpy(last.astype(last.dtype.newbyteorder("=")))

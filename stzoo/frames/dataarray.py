@@ -15,7 +15,6 @@ from torch import Tensor
 
 from stzoo.errors import FramesError, printable
 from stzoo.frames.arrays import CallerFrames, FrameSelection, read_array
-from stzoo.frames.layout import find_layout
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -60,7 +59,7 @@ def read_dataarray(frames: xr.DataArray, selection: FrameSelection) -> CallerFra
     """
     axes = axes_of(frames, selection.spec.channels)
     layout = "".join(axes)
-    find_layout(tuple(frames.sizes[name] for name in axes.values()), selection.spec, selection.stride, layout)
+    selection.layout_of(tuple(frames.sizes[name] for name in axes.values()), layout)
     which = selection.slice_of(frames.sizes["time"])
     times = _times(frames, selection)
     try:

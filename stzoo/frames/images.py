@@ -15,8 +15,7 @@ from torch import Tensor
 
 from stzoo.errors import FramesError, printable
 from stzoo.files import replacing
-from stzoo.frames.layout import check_pixels, find_layout
-from stzoo.spec import ModelSpec
+from stzoo.frames.layout import check_pixels
 
 _MODES = {1: "L", 3: "RGB"}
 _EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV")
@@ -59,43 +58,6 @@ def resized(image: Image.Image, channels: int, height: int, width: int) -> Image
         SyntaxError,
     ) as error:  # an image that the caller opened is read from its file only now
         raise FramesError(f"an image cannot be read: {printable(str(error))}") from error
-
-
-def check_image(image: Image.Image, spec: ModelSpec, stride: int | None, resize: bool) -> None:
-    """Check an image's channels and size against the model.
-
-    Raises:
-        FramesError: images like this one cannot be frames of the model, however many there are.
-    """
-    if spec.channels not in _MODES:
-        raise FramesError(f"images are gray or RGB; this model has {spec.channels} channels, so pass an array instead")
-    if not resize:
-        try:
-            find_layout((spec.frames_in, spec.channels, image.height, image.width), spec, stride, "TCHW")
-        except FramesError as error:
-            size = f"{spec.height}x{spec.width}"
-            raise FramesError(f"{error}; or pass resize=True, which brings images to the model's own {size}") from error
-
-
-def images_to_tensor(images: list[Image.Image], spec: ModelSpec, resize: bool = False) -> Tensor:
-    """Images -> (T, C, H, W) uint8, gray or RGB as the spec says.
-
-    Args:
-        images: at least one.
-        spec: its channels are used, and its height and width if `resize`.
-        resize: bring the images to the spec's height and width. Otherwise they keep their own size.
-
-    Raises:
-        FramesError: an image has more than 8 bits a value, or the images differ in size and are not resized.
-    """
-    for i, image in enumerate(images):
-        if not resize and image.size != images[0].size:
-            raise FramesError(
-                f"image {i} is {image.size[0]}x{image.size[1]} but image 0 is {images[0].size[0]}x{images[0].size[1]}; "
-                "bring all to one size, or pass resize=True"
-            )
-    width, height = (spec.width, spec.height) if resize else images[0].size
-    return torch.from_numpy(np.stack([fit(image, spec.channels, height, width) for image in images]))
 
 
 def tensor_to_image(frame: Tensor) -> Image.Image:

@@ -5,49 +5,65 @@ The letters of a layout: B samples of a batch, T frames in time, C channels, H r
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import Tensor
 
 from stzoo.errors import FramesError
+from stzoo.frames.colour import can_convert, convertible
 from stzoo.spec import ModelSpec
 
 MAX_PIXELS = 2**25  # of one frame, enough for 7680x4320. Files that claim more are refused before they are decoded
 LAYOUTS = ("THW", "TCHW", "THWC", "BTHW", "BTCHW", "BTHWC")
 
 
-def find_layout(shape: tuple[int, ...], spec: ModelSpec, stride: int | None, layout: str | None) -> str:
-    """The one layout in which `shape` fits the spec, or the layout that the caller names.
+def find_layout(
+    shape: tuple[int, ...],
+    spec: ModelSpec,
+    stride: int | None,
+    layout: str | None,
+    *,
+    alpha: bool = False,
+    exact: bool = False,
+) -> str:
+    """The one layout in which frames of `shape` can be read, or the layout that the caller names.
 
-    Four axes may be (T, C, H, W) or (T, H, W, C); the layout (B, T, H, W) must be named.
+    Four axes may be (T, C, H, W) or (T, H, W, C); the layout (B, T, H, W) must be named. A shape that is just what the
+    model reads, with the spec's channels and sides that the stride divides, is read so. Otherwise gray may stand for
+    colour and colour for gray (`stzoo.frames.colour`), and the sides may have any length.
 
     Args:
         shape: the lengths of three to five axes.
         spec: the spec of the model that reads the frames.
-        stride: height and width must be multiples of this; with None they must be those of the spec.
+        stride: what the model's height and width must be multiples of; None if it takes no other size than the spec's.
         layout: the caller's choice, one of `LAYOUTS`, or None.
+        alpha: four channels at the end may be RGBA.
+        exact: only what is just what the model reads fits.
 
     Raises:
-        FramesError: no layout fits or two do, or height and width do not fit.
+        FramesError: no layout fits or two do, or the model takes no other size than its own.
     """
-    if layout is not None:
-        if layout not in LAYOUTS:
-            raise FramesError(f"layout is {layout!r}; it may be {', '.join(LAYOUTS)}")
-        if len(layout) != len(shape):
-            raise FramesError(f"layout {layout} has {len(layout)} axes, the frames {_text(shape)} have {len(shape)}")
-        _check(shape, layout, spec, stride)
-        return layout
-    candidates = [name for name in ("THW", "TCHW", "THWC", "BTCHW", "BTHWC") if len(name) == len(shape)]
+    names = LAYOUTS if layout is None else (layout,)
+    if layout is not None and layout not in LAYOUTS:
+        raise FramesError(f"layout is {layout!r}; it may be {', '.join(LAYOUTS)}")
+    if layout is not None and len(layout) != len(shape):
+        raise FramesError(f"layout {layout} has {len(layout)} axes, the frames {_text(shape)} have {len(shape)}")
+    found = [_Reading(shape, name, spec, stride, alpha) for name in names if len(name) == len(shape)]
+    candidates = [reading for reading in found if layout is not None or reading.layout != "BTHW"]
     if not candidates:
         raise FramesError(f"expected {_expected(spec)}, given {_text(shape)}")
-    fitting = [c for c in candidates if _problem(shape, c, spec, stride) is None]
+    readable = [reading for reading in candidates if reading.problem() is None]
+    fitting = [reading for reading in readable if reading.is_exact]
+    fitting = fitting if exact else fitting or readable
     if len(fitting) > 1:
+        one, other = (reading.layout for reading in fitting)
         raise FramesError(
-            f"{_text(shape)} can be read as {' or as '.join(fitting)}; "
-            f"say which: layout={fitting[0]!r} or layout={fitting[1]!r}"
+            f"{_text(shape)} can be read as {one} or as {other}; say which: layout={one!r} or layout={other!r}"
         )
     if not fitting:
-        channels_fit = [c for c in candidates if _axes(shape, c)["C"] == spec.channels]
-        _check(shape, (channels_fit or candidates)[0], spec, stride)
-    return fitting[0]
+        likely = next((reading for reading in candidates if reading.channels_fit(exact)), candidates[0])
+        raise FramesError(likely.problem() or likely.inexactness())
+    return fitting[0].layout
 
 
 def check_pixels(width: int, height: int) -> None:
@@ -75,47 +91,69 @@ def from_bchw(frame: Tensor, layout: str) -> Tensor:
     return frame.permute([present.index(axis) for axis in wanted])
 
 
-def _axes(shape: tuple[int, ...], layout: str) -> dict[str, int]:
-    """Letter -> length of that axis; 1 for a batch or channel axis that is absent."""
-    return {"B": 1, "C": 1} | dict(zip(layout, shape, strict=True))
+@dataclass(frozen=True)
+class _Reading:
+    """Frames of a shape, read as a layout, beside what the model reads. The attributes are those of `find_layout`."""
 
+    shape: tuple[int, ...]
+    layout: str
+    spec: ModelSpec
+    stride: int | None
+    alpha: bool
 
-def _check(shape: tuple[int, ...], layout: str, spec: ModelSpec, stride: int | None) -> None:
-    problem = _problem(shape, layout, spec, stride)
-    if problem:
-        raise FramesError(problem)
+    @property
+    def axes(self) -> dict[str, int]:
+        """Letter -> length of that axis; 1 for a batch or channel axis that is absent."""
+        return {"B": 1, "C": 1} | dict(zip(self.layout, self.shape, strict=True))
 
+    @property
+    def is_exact(self) -> bool:
+        """Are these the spec's channels, and sides that need no padding?"""
+        axes, stride = self.axes, self.stride or 1
+        return axes["C"] == self.spec.channels and axes["H"] % stride == axes["W"] % stride == 0
 
-def _problem(shape: tuple[int, ...], layout: str, spec: ModelSpec, stride: int | None) -> str | None:
-    """Why `shape`, read as `layout`, does not fit; None if it does."""
-    axes = _axes(shape, layout)
-    if axes["C"] != spec.channels or min(shape) == 0:
-        return f"expected {_expected(spec)}, given {_text(shape)}"
-    if axes["T"] < spec.frames_in:
-        return f"expected at least {spec.frames_in} past frames, given {axes['T']} ({_text(shape)} read as {layout})"
-    height, width = axes["H"], axes["W"]
-    if height * width > MAX_PIXELS:
-        return f"a frame may have {MAX_PIXELS:,} pixels, given {height}x{width} ({_text(shape)} read as {layout})"
-    if stride is None:
-        if (height, width) == (spec.height, spec.width):
-            return None
-        return (
-            f"height and width must be {spec.height}x{spec.width}, the only size this model takes, "
-            f"given {height}x{width} ({_text(shape)} read as {layout})"
-        )
-    if height % stride or width % stride:
+    def channels_fit(self, exact: bool) -> bool:
+        """Are these the spec's channels or, unless `exact`, can they be converted?"""
+        channels = self.axes["C"]
+        converts = not exact and convertible(channels, self.spec, self.alpha and self.layout.endswith("C"))
+        return channels == self.spec.channels or converts
+
+    def problem(self) -> str | None:
+        """Why the frames cannot be forecast; None if they can."""
+        spec, axes, given = self.spec, self.axes, _text(self.shape)
+        height, width, read_as = axes["H"], axes["W"], f"({given} read as {self.layout})"
+        if min(self.shape) == 0 or not self.channels_fit(False):
+            return f"expected {_expected(spec)}, given {given}"
+        if axes["T"] < spec.frames_in:
+            return f"expected at least {spec.frames_in} past frames, given {axes['T']} {read_as}"
+        if height * width > MAX_PIXELS:
+            return f"a frame may have {MAX_PIXELS:,} pixels, given {height}x{width} {read_as}"
+        if self.stride is None and (height, width) != (spec.height, spec.width):
+            return (
+                f"height and width must be {spec.height}x{spec.width}, the only size this model takes, given "
+                f"{height}x{width} {read_as}: its weights have that size in them. What helps is resize=True (in "
+                "commands --size model), which brings images, videos and arrays to that size"
+            )
+        return None
+
+    def inexactness(self) -> str:
+        """Why the frames are not just what the model reads."""
+        given, stride = _text(self.shape), self.stride or 1
+        height, width = self.axes["H"], self.axes["W"]
+        if self.axes["C"] != self.spec.channels:
+            return f"expected {_expected(self.spec)}, given {given}"
         near = [max(stride, round(side / stride) * stride) for side in (height, width)]
         return (
-            f"height and width must be multiples of {stride}, given {height}x{width} "
-            f"({_text(shape)} read as {layout}); the nearest size that works is {near[0]}x{near[1]}"
+            f"height and width must be multiples of {stride}, given {height}x{width} ({given} read as {self.layout}); "
+            f"the nearest size that works is {near[0]}x{near[1]}"
         )
-    return None
 
 
 def _expected(spec: ModelSpec) -> str:
     """The shapes that fit the spec, for a message."""
-    t, c, size = f"T>={spec.frames_in}", spec.channels, f"{spec.height}, {spec.width}"
-    shapes = [f"({t}, {size})"] if c == 1 else []
+    t, size = f"T>={spec.frames_in}", f"{spec.height}, {spec.width}"
+    c = "1 or 3" if can_convert(spec) else str(spec.channels)
+    shapes = [f"({t}, {size})"] if spec.channels == 1 or can_convert(spec) else []
     return " or ".join([*shapes, f"({t}, {c}, {size})", f"(B, {t}, {c}, {size})", f"({t}, {size}, {c})"])
 
 

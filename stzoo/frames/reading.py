@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import operator
 import os
-from collections import deque
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,8 +15,8 @@ from stzoo.errors import FramesError
 from stzoo.frames.arrays import ARRAYS, CallerFrames, FrameSelection, open_array, read_array, read_tensor
 from stzoo.frames.dataarray import is_dataarray, read_dataarray
 from stzoo.frames.fields import FIELDS, check_read, open_field
-from stzoo.frames.images import check_image, images_to_tensor, resized, tensor_to_image
 from stzoo.frames.moving import moving_pictures
+from stzoo.frames.pictures import read_pictures
 from stzoo.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -34,7 +32,9 @@ def read(
     layout: str | None = None,
     *,
     whole: bool = False,
-    resize: bool = False,
+    resize: bool | None = None,
+    color: str | None = None,
+    exact: bool = False,
     every: int = 1,
     start: float | None = None,
     fps: float | None = None,
@@ -46,11 +46,18 @@ def read(
         frames: what to read. A path leads to a video, an animation, a folder of images, or a ``.npy``, ``.npz``,
             netCDF or Zarr file.
         spec: the spec of the model that will see the frames.
-        stride: height and width must be multiples of this; with None they must be those of the spec.
+        stride: what the model's height and width must be multiples of, to which `stzoo.engine` pads frames of any size;
+            None if the model takes no other size than the spec's.
         layout: the axes of an array, such as "TCHW" (one of `stzoo.frames.layout.LAYOUTS`); None finds them out.
         whole: keep all frames, and give the answer the times of these frames. Otherwise only the last `frames_in` are
             kept (so the memory used does not grow with the length of a video), and the answer follows them in time.
-        resize: bring images and videos to the spec's height and width, bilinearly, whatever size they have.
+        resize: True brings images, videos and arrays to the spec's height and width, where the answer stays. False
+            leaves everything at its own size. With None arrays and maps stay at their own size, and images and videos
+            come to the spec's and the answer goes back to theirs.
+        color: "gray" makes one gray forecast of frames in colour. With None, a model that reads gray forecasts each of
+            their channels as a clip of its own, and a warning says so.
+        exact: refuse what must be padded or converted to be read: other channels than the spec's, and sides that
+            `stride` does not divide. Pictures become gray or RGB as the spec says.
         every: use the frames 0, every, 2 * every, ... The last frame used is the last of these.
         start: of a video or an animation, seconds from the beginning to the first frame that is kept; from there the
             first `frames_in` are kept, instead of the last.
@@ -63,7 +70,10 @@ def read(
         MissingExtraError: a package that reads such a file is not installed. The message says how to install it.
     """
     last = None if whole else spec.frames_in
-    selection = FrameSelection(spec, stride, last, whole_number("every", every), start, fps, progress)
+    selection = FrameSelection(
+        spec, stride, last, whole_number("every", every),
+        start=start, fps=fps, progress=progress, resize=resize, color=color, exact=exact,
+    )  # fmt: skip
     if isinstance(frames, (str, os.PathLike)):
         if not os.fspath(frames):
             raise FramesError("the path is empty; give the path of a video, an animation, images or an array file")
@@ -72,17 +82,15 @@ def read(
             path.exists()
         except OSError as error:
             raise FramesError(f"{str(path)[:300]}: {error.strerror}") from error
-        return _read_path(path, selection, layout, resize)
+        return _read_path(path, selection, layout)
     if isinstance(frames, (list, tuple)) and frames and all(isinstance(f, Image.Image) for f in frames):
-        return _read_images(list(frames)[selection.slice_of(len(frames))], selection, resize)
+        return read_pictures(list(frames)[selection.slice_of(len(frames))], selection)
     if isinstance(frames, Tensor):
-        _refuse_resizing(resize)
         return read_tensor(frames, selection, layout)
     if isinstance(frames, np.ndarray):
-        _refuse_resizing(resize)
         return read_array(frames, selection, layout)
     if is_dataarray(frames):
-        _refuse_resizing(resize)
+        _check_map(selection)
         return read_dataarray(frames, selection)
     what = f"a {type(frames).__name__}"
     if isinstance(frames, (list, tuple)):
@@ -92,17 +100,15 @@ def read(
     )
 
 
-def _read_path(path: Path, selection: FrameSelection, layout: str | None, resize: bool) -> CallerFrames:
+def _read_path(path: Path, selection: FrameSelection, layout: str | None) -> CallerFrames:
     kind = kind_of(path)
     try:
         if kind == "array":
-            array = open_array(path)
-            _refuse_resizing(resize)
-            return read_array(array, selection, layout)
+            return read_array(open_array(path), selection, layout)
         if kind == "field":
             with open_field(path) as field:
                 _check_volume(field, selection)
-                _refuse_resizing(resize)
+                _check_map(selection)
                 check_read(path, field, selection.slice_of(field.sizes["time"]))
                 return read_dataarray(field, selection)
         images = moving_pictures(
@@ -113,7 +119,7 @@ def _read_path(path: Path, selection: FrameSelection, layout: str | None, resize
             fps=selection.fps,
             progress=selection.progress,
         )
-        return _read_images(_last_images(images, selection, resize), selection, resize)
+        return read_pictures(images, selection)
     except FramesError as error:
         raise error if str(path) in str(error) else FramesError(f"{path}: {error}") from error
 
@@ -128,32 +134,18 @@ def _check_volume(field: xr.DataArray, selection: FrameSelection) -> None:
         )
 
 
-def _last_images(images: Iterator[Image.Image], selection: FrameSelection, resize: bool) -> list[Image.Image]:
-    """The images that the model reads. One image more than these is in memory at a time.
-
-    An image of the wrong size raises at the first one. If images are resized, that happens at once: it may make them
-    much smaller.
-    """
-    kept: deque[Image.Image] = deque(maxlen=selection.last)
-    spec = selection.spec
-    for image in images:
-        if not kept:
-            check_image(image, spec, selection.stride, resize)
-        kept.append(resized(image, spec.channels, spec.height, spec.width) if resize else image)
-    return list(kept)
-
-
-def _read_images(images: list[Image.Image], selection: FrameSelection, resize: bool) -> CallerFrames:
-    """`CallerFrames` of images that are selected already; the answer is a list of images."""
-    check_image(images[0], selection.spec, selection.stride, resize)
-    tensor = images_to_tensor(images, selection.spec, resize)
-    given = read_tensor(tensor, selection.already_selected(), "TCHW")
-    return CallerFrames(given.past, lambda frame: tensor_to_image(given.frame(frame)), list)
-
-
-def _refuse_resizing(resize: bool) -> None:
-    if resize:
-        raise FramesError("only images and videos are resized; bring an array to the model's size before you pass it")
+def _check_map(selection: FrameSelection) -> None:
+    """Raises `FramesError` if a map is to change its size or its channels, which its coordinates describe."""
+    if selection.resize:
+        raise FramesError(
+            "a map is not resized, since its coordinates would be wrong: leave out resize=True (in commands --size "
+            "model), or interpolate the map yourself, such as with DataArray.interp"
+        )
+    if selection.color is not None:
+        raise FramesError(
+            f"color={selection.color!r} (in commands --color) is for pictures and arrays; of a map take the mean over "
+            "its channels yourself: .mean('channel')"
+        )
 
 
 def whole_number(name: str, value: Any) -> int:

@@ -99,25 +99,28 @@ def place_of(clip: ListedClip, source: Path) -> Path:
     return (source.parent if is_table(source) else source) / clip.name
 
 
-def read_clip(path: Path, model: Forecaster, every: int, keep_size: bool) -> CallerFrames | FramesError:
+def read_clip(path: Path, model: Forecaster, options: ForecastOptions) -> CallerFrames | FramesError:
     """A clip's last frames, checked; or why they cannot be read, whatever error the reading library raised.
 
     Args:
         path: of the clip.
         model: the forecaster that will see the frames, which decides how many are read.
-        every: frames 0, every, 2 * every, ... are used.
-        keep_size: leave images and videos at their own size; else they are resized to the model's.
+        options: say which frames are read, in which size and colour.
 
     Raises:
         MissingExtraError: the package that reads such a file is not installed.
         MemoryError: the frames do not fit in memory.
     """
-    resize = frames_room.kind_of(path) == "pictures" and not keep_size
+    kind = frames_room.kind_of(path)
+    resize = options.resize if kind == "pictures" else None
+    color = options.color if kind != "field" else None
     facts = _facts(path)
     if isinstance(facts, os.stat_result) and not S_ISDIR(facts.st_mode) and not S_ISREG(facts.st_mode):
         return FramesError(f"{path} {_size_and_fault(facts)[1]}")
     try:
-        return frames_room.read(path, model.spec, stride_of(model.module), resize=resize, every=every)
+        return frames_room.read(
+            path, model.spec, stride_of(model.module), resize=resize, color=color, every=options.every
+        )
     except FramesError as error:
         return error
     except (MissingExtraError, MemoryError):
@@ -154,7 +157,7 @@ def check_clips(
     tried = []
     for clip in seen.probes:
         path = place_of(clip, source)
-        found = read_clip(path, model, options.every, options.keep_size)
+        found = read_clip(path, model, options)
         tried.append(found)
         if not isinstance(found, FramesError):
             forecast = beside.parent / f"{path.stem}.{options.format or 'npy'}"
@@ -162,7 +165,7 @@ def check_clips(
                 forecast = forecast.with_stem(f"{forecast.stem[:100]}-")
             frames_room.check_writable(forecast, path)
             if isinstance(found, CallerFrames):
-                check_kept(len(found.past), options.steps, found.past.shape[2:], found.past.device)
+                check_kept(len(found.past), options.steps, found.frame_shape, found.past.device)
             return seen.count, seen.sha256
     last = f"; the last: {tried[-1]}" if len(tried) > 1 else ""
     raise FramesError(f"of {len(tried)} clips that were looked at, none can be read; the first: {tried[0]}{last}")

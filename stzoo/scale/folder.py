@@ -17,7 +17,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from stzoo.errors import DataError, StzooError
@@ -64,7 +64,7 @@ class ArchiveFolder:
         return self.path / "done"
 
     def agreed(self, wanted: Plan) -> Plan:
-        """`wanted`, with the number of threads of the run that the folder holds, if it holds one. Writes nothing.
+        """`wanted`, with what it leaves open as in the run that the folder holds, if it holds one. Writes nothing.
 
         Raises:
             DataError: the folder holds something else, a run with another plan, or a damaged plan.
@@ -74,8 +74,7 @@ class ArchiveFolder:
             if self.path.exists() and not (self.path.is_dir() and all(map(_is_beginning, self.path.iterdir()))):
                 raise DataError(f"{self.path} exists and holds no run of forecast-archive; name an empty or new folder")
             return wanted
-        if wanted.options.threads is None:
-            wanted = replace(wanted, options=replace(wanted.options, threads=found.options.threads))
+        wanted = wanted.going_on_from(found)
         different = wanted.differences(found)
         if different:
             raise DataError(

@@ -73,8 +73,11 @@ class ArchiveRequest:
             raise SpecError("--stride is for archives; only the last frames of a clip are read")
         if self.column is not None and kind != "table":
             raise SpecError(f"--column is for {TABLE} tables")
-        if kind == "archive" and (options.format is not None or options.keep_size):
-            raise SpecError("--format and --keep-size are for clips; an archive's forecasts go to one Zarr store")
+        if kind == "archive" and (options.format, options.size, options.color) != (None, None, None):
+            raise SpecError(
+                "--format, --size and --color are for clips; an archive's forecasts have its own size, and go to one "
+                "Zarr store"
+            )
         if options.format is not None and options.format not in FORMATS:
             raise SpecError(f"--format is {options.format!r}; it may be {', '.join(FORMATS)}")
         self._check_out()
@@ -126,7 +129,8 @@ def forecast_archive(
     stride: int | None = None,
     column: str | None = None,
     format: str | None = None,
-    keep_size: bool = False,
+    size: str | None = None,
+    color: str | None = None,
     unit: int = UNIT,
     device: str = "cpu",
     precision: str = "float32",
@@ -146,7 +150,11 @@ def forecast_archive(
         stride: frames between two starts in an archive, 1 by default.
         column: the column of a table that holds paths, "path" by default. Relative paths start at the table's folder.
         format: the suffix of the files with the forecasts of clips, "npy" by default.
-        keep_size: leave images and videos at their own size; by default they are resized to the model's.
+        size: "model" leaves the forecasts of images and videos in the model's size, and "own" runs the model at theirs.
+            By default they are forecast at the model's size and brought back to theirs. Arrays and maps always run at
+            their own size.
+        color: "gray" makes one gray forecast of images, videos and arrays in colour. By default a model that reads gray
+            forecasts each of their channels.
         unit: how many forecasts are made together and kept together.
         device: where each worker runs the model, "cpu" or "cuda".
         precision: the number format in which the model computes, as in `stzoo.load`.
@@ -165,7 +173,8 @@ def forecast_archive(
         steps=steps,
         every=every,
         stride=stride,
-        keep_size=keep_size,
+        size=size,
+        color=color,
         format=format,
         unit=unit,
         precision=precision,

@@ -6,7 +6,7 @@ Imports no torch, so that the command line can show the defaults.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from types import MappingProxyType, NoneType
 from typing import Any, Literal
 
@@ -17,6 +17,9 @@ from stzoo.spec import shown
 UNIT = 16  # how many forecasts are made together by default
 
 _NUMBERS = ("steps", "every", "stride", "unit", "threads")
+
+SIZES = ("model", "own")  # what `--size` may say
+_OF_THE_RUN = ("threads", "size", "color")  # options which, where they are not given, are those of the run that goes on
 
 SourceKind = Literal["folder", "table", "archive"]
 
@@ -39,7 +42,10 @@ class ForecastOptions:
         steps: frames of one forecast.
         every: frames 0, every, 2 * every, ... of a clip are read, or frames of an archive that are so far apart.
         stride: frames between two starts in an archive. None for clips, and where the default of 1 is meant.
-        keep_size: leave images and videos at their own size instead of resizing them to the model's.
+        size: of the forecasts of images and videos: "model" leaves them in the model's, "own" runs the model at theirs.
+            None: forecast at the model's size and brought back to theirs; or not chosen, in a run that goes on.
+        color: "gray" makes one gray forecast of images, videos and arrays in colour. None: each channel is forecast if
+            the model reads gray; or not chosen, in a run that goes on.
         format: suffix of a clip's forecast, without the dot. None for an archive, and where the default is meant.
         unit: how many forecasts are made together, and kept together.
         precision: the number format in which the model computes. "auto" is replaced before it is written down.
@@ -53,7 +59,8 @@ class ForecastOptions:
     steps: int
     every: int
     stride: int | None
-    keep_size: bool
+    size: str | None
+    color: str | None
     format: str | None
     unit: int
     precision: str
@@ -67,7 +74,16 @@ class ForecastOptions:
                 raise SpecError(f"--{name} is {number}; it must be at least 1")
         if self.device not in DEVICES:
             raise SpecError(f"device is {self.device!r}; it may be {', '.join(DEVICES)}")
+        if self.size not in (None, *SIZES):
+            raise SpecError(f"--size is {self.size!r}; it may be {' or '.join(SIZES)}")
+        if self.color not in (None, "gray"):
+            raise SpecError(f"--color is {self.color!r}; it may be gray")
         check_precision(self.precision)
+
+    @property
+    def resize(self) -> bool | None:
+        """`size` as the argument `resize` of `Forecaster.rollout`."""
+        return None if self.size is None else self.size == "model"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +129,8 @@ class Plan:
     def from_json(cls, text: str) -> Plan:
         """Raises ValueError, TypeError or RecursionError if the text is not what `to_json` writes."""
         values = dict(json.loads(text))
+        if isinstance(values.get("keep_size"), bool):  # as versions of stzoo wrote it that made gray of colour
+            values |= {"size": "own" if values.pop("keep_size") else "model", "color": "gray"}
         known = [field.name for each in (cls, ForecastOptions) for field in fields(each) if field.name != "options"]
         if set(values) != set(known):
             absent, foreign = sorted(set(known) - set(values)), sorted(set(values) - set(known))
@@ -123,6 +141,12 @@ class Plan:
             raise ValueError(f"{', '.join(_NUMBERS)} must be whole numbers or null")
         options = {field.name: values.pop(field.name) for field in fields(ForecastOptions) if field.name in values}
         return cls(options=ForecastOptions(**options), **values)
+
+    def going_on_from(self, other: Plan) -> Plan:
+        """This plan, with those options of the plan of an earlier run that this one leaves open."""
+        left_open = [name for name in _OF_THE_RUN if getattr(self.options, name) is None]
+        taken = {name: getattr(other.options, name) for name in left_open}
+        return replace(self, options=replace(self.options, **taken))
 
     def differences(self, other: Plan) -> list[str]:
         """The names of the options in which two plans differ, each once."""

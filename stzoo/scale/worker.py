@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -145,7 +146,7 @@ class ClipsForecaster:
         options, folder = self._job.plan.options, self._job.folder
         clips = dict(zip(numbers, read_clip_list(folder.clips, self._ends, numbers), strict=True))
         read = {
-            i: clip.refused(path) or read_clip(path, self._model, options.every, options.keep_size)
+            i: clip.refused(path) or read_clip(path, self._model, options)
             for i, clip in clips.items()
             for path in [place_of(clip, self._job.source)]
         }
@@ -215,8 +216,9 @@ def forecast_together(model: Forecaster, sources: dict[int, CallerFrames], steps
         alike[tuple(source.past.shape[1:])].append(i)
     made = dict[int, Any]()
     for numbers in alike.values():
-        first = sources[numbers[0]].past
-        check_kept(sum(len(sources[i].past) for i in numbers), steps, first.shape[2:], first.device)
+        first = sources[numbers[0]]
+        largest = max((sources[i].frame_shape for i in numbers), key=math.prod)
+        check_kept(sum(len(sources[i].past) for i in numbers), steps, largest, first.past.device)
         frames: dict[int, list[Any]] = {i: [] for i in numbers}
         while numbers:
             try:

@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 
-import stzoo
 from stzoo.cli import main
 from stzoo.errors import FramesError
 from stzoo.forecaster import Forecaster
@@ -79,10 +78,21 @@ def test_a_recording_becomes_any_kind_of_file(
     forecaster: Forecaster, recording: Path, out: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     forecaster.save_pretrained(tmp_path / "model")
-    command = ["rollout", str(recording), "--model", str(tmp_path / "model"), "--steps", "6", "--every", "3"]
+    command = [
+        "rollout",
+        str(recording),
+        "--model",
+        str(tmp_path / "model"),
+        "--steps",
+        "6",
+        "--every",
+        "3",
+        "--color",
+        "gray",
+    ]
     assert main([*command, "-o", str(tmp_path / out)]) == 0
     assert "6 frames" in capsys.readouterr().out
-    expected = np.stack([np.asarray(i) for i in forecaster.rollout(recording, 6, resize=True, every=3)])
+    expected = np.stack([np.asarray(i) for i in forecaster.rollout(recording, 6, every=3, color="gray")])
     if out.startswith("out.np"):
         written = np.load(tmp_path / out)
         written = written if out == "out.npy" else written["frames"]
@@ -96,20 +106,20 @@ def test_a_recording_becomes_any_kind_of_file(
     assert {p.name for p in tmp_path.iterdir()} == {"in.avi", "model", out}
 
 
-def test_a_recording_may_keep_its_size_where_the_model_takes_it(
+def test_a_recording_comes_back_at_its_size_unless_asked_otherwise(
     forecaster: Forecaster, recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     forecaster.save_pretrained(tmp_path / "model")
     command = ["predict", str(recording), "--model", str(tmp_path / "model"), "-o", str(tmp_path / "out.png")]
-    assert main([*command, "--keep-size"]) == 0
-    assert {image.size for image in read_images(tmp_path / "out.png")} == {(38, 20)}
-    assert main(command) == 0
-    assert {image.size for image in read_images(tmp_path / "out.png")} == {(16, 16)}
+    for option, resize in (([], None), (["--size", "own"], False), (["--size", "model"], True)):
+        for color in ([], ["--color", "gray"]):
+            assert main([*command, *option, *color]) == 0
+            expected = forecaster.predict(recording, resize=resize, color=color[-1] if color else None)
+            for ours, theirs in zip(read_images(tmp_path / "out.png"), expected, strict=True):
+                assert theirs.mode == ("L" if color else "RGB")
+                np.testing.assert_array_equal(np.asarray(ours.convert(theirs.mode)), np.asarray(theirs))
     (tmp_path / "out.png").unlink()
-    stzoo.create(forecaster.spec.replace(n_s=4)).save_pretrained(tmp_path / "model")
     capsys.readouterr()
-    assert main([*command, "--keep-size"]) == 2
-    assert "in.avi: height and width must be multiples of 4, given 20x38" in capsys.readouterr().err
     assert main([*command, "--every", "0"]) == 2
     assert "every is 0" in capsys.readouterr().err
     assert not (tmp_path / "out.png").exists()

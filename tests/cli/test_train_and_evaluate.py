@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import stzoo
 from stzoo import catalog
@@ -145,3 +146,30 @@ def test_any_horizon_is_measured_on_clips_of_ones_own(
     assert "no recording has 13 frames" in capsys.readouterr().err
     assert main([*start, "--steps", "0"]) == 2
     assert "--steps is 0" in capsys.readouterr().err
+
+
+def test_clips_are_measured_at_the_models_size_or_at_their_own(
+    forecaster: Forecaster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forecaster.save_pretrained(tmp_path / "model")
+    frames = np.random.default_rng(0).integers(0, 256, (8, 19, 22), dtype=np.uint8)
+    for part in ("train", "validation", "test"):
+        (tmp_path / "clips" / part).mkdir(parents=True)
+        np.save(tmp_path / "clips" / part / "a.npy", frames)
+    start = ["evaluate", str(tmp_path / "model"), "--data", str(tmp_path / "clips"), "--json"]
+    found = {}
+    for size in ("model", "own"):
+        assert main([*start, "--size", size]) == 0
+        found[size] = json.loads(capsys.readouterr().out)
+    assert found["model"]["protocol"] == "clips-4-4"
+    assert found["own"]["protocol"] == "clips-4-4, frames at their own size"
+    values = torch.from_numpy(frames.astype(np.float32) / 255)[None, :, None]
+    for size, part in (("own", values), ("model", values[..., 1:17, 3:19])):  # arrays are cut in the middle
+        future = torch.stack(list(forecaster.engine.unroll(part[:, :4], 4)), 1)
+        expected = (future - part[:, 4:]).square().sum((2, 3, 4)).mean().item()
+        assert found[size]["total"]["mse"] == pytest.approx(expected, rel=1e-4)
+    np.save(tmp_path / "clips" / "test" / "b.npy", frames[:, :-1])
+    assert main([*start, "--size", "own"]) == 2
+    assert "a.npy has frames of 19x22, " in capsys.readouterr().err
+    assert main([*start, "--dataset", "kth", "--size", "own"]) == 2
+    assert "--size own is for your own clips" in capsys.readouterr().err

@@ -125,8 +125,6 @@ def test_every_kth_frame_of_anything_in_memory(forecaster: Forecaster, frames: n
     np.testing.assert_array_equal(forecaster.predict(long[None, :, None], every=4)[0, :, 0], expected)
     with pytest.raises(FramesError, match="every=6 leaves 3 of 18 frames; the model reads 4"):
         forecaster.predict(long, every=6)
-    with pytest.raises(FramesError, match="only images and videos are resized"):
-        forecaster.predict(long, resize=True)
 
 
 def test_arrays_that_are_pictures_can_be_written_as_such(frames: np.ndarray, tmp_path: Path) -> None:

@@ -191,7 +191,6 @@ def test_bad_input_is_refused_with_the_way_out(forecaster: Forecaster, field: An
         (field.to_dataset(), r"given a Dataset; choose one of its variables: dataset\['t2m'\]"),
         (field.rename(time="t"), r"dimension named time, given t: 6, .*rename"),
         (field.isel(latitude=0), "expected the dimensions time, two of space"),
-        (field.isel(latitude=slice(15)), "multiples of 2, given 15x16"),
         (field.isel(time=slice(3)), "at least 4 past frames, given 3"),
         (field * 2, r"expected values in \[0, 1\]"),
         (field.astype(str), "no agreed scale"),
@@ -199,6 +198,19 @@ def test_bad_input_is_refused_with_the_way_out(forecaster: Forecaster, field: An
     for given, message in cases:
         with pytest.raises(FramesError, match=message):
             forecaster.predict(given)
+    with pytest.raises(FramesError, match=r"a map is not resized, .*DataArray\.interp"):
+        forecaster.predict(field, resize=True)
+    with pytest.raises(FramesError, match=r"color='gray' .* is for pictures and arrays; .*mean"):
+        forecaster.predict(field, color="gray")
+
+
+def test_a_map_of_any_size_comes_back_at_its_own(forecaster: Forecaster, field: Any) -> None:
+    """With its coordinates, as the array of its values does."""
+    odd = field.isel(latitude=slice(15), longitude=slice(13))
+    future = forecaster.rollout(odd, 6)
+    xr.testing.assert_identical(future.latitude, odd.latitude)
+    xr.testing.assert_identical(future.longitude, odd.longitude)
+    np.testing.assert_array_equal(future.values, forecaster.rollout(odd.values, 6))
 
 
 class Counted(xr.backends.BackendArray):
@@ -319,8 +331,7 @@ def test_era5(spec: ModelSpec) -> None:
         np.testing.assert_array_equal(future.time.values, pd.date_range("2019-04-01", periods=24, freq="h"))
         xr.testing.assert_identical(future.latitude, field.latitude)
         np.testing.assert_array_equal(future.values, model.rollout(field.values, 24))
-    with pytest.raises(FramesError, match="given 33x49"):
-        model.predict(path)
+    assert model.predict(path).sizes == {"time": 4, "latitude": 33, "longitude": 49}
 
 
 def saved(field: Any, path: Path) -> Path:

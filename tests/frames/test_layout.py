@@ -9,6 +9,7 @@ from stzoo.spec import ModelSpec
 
 GRAY = ModelSpec(arch="tau", frames_in=4, frames_out=4, channels=1, height=16, width=16)
 COLOUR = ModelSpec(arch="tau", frames_in=4, frames_out=4, channels=3, height=16, width=16)
+PHYSICAL = GRAY.replace(value_range=None)
 
 
 @pytest.mark.parametrize(
@@ -21,6 +22,14 @@ COLOUR = ModelSpec(arch="tau", frames_in=4, frames_out=4, channels=3, height=16,
         (GRAY, (2, 5, 16, 24, 1), "BTHWC"),
         (COLOUR, (5, 3, 16, 24), "TCHW"),
         (COLOUR, (5, 16, 24, 3), "THWC"),
+        (GRAY, (5, 15, 23), "THW"),
+        (GRAY, (5, 15, 23, 1), "THWC"),
+        (GRAY, (5, 3, 15, 23), "TCHW"),
+        (GRAY, (5, 15, 23, 3), "THWC"),
+        (GRAY, (2, 5, 3, 15, 23), "BTCHW"),
+        (COLOUR, (5, 15, 23), "THW"),
+        (COLOUR, (5, 1, 15, 23), "TCHW"),
+        (COLOUR, (2, 5, 15, 23, 1), "BTHWC"),
     ],
 )
 def test_shapes_are_read_the_one_way_that_fits(spec: ModelSpec, shape: tuple[int, ...], layout: str) -> None:
@@ -31,11 +40,11 @@ def test_shapes_are_read_the_one_way_that_fits(spec: ModelSpec, shape: tuple[int
     ("spec", "shape", "layout", "message"),
     [
         (GRAY, (16, 16), None, r"expected \(T>=4, 16, 16\) or .* given \(16, 16\)"),
-        (GRAY, (5, 3, 16, 16), None, r"expected .* given \(5, 3, 16, 16\)"),
+        (GRAY, (5, 2, 16, 16), None, r"expected .* given \(5, 2, 16, 16\)"),
+        (PHYSICAL, (5, 3, 16, 16), None, r"expected .* given \(5, 3, 16, 16\)"),
         (GRAY, (3, 16, 16), None, "at least 4 past frames, given 3"),
-        (GRAY, (5, 16, 17), None, "multiples of 4, given 16x17 .* nearest size that works is 16x16"),
-        (GRAY, (5, 3, 16), None, "nearest size that works is 4x16"),
-        (COLOUR, (5, 16, 16), None, "expected"),
+        (COLOUR, (5, 2, 16, 16), None, "expected"),
+        (COLOUR, (3, 16, 16), None, "at least 4 past frames, given 3"),
         (GRAY, (0, 5, 1, 16, 16), None, "expected"),
         (GRAY, (5, 16, 16), "TCHW", "has 4 axes"),
         (GRAY, (5, 16, 16), "HWT", "it may be THW"),
@@ -49,8 +58,29 @@ def test_what_does_not_fit_is_explained(
 
 
 def test_two_readings_are_refused_with_both_named() -> None:
-    with pytest.raises(FramesError, match=r"TCHW or as THWC; say which: layout='TCHW' or layout='THWC'"):
-        find_layout((5, 3, 16, 3), COLOUR, 1, None)
+    for spec, shape in ((COLOUR, (5, 3, 16, 3)), (GRAY, (5, 3, 15, 3)), (GRAY, (5, 3, 15, 1)), (COLOUR, (5, 1, 15, 3))):
+        with pytest.raises(FramesError, match=r"TCHW or as THWC; say which: layout='TCHW' or layout='THWC'"):
+            find_layout(shape, spec, 1 if shape[2] == 16 else 2, None)
+
+
+def test_what_is_just_as_the_model_reads_it_is_read_so() -> None:
+    assert find_layout((5, 3, 16, 1), GRAY, 1, None) == "THWC"  # 3 rows, not three colours of one column
+    with pytest.raises(FramesError, match=r"multiples of 4, given 15x16 .* nearest size that works is 16x16"):
+        find_layout((5, 15, 16), GRAY, 4, None, exact=True)
+    with pytest.raises(FramesError, match="expected"):
+        find_layout((5, 3, 16, 16), GRAY, 4, None, exact=True)
+    with pytest.raises(
+        FramesError,
+        match="the only size this model takes, given 16x20 .* its weights have .* resize=True",
+    ):
+        find_layout((5, 16, 20), GRAY, None, None)
+
+
+def test_four_channels_are_rgba_where_it_is_said_and_they_come_last() -> None:
+    assert find_layout((5, 16, 24, 4), GRAY, 4, None, alpha=True) == "THWC"
+    for shape, alpha in (((5, 16, 24, 4), False), ((5, 4, 16, 24), True)):
+        with pytest.raises(FramesError, match="expected"):
+            find_layout(shape, GRAY, 4, None, alpha=alpha)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -63,14 +63,15 @@ def test_a_video_is_forecast_like_its_frames(forecaster: Forecaster, tmp_path: P
         np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs))
 
 
-def test_sizes_are_kept_unless_asked_otherwise(forecaster: Forecaster, tmp_path: Path) -> None:
+def test_sizes_come_back_unless_asked_otherwise(forecaster: Forecaster, tmp_path: Path) -> None:
     path = record(tmp_path / "a.avi", (32, 24))
-    assert forecaster.predict(path)[0].size == (32, 24)
-    assert forecaster.predict(path, resize=True)[0].size == (16, 16)
+    own, back, small = (forecaster.predict(path, resize=resize) for resize in (False, None, True))
+    assert [answer[0].size for answer in (own, back, small)] == [(32, 24), (32, 24), (16, 16)]
+    for large, image in zip(back, small, strict=True):
+        np.testing.assert_array_equal(np.asarray(large), np.asarray(image.resize((32, 24), Image.Resampling.BICUBIC)))
     coarser = create(forecaster.spec.replace(n_s=4))
-    with pytest.raises(FramesError, match=r"odd.avi: .*multiples of 4, given 24x38.*24x\d\d; or .*resize=True"):
-        coarser.predict(record(tmp_path / "odd.avi", (38, 24)))
-    assert len(coarser.predict(tmp_path / "odd.avi", resize=True)) == 4
+    odd = coarser.predict(record(tmp_path / "odd.avi", (38, 24)), resize=False)
+    assert [image.size for image in odd] == [(38, 24)] * 4
 
 
 def test_colour_models_see_colour(spec: ModelSpec, tmp_path: Path) -> None:
@@ -117,7 +118,7 @@ def test_a_wrong_size_is_found_at_the_first_frame(
     images = iter([Image.new("RGB", (15, 15)) for _ in range(9)])
     monkeypatch.setattr("stzoo.frames.reading.moving_pictures", lambda path, every, **_: images)
     with pytest.raises(FramesError, match="given 15x15"):
-        room.read(tmp_path / "a.avi", spec, 4)
+        room.read(tmp_path / "a.avi", spec, None, resize=False)
     assert len(list(images)) == 8
 
 

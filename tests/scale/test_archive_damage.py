@@ -63,8 +63,8 @@ def test_a_damaged_plan_is_refused_and_its_copy_helps(
     with pytest.raises(DataError, match=r"plan\.json is damaged: .*; remove this file, and the same command goes on"):
         go_on(source, model, half.path)
     plan.unlink()  # as the message says
-    with pytest.raises(DataError, match="another keep_size"):
-        go_on(source, model, half.path, keep_size=True)
+    with pytest.raises(DataError, match="another size"):
+        go_on(source, model, half.path, size="own")
     assert go_on(source, model, half.path).earlier == 3
     assert plan.read_bytes() == whole
     assert written(half.path) == written(tmp_path / "whole")

@@ -41,6 +41,14 @@ def _wide(place: Place, suffix: str = "wide.npy") -> Path:
     return folder
 
 
+def _of_one_size(place: Place) -> Path:
+    """A model whose weights have the size of frames in them."""
+    params = {"hid_s": 4, "n_s": 2, "n_t": 2, "hid_t": 8, "translator": "mlpmixer"}
+    spec = ModelSpec(arch="simvp", frames_in=4, frames_out=4, channels=1, height=16, width=16, params=params)
+    create(spec).save_pretrained(place.out.parent / "fixed")
+    return place.out.parent / "fixed"
+
+
 def _table(place: Place, **columns: list[Any]) -> Path:
     pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     parquet.write_table(pa.table(columns), place.clips / "table.parquet")
@@ -68,7 +76,9 @@ WRONG: dict[str, tuple[Callable[[Place], dict[str, Any]], type[Exception], str]]
     "no source": (lambda p: {"source": p.clips / "absent"}, DataError, "does not exist"),
     "one clip": (lambda p: {"source": p.clips / "one.npy"}, DataError, "stzoo rollout"),
     "no clips": (lambda p: {"source": _made(p.out.parent / "empty", text=b"")}, DataError, "holds no video"),
-    "a wrong size": (lambda p: {"source": _wide(p)}, FramesError, "multiples of 2"),
+    "a wrong size": (
+        lambda p: {"source": _wide(p), "model": _of_one_size(p)}, FramesError, "16x16, the only size this model takes"
+    ),
     "nothing sound": (
         lambda p: {"source": _made(p.out.parent / "bad", **{"a.npy": b"a", "b.npy": b"b"})},
         FramesError,
@@ -84,12 +94,17 @@ WRONG: dict[str, tuple[Callable[[Place], dict[str, Any]], type[Exception], str]]
     "a format for fields": (lambda p: {"format": "nc"}, FramesError, "cannot write"),
     "a stride of clips": (lambda p: {"stride": 2}, SpecError, "--stride is for archives"),
     "a column of clips": (lambda p: {"column": "where"}, SpecError, "--column is for"),
-    "a format of an archive": (lambda p: {"source": p.archive, "format": "gif"}, SpecError, "--format and --keep-size"),
+    "a format of an archive": (lambda p: {"source": p.archive, "format": "gif"}, SpecError, "--format, --size and"),
+    "a size of an archive": (lambda p: {"source": p.archive, "size": "own"}, SpecError, "--format, --size and"),
     "two ways to run": (lambda p: {"workers": 2}, SpecError, "--in-process"),
     "too few frames": (lambda p: {"every": 9}, FramesError, "every=9 leaves"),
     "too few times": (lambda p: {"source": p.archive, "every": 10}, DataError, "has 30 times; a forecast reads 31"),
     "too large a unit": (lambda p: {"source": p.archive, "unit": 2**20}, DataError, "--unit of at most"),
-    "another size": (lambda p: {"source": _saved(p, field(9)[:, :15])}, FramesError, "multiples of 2"),
+    "another size": (
+        lambda p: {"source": _saved(p, field(9)[:, :15]), "model": _of_one_size(p)}, FramesError, "given 15x16"
+    ),
+    "no such choice of size": (lambda p: {"size": "small"}, SpecError, "it may be model or own"),
+    "no such choice of colour": (lambda p: {"color": "red"}, SpecError, "it may be gray"),
     "other dimensions": (lambda p: {"source": _saved(p, field(9).expand_dims(["a", "b"]))}, FramesError, "dimensions"),
     "falling times": (lambda p: {"source": _saved(p, field(9)[::-1])}, DataError, "rise"),
     "a dimension of ours": (
@@ -127,7 +142,7 @@ def test_what_is_wrong_is_refused_and_nothing_is_written(place: Place, what: str
     ("change", "says"),
     [
         ({"steps": 4}, "another steps;"),
-        ({"every": 2, "keep_size": True}, "another every and keep_size;"),
+        ({"every": 2, "size": "own"}, "another every and size;"),
         ({"model": "other"}, "another model;"),
         ({"threads": 2}, "another threads;"),
         ({"source": "fewer"}, "another source;"),

@@ -1,5 +1,6 @@
 """A run that is killed and started again comes to the very bytes of one that was not."""
 
+import json
 import os
 import shutil
 import signal
@@ -15,9 +16,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from scale.shared import field, written
 
 from stzoo.errors import DataError
+from stzoo.frames import write
 from stzoo.scale import ArchiveReport, forecast_archive
 from stzoo.scale.folder import ArchiveFolder
 
@@ -164,3 +167,32 @@ print(peak(1000) - short)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert float(done.stdout) < 25, done.stdout
+
+
+def test_a_run_of_before_goes_on_as_it_began(model: Path, tmp_path: Path) -> None:
+    """Pictures at the model's size, and gray where the model reads gray: neither was a choice then."""
+    images = [Image.fromarray(f) for f in np.random.default_rng(0).integers(0, 256, (6, 20, 38, 3), dtype=np.uint8)]
+    (tmp_path / "gifs").mkdir()
+    write(tmp_path / "gifs" / "a.png", images)
+    write(tmp_path / "gifs" / "b.gif", images)
+    out = tmp_path / "out"
+
+    def run(**options: Any) -> None:
+        forecast_archive(tmp_path / "gifs", model, 4, out, unit=1, in_process=True, **options)
+
+    run()
+    assert np.load(out / "forecasts" / "b.npy").shape == (4, 20, 38, 3)
+    shutil.rmtree(out)
+    run(size="model", color="gray")
+    expected = written(out)
+    plan = json.loads((out / "plan.json").read_text())
+    old = {("keep_size" if name == "size" else name): value for name, value in plan.items() if name != "color"}
+    (out / "plan.json").write_text(json.dumps(old | {"keep_size": False}, indent=2))
+    (out / "done" / "plan.copy").unlink()
+    ArchiveFolder(out).marker(1).unlink()
+    (out / "forecasts" / "b.npy").unlink()
+    with pytest.raises(DataError, match="another size"):
+        run(size="own")
+    run()
+    assert written(out) == expected
+    assert np.load(out / "forecasts" / "b.npy").shape == (4, 16, 16)

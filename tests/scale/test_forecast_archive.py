@@ -33,7 +33,7 @@ def test_every_clip_of_a_folder(model: Path, clips: Path, tmp_path: Path, unit: 
     assert (report.forecasts, report.failed, report.earlier) == (7, 1, 0)
     alone = stzoo.load(model)
     for name in ("one.npy", "two.npy", "deep/large.npy", "deep/moving.gif", "deep/er/pictures", "field.nc"):
-        expected = alone.rollout(clips / name, 6, resize=name.endswith(("gif", "pictures")))
+        expected = alone.rollout(clips / name, 6)
         if isinstance(expected, list):
             expected = np.stack([np.asarray(image) for image in expected])
         got = np.load((out / "forecasts" / name).with_suffix(".npy"))
@@ -51,7 +51,7 @@ def test_every_and_pictures_as_pictures(model: Path, clips: Path, tmp_path: Path
     pictures = tmp_path / "gifs"
     pictures.mkdir()
     (clips / "deep" / "moving.gif").rename(pictures / "moving.gif")
-    forecast_archive(pictures, model, 5, tmp_path / "out", every=2, format="gif", in_process=True)
+    forecast_archive(pictures, model, 5, tmp_path / "out", every=2, format="gif", size="model", in_process=True)
     expected = stzoo.load(model).rollout(pictures / "moving.gif", 5, resize=True, every=2)
     with Image.open(tmp_path / "out" / "forecasts" / "moving.gif") as got:
         assert got.n_frames == 5
@@ -282,3 +282,13 @@ def _breaking(clip: Path) -> Any:
         return run(*arguments)
 
     return broken
+
+
+def test_an_archive_of_any_size(model: Path, tmp_path: Path) -> None:
+    whole = field(8)[:, :15, :13]
+    whole.to_netcdf(tmp_path / "odd.nc")
+    forecast_archive(tmp_path / "odd.nc", model, 5, tmp_path / "out", in_process=True)
+    with xr.open_zarr(tmp_path / "out" / "forecasts.zarr", consolidated=False) as made:
+        assert made.t2m.shape == (5, 5, 15, 13)
+        expected = stzoo.load(model).rollout(whole[1:5].values, 5)
+        np.testing.assert_allclose(made.t2m[1].values, expected, atol=1e-5)

@@ -1,0 +1,99 @@
+"""Pictures of any size, gray or in colour -> `CallerFrames`; and forecasts back to pictures of that size.
+
+Where they come from, such as a video or a folder, says `stzoo.frames.reading`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from stzoo.errors import FramesError
+from stzoo.frames.arrays import CallerFrames, FrameSelection, read_tensor
+from stzoo.frames.colour import GRAY, RGB, can_convert, channels_equal
+from stzoo.frames.images import resized, tensor_to_image
+
+_GRAY_MODES = ("1", "L", "LA")
+_KEPT_PIXELS = 2**25  # of pictures that are kept as they are until the last has come; more are resized as they come
+
+
+def read_pictures(images: Iterable[Image.Image], selection: FrameSelection) -> CallerFrames:
+    """The last `selection.last` of some pictures -> `CallerFrames` that answer with pictures.
+
+    `selection.resize` decides about sizes. With None the model sees the pictures in its own size, and the answer comes
+    back in theirs; with True it stays in the model's; with False the model runs at their size.
+
+    A model that reads gray answers with gray pictures (mode L) if the three channels of the given ones are equal, and
+    else with RGB. A model that reads colour answers with gray if each of the given ones has a mode that is gray.
+
+    Args:
+        images: at least one, from which `selection.every` has been taken already. At most `selection.last` and one more
+            are in memory at the same time.
+        selection: what the model reads, and how sizes and colour are brought to it.
+
+    Raises:
+        FramesError: there are too few pictures, one has more than 8 bits a value or cannot be read, they differ in
+            size, or the model takes neither this size nor pictures.
+    """
+    kept: deque[tuple[Image.Image, tuple[int, int]]] = deque(maxlen=selection.last)  # each with its size as given
+    as_they_are = True
+    for image in images:
+        if not kept:
+            _check_first(image, selection)
+            as_they_are = selection.last is not None and selection.last * image.width * image.height <= _KEPT_PIXELS
+        kept.append((image if as_they_are else _fitted(image, selection), image.size))
+    own = _one_size([size for _, size in kept], selection)
+    fitted = [_fitted(image, selection) for image, _ in kept]
+    given = read_tensor(_tensor(fitted, selection), selection.already_selected(), "TCHW")
+
+    def frame(units: Tensor) -> Image.Image:
+        image = tensor_to_image(given.frame(units))
+        if selection.resize is not None or image.size == own:
+            return image
+        return image.resize(own, Image.Resampling.BICUBIC)
+
+    return CallerFrames(given.past, frame, list, own[::-1] if selection.resize is None else None)
+
+
+def _check_first(image: Image.Image, selection: FrameSelection) -> None:
+    """Raises `FramesError` if pictures like this one cannot be frames of the model, however many there are."""
+    spec = selection.spec
+    if spec.channels not in (GRAY, RGB):
+        raise FramesError(f"images are gray or RGB; this model has {spec.channels} channels, so pass an array instead")
+    if selection.resize is False:
+        shape = (spec.frames_in, spec.channels, image.height, image.width)
+        selection.layout_of(shape, "TCHW")
+
+
+def _one_size(sizes: list[tuple[int, int]], selection: FrameSelection) -> tuple[int, int]:
+    """The (width, height) of the last picture. Raises `FramesError` if the others must have it and have not."""
+    for i, size in enumerate(sizes):
+        if size != sizes[0] and selection.resize is not True:
+            raise FramesError(
+                f"image {i} is {size[0]}x{size[1]} but image 0 is {sizes[0][0]}x{sizes[0][1]}; bring all to one size, "
+                "or pass resize=True (in commands --size model), which brings all to the model's size"
+            )
+    return sizes[-1]
+
+
+def _fitted(image: Image.Image, selection: FrameSelection) -> Image.Image:
+    """The picture in mode L or RGB, in the size in which the model sees it."""
+    spec = selection.spec
+    width, height = image.size if selection.resize is False else (spec.width, spec.height)
+    channels = GRAY if selection.color == "gray" or image.mode in _GRAY_MODES else RGB
+    converts = can_convert(spec) and not selection.exact
+    return resized(image, channels if converts else spec.channels, height, width)
+
+
+def _tensor(images: list[Image.Image], selection: FrameSelection) -> Tensor:
+    """Pictures of one size in mode L or RGB -> (T, C, H, W) uint8; C is 1 if all are gray, or look so to the model."""
+    spec = selection.spec
+    gray = all(image.mode == "L" for image in images)
+    stacked = np.stack([np.asarray(image if gray else image.convert("RGB")) for image in images])
+    tensor = torch.from_numpy(stacked[:, None] if gray else np.ascontiguousarray(stacked.transpose(0, 3, 1, 2)))
+    return tensor[:, :GRAY] if not gray and spec.channels == GRAY and channels_equal(tensor[None]) else tensor
