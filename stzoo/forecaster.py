@@ -46,9 +46,20 @@ class Forecaster(Shareable):
         """The plain, trainable module, in float32 and at first in eval mode. Forecasts are always made in eval mode."""
         return self.engine.module
 
-    def predict(self, frames: Any, *, layout: str | None = None, resize: bool = False, every: int = 1) -> Any:
+    def predict(
+        self,
+        frames: Any,
+        *,
+        layout: str | None = None,
+        resize: bool = False,
+        every: int = 1,
+        variable: str | None = None,
+        time: str | None = None,
+    ) -> Any:
         """The next `spec.frames_out` frames: ``rollout(frames, spec.frames_out)``."""
-        return self.rollout(frames, self.spec.frames_out, layout=layout, resize=resize, every=every)
+        return self.rollout(
+            frames, self.spec.frames_out, layout=layout, resize=resize, every=every, variable=variable, time=time
+        )
 
     def rollout(
         self,
@@ -58,6 +69,8 @@ class Forecaster(Shareable):
         layout: str | None = None,
         resize: bool = False,
         every: int = 1,
+        variable: str | None = None,
+        time: str | None = None,
         progress: bool = False,
     ) -> Any:
         """The next `steps` frames. Beyond its own block the model reads its own forecasts, unrounded and unclipped.
@@ -65,7 +78,7 @@ class Forecaster(Shareable):
         Args:
             frames: at least `spec.frames_in` past frames; if there are more, the last ones are used. A NumPy array or
                 torch tensor (T, H, W), (T, C, H, W), (B, T, C, H, W) or (T, H, W, C); an xarray DataArray with a
-                dimension `time`, two of space, and perhaps `channel` and `sample`; a list of PIL images; or the path
+                dimension of time, two of space, and perhaps `channel` and `sample`; a list of PIL images; or the path
                 of a video, an animated GIF, PNG or WebP, a folder of images, or a .npy, .npz, netCDF or Zarr file.
                 Integers are scaled from the range of their dtype to `spec.value_range`; floats must lie in it.
             steps: how many frames to return, at least 1.
@@ -73,6 +86,9 @@ class Forecaster(Shareable):
             resize: bring images and videos to the spec's height and width. Otherwise they keep their size, which the
                 model must be able to take.
             every: use the frames 0, every, 2 * every, ... of those given.
+            variable: which variable of a netCDF or Zarr file or of an xarray Dataset, if it has several; or which array
+                of a .npz file.
+            time: the name of the dimension of time of a map, if neither its name nor its attributes tell.
             progress: show a bar if it takes longer than a second.
 
         Returns:
@@ -88,7 +104,7 @@ class Forecaster(Shareable):
             MissingExtraError: the package that reads such a file is not installed; the message holds the pip command.
         """
         steps = frames_room.whole_number("steps", steps)
-        source = self._read(frames, layout, resize, every)
+        source = self._read(frames, layout, resize, every, variable, time)
         check_kept(len(source.past), steps, source.past.shape[2:], source.past.device)
         coming = tqdm(self._frames(source, steps), total=steps, unit="frame", delay=1, disable=not progress)
         return source.collect(list(coming))
@@ -101,13 +117,15 @@ class Forecaster(Shareable):
         layout: str | None = None,
         resize: bool = False,
         every: int = 1,
+        variable: str | None = None,
+        time: str | None = None,
     ) -> Iterator[Any]:
         """Like `rollout`, but one frame at a time; without end if `steps` is None. Memory does not grow.
 
         The frames before one that holds NaN or infinite values are yielded; that one raises `ForecastError`.
         """
         steps = None if steps is None else frames_room.whole_number("steps", steps)
-        return self._frames(self._read(frames, layout, resize, every), steps)
+        return self._frames(self._read(frames, layout, resize, every, variable, time), steps)
 
     def to(self, device: str | torch.device) -> Forecaster:
         """Move the module, in place, and return the forecaster. Forecasts still return to the device of their frames.
@@ -177,8 +195,19 @@ class Forecaster(Shareable):
         shape = f"{s.frames_in} frames of {s.channels}x{s.height}x{s.width} -> {s.frames_out}"
         return f"Forecaster({s.arch}, {shape}, {self.report})"
 
-    def _read(self, frames: Any, layout: str | None, resize: bool, every: int) -> frames_room.CallerFrames:
-        return frames_room.read(frames, self.spec, stride_of(self.module), layout, resize=resize, every=every)
+    def _read(
+        self, frames: Any, layout: str | None, resize: bool, every: int, variable: str | None, time: str | None
+    ) -> frames_room.CallerFrames:
+        return frames_room.read(
+            frames,
+            self.spec,
+            stride_of(self.module),
+            layout,
+            resize=resize,
+            every=every,
+            variable=variable,
+            time=time,
+        )
 
     @torch.no_grad()
     def _frames(self, source: frames_room.CallerFrames, steps: int | None) -> Iterator[Any]:

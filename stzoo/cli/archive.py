@@ -13,6 +13,7 @@ from stzoo.cli.shared import (
     add_every,
     add_json,
     add_keep_size,
+    add_map,
     add_model,
     add_precision,
 )
@@ -63,6 +64,7 @@ def register(commands: Commands) -> None:
         help="for clips: suffix of the files that forecasts are written to, such as npy, gif or mp4 (default: npy)",
     )
     add_keep_size(parser)
+    add_map(parser, "an archive")
     parser.add_argument(
         "--unit",
         type=int,
@@ -109,6 +111,8 @@ def _run(arguments: Arguments) -> None:
         device=arguments.device,
         precision=arguments.precision,
         threads=arguments.threads,
+        variable=arguments.variable,
+        time=arguments.time,
         workers=arguments.workers,
         in_process=arguments.in_process,
         progress=True,

@@ -6,7 +6,16 @@ import argparse
 import os
 from pathlib import Path
 
-from stzoo.cli.shared import Arguments, Commands, add_command, add_every, add_keep_size, add_model, add_precision
+from stzoo.cli.shared import (
+    Arguments,
+    Commands,
+    add_command,
+    add_every,
+    add_keep_size,
+    add_map,
+    add_model,
+    add_precision,
+)
 from stzoo.errors import FramesError, StzooError
 
 
@@ -53,6 +62,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="where the forecast is written: a file that ends in .gif, .png, .webp, .mp4, .avi, .npy or .npz, or a "
         "folder for images; if INPUT is netCDF or Zarr, OUT ends in .nc, .zarr, .npy or .npz",
     )
+    add_map(parser, "a netCDF or Zarr INPUT")
     add_every(parser, "INPUT")
     add_keep_size(parser)
     add_precision(parser, auto=True)
@@ -72,7 +82,15 @@ def _run(arguments: Arguments) -> None:
     steps = model.spec.frames_out if arguments.steps is None else arguments.steps
     resize = kind_of(given) == "pictures" and not arguments.keep_size  # arrays always keep their size
     with memory_errors_told("this forecast"):
-        future = model.rollout(given, steps, resize=resize, every=arguments.every, progress=True)
+        future = model.rollout(
+            given,
+            steps,
+            resize=resize,
+            every=arguments.every,
+            variable=arguments.variable,
+            time=arguments.time,
+            progress=True,
+        )
     write(arguments.out, future)
     print(f"{steps} frames -> {arguments.out}")
 

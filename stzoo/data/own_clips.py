@@ -24,7 +24,7 @@ from stzoo.data import Reading, Split
 from stzoo.data.recordings import RecordedClips, Recording, decode_once, read_each, sliding_clips
 from stzoo.errors import DataError
 from stzoo.frames.arrays import ARRAYS, open_array
-from stzoo.frames.dataarray import axes_of
+from stzoo.frames.axes import as_layout, axes_of, time_of
 from stzoo.frames.fields import FIELDS, check_read, open_field
 from stzoo.frames.images import ANIMATED, STILL, iterate_images, natural_order
 from stzoo.frames.video import VIDEO, read_video
@@ -154,12 +154,13 @@ def _inside(folder: Path) -> list[Path]:
 def _field(path: Path, channels: int) -> np.ndarray:
     """The values of a netCDF or Zarr file: (T, H, W) or (T, C, H, W), whatever the order of its dimensions."""
     with open_field(path) as field:
-        axes = axes_of(field, channels)
+        time = time_of(field)
+        axes = axes_of(field, channels, time)
         if "B" in axes:
             raise DataError(f"{path} holds several samples; select one, and write it to its own file")
-        check_read(path, field, slice(None))
+        check_read(path, field, slice(None), time)
         try:
-            return field.transpose(*axes.values()).to_numpy()
+            return as_layout(field, axes).to_numpy()
         except RuntimeError as error:
             raise DataError(f"{path} is damaged: {error}") from error
 

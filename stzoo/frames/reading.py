@@ -15,8 +15,9 @@ from torch import Tensor
 
 from stzoo.errors import FramesError
 from stzoo.frames.arrays import ARRAYS, CallerFrames, FrameSelection, open_array, read_array, read_tensor
+from stzoo.frames.axes import time_of
 from stzoo.frames.dataarray import is_dataarray, read_dataarray
-from stzoo.frames.fields import FIELDS, check_read, open_field
+from stzoo.frames.fields import FIELDS, check_map_options, check_read, chosen_map, open_field
 from stzoo.frames.images import check_image, images_to_tensor, iterate_images, resized, tensor_to_image
 from stzoo.frames.video import VIDEO, read_video
 from stzoo.spec import ModelSpec
@@ -36,6 +37,8 @@ def read(
     whole: bool = False,
     resize: bool = False,
     every: int = 1,
+    variable: str | None = None,
+    time: str | None = None,
 ) -> CallerFrames:
     """Read NumPy arrays, torch tensors, DataArrays, lists of PIL images, and paths of files that hold any of these.
 
@@ -49,6 +52,9 @@ def read(
             kept (so the memory used does not grow with the length of a video), and the answer follows them in time.
         resize: bring images and videos to the spec's height and width, bilinearly, whatever size they have.
         every: use the frames 0, every, 2 * every, ... The last frame used is the last of these.
+        variable: which variable of a netCDF or Zarr file or of a Dataset, or which array of a .npz file; None if there
+            is only one.
+        time: the name of the dimension of time of a map; None finds it out.
 
     Raises:
         FramesError: the kind, shape, dtype, range or times do not fit the model, or a value is missing. The message
@@ -64,7 +70,8 @@ def read(
             path.exists()
         except OSError as error:
             raise FramesError(f"{str(path)[:300]}: {error.strerror}") from error
-        return _read_path(path, selection, layout, resize)
+        return _read_path(path, selection, layout, resize, variable, time)
+    frames = chosen_map(frames, variable, time)
     if isinstance(frames, (list, tuple)) and frames and all(isinstance(f, Image.Image) for f in frames):
         return _read_images(list(frames)[selection.slice_of(len(frames))], selection, resize)
     if isinstance(frames, Tensor):
@@ -75,7 +82,7 @@ def read(
         return read_array(frames, selection, layout)
     if is_dataarray(frames):
         _refuse_resizing(resize)
-        return read_dataarray(frames, selection)
+        return read_dataarray(frames, selection, time)
     what = f"a {type(frames).__name__}"
     if isinstance(frames, (list, tuple)):
         what += f" of {type(frames[0]).__name__}" if frames else " without elements"
@@ -84,19 +91,28 @@ def read(
     )
 
 
-def _read_path(path: Path, selection: FrameSelection, layout: str | None, resize: bool) -> CallerFrames:
+def _read_path(
+    path: Path,
+    selection: FrameSelection,
+    layout: str | None,
+    resize: bool,
+    variable: str | None,
+    time: str | None,
+) -> CallerFrames:
     kind = kind_of(path)
+    check_map_options(path, variable, time)
     try:
         if kind == "array":
-            array = open_array(path)
+            array = open_array(path, named=variable)
             _refuse_resizing(resize)
             return read_array(array, selection, layout)
         if kind == "field":
-            with open_field(path) as field:
-                _check_volume(field, selection)
+            with open_field(path, variable, time) as field:
+                along = time_of(field, time)
+                _check_volume(field, selection, field.sizes[along])
                 _refuse_resizing(resize)
-                check_read(path, field, selection.slice_of(field.sizes["time"]))
-                return read_dataarray(field, selection)
+                check_read(path, field, selection.slice_of(field.sizes[along]), along)
+                return read_dataarray(field, selection, time)
         if path.suffix.lower() in VIDEO and not path.is_dir():
             images = read_video(path, selection.every)
         else:
@@ -106,9 +122,9 @@ def _read_path(path: Path, selection: FrameSelection, layout: str | None, resize
         raise error if str(path) in str(error) else FramesError(f"{path}: {error}") from error
 
 
-def _check_volume(field: xr.DataArray, selection: FrameSelection) -> None:
-    """Raises `FramesError` if the frames that the model reads, of all samples together, hold too many values."""
-    values = field.size // max(1, field.sizes["time"]) * (selection.last or field.sizes["time"])
+def _check_volume(field: xr.DataArray, selection: FrameSelection, total: int) -> None:
+    """Raises `FramesError` if those of `total` frames that the model reads, of all samples, hold too many values."""
+    values = field.size // max(1, total) * (selection.last or total)
     if values > _MAX_VALUES:
         raise FramesError(
             f"the frames to read hold {values:,} values; at most {_MAX_VALUES:,} are read at once, "

@@ -75,6 +75,8 @@ class ArchiveRequest:
             raise SpecError(f"--column is for {TABLE} tables")
         if kind == "archive" and (options.format is not None or options.keep_size):
             raise SpecError("--format and --keep-size are for clips; an archive's forecasts go to one Zarr store")
+        if kind != "archive" and (options.variable is not None or options.time is not None):
+            raise SpecError("--variable and --time are for archives")
         if options.format is not None and options.format not in FORMATS:
             raise SpecError(f"--format is {options.format!r}; it may be {', '.join(FORMATS)}")
         self._check_out()
@@ -131,6 +133,8 @@ def forecast_archive(
     device: str = "cpu",
     precision: str = "float32",
     threads: int | None = None,
+    variable: str | None = None,
+    time: str | None = None,
     workers: int | None = None,
     in_process: bool = False,
     progress: bool = False,
@@ -151,6 +155,8 @@ def forecast_archive(
         device: where each worker runs the model, "cpu" or "cuda".
         precision: the number format in which the model computes, as in `stzoo.load`.
         threads: threads of torch in each worker; by default 1 on Ray, and without Ray as many as torch has now.
+        variable: which variable of an archive is forecast, if it has several.
+        time: the name of an archive's dimension of time, if neither its name nor its attributes tell.
         workers: how many workers Ray runs; by default as many as there is room for.
         in_process: work without Ray, in this process, which is also what happens if Ray is not installed.
         progress: show a progress bar, and say so if Ray is not installed.
@@ -171,6 +177,8 @@ def forecast_archive(
         precision=precision,
         device=device,
         threads=threads,
+        variable=variable,
+        time=time,
     )
     request = ArchiveRequest(
         source=Path(source),
@@ -275,7 +283,7 @@ def _begin(request: ArchiveRequest, folder: ArchiveFolder, plan: Plan) -> None:
         raise DataError(f"{kept} is gone, although forecasts were made; remove {folder.done} to have them made again")
     folder.begin(plan)
     if plan.kind == "archive" and not folder.store.exists():
-        with open_field(request.source) as field:
+        with open_field(request.source, plan.options.variable, plan.options.time) as field:
             windows = ArchiveWindows.of(field, plan.spec["frames_in"], plan.options)
             create_store(folder.store, field, windows, plan.options.steps, plan.options.unit)
     elif plan.kind != "archive":
