@@ -83,7 +83,7 @@ def time_of(field: xr.DataArray, named: str | None = None) -> Hashable:
         )
     raise FramesError(
         f"expected a dimension named time, {_given(field)}; say which it is with time=NAME (on the command line --time "
-        "NAME), or rename yours, such as .rename(frame='time')"
+        "NAME), or rename yours, such as .rename(NAME='time')"
     )
 
 
@@ -151,7 +151,7 @@ def axes_of(field: xr.DataArray, channels: int, time: Hashable = "time") -> dict
         raise FramesError(
             f"expected the dimensions {names[0]}, {names[1]} and at most one named channel and one named sample, "
             f"{_given(field)}; rename dimensions, such as to y (rows) and x (columns), or select one place along each "
-            "that is too many, such as .isel(level=0)"
+            f"that is too many, such as .isel({printable(str(next(iter(many), 'level')))}=0)"
         )
     letters = "B" * len(batch) + "T" + "C" * len(channel) + "HW"
     return dict(zip(letters, [*batch, time, *channel, *space], strict=True))

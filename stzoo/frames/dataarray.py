@@ -59,7 +59,7 @@ def read_dataarray(frames: xr.DataArray, selection: FrameSelection, time: str | 
     singles = single_dimensions(frames, axes)
     layout = "".join(axes)
     _check_unpacked(frames)
-    check_units(frames, selection.spec)
+    check_units(frames, selection.spec.value_range)
     find_layout(tuple(frames.sizes[name] for name in axes.values()), selection.spec, selection.stride, layout)
     which = selection.slice_of(frames.sizes[along])
     clock = time if time is not None and time in frames.coords else clock_of(frames, along)

@@ -44,13 +44,21 @@ def open_field(path: Path, variable: str | None = None, time: str | None = None)
         FramesError: the file does not exist, is damaged, refers to other files, claims an absurd size, or has no such
             variable or several.
     """
-    xarray, options = _xarray(path)
+    xarray = _xarray(path)
     zarr = path.suffix.lower() == ".zarr"
     if not (path.is_dir() if zarr else path.is_file()):
         raise FramesError(f"{path} {f'is no {path.suffix} store' if path.exists() else 'does not exist'}")
     try:
-        source = guarded_store(path, check_zarr(path)) if zarr else check_netcdf(path)
-        stored = xarray.open_dataset(source, decode_cf=False, **options)
+        if zarr:
+            store = xarray.backends.ZarrStore.open_group(
+                guarded_store(path, check_zarr(path)),
+                mode="r",
+                consolidated=False,
+                use_zarr_fill_value_as_mask=True,  # else xarray refuses attributes `_FillValue` that it did not write
+            )
+            stored = xarray.open_dataset(store, decode_cf=False)
+        else:
+            stored = xarray.open_dataset(check_netcdf(path), decode_cf=False, engine="netcdf4")
         try:
             if zarr:
                 _mask_as_stated(path, stored)
@@ -121,6 +129,7 @@ def choose_variable(dataset: xr.Dataset, variable: str | None, time: str | None 
     ]
     referred = _referred(dataset)
     fields = [name for name in maps if str(name) not in referred and not _is_auxiliary(dataset, name)] or maps
+    fields.sort(key=str)  # Zarr stores hold them in no order
     how = "choose one with variable=NAME (on the command line --variable NAME)"
     if variable is not None:
         if variable in dataset.variables and dataset[variable].ndim >= 3:
@@ -297,8 +306,8 @@ def check_field_extra(path: Path) -> None:
     _xarray(path)
 
 
-def _xarray(path: Path) -> tuple[Any, dict[str, Any]]:
-    """The module xarray, and the options with which it opens such a file."""
+def _xarray(path: Path) -> Any:
+    """The module xarray, if it can read such a file."""
     zarr = path.suffix.lower() == ".zarr"
     try:
         for name in ("zarr",) if zarr else ("netCDF4", "h5py"):
@@ -306,4 +315,4 @@ def _xarray(path: Path) -> tuple[Any, dict[str, Any]]:
         xarray = import_module("xarray")
     except ImportError as error:
         raise MissingExtraError(f'{path.suffix} files need an extra: pip install "stzoo[array]"') from error
-    return xarray, {"engine": "zarr", "consolidated": False} if zarr else {"engine": "netcdf4"}
+    return xarray

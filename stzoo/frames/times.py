@@ -113,7 +113,8 @@ def _by_months(times: np.ndarray) -> Iterator[Any] | None:
         months = times.astype("datetime64[M]")
         rest = times - months
         numbers = months.astype(np.int64).tolist()
-        if not (rest == rest[0]).all() or rest[0] >= np.timedelta64(_SURE_DAY, "D"):
+        day = times[0].astype("datetime64[D]") - months[0].astype("datetime64[D]")  # 0 for the first of the month
+        if not (rest == rest[0]).all() or day >= np.timedelta64(_SURE_DAY, "D"):
             return None
 
         def at(number: int) -> np.ndarray:

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from stzoo.errors import FramesError
-from stzoo.spec import ModelSpec, shown
+from stzoo.spec import shown
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 DBR = (-10.4, 40.6)  # the range of models of rain, in dBR; see `stzoo.data.radar`
 _MEANINGS = {
     DBR: "dBR, that is 10 log10(rain rate in mm/h)",
-    (0.0, 1.0): "1, that is fractions of the brightest value",
+    (0.0, 1.0): "1, that is fractions from 0 to 1",
 }
 _DECIBELS_OF_RAIN = {"dbr", "db", "dbrr", "dbrainrate", "10log10mmh", "10log10mmhr", "dbmmh", "dbmmhr"}
 _PHYSICAL = {
@@ -27,21 +27,25 @@ _PHYSICAL = {
 }  # fmt: skip
 
 
-def check_units(field: xr.DataArray, spec: ModelSpec) -> None:
+def check_units(field: xr.DataArray, value_range: tuple[float, float] | None) -> None:
     """Check that a map is in the units of the model, as far as both are known.
 
     Models of rain are in dBR, and models with the range [0, 1] in fractions, such as gray levels; of other models the
     units are not known. A map without the attribute `units`, or with units that are not known here, is accepted, and
     so are integers for a model with the range [0, 1], which are scaled from the range of their dtype.
 
+    Args:
+        field: the map.
+        value_range: that of the model's spec, by which its units are known.
+
     Raises:
         FramesError: the units contradict each other. The message names both.
     """
-    meaning = _MEANINGS.get(spec.value_range) if spec.value_range is not None else None
+    meaning = None if value_range is None else _MEANINGS.get(value_range)
     stated = field.attrs.get("units")
     if meaning is None or not isinstance(stated, str):
         return
-    if spec.value_range == DBR:
+    if value_range == DBR:
         wrong = is_physical(stated) and re.sub(r"[^a-z0-9]", "", stated.lower()) not in _DECIBELS_OF_RAIN
     else:
         decibels = re.sub(r"[^a-z0-9]", "", stated.lower()) in _DECIBELS_OF_RAIN
@@ -50,7 +54,7 @@ def check_units(field: xr.DataArray, spec: ModelSpec) -> None:
         raise FramesError(
             f"the values are in {shown(stated)}, as the attribute units says, and the model's are in {meaning}; "
             "convert the values, or correct the attribute if they are converted already: "
-            f".assign_attrs(units={'dBR' if spec.value_range == DBR else '1'!r})"
+            f".assign_attrs(units={'dBR' if value_range == DBR else '1'!r})"
         )
 
 

@@ -22,6 +22,7 @@ from stzoo.frames.arrays import CallerFrames, FrameSelection, read_array
 from stzoo.frames.axes import as_layout, axes_of, time_of
 from stzoo.frames.fields import check_read, open_field
 from stzoo.frames.netcdf import MAX_CHUNK
+from stzoo.frames.times import clock_of, dates_in_text
 from stzoo.frames.units import check_units
 from stzoo.models import stride_of
 from stzoo.scale.plan import ForecastOptions
@@ -88,7 +89,7 @@ def check_archive(path: Path, model: Forecaster, options: ForecastOptions) -> tu
         MemoryNeededError: there is no memory for the forecasts of one unit.
     """
     with open_field(path, options.variable, options.time) as field:
-        check_units(field, model.spec)
+        check_units(field, model.spec.value_range)
         windows = ArchiveWindows.of(field, model.spec.frames_in, options)
         if not len(windows):
             raise DataError(f"{path} has {windows.frames} times; a forecast reads {windows.span}, from first to last")
@@ -107,10 +108,30 @@ def archive_fingerprint(field: xr.DataArray, time: Hashable) -> str:
     """sha256 of an archive's names, sizes, dtype and times. Its values are not read."""
     said = [str(field.name), [[str(name), size] for name, size in field.sizes.items()], str(field.dtype)]
     digest = hashlib.sha256(repr(said).encode())
-    if time in field.coords:
-        times = field[time].to_numpy()
+    clock = clock_in(field, time)
+    if clock is not None:
+        times = field[clock].to_numpy()
         digest.update(times.tobytes() if times.dtype.kind != "O" else repr(times.tolist()).encode())
     return digest.hexdigest()
+
+
+def clock_in(field: xr.DataArray, time: Hashable) -> Hashable | None:
+    """The name of the coordinate that holds the times of the archive; None if it has none.
+
+    Along a dimension that is called `time` it is only the coordinate of that name, as in archives that were begun by
+    versions that knew no other.
+    """
+    return clock_of(field, time) if time != "time" or time in field.coords else None
+
+
+def times_in(field: xr.DataArray, time: Hashable) -> np.ndarray | None:
+    """The times of the archive (N,), as dates if they are written as text; None if it has none."""
+    clock = clock_in(field, time)
+    if clock is None:
+        return None
+    times = field[clock].to_numpy()
+    dates = dates_in_text(times) if times.dtype.kind in "SUO" else None
+    return times if dates is None else dates.astype("datetime64[ns]")
 
 
 def time_step(field: xr.DataArray, time: Hashable) -> Any | None:
@@ -119,9 +140,9 @@ def time_step(field: xr.DataArray, time: Hashable) -> Any | None:
     Raises:
         DataError: the times do not rise, there is only one, or they are not times or numbers.
     """
-    if time not in field.coords:
+    times = times_in(field, time)
+    if times is None:
         return None
-    times = field[time].to_numpy()
     try:
         steps = np.sort(times[1:] - times[:-1])
         step = steps[len(steps) // 2]
@@ -156,6 +177,7 @@ def read_windows(
     """
     time, every = windows.time, windows.every
     axes, step = axes_of(field, spec.channels, time), time_step(field, time)
+    times = times_in(field, time)
     layout = "".join(axes)
     starts = [number * windows.stride for number in numbers]
     bounds = slice(starts[0], starts[-1] + windows.span)
@@ -171,7 +193,7 @@ def read_windows(
     def read_window(start: int) -> CallerFrames | FramesError:
         which = slice(start, start + windows.span)
         try:
-            if step is not None and not _is_regular(field[time].to_numpy()[which], step):
+            if step is not None and times is not None and not _is_regular(times[which], step):
                 raise FramesError(f"its times are not {_shown(step)} apart, as most of the archive's are")
             if shared is not None:
                 at = slice(start - bounds.start, start - bounds.start + windows.span, every)
@@ -200,10 +222,11 @@ def _shown(step: Any) -> str:
 def names_of(field: xr.DataArray, numbers: range, windows: ArchiveWindows) -> list[str]:
     """When each of these forecasts is issued; the number of its last past frame if the archive has no times."""
     ends = range(windows.frames)[windows.ends()][numbers.start : numbers.stop]
-    if windows.time not in field.coords:
+    times = times_in(field, windows.time)
+    if times is None:
         return [f"frame {end}" for end in ends]
-    times = field[windows.time].to_numpy()[list(ends)]
-    return [str(np.datetime_as_string(t, unit="s") if times.dtype.kind == "M" else t) for t in times]
+    chosen = times[list(ends)]
+    return [str(np.datetime_as_string(t, unit="s") if times.dtype.kind == "M" else t) for t in chosen]
 
 
 def create_store(path: Path, field: xr.DataArray, windows: ArchiveWindows, steps: int, unit: int) -> None:
@@ -246,11 +269,12 @@ def _coordinates(field: xr.DataArray, windows: ArchiveWindows, steps: int) -> di
         for name, c in kept.items()
     }
     coordinates["step"] = ("step", np.arange(1, steps + 1), {"long_name": "frames ahead"})
-    step = time_step(field, time)
-    if step is not None:
-        times = field[time].variable[windows.ends()]
-        packed = {key: value for key, value in field[time].encoding.items() if key in ("units", "calendar", "dtype")}
-        coordinates[time] = (time, times.to_numpy(), times.attrs, packed)
+    step, clock, times = time_step(field, time), clock_in(field, time), times_in(field, time)
+    if step is not None and clock is not None and times is not None:
+        is_text = field[clock].dtype.kind in "SUO" and times.dtype.kind == "M"
+        of_file = {} if is_text else field[clock].encoding
+        packed = {key: value for key, value in of_file.items() if key in ("units", "calendar", "dtype")}
+        coordinates[clock] = (time, times[windows.ends()], field[clock].attrs, packed)
         lead = [k * windows.every * step for k in range(1, steps + 1)]
         about = {"standard_name": "forecast_period", "long_name": "time from the last past frame"}
         coordinates["lead_time"] = ("step", np.array(lead, _lead_dtype(step)), about)
