@@ -22,7 +22,7 @@ import numpy as np
 
 from stzoo.data import Reading, Split
 from stzoo.data.recordings import RecordedClips, Recording, decode_once, read_each, sliding_clips
-from stzoo.errors import DataError
+from stzoo.errors import DataError, FramesError
 from stzoo.frames.arrays import ARRAYS, open_array
 from stzoo.frames.axes import as_layout, axes_of, time_of
 from stzoo.frames.fields import FIELDS, check_read, open_field
@@ -155,9 +155,12 @@ def _inside(folder: Path) -> list[Path]:
 def _field(path: Path, reading: Reading) -> np.ndarray:
     """The values of a netCDF or Zarr file: (T, H, W) or (T, C, H, W), whatever the order of its dimensions."""
     with open_field(path) as field:
-        time = time_of(field)
-        axes = axes_of(field, reading.channels, time)
-        check_units(field, reading.value_range)
+        try:
+            time = time_of(field)
+            axes = axes_of(field, reading.channels, time)
+            check_units(field, reading.value_range)
+        except FramesError as error:
+            raise DataError(f"{path}: {error}") from error
         if "B" in axes:
             raise DataError(f"{path} holds several samples; select one, and write it to its own file")
         check_read(path, field, slice(None), time)

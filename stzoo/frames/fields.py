@@ -71,7 +71,11 @@ def open_field(path: Path, variable: str | None = None, time: str | None = None)
     except Exception as error:  # the libraries raise errors of many kinds on damaged bytes
         raise FramesError(f"{path} is damaged or no {path.suffix} file: {printable(str(error))}") from error
     with dataset:
-        yield _with_clock(choose_variable(dataset, variable, time), dataset, time)
+        try:
+            field = _with_clock(choose_variable(dataset, variable, time), dataset, time)
+        except FramesError as error:
+            raise FramesError(f"{path}: {error}") from error
+        yield field
 
 
 def _mask_as_stated(path: Path, stored: xr.Dataset) -> None:
@@ -130,7 +134,7 @@ def choose_variable(dataset: xr.Dataset, variable: str | None, time: str | None 
     referred = _referred(dataset)
     fields = [name for name in maps if str(name) not in referred and not _is_auxiliary(dataset, name)] or maps
     fields.sort(key=str)  # Zarr stores hold them in no order
-    how = "choose one with variable=NAME (on the command line --variable NAME)"
+    how = "choose one with variable=NAME (on the command line --variable NAME), or write it to a file of its own"
     if variable is not None:
         if variable in dataset.variables and dataset[variable].ndim >= 3:
             return dataset[variable]

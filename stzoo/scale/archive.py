@@ -89,8 +89,11 @@ def check_archive(path: Path, model: Forecaster, options: ForecastOptions) -> tu
         MemoryNeededError: there is no memory for the forecasts of one unit.
     """
     with open_field(path, options.variable, options.time) as field:
-        check_units(field, model.spec.value_range)
-        windows = ArchiveWindows.of(field, model.spec.frames_in, options)
+        try:
+            check_units(field, model.spec.value_range)
+            windows = ArchiveWindows.of(field, model.spec.frames_in, options)
+        except FramesError as error:
+            raise FramesError(f"{path}: {error}") from error
         if not len(windows):
             raise DataError(f"{path} has {windows.frames} times; a forecast reads {windows.span}, from first to last")
         check_storable(field, options.unit, windows.time)

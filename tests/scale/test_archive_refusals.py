@@ -86,11 +86,19 @@ WRONG: dict[str, tuple[Callable[[Place], dict[str, Any]], type[Exception], str]]
     "a column of clips": (lambda p: {"column": "where"}, SpecError, "--column is for"),
     "a format of an archive": (lambda p: {"source": p.archive, "format": "gif"}, SpecError, "--format and --keep-size"),
     "two ways to run": (lambda p: {"workers": 2}, SpecError, "--in-process"),
+    "a variable of clips": (lambda p: {"variable": "t2m"}, SpecError, "--variable and --time are for archives"),
+    "no such variable": (
+        lambda p: {"source": p.archive, "variable": "u10"}, FramesError, "'u10' is not there; there are t2m"
+    ),
+    "no such time": (lambda p: {"source": p.archive, "time": "hour"}, FramesError, "hour"),
+    "other units": (
+        lambda p: {"source": _saved(p, field(9).assign_attrs(units="K"))}, FramesError, "r.nc: the values are in 'K'"
+    ),
     "too few frames": (lambda p: {"every": 9}, FramesError, "every=9 leaves"),
     "too few times": (lambda p: {"source": p.archive, "every": 10}, DataError, "has 30 times; a forecast reads 31"),
     "too large a unit": (lambda p: {"source": p.archive, "unit": 2**20}, DataError, "--unit of at most"),
     "another size": (lambda p: {"source": _saved(p, field(9)[:, :15])}, FramesError, "multiples of 2"),
-    "other dimensions": (lambda p: {"source": _saved(p, field(9).expand_dims(["a", "b"]))}, FramesError, "dimensions"),
+    "other dimensions": (lambda p: {"source": _saved(p, field(9).expand_dims(a=2, b=2))}, FramesError, "dimensions"),
     "falling times": (lambda p: {"source": _saved(p, field(9)[::-1])}, DataError, "rise"),
     "a dimension of ours": (
         lambda p: {"source": _saved(p, field(9).drop_vars("step").rename(latitude="step"))}, DataError, "rename"

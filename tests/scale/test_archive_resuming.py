@@ -1,5 +1,6 @@
 """A run that is killed and started again comes to the very bytes of one that was not."""
 
+import json
 import os
 import shutil
 import signal
@@ -20,6 +21,7 @@ from scale.shared import field, written
 from stzoo.errors import DataError
 from stzoo.scale import ArchiveReport, forecast_archive
 from stzoo.scale.folder import ArchiveFolder
+from stzoo.scale.plan import Plan
 
 xr = pytest.importorskip("xarray")
 
@@ -164,3 +166,21 @@ print(peak(1000) - short)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert float(done.stdout) < 25, done.stdout
+
+
+def test_a_plan_of_a_version_that_knew_no_variables_is_read_and_written_as_it_was(
+    model: Path, archive: Path, tmp_path: Path
+) -> None:
+    forecast_archive(archive, model, 2, tmp_path / "out", threads=1, in_process=True)
+    text = (tmp_path / "out" / "plan.json").read_text()
+    assert list(json.loads(text)) == [
+        "kind", "items", "source_sha256", "model_sha256", "codec_sha256", "spec", "steps", "every", "stride",
+        "keep_size", "format", "unit", "precision", "device", "threads",
+    ]  # fmt: skip
+    plan = Plan.from_json(text)
+    assert (plan.to_json(), plan.options.variable, plan.options.time) == (text, None, None)
+    other = replace(plan, options=replace(plan.options, variable="t2m"))
+    assert Plan.from_json(other.to_json()) == other
+    assert plan.differences(other) == other.differences(plan) == ["variable"]
+    with pytest.raises(ValueError, match="variable and time must be names"):
+        Plan.from_json(json.dumps(json.loads(text) | {"variable": 3}))
