@@ -1,7 +1,7 @@
-from collections.abc import dataclasses
+import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
-import Iterator
 import numpy as np
 import pytest
 from gray_videos import brightness, write_video
