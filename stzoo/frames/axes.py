@@ -117,7 +117,7 @@ def is_clock(coordinate: xr.DataArray, *, own: bool) -> bool:
     if attributes.get("standard_name") == "time" or (own and attributes.get("axis") == "T"):
         return True
     if coordinate.dtype.kind == "O" and coordinate.size:
-        return hasattr(coordinate.values.flat[0], "calendar")  # a date of cftime
+        return hasattr(coordinate[:1].values[0], "calendar")  # a date of cftime
     return coordinate.dtype.kind == "M" or (own and " since " in str(attributes.get("units", "")))
 
 

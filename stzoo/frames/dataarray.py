@@ -34,7 +34,10 @@ def is_dataarray(frames: Any) -> TypeGuard[xr.DataArray]:
         return False
     if isinstance(frames, xarray.Dataset):
         example = next((name for name, each in frames.data_vars.items() if each.ndim > 2), "name")
-        raise FramesError(f"expected a DataArray, given a Dataset; choose one of its variables: dataset[{example!r}]")
+        raise FramesError(
+            f"expected a DataArray, given a Dataset; choose one of its variables: dataset[{example!r}], or "
+            f"variable={example!r}"
+        )
     return isinstance(frames, xarray.DataArray)
 
 

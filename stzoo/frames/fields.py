@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 FIELDS = (".nc", ".nc4", ".zarr")
+_MAX_TEXT = 2**20  # times that are written as text
 MAX_CHUNKS = 2**18  # chunks that are read at once: each costs time, however small it is
 
 
@@ -126,11 +127,9 @@ def choose_variable(dataset: xr.Dataset, variable: str | None, time: str | None 
     Raises:
         FramesError: there is no such variable, or there are several. The message lists them.
     """
-    maps = [
-        name
-        for name, each in dataset.data_vars.items()
-        if each.ndim >= 3 and each.dtype.kind in "iuf" and has_time(each, time)
-    ]
+    likely = {name: each for name, each in dataset.data_vars.items() if each.ndim >= 3 and each.dtype.kind in "iuf"}
+    timed = {dims: has_time(each, time) for dims, each in {each.dims: each for each in likely.values()}.items()}
+    maps = [name for name, each in likely.items() if timed[each.dims]]
     referred = _referred(dataset)
     fields = [name for name in maps if str(name) not in referred and not _is_auxiliary(dataset, name)] or maps
     fields.sort(key=str)  # Zarr stores hold them in no order
@@ -145,8 +144,7 @@ def choose_variable(dataset: xr.Dataset, variable: str | None, time: str | None 
         return dataset[fields[0]]
     if fields:
         raise FramesError(f"expected one variable over time and space, there are {_listed(fields)}; {how}")
-    likely = [each for each in dataset.data_vars.values() if each.ndim >= 3 and each.dtype.kind in "iuf"]
-    for each in likely[:1]:
+    for each in likely.values():
         time_of(each, time)  # which raises, and says which dimensions there are
     raise FramesError(
         "expected one variable over time and space, there are none among "
@@ -189,7 +187,7 @@ def _with_clock(field: xr.DataArray, dataset: xr.Dataset, time: str | None) -> x
     if clock_of(field, along) is not None:
         return field
     for each in dataset.data_vars.values():
-        if each.dims == (along,) and each.dtype.kind in "SUO":
+        if each.dims == (along,) and each.dtype.kind in "SUO" and each.size <= _MAX_TEXT:
             dates = dates_in_text(each.to_numpy())
             if dates is not None:
                 return field.assign_coords({along: (along, dates.astype("datetime64[ns]"))})
@@ -259,7 +257,7 @@ def chosen_map(frames: Any, variable: str | None, time: str | None) -> Any:
     """
     xarray = sys.modules.get("xarray")
     if xarray is not None and isinstance(frames, xarray.Dataset) and variable is not None:
-        return choose_variable(frames, variable, time)
+        return _with_clock(choose_variable(frames, variable, time), frames, time)
     if xarray is not None and isinstance(frames, xarray.Dataset | xarray.DataArray):
         if variable not in (None, getattr(frames, "name", None)):
             raise FramesError(f"variable is {variable!r}, but a DataArray is one variable already; leave it out")

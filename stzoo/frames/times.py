@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import count, pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 _DIGITS = {8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}  # dates that are written as one number
+_DAY = 86_400  # seconds
 _YEARS = range(1900, 2200)  # of such dates; other numbers are counts of something
 _SURE_DAY = 28  # every month has this day
 _SEPARATORS = ("T", " ", "_")  # between the day and the hour of a written time
@@ -155,26 +156,35 @@ def _number_format(times: np.ndarray) -> tuple[np.ndarray, Callable[[Any], np.nd
     kind = times.dtype.kind
     if kind not in "iufUSO" or not len(times):
         return None
+    seconds = [0] * len(times)  # since midnight: in "day as %Y%m%d.%f" the fraction of a day follows a point
     if kind in "iuf":
-        if not np.isfinite(times).all() or (times != np.floor(times)).any():
+        if not np.isfinite(times).all():
             return None
         texts = [str(int(time)) for time in times.tolist()]
+        seconds = [round((time - int(time)) * _DAY) for time in times.tolist()]
     else:
         texts = _texts(times)
     pattern = _DIGITS.get(len(texts[0])) if texts else None
     if pattern is None or not all(len(text) == len(texts[0]) and text.isdecimal() for text in texts):
         return None
+    if any(seconds) and pattern != "%Y%m%d":
+        return None
     try:
-        dates = [datetime.strptime(text, pattern) for text in texts]
+        days = [datetime.strptime(text, pattern) for text in texts]
     except ValueError:
         return None
-    if not all(date.year in _YEARS for date in dates):
+    if not all(day.year in _YEARS for day in days):
         return None
 
     def form(date: Any) -> np.ndarray:
-        text = date.astype("datetime64[s]").item().strftime(pattern)
-        return np.array(float(text) if kind == "f" else int(text) if kind in "iu" else text, times.dtype)
+        at: datetime = date.astype("datetime64[s]").item()
+        text = at.strftime(pattern)
+        if kind == "f":
+            rest = (at - at.replace(hour=0, minute=0, second=0)).seconds if pattern == "%Y%m%d" else 0
+            return np.array(float(text) + rest / _DAY, times.dtype)
+        return np.array(int(text) if kind in "iu" else text, times.dtype)
 
+    dates = [day + timedelta(seconds=second) for day, second in zip(days, seconds, strict=True)]
     return np.array(dates, "datetime64[s]"), form
 
 
