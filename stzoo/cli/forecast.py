@@ -72,8 +72,10 @@ def _run(arguments: Arguments) -> None:
     from stzoo.engine.memory import memory_errors_told
     from stzoo.forecaster import load
     from stzoo.frames import check_writable, kind_of, write
+    from stzoo.frames.fields import check_map_options
 
     given = Path(os.path.expanduser(arguments.input))
+    check_map_options(given, arguments.variable, arguments.time)
     if given.exists():
         check_writable(arguments.out, given)
     else:

@@ -110,7 +110,10 @@ def _decoded(xarray: Any, stored: xr.Dataset) -> xr.Dataset:
 
 def _has_dates(xarray: Any, variable: xr.Variable) -> bool:
     """Whether xarray can turn the numbers of a time variable into dates."""
-    if re.match(r"\s*(month|year)s?\s", variable.attrs["units"]) and variable.attrs.get("calendar") != "360_day":
+    if (
+        re.match(r"\s*(month|year)s?\s", variable.attrs["units"], re.IGNORECASE)
+        and variable.attrs.get("calendar") != "360_day"
+    ):
         return False  # of no constant length
     try:
         xarray.conventions.decode_cf_variable("time", variable)

@@ -1,6 +1,7 @@
 """netCDF files and Zarr stores as people have them: other names, several variables, packed and masked values."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -266,13 +267,15 @@ def test_packed_integers_come_back_as_plain_floats(
     ],
 )
 def test_other_formats_are_refused_with_the_way_out(
-    forecaster: Forecaster, name: str, message: str, tmp_path: Path
+    forecaster: Forecaster, name: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(FramesError, match=f"does not exist, and {message}"):
         forecaster.predict(tmp_path / name)
     (tmp_path / name).write_bytes(b"GRIB")
     with pytest.raises(FramesError, match=f"{name} {message}"):
         forecaster.predict(tmp_path / name)
+    assert main(["predict", str(tmp_path / name), "--model", "tau-mmnist", "-o", str(tmp_path / "b.nc")]) == 2
+    assert re.search(message, capsys.readouterr().err)
 
 
 def test_stated_fill_values_are_read_within_bounds(forecaster: Forecaster, values: np.ndarray, tmp_path: Path) -> None:
