@@ -56,11 +56,13 @@ class Forecaster(Shareable):
         every: int = 1,
         start: float | None = None,
         fps: float | None = None,
+        variable: str | None = None,
+        time: str | None = None,
     ) -> Any:
         """The next `spec.frames_out` frames: ``rollout(frames, spec.frames_out)``."""
         return self.rollout(
-            frames, self.spec.frames_out,
-            layout=layout, resize=resize, color=color, every=every, start=start, fps=fps,
+            frames, self.spec.frames_out, layout=layout, resize=resize, color=color, every=every, start=start, fps=fps,
+            variable=variable, time=time,
         )  # fmt: skip
 
     def rollout(
@@ -74,6 +76,8 @@ class Forecaster(Shareable):
         every: int = 1,
         start: float | None = None,
         fps: float | None = None,
+        variable: str | None = None,
+        time: str | None = None,
         progress: bool = False,
     ) -> Any:
         """The next `steps` frames. Beyond its own block the model reads its own forecasts, unrounded and unclipped.
@@ -81,7 +85,7 @@ class Forecaster(Shareable):
         Args:
             frames: at least `spec.frames_in` past frames; if there are more, the last ones are used. A NumPy array or
                 torch tensor (T, H, W), (T, C, H, W), (B, T, C, H, W) or (T, H, W, C); an xarray DataArray with a
-                dimension `time`, two of space, and perhaps `channel` and `sample`; a list of PIL images; or the path
+                dimension of time, two of space, and perhaps `channel` and `sample`; a list of PIL images; or the path
                 of a video, an animated GIF, PNG or WebP, a folder of images, or a .npy, .npz, netCDF or Zarr file.
                 Integers are scaled from the range of their dtype to `spec.value_range`; floats must lie in it.
             steps: how many frames to return, at least 1.
@@ -97,6 +101,9 @@ class Forecaster(Shareable):
             start: of the path of a video or an animation, seconds from its beginning to the first frame that is used.
                 The past is then the first `spec.frames_in` frames from there, instead of the last ones.
             fps: sample a video or an animation at so many frames a second, before `every` thins them.
+            variable: which variable of a netCDF or Zarr file or of an xarray Dataset, if it has several; or which array
+                of a .npz file.
+            time: the name of the dimension of time of a map, if neither its name nor its attributes tell.
             progress: show a bar if reading a video, or the forecast, takes longer than a second.
 
         Returns:
@@ -112,7 +119,7 @@ class Forecaster(Shareable):
             MissingExtraError: the package that reads such a file is not installed; the message holds the pip command.
         """
         steps = frames_room.whole_number("steps", steps)
-        source = self._read(frames, layout, resize, color, every, start, fps, progress)
+        source = self._read(frames, layout, resize, color, every, start, fps, variable, time, progress)
         check_kept(len(source.past), steps, source.frame_shape, source.past.device)
         coming = tqdm(self._frames(source, steps), total=steps, unit="frame", delay=1, disable=not progress)
         return source.collect(list(coming))
@@ -128,13 +135,15 @@ class Forecaster(Shareable):
         every: int = 1,
         start: float | None = None,
         fps: float | None = None,
+        variable: str | None = None,
+        time: str | None = None,
     ) -> Iterator[Any]:
         """Like `rollout`, but one frame at a time; without end if `steps` is None. Memory does not grow.
 
         The frames before one that holds NaN or infinite values are yielded; that one raises `ForecastError`.
         """
         steps = None if steps is None else frames_room.whole_number("steps", steps)
-        return self._frames(self._read(frames, layout, resize, color, every, start, fps), steps)
+        return self._frames(self._read(frames, layout, resize, color, every, start, fps, variable, time), steps)
 
     def to(self, device: str | torch.device) -> Forecaster:
         """Move the module, in place, and return the forecaster. Forecasts still return to the device of their frames.
@@ -213,11 +222,13 @@ class Forecaster(Shareable):
         every: int,
         start: float | None,
         fps: float | None,
+        variable: str | None,
+        time: str | None,
         progress: bool = False,
     ) -> frames_room.CallerFrames:
         return frames_room.read(
-            frames, self.spec, stride_of(self.module), layout,
-            resize=resize, color=color, every=every, start=start, fps=fps, progress=progress,
+            frames, self.spec, stride_of(self.module), layout, resize=resize, color=color, every=every,
+            start=start, fps=fps, variable=variable, time=time, progress=progress,
         )  # fmt: skip
 
     @torch.no_grad()

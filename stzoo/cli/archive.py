@@ -12,6 +12,7 @@ from stzoo.cli.shared import (
     add_device,
     add_every,
     add_json,
+    add_map,
     add_model,
     add_precision,
     add_size_and_color,
@@ -63,6 +64,7 @@ def register(commands: Commands) -> None:
         help="for clips: suffix of the files that forecasts are written to, such as npy, gif or mp4 (default: npy)",
     )
     add_size_and_color(parser, arrays=False)
+    add_map(parser, "an archive")
     parser.add_argument(
         "--unit",
         type=int,
@@ -110,6 +112,8 @@ def _run(arguments: Arguments) -> None:
         device=arguments.device,
         precision=arguments.precision,
         threads=arguments.threads,
+        variable=arguments.variable,
+        time=arguments.time,
         workers=arguments.workers,
         in_process=arguments.in_process,
         progress=True,

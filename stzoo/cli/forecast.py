@@ -12,6 +12,7 @@ from stzoo.cli.shared import (
     Commands,
     add_command,
     add_every,
+    add_map,
     add_model,
     add_precision,
     add_size_and_color,
@@ -68,6 +69,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="where the forecast is written: a file that ends in .gif, .png, .webp, .mp4, .avi, .npy or .npz, or a "
         "folder for images; if INPUT is netCDF or Zarr, OUT ends in .nc, .zarr, .npy or .npz",
     )
+    add_map(parser, "a netCDF or Zarr INPUT")
     add_every(parser, "INPUT")
     parser.add_argument(
         "--start",
@@ -99,8 +101,10 @@ def _run(arguments: Arguments) -> None:
     from stzoo.engine.memory import memory_errors_told
     from stzoo.forecaster import load
     from stzoo.frames import check_writable, kind_of, seconds_between, write
+    from stzoo.frames.fields import check_map_options
 
     given = Path(os.path.expanduser(arguments.input))
+    check_map_options(given, arguments.variable, arguments.time)
     if given.exists():
         check_writable(arguments.out, given)
     else:
@@ -125,6 +129,8 @@ def _run(arguments: Arguments) -> None:
                 every=arguments.every,
                 start=arguments.start,
                 fps=arguments.fps,
+                variable=arguments.variable,
+                time=arguments.time,
                 progress=True,
             )
     seconds = seconds_between(given, arguments.every, arguments.fps) if pictures else None

@@ -89,6 +89,20 @@ def resize_of(arguments: Arguments) -> bool | None:
     return None if size is None else size == "model"
 
 
+def add_map(parser: argparse.ArgumentParser, of: str) -> None:
+    """``--variable NAME`` and ``--time NAME``, of the commands that read netCDF and Zarr; `of` says which file."""
+    parser.add_argument(
+        "--variable",
+        metavar="NAME",
+        help=f"variable to forecast, if {of} holds several",
+    )
+    parser.add_argument(
+        "--time",
+        metavar="NAME",
+        help=f"name of the dimension of time of {of} (default: the one that its name or its attributes tell)",
+    )
+
+
 def add_precision(parser: argparse.ArgumentParser, *, auto: bool = False) -> None:
     """``--precision``. Commands whose figures are kept must name the precision, so they offer no `auto`."""
     meaning = "number format that the model computes in"

@@ -22,11 +22,12 @@ import numpy as np
 
 from stzoo.data import Reading, Split
 from stzoo.data.recordings import RecordedClips, Recording, decode_once, read_each, sliding_clips
-from stzoo.errors import DataError
+from stzoo.errors import DataError, FramesError
 from stzoo.frames.arrays import ARRAYS, open_array
-from stzoo.frames.dataarray import axes_of
+from stzoo.frames.axes import as_layout, axes_of, time_of
 from stzoo.frames.fields import FIELDS, check_read, open_field
 from stzoo.frames.images import ANIMATED, STILL, iterate_images, natural_order
+from stzoo.frames.units import check_units
 from stzoo.frames.video import VIDEO, read_video
 
 PARTS: tuple[Split, ...] = ("train", "validation", "test")
@@ -95,7 +96,7 @@ class OwnClips:
             whole = decode_once(path, reading, decode)
             first, last = self._share(part, whole.last)
             return Recording(self._name(path, part), dataclasses.replace(whole, first=first, last=last))
-        array = open_array(path) if suffix in ARRAYS else _field(path, self.reading.channels)
+        array = open_array(path) if suffix in ARRAYS else _field(path, self.reading)
         first, last = self._share(part, len(array))
         return _cropped(self._name(path, part), array[first : last : self.reading.every], self.reading)
 
@@ -155,15 +156,20 @@ def _inside(folder: Path) -> list[Path]:
         raise DataError(f"{folder} cannot be looked into: {error.strerror}") from error
 
 
-def _field(path: Path, channels: int) -> np.ndarray:
+def _field(path: Path, reading: Reading) -> np.ndarray:
     """The values of a netCDF or Zarr file: (T, H, W) or (T, C, H, W), whatever the order of its dimensions."""
     with open_field(path) as field:
-        axes = axes_of(field, channels)
+        try:
+            time = time_of(field)
+            axes = axes_of(field, reading.channels, time)
+            check_units(field, reading.value_range)
+        except FramesError as error:
+            raise DataError(f"{path}: {error}") from error
         if "B" in axes:
             raise DataError(f"{path} holds several samples; select one, and write it to its own file")
-        check_read(path, field, slice(None))
+        check_read(path, field, slice(None), time)
         try:
-            return field.transpose(*axes.values()).to_numpy()
+            return as_layout(field, axes).to_numpy()
         except RuntimeError as error:
             raise DataError(f"{path} is damaged: {error}") from error
 

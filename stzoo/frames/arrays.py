@@ -221,7 +221,7 @@ def open_array(path: Path, *, named: str | None = None, most: int = MAX_UNPACKED
         with np.load(path, allow_pickle=False) as file:
             if named is not None and named not in file.files:
                 raise FramesError(f"{path} has no array {named!r}")
-            return _only(file, most)
+            return _only(file, most, named)
     except FramesError:
         raise
     except Exception as error:  # NumPy and zipfile raise errors of many kinds on damaged bytes
@@ -258,9 +258,10 @@ def _reason(error: Exception) -> str:
     return text if len(text) <= 300 else f"{text[:300]}..."
 
 
-def _only(file: np.lib.npyio.NpzFile, most: int) -> np.ndarray:
+def _only(file: np.lib.npyio.NpzFile, most: int, named: str | None) -> np.ndarray:
     """The one array of an open ``.npz`` file that may be frames. Of the other arrays only the headers are read."""
-    names = ["frames"] if "frames" in file.files else file.files
+    chosen = named or ("frames" if "frames" in file.files else None)
+    names = file.files if chosen is None else [chosen]
     if len(names) > _MOST_ARRAYS:
         raise FramesError(f"expected one array of frames, or one named frames; there are {len(names)} arrays")
     sizes = {name: size for name in names if (size := _size_of_frames(file, name)) is not None}

@@ -133,13 +133,14 @@ def check_coordinates(path: Path, held: int) -> None:
         )
 
 
-def check_chunks(path: Path, name: str, times: slice) -> None:
+def check_chunks(path: Path, name: str, times: slice, time: str = "time") -> None:
     """Look into the chunks of one array, at the top of an HDF5 file, that are about to be read.
 
     Args:
         path: of a netCDF file of either format; netCDF-3 packs nothing.
         name: of a variable. If there is no array of this name, nothing is checked.
-        times: which of its values are read, along the axis of the dimension `time`, if it has one.
+        times: which of its values are read, along the axis of the dimension of time, if it has one.
+        time: the name of that dimension.
 
     Raises:
         FramesError: a chunk unpacks to more than its description states.
@@ -150,7 +151,7 @@ def check_chunks(path: Path, name: str, times: slice) -> None:
         with h5py.File(path, "r") as file:
             item = file.get(name, file.get(f"_nc4_non_coord_{name}"))
             if isinstance(item, h5py.Dataset):
-                _check_stored(path, item, times)
+                _check_stored(path, item, times, time)
 
 
 def _is_axis(item: Any) -> bool:
@@ -167,7 +168,7 @@ def _check_coordinate(path: Path, item: Any) -> None:
         _check_stored(path, item, slice(None))
 
 
-def _check_stored(path: Path, array: Any, times: slice) -> None:
+def _check_stored(path: Path, array: Any, times: slice, time: str = "time") -> None:
     """Raises `FramesError` if a chunk of an HDF5 array that holds some of `times` unpacks to more than it should."""
     packings = [_FILTERS[code] for code in _packers(array.id.get_create_plist()) if code in _FILTERS]
     if not packings or array.chunks is None:
@@ -177,7 +178,7 @@ def _check_stored(path: Path, array: Any, times: slice) -> None:
     most = math.prod(array.chunks) * array.dtype.itemsize + 2**12  # with what checksums add
     if not may_grow(packing, min(size, array.id.get_storage_size()), most):
         return
-    axis = _time_axis(array)
+    axis = _time_axis(array, time)
     first, last = (0, math.inf)
     if axis is not None:
         which = range(array.shape[axis])[times]
@@ -199,10 +200,10 @@ def _check_stored(path: Path, array: Any, times: slice) -> None:
             raise FramesError(f"{path}: {shown(array.name)} is damaged: {error}") from error
 
 
-def _time_axis(array: Any) -> int | None:
-    """The axis of the dimension `time`; None if the array says of none that it is this."""
+def _time_axis(array: Any, time: str) -> int | None:
+    """The axis of the dimension that is called `time`; None if the array names none so."""
     for axis in range(array.ndim):
-        if any(scale.name.rpartition("/")[2] == "time" for scale in array.dims[axis].values()):
+        if any(scale.name.rpartition("/")[2] == time for scale in array.dims[axis].values()):
             return axis
     return None
 

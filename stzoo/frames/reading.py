@@ -13,8 +13,9 @@ from torch import Tensor
 
 from stzoo.errors import FramesError
 from stzoo.frames.arrays import ARRAYS, CallerFrames, FrameSelection, open_array, read_array, read_tensor
+from stzoo.frames.axes import time_of
 from stzoo.frames.dataarray import is_dataarray, read_dataarray
-from stzoo.frames.fields import FIELDS, check_read, open_field
+from stzoo.frames.fields import FIELDS, check_map_options, check_read, chosen_map, open_field
 from stzoo.frames.moving import moving_pictures
 from stzoo.frames.pictures import read_pictures
 from stzoo.spec import ModelSpec
@@ -38,6 +39,8 @@ def read(
     every: int = 1,
     start: float | None = None,
     fps: float | None = None,
+    variable: str | None = None,
+    time: str | None = None,
     progress: bool = False,
 ) -> CallerFrames:
     """Read NumPy arrays, torch tensors, DataArrays, lists of PIL images, and paths of files that hold any of these.
@@ -62,6 +65,9 @@ def read(
         start: of a video or an animation, seconds from the beginning to the first frame that is kept; from there the
             first `frames_in` are kept, instead of the last.
         fps: sample a video or an animation at so many frames a second, before `every` thins them.
+        variable: which variable of a netCDF or Zarr file or of a Dataset, or which array of a .npz file; None if there
+            is only one.
+        time: the name of the dimension of time of a map; None finds it out.
         progress: show a bar if reading a video takes longer than a second.
 
     Raises:
@@ -82,7 +88,8 @@ def read(
             path.exists()
         except OSError as error:
             raise FramesError(f"{str(path)[:300]}: {error.strerror}") from error
-        return _read_path(path, selection, layout)
+        return _read_path(path, selection, layout, variable, time)
+    frames = chosen_map(frames, variable, time)
     if isinstance(frames, (list, tuple)) and frames and all(isinstance(f, Image.Image) for f in frames):
         return read_pictures(list(frames)[selection.slice_of(len(frames))], selection)
     if isinstance(frames, Tensor):
@@ -91,7 +98,7 @@ def read(
         return read_array(frames, selection, layout)
     if is_dataarray(frames):
         _check_map(selection)
-        return read_dataarray(frames, selection)
+        return read_dataarray(frames, selection, time)
     what = f"a {type(frames).__name__}"
     if isinstance(frames, (list, tuple)):
         what += f" of {type(frames[0]).__name__}" if frames else " without elements"
@@ -100,17 +107,21 @@ def read(
     )
 
 
-def _read_path(path: Path, selection: FrameSelection, layout: str | None) -> CallerFrames:
+def _read_path(
+    path: Path, selection: FrameSelection, layout: str | None, variable: str | None, time: str | None
+) -> CallerFrames:
     kind = kind_of(path)
+    check_map_options(path, variable, time)
     try:
         if kind == "array":
-            return read_array(open_array(path), selection, layout)
+            return read_array(open_array(path, named=variable), selection, layout)
         if kind == "field":
-            with open_field(path) as field:
-                _check_volume(field, selection)
+            with open_field(path, variable, time) as field:
+                along = time_of(field, time)
+                _check_volume(field, selection, field.sizes[along])
                 _check_map(selection)
-                check_read(path, field, selection.slice_of(field.sizes["time"]))
-                return read_dataarray(field, selection)
+                check_read(path, field, selection.slice_of(field.sizes[along]), along)
+                return read_dataarray(field, selection, time)
         images = moving_pictures(
             path,
             selection.every,
@@ -124,9 +135,9 @@ def _read_path(path: Path, selection: FrameSelection, layout: str | None) -> Cal
         raise error if str(path) in str(error) else FramesError(f"{path}: {error}") from error
 
 
-def _check_volume(field: xr.DataArray, selection: FrameSelection) -> None:
-    """Raises `FramesError` if the frames that the model reads, of all samples together, hold too many values."""
-    values = field.size // max(1, field.sizes["time"]) * (selection.last or field.sizes["time"])
+def _check_volume(field: xr.DataArray, selection: FrameSelection, total: int) -> None:
+    """Raises `FramesError` if those of `total` frames that the model reads, of all samples, hold too many values."""
+    values = field.size // max(1, total) * (selection.last or total)
     if values > _MAX_VALUES:
         raise FramesError(
             f"the frames to read hold {values:,} values; at most {_MAX_VALUES:,} are read at once, "

@@ -6,10 +6,12 @@ a chunk that unpacks to far more than its array says.
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import os
 import stat
+import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +94,63 @@ def check_zarr(path: Path) -> dict[str, Packing]:
                     held += _cost(array)
     check_coordinates(path, held)
     return packings
+
+
+def stated_fill_values(path: Path) -> dict[str, Any]:
+    """For each array at the top of a store that `check_zarr` has looked at: the value that marks missing data in it.
+
+    Arrays are left out whose attributes name no such value. In format 2, xarray writes the value of `_FillValue` as the
+    array's fill value alone. So a fill value of that format counts as well if nobody would choose it for another
+    purpose: a number such as -9999 or 1e20, or any but 0 for packed numbers.
+    """
+    stated: dict[str, Any] = {}
+    for folder in sorted(path.iterdir()):
+        if (folder / "zarr.json").is_file():
+            array = _description(path, folder / "zarr.json", MAX_METADATA)
+            attributes = array.get("attributes") or {}
+        elif (folder / ".zarray").is_file():
+            array = _description(path, folder / ".zarray", MAX_METADATA)
+            has_some = (folder / ".zattrs").is_file()
+            attributes = _description(path, folder / ".zattrs", MAX_ATTRIBUTES) if has_some else {}
+        else:
+            continue
+        if array.get("node_type") == "group":
+            continue
+        dtype = _dtype_of(array)
+        value = _number(attributes.get("_FillValue"))
+        if value is None and "_FillValue" not in attributes and array.get("zarr_format") == 2:
+            fill = _number(array.get("fill_value"))
+            is_packed = "scale_factor" in attributes or "add_offset" in attributes
+            value = fill if fill is not None and (_is_mark(fill) or (is_packed and fill != 0)) else None
+        if value is not None and isinstance(dtype, np.dtype) and dtype.kind in "iuf":
+            stated[folder.name] = dtype.newbyteorder("=").type(value)
+    return stated
+
+
+def _is_mark(value: float) -> bool:
+    """Whether a fill value can only stand for missing data."""
+    return value <= -999 or value > 1e15
+
+
+def _number(stated: Any) -> float | int | None:
+    """A fill value as a number; None for NaN, which needs no mask, for none, and for what is no number.
+
+    JSON holds it as a number, as text such as "Infinity" or, as xarray writes those of floats, as the eight bytes of a
+    float64 in base64.
+    """
+    if isinstance(stated, list) and len(stated) == 1:
+        stated = stated[0]
+    if isinstance(stated, str):
+        try:
+            stated = float(stated)
+        except ValueError:
+            try:
+                (stated,) = struct.unpack("<d", base64.b64decode(stated, validate=True))
+            except (ValueError, struct.error):
+                return None
+    if isinstance(stated, bool) or not isinstance(stated, int | float) or math.isnan(stated):
+        return None
+    return stated
 
 
 def _description(store: Path, file: Path, most: int) -> Any:

@@ -19,9 +19,11 @@ from stzoo.errors import DataError, FramesError, printable
 from stzoo.files import replacing
 from stzoo.forecaster import Forecaster
 from stzoo.frames.arrays import CallerFrames, FrameSelection, read_array
-from stzoo.frames.dataarray import axes_of
+from stzoo.frames.axes import as_layout, axes_of, time_of
 from stzoo.frames.fields import check_read, open_field
 from stzoo.frames.netcdf import MAX_CHUNK
+from stzoo.frames.times import clock_of, dates_in_text
+from stzoo.frames.units import check_units
 from stzoo.models import stride_of
 from stzoo.scale.plan import ForecastOptions
 from stzoo.spec import ModelSpec
@@ -43,17 +45,24 @@ class ArchiveWindows:
         frames_in: frames of a window.
         every: how many frames of the archive lie from one frame of a window to the next.
         stride: how many frames lie from the start of one window to that of the next.
+        time: the name of the archive's dimension of time.
     """
 
     frames: int
     frames_in: int
     every: int
     stride: int
+    time: Hashable = "time"
 
     @classmethod
     def of(cls, field: xr.DataArray, frames_in: int, options: ForecastOptions) -> ArchiveWindows:
-        """The windows of an archive for a model that reads `frames_in` frames. Without times there are none."""
-        return cls(field.sizes.get("time", 0), frames_in, options.every, options.stride or 1)
+        """The windows of an archive for a model that reads `frames_in` frames.
+
+        Raises:
+            FramesError: the archive has no dimension of time, or it is not clear which it is.
+        """
+        time = time_of(field, options.time)
+        return cls(field.sizes[time], frames_in, options.every, options.stride or 1, time)
 
     @property
     def span(self) -> int:
@@ -79,40 +88,64 @@ def check_archive(path: Path, model: Forecaster, options: ForecastOptions) -> tu
         FramesError: it cannot be opened, or none of the windows that were read is sound.
         MemoryNeededError: there is no memory for the forecasts of one unit.
     """
-    with open_field(path) as field:
-        windows = ArchiveWindows.of(field, model.spec.frames_in, options)
+    with open_field(path, options.variable, options.time) as field:
+        try:
+            check_units(field, model.spec.value_range)
+            windows = ArchiveWindows.of(field, model.spec.frames_in, options)
+        except FramesError as error:
+            raise FramesError(f"{path}: {error}") from error
         if not len(windows):
             raise DataError(f"{path} has {windows.frames} times; a forecast reads {windows.span}, from first to last")
-        check_storable(field, options.unit)
+        check_storable(field, options.unit, windows.time)
         tried = []
         for number in range(0, len(windows), -(-len(windows) // _PROBES)):
             tried += read_windows(path, field, range(number, number + 1), windows, model.spec, stride_of(model.module))
             if not isinstance(tried[-1], FramesError):
                 frame, together = tried[-1].past.shape[2:], min(options.unit, len(windows))
                 check_kept(together, options.steps, frame, torch.device("cpu"), size=field.dtype.itemsize)
-                return len(windows), archive_fingerprint(field)
+                return len(windows), archive_fingerprint(field, windows.time)
     raise FramesError(f"{path}: {tried[0]}")
 
 
-def archive_fingerprint(field: xr.DataArray) -> str:
+def archive_fingerprint(field: xr.DataArray, time: Hashable) -> str:
     """sha256 of an archive's names, sizes, dtype and times. Its values are not read."""
     said = [str(field.name), [[str(name), size] for name, size in field.sizes.items()], str(field.dtype)]
     digest = hashlib.sha256(repr(said).encode())
-    if "time" in field.coords:
-        times = field["time"].to_numpy()
+    clock = clock_in(field, time)
+    if clock is not None:
+        times = field[clock].to_numpy()
         digest.update(times.tobytes() if times.dtype.kind != "O" else repr(times.tolist()).encode())
     return digest.hexdigest()
 
 
-def time_step(field: xr.DataArray) -> Any | None:
+def clock_in(field: xr.DataArray, time: Hashable) -> Hashable | None:
+    """The name of the coordinate that holds the times of the archive; None if it has none.
+
+    Along a dimension that is called `time` it is only the coordinate of that name, as in archives that were begun by
+    versions that knew no other.
+    """
+    return clock_of(field, time) if time != "time" or time in field.coords else None
+
+
+def times_in(field: xr.DataArray, time: Hashable) -> np.ndarray | None:
+    """The times of the archive (N,), as dates if they are written as text; None if it has none."""
+    clock = clock_in(field, time)
+    if clock is None:
+        return None
+    times = field[clock].to_numpy()
+    dates = dates_in_text(times) if times.dtype.kind in "SUO" else None
+    return times if dates is None else dates.astype("datetime64[ns]")
+
+
+def time_step(field: xr.DataArray, time: Hashable) -> Any | None:
     """The median time between neighbouring frames, in the type of the archive's times; None if it has no times.
 
     Raises:
         DataError: the times do not rise, there is only one, or they are not times or numbers.
     """
-    if "time" not in field.coords:
+    times = times_in(field, time)
+    if times is None:
         return None
-    times = field["time"].to_numpy()
     try:
         steps = np.sort(times[1:] - times[:-1])
         step = steps[len(steps) // 2]
@@ -120,7 +153,9 @@ def time_step(field: xr.DataArray) -> Any | None:
             return step
     except (TypeError, IndexError):  # names of days; a single frame
         pass
-    raise DataError("the archive needs at least two times, and they must rise; or leave them out: .drop_vars('time')")
+    raise DataError(
+        f"the archive needs at least two times, and they must rise; or leave them out: .drop_vars({str(time)!r})"
+    )
 
 
 def _is_regular(times: np.ndarray, step: Any) -> bool:
@@ -137,20 +172,22 @@ def read_windows(
 
     Args:
         source: the archive's file or store.
-        field: the open archive, with the dimension `time` and those of a frame, in any order.
+        field: the open archive, with the dimension of time and those of a frame, in any order.
         numbers: the numbers of the windows.
         windows: which frames each window has.
         spec: the spec of the model.
         stride: what height and width must be multiples of; None: they must be the spec's own.
     """
-    axes, step, every = axes_of(field, spec.channels), time_step(field), windows.every
+    time, every = windows.time, windows.every
+    axes, step = axes_of(field, spec.channels, time), time_step(field, time)
+    times = times_in(field, time)
     layout = "".join(axes)
     starts = [number * windows.stride for number in numbers]
     bounds = slice(starts[0], starts[-1] + windows.span)
     shared: np.ndarray | None = None
     sound = True
     try:
-        check_read(source, field, bounds)
+        check_read(source, field, bounds, time)
         if windows.stride < windows.span:
             shared = _values(field, axes, bounds)
     except Exception:  # whatever the library raises on damaged bytes: the windows that hold them are found below
@@ -159,14 +196,14 @@ def read_windows(
     def read_window(start: int) -> CallerFrames | FramesError:
         which = slice(start, start + windows.span)
         try:
-            if step is not None and not _is_regular(field["time"].to_numpy()[which], step):
+            if step is not None and times is not None and not _is_regular(times[which], step):
                 raise FramesError(f"its times are not {_shown(step)} apart, as most of the archive's are")
             if shared is not None:
                 at = slice(start - bounds.start, start - bounds.start + windows.span, every)
                 frames = shared[(slice(None),) * layout.index("T") + (at,)]
             else:
                 if not sound:
-                    check_read(source, field, which)
+                    check_read(source, field, which, time)
                 frames = _values(field, axes, slice(which.start, which.stop, every))
             return read_array(frames, FrameSelection(spec, stride, None, 1), layout)
         except FramesError as error:
@@ -178,7 +215,7 @@ def read_windows(
 
 
 def _values(field: xr.DataArray, axes: dict[str, Hashable], which: slice) -> np.ndarray:
-    return field.isel(time=which).transpose(*axes.values()).to_numpy()
+    return as_layout(field.isel({axes["T"]: which}), axes).to_numpy()
 
 
 def _shown(step: Any) -> str:
@@ -188,26 +225,28 @@ def _shown(step: Any) -> str:
 def names_of(field: xr.DataArray, numbers: range, windows: ArchiveWindows) -> list[str]:
     """When each of these forecasts is issued; the number of its last past frame if the archive has no times."""
     ends = range(windows.frames)[windows.ends()][numbers.start : numbers.stop]
-    if "time" not in field.coords:
+    times = times_in(field, windows.time)
+    if times is None:
         return [f"frame {end}" for end in ends]
-    times = field["time"].to_numpy()[list(ends)]
-    return [str(np.datetime_as_string(t, unit="s") if times.dtype.kind == "M" else t) for t in times]
+    chosen = times[list(ends)]
+    return [str(np.datetime_as_string(t, unit="s") if times.dtype.kind == "M" else t) for t in chosen]
 
 
 def create_store(path: Path, field: xr.DataArray, windows: ArchiveWindows, steps: int, unit: int) -> None:
     """Write an empty store, whole or not at all. Workers fill it, each its own chunks of time.
 
-    Its array has the dimensions time (one for each window), step (1 to `steps`), and the archive's others in their
-    order, and the archive's name, dtype and attributes. A chunk holds `unit` forecasts.
+    Its array has the archive's dimension of time (one for each window), step (1 to `steps`), and the archive's others
+    in their order, and the archive's name, dtype and attributes. A chunk holds `unit` forecasts.
 
     Raises:
         DataError: the archive has a dimension whose name the store needs, or a unit of it is too large for one chunk.
     """
-    check_storable(field, unit)
+    time = windows.time
+    check_storable(field, unit, time)
     import xarray as xr
     import zarr
 
-    sizes = [size for name, size in field.sizes.items() if name != "time"]
+    sizes = [size for name, size in field.sizes.items() if name != time]
     at_once = max(1, min(steps, _CHUNK // (unit * math.prod(sizes))))
     dtype = field.dtype.newbyteorder("=")
     with replacing(path) as partial:
@@ -219,36 +258,38 @@ def create_store(path: Path, field: xr.DataArray, windows: ArchiveWindows, steps
             chunks=(unit, at_once, *sizes),
             dtype=dtype,
             fill_value=np.nan if dtype.kind == "f" else 0,
-            dimension_names=["time", "step", *(str(name) for name in field.dims if name != "time")],
+            dimension_names=[str(time), "step", *(str(name) for name in field.dims if name != time)],
         )
         array.attrs.update(_plain(field.attrs))
 
 
 def _coordinates(field: xr.DataArray, windows: ArchiveWindows, steps: int) -> dict[Hashable, Any]:
-    """The archive's own coordinates, except those along time; then `step`, `time` and `lead_time`."""
-    kept = {name: c.drop_encoding() for name, c in field.coords.items() if "time" not in c.dims and name not in _OWN}
+    """The archive's own coordinates, except those along time; then `step`, the times and `lead_time`."""
+    time = windows.time
+    kept = {name: c.drop_encoding() for name, c in field.coords.items() if time not in c.dims and name not in _OWN}
     coordinates: dict[Hashable, Any] = {
         name: c.astype(object) if c.dtype.kind == "U" else c  # of the two sorts of text, the one that Zarr specifies
         for name, c in kept.items()
     }
     coordinates["step"] = ("step", np.arange(1, steps + 1), {"long_name": "frames ahead"})
-    step = time_step(field)
-    if step is not None:
-        times = field["time"].variable[windows.ends()]
-        packed = {key: value for key, value in field["time"].encoding.items() if key in ("units", "calendar", "dtype")}
-        coordinates["time"] = ("time", times.to_numpy(), times.attrs, packed)
+    step, clock, times = time_step(field, time), clock_in(field, time), times_in(field, time)
+    if step is not None and clock is not None and times is not None:
+        is_text = field[clock].dtype.kind in "SUO" and times.dtype.kind == "M"
+        of_file = {} if is_text else field[clock].encoding
+        packed = {key: value for key, value in of_file.items() if key in ("units", "calendar", "dtype")}
+        coordinates[clock] = (time, times[windows.ends()], field[clock].attrs, packed)
         lead = [k * windows.every * step for k in range(1, steps + 1)]
         about = {"standard_name": "forecast_period", "long_name": "time from the last past frame"}
         coordinates["lead_time"] = ("step", np.array(lead, _lead_dtype(step)), about)
     return coordinates
 
 
-def check_storable(field: xr.DataArray, unit: int) -> None:
+def check_storable(field: xr.DataArray, unit: int, time: Hashable) -> None:
     """Raises `DataError` in the cases of `create_store`."""
     taken = [str(name) for name in field.dims if name in _OWN]
     if taken:
         raise DataError(f"the archive has a dimension {taken[0]}, a name that the forecasts need; rename it")
-    frame = math.prod(size for name, size in field.sizes.items() if name != "time")
+    frame = math.prod(size for name, size in field.sizes.items() if name != time)
     if unit * frame > MAX_CHUNK:
         raise DataError(
             f"{unit} frames of the archive have {unit * frame:,} values, and one chunk of a store may have "

@@ -78,6 +78,8 @@ class ArchiveRequest:
                 "--format, --size and --color are for clips; an archive's forecasts have its own size, and go to one "
                 "Zarr store"
             )
+        if kind != "archive" and (options.variable is not None or options.time is not None):
+            raise SpecError("--variable and --time are for archives")
         if options.format is not None and options.format not in FORMATS:
             raise SpecError(f"--format is {options.format!r}; it may be {', '.join(FORMATS)}")
         self._check_out()
@@ -135,6 +137,8 @@ def forecast_archive(
     device: str = "cpu",
     precision: str = "float32",
     threads: int | None = None,
+    variable: str | None = None,
+    time: str | None = None,
     workers: int | None = None,
     in_process: bool = False,
     progress: bool = False,
@@ -159,6 +163,8 @@ def forecast_archive(
         device: where each worker runs the model, "cpu" or "cuda".
         precision: the number format in which the model computes, as in `stzoo.load`.
         threads: threads of torch in each worker; by default 1 on Ray, and without Ray as many as torch has now.
+        variable: which variable of an archive is forecast, if it has several.
+        time: the name of an archive's dimension of time, if neither its name nor its attributes tell.
         workers: how many workers Ray runs; by default as many as there is room for.
         in_process: work without Ray, in this process, which is also what happens if Ray is not installed.
         progress: show a progress bar, and say so if Ray is not installed.
@@ -180,6 +186,8 @@ def forecast_archive(
         precision=precision,
         device=device,
         threads=threads,
+        variable=variable,
+        time=time,
     )
     request = ArchiveRequest(
         source=Path(source),
@@ -284,7 +292,7 @@ def _begin(request: ArchiveRequest, folder: ArchiveFolder, plan: Plan) -> None:
         raise DataError(f"{kept} is gone, although forecasts were made; remove {folder.done} to have them made again")
     folder.begin(plan)
     if plan.kind == "archive" and not folder.store.exists():
-        with open_field(request.source) as field:
+        with open_field(request.source, plan.options.variable, plan.options.time) as field:
             windows = ArchiveWindows.of(field, plan.spec["frames_in"], plan.options)
             create_store(folder.store, field, windows, plan.options.steps, plan.options.unit)
     elif plan.kind != "archive":

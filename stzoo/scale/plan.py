@@ -16,6 +16,7 @@ from stzoo.spec import shown
 
 UNIT = 16  # how many forecasts are made together by default
 
+_LATER = ("variable", "time")  # keys that plans did not have before; None, the default, is not written down
 _NUMBERS = ("steps", "every", "stride", "unit", "threads")
 
 SIZES = ("model", "own")  # what `--size` may say
@@ -51,6 +52,8 @@ class ForecastOptions:
         precision: the number format in which the model computes. "auto" is replaced before it is written down.
         device: "cpu" or "cuda", where each worker runs the model.
         threads: threads of torch in each worker; sums depend on their number. None: not chosen yet.
+        variable: which variable of an archive is forecast; None: its only one.
+        time: the name of an archive's dimension of time; None: the one that its name or attributes tell.
 
     Raises:
         SpecError: a number is below 1, or the device or the precision is unknown.
@@ -66,6 +69,8 @@ class ForecastOptions:
     precision: str
     device: str
     threads: int | None
+    variable: str | None = None
+    time: str | None = None
 
     def __post_init__(self) -> None:
         for name in _NUMBERS:
@@ -120,7 +125,8 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """The keys and values of plan.json: one flat object."""
         values = asdict(self)
-        return values | values.pop("options")
+        values |= values.pop("options")
+        return {key: value for key, value in values.items() if key not in _LATER or value is not None}
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=2)
@@ -128,7 +134,7 @@ class Plan:
     @classmethod
     def from_json(cls, text: str) -> Plan:
         """Raises ValueError, TypeError or RecursionError if the text is not what `to_json` writes."""
-        values = dict(json.loads(text))
+        values: dict[str, Any] = dict.fromkeys(_LATER) | dict(json.loads(text))
         if isinstance(values.get("keep_size"), bool):  # as versions of stzoo wrote it that made gray of colour
             values |= {"size": "own" if values.pop("keep_size") else "model", "color": "gray"}
         known = [field.name for each in (cls, ForecastOptions) for field in fields(each) if field.name != "options"]
@@ -139,6 +145,8 @@ class Plan:
             )
         if any(type(values[name]) not in (int, NoneType) for name in _NUMBERS):
             raise ValueError(f"{', '.join(_NUMBERS)} must be whole numbers or null")
+        if any(type(values[name]) not in (str, NoneType) for name in _LATER):
+            raise ValueError(f"{' and '.join(_LATER)} must be names or null")
         options = {field.name: values.pop(field.name) for field in fields(ForecastOptions) if field.name in values}
         return cls(options=ForecastOptions(**options), **values)
 
@@ -151,5 +159,6 @@ class Plan:
     def differences(self, other: Plan) -> list[str]:
         """The names of the options in which two plans differ, each once."""
         ours, theirs = json.loads(self.to_json()), json.loads(other.to_json())
-        keys = [key for key in ours if key != "items" and ours[key] != theirs[key]]  # another source tells of items
+        both = dict.fromkeys([*ours, *theirs])
+        keys = [key for key in both if key != "items" and ours.get(key) != theirs.get(key)]  # the source tells of items
         return list(dict.fromkeys(_OPTION_OF.get(key, key) for key in keys))

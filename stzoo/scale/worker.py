@@ -20,7 +20,7 @@ from stzoo.engine.memory import check_kept
 from stzoo.errors import ForecastError, FramesError, IntegrityError, StzooError, printable
 from stzoo.forecaster import Forecaster
 from stzoo.frames.arrays import CallerFrames
-from stzoo.frames.dataarray import axes_of
+from stzoo.frames.axes import axes_of
 from stzoo.frames.fields import open_field
 from stzoo.models import stride_of
 from stzoo.published.fetching import find
@@ -185,12 +185,13 @@ class ArchiveForecaster:
         import zarr
 
         options, model = self._job.plan.options, self._model
-        with open_field(self._job.source) as field:
+        with open_field(self._job.source, options.variable, options.time) as field:
             windows = ArchiveWindows.of(field, model.spec.frames_in, options)
             read = read_windows(self._job.source, field, numbers, windows, model.spec, stride_of(model.module))
             names = names_of(field, numbers, windows)
-            read_as = list(axes_of(field, model.spec.channels).values())
-            order = [read_as.index(name) for name in ("time", *(n for n in field.dims if n != "time"))]
+            read_as = list(axes_of(field, model.spec.channels, windows.time).values())
+            kept = [name for name in field.dims if name in read_as and name != windows.time]
+            order = [read_as.index(name) for name in (windows.time, *kept)]
             name = str(field.name)
         array = zarr.open_array(self._job.folder.store / name, mode="r+")
         values = np.full((len(numbers), *array.shape[1:]), array.fill_value, array.dtype)
@@ -200,7 +201,7 @@ class ArchiveForecaster:
             if isinstance(future, FramesError):
                 errors[at] = future
             else:
-                values[at] = future.transpose(order)
+                values[at] = future.transpose(order).reshape(values.shape[1:])  # with the dimensions of length 1
         array[numbers.start : numbers.stop] = values
         return [(names[at], numbers[at], error) for at, error in sorted(errors.items())]
 

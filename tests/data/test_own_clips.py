@@ -1,3 +1,4 @@
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,6 +84,20 @@ def test_a_netcdf_file_is_read_by_its_time(tmp_path: Path) -> None:
     xr.DataArray(values.transpose(1, 0, 2), dims=("y", "time", "x"), name="t").to_netcdf(tmp_path / "f.nc")
     clip = own_clips.open_folder(tmp_path / "f.nc", READING).split("train", 3, 2).clips(4, 5)
     np.testing.assert_array_equal(clip.past[0, :, 0].numpy(), values[4:7])
+
+
+def test_maps_are_read_by_the_names_and_units_that_they_have(tmp_path: Path) -> None:
+    xr = pytest.importorskip("xarray")
+    values = np.random.default_rng(0).random((40, 1, 16, 16), np.float32)
+    dims = ("valid_time", "level", "easting", "northing")
+    field = xr.DataArray(values.transpose(0, 1, 3, 2), dims=dims, name="t", attrs={"units": "K"})
+    field.to_netcdf(tmp_path / "f.nc")
+    reading = dataclasses.replace(READING, value_range=(0.0, 1.0))
+    with pytest.raises(DataError, match=r"f\.nc: the values are in 'K'.*model's are in 1"):
+        own_clips.open_folder(tmp_path / "f.nc", reading).split("train", 3, 2)
+    field.assign_attrs(units="1").to_netcdf(tmp_path / "f.nc")
+    clip = own_clips.open_folder(tmp_path / "f.nc", reading).split("train", 3, 2).clips(4, 5)
+    np.testing.assert_array_equal(clip.past[0, :, 0].numpy(), values[4:7, 0])
 
 
 @pytest.mark.parametrize(

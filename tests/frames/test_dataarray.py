@@ -189,7 +189,7 @@ def test_missing_values_are_the_specs_affair(spec: ModelSpec, forecaster: Foreca
 def test_bad_input_is_refused_with_the_way_out(forecaster: Forecaster, field: Any) -> None:
     cases: list[tuple[Any, str]] = [
         (field.to_dataset(), r"given a Dataset; choose one of its variables: dataset\['t2m'\]"),
-        (field.rename(time="t"), r"dimension named time, given t: 6, .*rename"),
+        (field.drop_vars("time").rename(time="frame"), r"dimension named time, given frame: 6, .*rename"),
         (field.isel(latitude=0), "expected the dimensions time, two of space"),
         (field.isel(time=slice(3)), "at least 4 past frames, given 3"),
         (field * 2, r"expected values in \[0, 1\]"),

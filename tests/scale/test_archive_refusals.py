@@ -97,6 +97,14 @@ WRONG: dict[str, tuple[Callable[[Place], dict[str, Any]], type[Exception], str]]
     "a format of an archive": (lambda p: {"source": p.archive, "format": "gif"}, SpecError, "--format, --size and"),
     "a size of an archive": (lambda p: {"source": p.archive, "size": "own"}, SpecError, "--format, --size and"),
     "two ways to run": (lambda p: {"workers": 2}, SpecError, "--in-process"),
+    "a variable of clips": (lambda p: {"variable": "t2m"}, SpecError, "--variable and --time are for archives"),
+    "no such variable": (
+        lambda p: {"source": p.archive, "variable": "u10"}, FramesError, "'u10' is not there; there are t2m"
+    ),
+    "no such time": (lambda p: {"source": p.archive, "time": "hour"}, FramesError, "hour"),
+    "other units": (
+        lambda p: {"source": _saved(p, field(9).assign_attrs(units="K"))}, FramesError, "r.nc: the values are in 'K'"
+    ),
     "too few frames": (lambda p: {"every": 9}, FramesError, "every=9 leaves"),
     "too few times": (lambda p: {"source": p.archive, "every": 10}, DataError, "has 30 times; a forecast reads 31"),
     "too large a unit": (lambda p: {"source": p.archive, "unit": 2**20}, DataError, "--unit of at most"),
@@ -105,7 +113,7 @@ WRONG: dict[str, tuple[Callable[[Place], dict[str, Any]], type[Exception], str]]
     ),
     "no such choice of size": (lambda p: {"size": "small"}, SpecError, "it may be model or own"),
     "no such choice of colour": (lambda p: {"color": "red"}, SpecError, "it may be gray"),
-    "other dimensions": (lambda p: {"source": _saved(p, field(9).expand_dims(["a", "b"]))}, FramesError, "dimensions"),
+    "other dimensions": (lambda p: {"source": _saved(p, field(9).expand_dims(a=2, b=2))}, FramesError, "dimensions"),
     "falling times": (lambda p: {"source": _saved(p, field(9)[::-1])}, DataError, "rise"),
     "a dimension of ours": (
         lambda p: {"source": _saved(p, field(9).drop_vars("step").rename(latitude="step"))}, DataError, "rename"

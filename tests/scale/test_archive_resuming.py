@@ -23,6 +23,7 @@ from stzoo.errors import DataError
 from stzoo.frames import write
 from stzoo.scale import ArchiveReport, forecast_archive
 from stzoo.scale.folder import ArchiveFolder
+from stzoo.scale.plan import Plan
 
 xr = pytest.importorskip("xarray")
 
@@ -196,3 +197,21 @@ def test_a_run_of_before_goes_on_as_it_began(model: Path, tmp_path: Path) -> Non
     run()
     assert written(out) == expected
     assert np.load(out / "forecasts" / "b.npy").shape == (4, 16, 16)
+
+
+def test_a_plan_of_a_version_that_knew_no_variables_is_read_and_written_as_it_was(
+    model: Path, archive: Path, tmp_path: Path
+) -> None:
+    forecast_archive(archive, model, 2, tmp_path / "out", threads=1, in_process=True)
+    text = (tmp_path / "out" / "plan.json").read_text()
+    assert list(json.loads(text)) == [
+        "kind", "items", "source_sha256", "model_sha256", "codec_sha256", "spec", "steps", "every", "stride",
+        "size", "color", "format", "unit", "precision", "device", "threads",
+    ]  # fmt: skip
+    plan = Plan.from_json(text)
+    assert (plan.to_json(), plan.options.variable, plan.options.time) == (text, None, None)
+    other = replace(plan, options=replace(plan.options, variable="t2m"))
+    assert Plan.from_json(other.to_json()) == other
+    assert plan.differences(other) == other.differences(plan) == ["variable"]
+    with pytest.raises(ValueError, match="variable and time must be names"):
+        Plan.from_json(json.dumps(json.loads(text) | {"variable": 3}))

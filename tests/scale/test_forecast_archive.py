@@ -13,6 +13,7 @@ from scale.shared import field
 
 import stzoo
 from stzoo import cli
+from stzoo.errors import DataError, FramesError
 from stzoo.scale import forecast_archive
 from stzoo.scale.clips import ListedClip, line_ends, list_clips, read_clip_list, survey, write_clip_list
 from stzoo.scale.ray import _share
@@ -174,6 +175,36 @@ def test_other_times_and_channels_with_names(spec: ModelSpec, tmp_path: Path, ti
         with xr.open_dataarray(tmp_path / "wind.nc") as past:
             alone = stzoo.load(tmp_path / "wind").rollout(past[1:8], 3, every=2)
         np.testing.assert_allclose(got["wind"][1].values, alone.transpose("time", "channel", "y", "x"), atol=1e-5)
+
+
+def test_an_archive_with_names_of_its_own_and_several_variables(model: Path, tmp_path: Path) -> None:
+    past = field(9).drop_vars(["age", "step"]).rename(time="valid_time").expand_dims(pressure_level=[850.0], axis=1)
+    path, out = tmp_path / "era5.nc", tmp_path / "out"
+    xr.Dataset({"t": past, "z": 1 - past}).to_netcdf(path)
+    with pytest.raises(FramesError, match=r"there are t, z; choose one with .*--variable NAME"):
+        forecast_archive(path, model, 3, out, in_process=True)
+    report = forecast_archive(path, model, 3, out, variable="t", unit=4, in_process=True)
+    assert (report.forecasts, report.failed) == (6, 0)
+    with xr.open_dataset(out / "forecasts.zarr", engine="zarr", consolidated=False) as got:
+        assert got["t"].dims == ("valid_time", "step", "pressure_level", "latitude", "longitude")
+        np.testing.assert_array_equal(got.valid_time.values, past.valid_time.values[3:])
+        assert (got.pressure_level.values, len(got.lead_time)) == ([850.0], 3)
+        for i in (0, 5):
+            alone = stzoo.load(model).rollout(past[i : i + 4], 3)
+            np.testing.assert_allclose(got["t"][i].values, alone.values, atol=1e-5)
+    with pytest.raises(DataError, match="variable"):
+        forecast_archive(path, model, 3, out, variable="z", unit=4, in_process=True)
+    assert forecast_archive(path, model, 3, out, variable="t", unit=4, in_process=True).earlier == 6
+
+
+def test_a_time_that_only_the_caller_knows(model: Path, tmp_path: Path) -> None:
+    values = np.random.default_rng(5).random((7, 16, 16), dtype=np.float32)
+    xr.DataArray(values, dims=("scan", "y", "x"), name="v").to_netcdf(tmp_path / "a.nc")
+    report = forecast_archive(tmp_path / "a.nc", model, 2, tmp_path / "out", time="scan", in_process=True)
+    assert (report.forecasts, report.failed) == (4, 0)
+    with xr.open_dataset(tmp_path / "out" / "forecasts.zarr", engine="zarr", consolidated=False) as got:
+        assert got["v"].dims == ("scan", "step", "y", "x")
+        np.testing.assert_allclose(got["v"][3].values, stzoo.load(model).rollout(values, 2), atol=1e-5)
 
 
 def test_windows_across_a_gap_are_left_out(model: Path, tmp_path: Path) -> None:
