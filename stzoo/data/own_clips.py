@@ -1,9 +1,9 @@
 """Your own clips: a folder of videos, animations, folders of images and array files, or one such file.
 
 If the folder has sub-folders ``train``, ``validation`` and ``test``, these are the parts. Otherwise three files or more
-are split by file, in natural order: the last tenth is for testing, the tenth before it for validation, each at least
-one file. One or two files are split by time: the first eight tenths of each are for training, the next tenth for
-validation, the last one for testing.
+are split by file, in the order of the numbers in their names (`stzoo.frames.order`): the last tenth is for testing, the
+tenth before it for validation, each at least one file. One or two files are split by time: the first eight tenths of
+each are for training, the next tenth for validation, the last one for testing. Hidden files are left out.
 
 Pictures are resized to the model's frames. An array is cropped to its middle; its values keep their dtype and units.
 """
@@ -26,7 +26,8 @@ from stzoo.errors import DataError
 from stzoo.frames.arrays import ARRAYS, open_array
 from stzoo.frames.dataarray import axes_of
 from stzoo.frames.fields import FIELDS, check_read, open_field
-from stzoo.frames.images import ANIMATED, STILL, iterate_images, natural_order
+from stzoo.frames.images import ANIMATED, PAGED, STILL, holds_pages, iterate_images
+from stzoo.frames.order import in_order, is_hidden
 from stzoo.frames.video import VIDEO, read_video
 
 PARTS: tuple[Split, ...] = ("train", "validation", "test")
@@ -114,7 +115,7 @@ def _sources(folder: Path) -> tuple[Path, ...]:
         return (folder,)
     if _is_source(folder):
         return (folder,)
-    found = tuple(sorted((p for p in _inside(folder) if _is_source(p)), key=natural_order))
+    found = tuple(in_order(p for p in _inside(folder) if _is_source(p)))
     if not found:
         raise DataError(f"{folder} holds no video, animation, array file or folder of images")
     return found
@@ -123,30 +124,34 @@ def _sources(folder: Path) -> tuple[Path, ...]:
 def _is_source(path: Path, entered: set[str] | None = None) -> bool:
     """A file of a known kind, a Zarr store, or a folder of images that holds no other such files or folders.
 
+    A TIFF file is a source if it holds several pages, and one of the images of its folder otherwise.
+
     Args:
         path: the file or the folder.
         entered: real paths of folders that were looked into already, and hold no source: links may lead back to them.
     """
     suffix = path.suffix.lower()
     if not path.is_dir() or suffix in FIELDS:
-        return suffix in (*VIDEO, *ANIMATED, *ARRAYS, *FIELDS) and not path.name.startswith(".")
+        return suffix in (*VIDEO, *ANIMATED, *ARRAYS, *FIELDS) or (suffix in PAGED and holds_pages(path))
     entered, real = set() if entered is None else entered, os.path.realpath(path)
     if real in entered:
         return False
     entered.add(real)
     try:
-        inside = [p for p in _inside(path) if not p.name.startswith(".")]
+        inside = _inside(path)
     except DataError as error:
         warnings.warn(f"left out: {error}", stacklevel=2)
         return False
     images = [p for p in inside if p.suffix.lower() in STILL and not p.is_dir()]
+    if any(p.suffix.lower() in PAGED and holds_pages(p) for p in images):
+        return False
     return len(images) > 0 and not any(_is_source(p, entered) for p in inside if p not in images)
 
 
 def _inside(folder: Path) -> list[Path]:
-    """What lies in a folder. Raises `DataError` if this process may not look into it."""
+    """What lies in a folder and is not hidden. Raises `DataError` if this process may not look into it."""
     try:
-        return list(folder.iterdir())
+        return [path for path in folder.iterdir() if not is_hidden(path.name)]
     except OSError as error:
         raise DataError(f"{folder} cannot be looked into: {error.strerror}") from error
 

@@ -17,7 +17,7 @@ from stzoo.errors import FramesError
 from stzoo.frames.arrays import ARRAYS, CallerFrames, FrameSelection, open_array, read_array, read_tensor
 from stzoo.frames.dataarray import is_dataarray, read_dataarray
 from stzoo.frames.fields import FIELDS, check_read, open_field
-from stzoo.frames.images import check_image, images_to_tensor, iterate_images, resized, tensor_to_image
+from stzoo.frames.images import check_image, given_images, images_to_tensor, iterate_images, resized, tensor_to_image
 from stzoo.frames.video import VIDEO, read_video
 from stzoo.spec import ModelSpec
 
@@ -66,7 +66,7 @@ def read(
             raise FramesError(f"{str(path)[:300]}: {error.strerror}") from error
         return _read_path(path, selection, layout, resize)
     if isinstance(frames, (list, tuple)) and frames and all(isinstance(f, Image.Image) for f in frames):
-        return _read_images(list(frames)[selection.slice_of(len(frames))], selection, resize)
+        return _read_images(given_images(frames, selection.slice_of(len(frames))), selection, resize)
     if isinstance(frames, Tensor):
         _refuse_resizing(resize)
         return read_tensor(frames, selection, layout)
