@@ -43,17 +43,17 @@ class Codec(Shareable):
         return self._module
 
     @torch.no_grad()
-    def encode(self, frames: Any, *, layout: str | None = None) -> Tensor:
+    def encode(self, frames: Any, *, layout: str | None = None, bits: int | None = None) -> Tensor:
         """Frames of any kind that `Forecaster.predict` takes, and any number -> float32 latents (B, T, dim, h, w).
 
-        Latents are not quantised, and lie on the codec's device.
+        Latents are not quantised, and lie on the codec's device. `layout` and `bits` are as in `Forecaster.rollout`.
 
         Raises:
             FramesError: the frames have a wrong shape, dtype or range, a missing value, or a size that is not a
                 multiple of the codec's stride.
             ForecastError: the codec makes NaN or infinite values of them.
         """
-        return self._encode(self._read(frames, layout))
+        return self._encode(self._read(frames, layout, bits))
 
     @torch.no_grad()
     def quantise(self, latents: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,13 +88,13 @@ class Codec(Shareable):
             frames = frames.clamp(*self.spec.value_range)
         return frames.unflatten(0, latents.shape[:2])
 
-    def reconstruct(self, frames: Any, *, layout: str | None = None) -> Any:
+    def reconstruct(self, frames: Any, *, layout: str | None = None, bits: int | None = None) -> Any:
         """The frames as they come back from the codebook, of the same kind, dtype, range and axes.
 
         Raises:
             FramesError, ForecastError: as in `encode`.
         """
-        source = self._read(frames, layout)
+        source = self._read(frames, layout, bits)
         painted = self.decode(self.quantise(self._encode(source))[1])
         return source.collect([source.frame(frame) for frame in painted.unbind(1)])
 
@@ -124,8 +124,8 @@ class Codec(Shareable):
         grid = f"{s.height // stride}x{s.width // stride} latents of {dim}, {codes} codes"
         return f"Codec({s.arch}, {s.channels}x{s.height}x{s.width} -> {grid}, {self.report})"
 
-    def _read(self, frames: Any, layout: str | None) -> frames_room.CallerFrames:
-        return frames_room.read(frames, self.spec, stride_of(self.module), layout, whole=True)
+    def _read(self, frames: Any, layout: str | None, bits: int | None) -> frames_room.CallerFrames:
+        return frames_room.read(frames, self.spec, stride_of(self.module), layout, whole=True, bits=bits)
 
     @torch.no_grad()
     def _encode(self, source: frames_room.CallerFrames) -> Tensor:

@@ -46,9 +46,17 @@ class Forecaster(Shareable):
         """The plain, trainable module, in float32 and at first in eval mode. Forecasts are always made in eval mode."""
         return self.engine.module
 
-    def predict(self, frames: Any, *, layout: str | None = None, resize: bool = False, every: int = 1) -> Any:
+    def predict(
+        self,
+        frames: Any,
+        *,
+        layout: str | None = None,
+        resize: bool = False,
+        every: int = 1,
+        bits: int | None = None,
+    ) -> Any:
         """The next `spec.frames_out` frames: ``rollout(frames, spec.frames_out)``."""
-        return self.rollout(frames, self.spec.frames_out, layout=layout, resize=resize, every=every)
+        return self.rollout(frames, self.spec.frames_out, layout=layout, resize=resize, every=every, bits=bits)
 
     def rollout(
         self,
@@ -58,6 +66,7 @@ class Forecaster(Shareable):
         layout: str | None = None,
         resize: bool = False,
         every: int = 1,
+        bits: int | None = None,
         progress: bool = False,
     ) -> Any:
         """The next `steps` frames. Beyond its own block the model reads its own forecasts, unrounded and unclipped.
@@ -73,6 +82,8 @@ class Forecaster(Shareable):
             resize: bring images and videos to the spec's height and width. Otherwise they keep their size, which the
                 model must be able to take.
             every: use the frames 0, every, 2 * every, ... of those given.
+            bits: scale integers from 0 to 2^bits - 1, such as 12 for a camera's 12 bits in uint16; the forecast comes
+                back in that scale.
             progress: show a bar if it takes longer than a second.
 
         Returns:
@@ -88,7 +99,7 @@ class Forecaster(Shareable):
             MissingExtraError: the package that reads such a file is not installed; the message holds the pip command.
         """
         steps = frames_room.whole_number("steps", steps)
-        source = self._read(frames, layout, resize, every)
+        source = self._read(frames, layout, resize, every, bits)
         check_kept(len(source.past), steps, source.past.shape[2:], source.past.device)
         coming = tqdm(self._frames(source, steps), total=steps, unit="frame", delay=1, disable=not progress)
         return source.collect(list(coming))
@@ -101,13 +112,14 @@ class Forecaster(Shareable):
         layout: str | None = None,
         resize: bool = False,
         every: int = 1,
+        bits: int | None = None,
     ) -> Iterator[Any]:
         """Like `rollout`, but one frame at a time; without end if `steps` is None. Memory does not grow.
 
         The frames before one that holds NaN or infinite values are yielded; that one raises `ForecastError`.
         """
         steps = None if steps is None else frames_room.whole_number("steps", steps)
-        return self._frames(self._read(frames, layout, resize, every), steps)
+        return self._frames(self._read(frames, layout, resize, every, bits), steps)
 
     def to(self, device: str | torch.device) -> Forecaster:
         """Move the module, in place, and return the forecaster. Forecasts still return to the device of their frames.
@@ -177,8 +189,11 @@ class Forecaster(Shareable):
         shape = f"{s.frames_in} frames of {s.channels}x{s.height}x{s.width} -> {s.frames_out}"
         return f"Forecaster({s.arch}, {shape}, {self.report})"
 
-    def _read(self, frames: Any, layout: str | None, resize: bool, every: int) -> frames_room.CallerFrames:
-        return frames_room.read(frames, self.spec, stride_of(self.module), layout, resize=resize, every=every)
+    def _read(
+        self, frames: Any, layout: str | None, resize: bool, every: int, bits: int | None
+    ) -> frames_room.CallerFrames:
+        stride = stride_of(self.module)
+        return frames_room.read(frames, self.spec, stride, layout, resize=resize, every=every, bits=bits)
 
     @torch.no_grad()
     def _frames(self, source: frames_room.CallerFrames, steps: int | None) -> Iterator[Any]:

@@ -6,7 +6,16 @@ import argparse
 import os
 from pathlib import Path
 
-from stzoo.cli.shared import Arguments, Commands, add_command, add_every, add_keep_size, add_model, add_precision
+from stzoo.cli.shared import (
+    Arguments,
+    Commands,
+    add_bits,
+    add_command,
+    add_every,
+    add_keep_size,
+    add_model,
+    add_precision,
+)
 from stzoo.errors import FramesError, StzooError
 
 
@@ -54,6 +63,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "folder for images; if INPUT is netCDF or Zarr, OUT ends in .nc, .zarr, .npy or .npz",
     )
     add_every(parser, "INPUT")
+    add_bits(parser)
     add_keep_size(parser)
     add_precision(parser, auto=True)
 
@@ -72,7 +82,7 @@ def _run(arguments: Arguments) -> None:
     steps = model.spec.frames_out if arguments.steps is None else arguments.steps
     resize = kind_of(given) == "pictures" and not arguments.keep_size  # arrays always keep their size
     with memory_errors_told("this forecast"):
-        future = model.rollout(given, steps, resize=resize, every=arguments.every, progress=True)
+        future = model.rollout(given, steps, resize=resize, every=arguments.every, bits=arguments.bits, progress=True)
     write(arguments.out, future)
     print(f"{steps} frames -> {arguments.out}")
 

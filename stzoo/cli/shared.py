@@ -61,6 +61,17 @@ def add_every(parser: argparse.ArgumentParser, of: str) -> None:
     )
 
 
+def add_bits(parser: argparse.ArgumentParser) -> None:
+    """``--bits N``, of the commands that read arrays and deep images."""
+    parser.add_argument(
+        "--bits",
+        type=int,
+        metavar="N",
+        help="number of bits that integers have, such as 12 for values from 0 to 4095 in uint16; the forecast has the "
+        "same scale (default: all bits of their type)",
+    )
+
+
 def add_keep_size(parser: argparse.ArgumentParser) -> None:
     """``--keep-size``, of the commands that read images and videos."""
     parser.add_argument(

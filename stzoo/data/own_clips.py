@@ -28,6 +28,7 @@ from stzoo.frames.dataarray import axes_of
 from stzoo.frames.fields import FIELDS, check_read, open_field
 from stzoo.frames.images import ANIMATED, PAGED, STILL, holds_pages, iterate_images
 from stzoo.frames.order import in_order, is_hidden
+from stzoo.frames.values import beyond_rounding
 from stzoo.frames.video import VIDEO, read_video
 
 PARTS: tuple[Split, ...] = ("train", "validation", "test")
@@ -199,12 +200,25 @@ def _cropped(name: str, array: np.ndarray, reading: Reading) -> Recording:
         raise DataError(f"{name} holds {frames.dtype}; expected uint8 or floats in the model's units")
     frames = frames.astype(np.float32, copy=False)
     known = ~np.isnan(frames).any(1, keepdims=True)
-    low, high = reading.value_range or (-np.finfo(np.float32).max, np.finfo(np.float32).max)
-    least, most = np.nanmin(frames, initial=np.inf), np.nanmax(frames, initial=-np.inf)
-    if least < np.float32(low) or most > np.float32(high):
-        raise DataError(f"{name} has values from {least:g} to {most:g}; the model's lie in [{low:g}, {high:g}]")
+    largest = float(np.finfo(np.float32).max)
+    frames = _in_range(name, frames, reading.value_range or (-largest, largest))
     if known.all():
         return Recording(name, frames)
     if reading.fill is None:
         raise DataError(f"{name} holds NaN; the model's spec names no fill value for missing data, so replace it")
     return Recording(name, np.where(known, frames, np.float32(reading.fill)), known)
+
+
+def _in_range(name: str, frames: np.ndarray, value_range: tuple[float, float]) -> np.ndarray:
+    """Floats, of which some may be NaN; what lies outside the model's range by rounding alone is clipped.
+
+    Raises:
+        DataError: a value lies farther outside.
+    """
+    low, high = np.float32(value_range[0]), np.float32(value_range[1])
+    least, most = np.nanmin(frames, initial=np.inf), np.nanmax(frames, initial=-np.inf)
+    if least >= low and most <= high:
+        return frames
+    if given := beyond_rounding(float(least), float(most), value_range):
+        raise DataError(f"{name} has values from {given[0]} to {given[1]}; the model's lie in [{low:g}, {high:g}]")
+    return frames.clip(low, high)

@@ -21,7 +21,8 @@ from torch import Tensor
 from stzoo.errors import FramesError, printable
 from stzoo.files import replacing
 from stzoo.frames.layout import find_layout, from_bchw, to_btchw
-from stzoo.frames.values import fill_missing, from_units, to_units
+from stzoo.frames.order import is_hidden
+from stzoo.frames.values import check_integers, fill_missing, from_units, to_units
 from stzoo.spec import ModelSpec, shown
 
 ARRAYS = (".npy", ".npz")
@@ -58,12 +59,14 @@ class FrameSelection:
         stride: height and width must be multiples of this; with None they must be those of the spec.
         last: how many frames are read, counted from the end; None reads all.
         every: only the frames 0, every, 2 * every, ... are read; `last` counts among these.
+        bits: integers are scaled from 0 to 2^bits - 1; with None from 0 to the largest value of their dtype.
     """
 
     spec: ModelSpec
     stride: int | None
     last: int | None
     every: int
+    bits: int | None = None
 
     def slice_of(self, total: int) -> slice:
         """The slice of `total` frames that is read.
@@ -89,7 +92,8 @@ def read_tensor(frames: Tensor, selection: FrameSelection, layout: str | None) -
     """A tensor of three to five axes -> `CallerFrames` that answer with tensors on the same device.
 
     Args:
-        frames: integers are scaled from their dtype's range; floats are in the spec's units.
+        frames: integers are scaled from 0 and the largest value of their dtype (or of `selection.bits`); floats are in
+            the spec's units.
         selection: which frames are read.
         layout: the axes, such as "TCHW"; None finds them out.
 
@@ -100,15 +104,16 @@ def read_tensor(frames: Tensor, selection: FrameSelection, layout: str | None) -
         raise FramesError("expected a dense tensor that holds values, given a sparse tensor or one on the meta device")
     if str(frames.dtype).removeprefix("torch.") not in (*_DTYPES, "bfloat16"):
         raise _unscaled(str(frames.dtype))
-    spec = selection.spec
+    spec, bits = selection.spec, selection.bits
     layout = find_layout(tuple(frames.shape), spec, selection.stride, layout)
     past = to_btchw(frames.detach(), layout)
     past = past[:, selection.slice_of(past.shape[1])]
+    check_integers(past, spec, bits)
     device, dtype = frames.device, frames.dtype
     return CallerFrames(
         # two copies, so that nothing the caller does to the frames passed in or handed out reaches the model
-        fill_missing(to_units(past, spec), spec).clone(),
-        lambda frame: from_bchw(from_units(frame, spec, dtype), layout).to(device, copy=True),
+        fill_missing(to_units(past, spec, bits), spec).clone(),
+        lambda frame: from_bchw(from_units(frame, spec, dtype, bits), layout).to(device, copy=True),
         lambda collected: torch.stack(collected, layout.index("T")),
     )
 
@@ -210,7 +215,7 @@ def _reason(error: Exception) -> str:
 
 def _only(file: np.lib.npyio.NpzFile, most: int) -> np.ndarray:
     """The one array of an open ``.npz`` file that may be frames. Of the other arrays only the headers are read."""
-    names = ["frames"] if "frames" in file.files else file.files
+    names = ["frames"] if "frames" in file.files else [name for name in file.files if not _is_hidden_member(name)]
     if len(names) > _MOST_ARRAYS:
         raise FramesError(f"expected one array of frames, or one named frames; there are {len(names)} arrays")
     sizes = {name: size for name in names if (size := _size_of_frames(file, name)) is not None}
@@ -227,6 +232,11 @@ def _only(file: np.lib.npyio.NpzFile, most: int) -> np.ndarray:
             "only the part that is needed is read"
         )
     return file[name]
+
+
+def _is_hidden_member(name: str) -> bool:
+    """Whether a member of a zip file is no array but what a system keeps beside one, such as __MACOSX/._a.npy."""
+    return any(map(is_hidden, name.split("/")))
 
 
 def _listed(names: Iterable[str]) -> str:
