@@ -71,12 +71,13 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def _run(arguments: Arguments) -> None:
     from stzoo.engine.memory import memory_errors_told
     from stzoo.forecaster import load
-    from stzoo.frames import check_writable, kind_of, write
+    from stzoo.frames import check_writable, kind_of, refuse_address, write
 
     given = Path(os.path.expanduser(arguments.input))
     if given.exists():
         check_writable(arguments.out, given)
     else:
+        refuse_address(str(given))
         raise FramesError(f"{given} does not exist{_also_wrong(arguments.out, given)}")
     model = load(arguments.model, precision=arguments.precision)
     steps = model.spec.frames_out if arguments.steps is None else arguments.steps

@@ -5,7 +5,9 @@
 """
 
 from stzoo.frames.arrays import CallerFrames, FrameSelection
-from stzoo.frames.reading import kind_of, read, whole_number
+from stzoo.frames.reading import kind_of, read, refuse_address, whole_number
 from stzoo.frames.writing import check_writable, write
 
-__all__ = ["CallerFrames", "FrameSelection", "check_writable", "kind_of", "read", "whole_number", "write"]
+__all__ = [
+    "CallerFrames", "FrameSelection", "check_writable", "kind_of", "read", "refuse_address", "whole_number", "write",
+]  # fmt: skip

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from stzoo.errors import FramesError
+from stzoo.errors import FramesError, printable
 from stzoo.frames.arrays import ARRAYS, CallerFrames, FrameSelection, open_array, read_array, read_tensor
 from stzoo.frames.dataarray import is_dataarray, read_dataarray
 from stzoo.frames.fields import FIELDS, check_read, open_field
@@ -64,7 +64,8 @@ def read(
             raise FramesError("the path is empty; give the path of a video, an animation, images or an array file")
         path = Path(os.path.expanduser(frames))
         try:
-            path.exists()
+            if not path.exists():
+                refuse_address(os.fspath(frames))
         except OSError as error:
             raise FramesError(f"{str(path)[:300]}: {error.strerror}") from error
         return _read_path(path, selection, layout, resize)
@@ -145,6 +146,18 @@ def _read_images(images: list[Image.Image], selection: FrameSelection, resize: b
 def _refuse_resizing(resize: bool) -> None:
     if resize:
         raise FramesError("only images and videos are resized; bring an array to the model's size before you pass it")
+
+
+def refuse_address(text: str) -> None:
+    """Raises `FramesError` if the text is an address such as https://example.org/a.mp4. A path has lost a "/" of it."""
+    scheme, colon, rest = text.partition(":/")
+    if not (colon and len(scheme) > 1 and scheme.isascii() and scheme.replace("+", "").isalnum()):
+        return
+    address = printable(f"{scheme}://{rest.lstrip('/')}")[:300]
+    remedy = f"download the file first, for instance with: curl -LO '{address}'" if rest.strip("/") else "name a file"
+    if scheme.lower() == "file":
+        remedy = f"leave out {scheme}://"
+    raise FramesError(f"{address} is an address, and only files on this machine are read; {remedy}, and give its path")
 
 
 def whole_number(name: str, value: Any) -> int:

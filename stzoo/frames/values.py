@@ -147,7 +147,8 @@ def beyond_rounding(least: float, most: float, value_range: tuple[float, float])
 
 
 def _unlike(value: float, bound: float) -> str:
-    digits = next((n for n in range(6, 17) if value != bound and f"{value:.{n}g}" != f"{bound:g}"), 6)
+    printed = float(f"{bound:g}")
+    digits = next((n for n in range(6, 17) if value != bound and float(f"{value:.{n}g}") != printed), 6)
     return f"{value:.{digits}g}"
 
 

@@ -14,7 +14,7 @@ from stzoo.errors import FramesError, StzooError
 from stzoo.frames.arrays import ARRAYS, open_array, write_array
 from stzoo.frames.dataarray import is_dataarray
 from stzoo.frames.fields import FIELDS, check_field_extra, write_field
-from stzoo.frames.images import ANIMATED, STILL, array_to_images, check_folder, write_images
+from stzoo.frames.images import ANIMATED, STILL, array_to_images, check_folder, eight_bit, write_images
 from stzoo.frames.reading import kind_of
 from stzoo.frames.video import WRITTEN, check_video_extra, write_video
 
@@ -102,4 +102,7 @@ def _write(path: Path, frames: list[Image.Image] | np.ndarray | xr.DataArray, se
         write_array(path, np.stack([np.asarray(f) for f in frames]) if isinstance(frames, list) else np.asarray(frames))
     else:
         images = frames if isinstance(frames, list) else array_to_images(np.asarray(frames))
-        (write_video if path.suffix.lower() in WRITTEN else write_images)(path, images, seconds)
+        if path.suffix.lower() in WRITTEN:
+            write_video(path, [eight_bit(image) for image in images], seconds)
+        else:
+            write_images(path, images, seconds)
