@@ -361,7 +361,8 @@ def _stored(path: Path) -> Iterator[tuple[Image.Image, float]]:
     try:
         if not path.stat().st_size:  # also what files of /proc say, some of which cannot be read to their end
             raise UnidentifiedImageError
-        with Image.open(path, formats=_FORMATS) as file:
+        # opened here, not by its name: Pillow would map a TIFF into memory, and scramble one that EXIF turns
+        with path.open("rb") as content, Image.open(content, formats=_FORMATS) as file:
             for number in range(MAX_FRAMES + 1):
                 try:
                     file.seek(number)
@@ -399,8 +400,8 @@ def check_folder(path: Path) -> None:
 def write_images(path: Path, images: list[Image.Image], seconds: float = 0.1) -> None:
     """Write an animation (``.gif``, ``.png``, ``.webp``) or, if `path` has no suffix, a folder of numbered PNGs.
 
-    PNG keeps every value, and WebP every value of 8 bits. GIF keeps the values of gray frames with 8 bits, and has 256
-    colours for others.
+    A folder keeps every value, of 16 bits too; animations have 8 bits. PNG and WebP keep these; GIF keeps those of gray
+    frames, and has 256 colours for others.
 
     Args:
         path: a file name with one of these suffixes, or a folder's name.
@@ -421,7 +422,6 @@ def write_images(path: Path, images: list[Image.Image], seconds: float = 0.1) ->
         raise FramesError(f"cannot write {path.name}; use {', '.join(ANIMATED)}, or a folder")
     lossless = path.suffix.lower() == ".webp"  # the writers of other formats do not know this option
     duration = round(seconds * 1000)
-    if path.suffix.lower() in (".gif", ".webp"):
-        images = [eight_bit(image) for image in images]
+    images = [eight_bit(image) for image in images]  # Pillow mistakes the differences of deeper frames
     with replacing(path) as partial:
         images[0].save(partial, save_all=True, append_images=images[1:], duration=duration, loop=0, lossless=lossless)
