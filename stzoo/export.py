@@ -146,7 +146,8 @@ def _program(spec: ModelSpec, module: nn.Module, stride: int | None, steps: int)
         rows, columns = Dim("rows", min=LEAST), Dim("columns", min=LEAST)
         axes |= {3: rows, 4: columns} if stride == 1 else {3: stride * rows, 4: stride * columns}
         height, width = max(height, LEAST * stride), max(width, LEAST * stride)
-    example = torch.zeros(2, spec.frames_in, spec.channels, height, width)  # torch would fix a batch of one to one
+    shape = (2, spec.frames_in, spec.channels, height, width)  # torch would fix a batch of one to one
+    example = torch.zeros(shape, dtype=torch.float32)
     program = trace(_Forecast(spec, module, steps).eval(), (example,), dynamic_shapes=(axes,), strict=False)
     for graph in (part.graph for part in program.graph_module.modules() if isinstance(part, torch.fx.GraphModule)):
         for node in graph.nodes:

@@ -56,13 +56,14 @@ class Forecaster(Shareable):
         every: int = 1,
         start: float | None = None,
         fps: float | None = None,
+        bits: int | None = None,
         variable: str | None = None,
         time: str | None = None,
     ) -> Any:
         """The next `spec.frames_out` frames: ``rollout(frames, spec.frames_out)``."""
         return self.rollout(
             frames, self.spec.frames_out, layout=layout, resize=resize, color=color, every=every, start=start, fps=fps,
-            variable=variable, time=time,
+            bits=bits, variable=variable, time=time,
         )  # fmt: skip
 
     def rollout(
@@ -76,6 +77,7 @@ class Forecaster(Shareable):
         every: int = 1,
         start: float | None = None,
         fps: float | None = None,
+        bits: int | None = None,
         variable: str | None = None,
         time: str | None = None,
         progress: bool = False,
@@ -101,6 +103,8 @@ class Forecaster(Shareable):
             start: of the path of a video or an animation, seconds from its beginning to the first frame that is used.
                 The past is then the first `spec.frames_in` frames from there, instead of the last ones.
             fps: sample a video or an animation at so many frames a second, before `every` thins them.
+            bits: scale integers from 0 to 2^bits - 1, such as 12 for a camera's 12 bits in uint16; the forecast comes
+                back in that scale.
             variable: which variable of a netCDF or Zarr file or of an xarray Dataset, if it has several; or which array
                 of a .npz file.
             time: the name of the dimension of time of a map, if neither its name nor its attributes tell.
@@ -119,7 +123,7 @@ class Forecaster(Shareable):
             MissingExtraError: the package that reads such a file is not installed; the message holds the pip command.
         """
         steps = frames_room.whole_number("steps", steps)
-        source = self._read(frames, layout, resize, color, every, start, fps, variable, time, progress)
+        source = self._read(frames, layout, resize, color, every, start, fps, bits, variable, time, progress)
         check_kept(len(source.past), steps, source.frame_shape, source.past.device)
         coming = tqdm(self._frames(source, steps), total=steps, unit="frame", delay=1, disable=not progress)
         return source.collect(list(coming))
@@ -135,6 +139,7 @@ class Forecaster(Shareable):
         every: int = 1,
         start: float | None = None,
         fps: float | None = None,
+        bits: int | None = None,
         variable: str | None = None,
         time: str | None = None,
     ) -> Iterator[Any]:
@@ -143,7 +148,8 @@ class Forecaster(Shareable):
         The frames before one that holds NaN or infinite values are yielded; that one raises `ForecastError`.
         """
         steps = None if steps is None else frames_room.whole_number("steps", steps)
-        return self._frames(self._read(frames, layout, resize, color, every, start, fps, variable, time), steps)
+        source = self._read(frames, layout, resize, color, every, start, fps, bits, variable, time)
+        return self._frames(source, steps)
 
     def to(self, device: str | torch.device) -> Forecaster:
         """Move the module, in place, and return the forecaster. Forecasts still return to the device of their frames.
@@ -222,13 +228,14 @@ class Forecaster(Shareable):
         every: int,
         start: float | None,
         fps: float | None,
+        bits: int | None,
         variable: str | None,
         time: str | None,
         progress: bool = False,
     ) -> frames_room.CallerFrames:
         return frames_room.read(
             frames, self.spec, stride_of(self.module), layout, resize=resize, color=color, every=every,
-            start=start, fps=fps, variable=variable, time=time, progress=progress,
+            start=start, fps=fps, bits=bits, variable=variable, time=time, progress=progress,
         )  # fmt: skip
 
     @torch.no_grad()

@@ -27,6 +27,7 @@ from stzoo.hashing import PIECE, Hashed, open_regular
 from stzoo.spec import shown
 
 MAX_HEADER = 4 << 20  # bytes; the largest header of a packaged checkpoint has a hundredth of it
+_LFS = b"version "  # what a pointer of Git LFS begins with, where a safetensors file has the length of its header
 MAX_DIMENSIONS, MAX_SIDE = 8, 2**40  # of a tensor: torch fails, or is slow, if an empty tensor has an absurd shape
 DTYPES: Mapping[str, torch.dtype] = MappingProxyType(  # not float8, complex or sub-byte types
     {
@@ -130,6 +131,8 @@ def _header(file: BinaryIO, size: int, digest: Any) -> tuple[Mapping[str, str], 
     """
     start = file.read(8)
     length = int.from_bytes(start, "little")
+    if start == _LFS:
+        raise ValueError("it is a Git LFS pointer, which only names the weights; fetch them with: git lfs pull")
     if len(start) < 8 or length > size - 8:
         raise ValueError(f"its header is said to have {length} bytes, the file has {size}")
     if length > MAX_HEADER:

@@ -17,7 +17,7 @@ def macs(spec: ModelSpec, steps: int) -> int:
     An engine that needs fewer for the same answer is credited with all of these.
     """
     module = build(spec, "meta").eval()
-    past = torch.empty(1, spec.frames_in, spec.channels, spec.height, spec.width, device="meta")
+    past = torch.empty(1, spec.frames_in, spec.channels, spec.height, spec.width, device="meta", dtype=torch.float32)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         for _ in unroll(module, spec, past, steps):
             pass

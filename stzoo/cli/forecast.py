@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from stzoo.cli.shared import (
     Arguments,
     Commands,
+    add_bits,
     add_command,
     add_every,
     add_map,
@@ -93,6 +94,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="write the past, what really followed if --start leaves room for it, and the forecast next to each other, "
         "as one animation, video or folder of images",
     )
+    add_bits(parser)
     add_size_and_color(parser)
     add_precision(parser, auto=True)
 
@@ -100,7 +102,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def _run(arguments: Arguments) -> None:
     from stzoo.engine.memory import memory_errors_told
     from stzoo.forecaster import load
-    from stzoo.frames import check_writable, kind_of, seconds_between, write
+    from stzoo.frames import check_writable, kind_of, refuse_address, seconds_between, write
     from stzoo.frames.fields import check_map_options
 
     given = Path(os.path.expanduser(arguments.input))
@@ -108,6 +110,7 @@ def _run(arguments: Arguments) -> None:
     if given.exists():
         check_writable(arguments.out, given)
     else:
+        refuse_address(str(given))
         raise FramesError(f"{given} does not exist{_also_wrong(arguments.out, given)}")
     pictures = kind_of(given) == "pictures"
     if arguments.side_by_side and not (pictures and kind_of(arguments.out) == "pictures"):
@@ -129,6 +132,7 @@ def _run(arguments: Arguments) -> None:
                 every=arguments.every,
                 start=arguments.start,
                 fps=arguments.fps,
+                bits=arguments.bits,
                 variable=arguments.variable,
                 time=arguments.time,
                 progress=True,

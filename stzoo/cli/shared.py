@@ -61,6 +61,17 @@ def add_every(parser: argparse.ArgumentParser, of: str) -> None:
     )
 
 
+def add_bits(parser: argparse.ArgumentParser) -> None:
+    """``--bits N``, of the commands that read arrays and deep images."""
+    parser.add_argument(
+        "--bits",
+        type=int,
+        metavar="N",
+        help="number of bits that integers have, such as 12 for values from 0 to 4095 in uint16; the forecast has the "
+        "same scale (default: all bits of their type)",
+    )
+
+
 def add_size_and_color(parser: argparse.ArgumentParser, *, arrays: bool = True) -> None:
     """``--size`` and ``--color``, of the commands that forecast frames of any size and colour; see `resize_of`.
 

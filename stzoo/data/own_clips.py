@@ -1,9 +1,9 @@
 """Your own clips: a folder of videos, animations, folders of images and array files, or one such file.
 
 If the folder has sub-folders ``train``, ``validation`` and ``test``, these are the parts. Otherwise three files or more
-are split by file, in natural order: the last tenth is for testing, the tenth before it for validation, each at least
-one file. One or two files are split by time: the first eight tenths of each are for training, the next tenth for
-validation, the last one for testing.
+are split by file, in the order of the numbers in their names (`stzoo.frames.order`): the last tenth is for testing, the
+tenth before it for validation, each at least one file. One or two files are split by time: the first eight tenths of
+each are for training, the next tenth for validation, the last one for testing. Hidden files are left out.
 
 Pictures are resized to the model's frames. An array is cropped to its middle; its values keep their dtype and units.
 """
@@ -26,8 +26,10 @@ from stzoo.errors import DataError, FramesError
 from stzoo.frames.arrays import ARRAYS, open_array
 from stzoo.frames.axes import as_layout, axes_of, time_of
 from stzoo.frames.fields import FIELDS, check_read, open_field
-from stzoo.frames.images import ANIMATED, STILL, iterate_images, natural_order
+from stzoo.frames.images import ANIMATED, PAGED, STILL, holds_pages, iterate_images
+from stzoo.frames.order import in_order, is_hidden
 from stzoo.frames.units import check_units
+from stzoo.frames.values import beyond_rounding
 from stzoo.frames.video import VIDEO, read_video
 
 PARTS: tuple[Split, ...] = ("train", "validation", "test")
@@ -119,7 +121,7 @@ def _sources(folder: Path) -> tuple[Path, ...]:
         return (folder,)
     if _is_source(folder):
         return (folder,)
-    found = tuple(sorted((p for p in _inside(folder) if _is_source(p)), key=natural_order))
+    found = tuple(in_order(p for p in _inside(folder) if _is_source(p)))
     if not found:
         raise DataError(f"{folder} holds no video, animation, array file or folder of images")
     return found
@@ -128,30 +130,34 @@ def _sources(folder: Path) -> tuple[Path, ...]:
 def _is_source(path: Path, entered: set[str] | None = None) -> bool:
     """A file of a known kind, a Zarr store, or a folder of images that holds no other such files or folders.
 
+    A TIFF file is a source if it holds several pages, and one of the images of its folder otherwise.
+
     Args:
         path: the file or the folder.
         entered: real paths of folders that were looked into already, and hold no source: links may lead back to them.
     """
     suffix = path.suffix.lower()
     if not path.is_dir() or suffix in FIELDS:
-        return suffix in (*VIDEO, *ANIMATED, *ARRAYS, *FIELDS) and not path.name.startswith(".")
+        return suffix in (*VIDEO, *ANIMATED, *ARRAYS, *FIELDS) or (suffix in PAGED and holds_pages(path))
     entered, real = set() if entered is None else entered, os.path.realpath(path)
     if real in entered:
         return False
     entered.add(real)
     try:
-        inside = [p for p in _inside(path) if not p.name.startswith(".")]
+        inside = _inside(path)
     except DataError as error:
         warnings.warn(f"left out: {error}", stacklevel=2)
         return False
     images = [p for p in inside if p.suffix.lower() in STILL and not p.is_dir()]
+    if any(p.suffix.lower() in PAGED and holds_pages(p) for p in images):
+        return False
     return len(images) > 0 and not any(_is_source(p, entered) for p in inside if p not in images)
 
 
 def _inside(folder: Path) -> list[Path]:
-    """What lies in a folder. Raises `DataError` if this process may not look into it."""
+    """What lies in a folder and is not hidden. Raises `DataError` if this process may not look into it."""
     try:
-        return list(folder.iterdir())
+        return [path for path in folder.iterdir() if not is_hidden(path.name)]
     except OSError as error:
         raise DataError(f"{folder} cannot be looked into: {error.strerror}") from error
 
@@ -205,12 +211,25 @@ def _cropped(name: str, array: np.ndarray, reading: Reading) -> Recording:
         raise DataError(f"{name} holds {frames.dtype}; expected uint8 or floats in the model's units")
     frames = frames.astype(np.float32, copy=False)
     known = ~np.isnan(frames).any(1, keepdims=True)
-    low, high = reading.value_range or (-np.finfo(np.float32).max, np.finfo(np.float32).max)
-    least, most = np.nanmin(frames, initial=np.inf), np.nanmax(frames, initial=-np.inf)
-    if least < np.float32(low) or most > np.float32(high):
-        raise DataError(f"{name} has values from {least:g} to {most:g}; the model's lie in [{low:g}, {high:g}]")
+    largest = float(np.finfo(np.float32).max)
+    frames = _in_range(name, frames, reading.value_range or (-largest, largest))
     if known.all():
         return Recording(name, frames)
     if reading.fill is None:
         raise DataError(f"{name} holds NaN; the model's spec names no fill value for missing data, so replace it")
     return Recording(name, np.where(known, frames, np.float32(reading.fill)), known)
+
+
+def _in_range(name: str, frames: np.ndarray, value_range: tuple[float, float]) -> np.ndarray:
+    """Floats, of which some may be NaN; what lies outside the model's range by rounding alone is clipped.
+
+    Raises:
+        DataError: a value lies farther outside.
+    """
+    low, high = np.float32(value_range[0]), np.float32(value_range[1])
+    least, most = np.nanmin(frames, initial=np.inf), np.nanmax(frames, initial=-np.inf)
+    if least >= low and most <= high:
+        return frames
+    if given := beyond_rounding(float(least), float(most), value_range):
+        raise DataError(f"{name} has values from {given[0]} to {given[1]}; the model's lie in [{low:g}, {high:g}]")
+    return frames.clip(low, high)

@@ -23,7 +23,7 @@ from stzoo.files import flush, replacing
 from stzoo.frames.images import fit
 from stzoo.frames.video import read_video
 
-_VERSION = 2  # of what is made of a file: with another number, old files of the cache are not read
+_VERSION = 2  # of what `fit` and the readers make of a file: with another number, old files of the cache are not read
 
 T = TypeVar("T")
 Decode = Callable[[Path], Iterator[Image.Image]]

@@ -68,7 +68,7 @@ def forecast_bytes(spec: ModelSpec, clips: int, size: tuple[int, int], at_once: 
     at_once = at_once or clips
     with torch.no_grad(), without_values(spec) as (module, alive):
         module.eval()
-        frames = unroll(module, spec, torch.empty(at_once, spec.frames_in, spec.channels, *size))
+        frames = unroll(module, spec, torch.empty(at_once, spec.frames_in, spec.channels, *size, dtype=torch.float32))
         for _ in range(2):
             next(frames)
         waiting = alive.now * (clips - at_once) // at_once  # what all others keep between two frames

@@ -23,7 +23,8 @@ from stzoo.errors import FramesError, printable
 from stzoo.files import replacing
 from stzoo.frames.colour import check_color, to_channels
 from stzoo.frames.layout import find_layout, from_bchw, to_btchw
-from stzoo.frames.values import fill_missing, from_units, to_units
+from stzoo.frames.order import is_hidden
+from stzoo.frames.values import check_integers, fill_missing, from_units, to_units
 from stzoo.spec import ModelSpec, shown
 
 ARRAYS = (".npy", ".npz")
@@ -79,6 +80,7 @@ class FrameSelection:
             channel of a colour clip as a clip of its own.
         exact: frames must have the spec's channels and sides that `stride` divides. Pictures become gray or RGB as the
             spec says.
+        bits: integers are scaled from 0 to 2^bits - 1; with None from 0 to the largest value of their dtype.
 
     Raises:
         FramesError: there is no such `color`.
@@ -94,6 +96,7 @@ class FrameSelection:
     resize: bool | None = None
     color: str | None = None
     exact: bool = False
+    bits: int | None = None
 
     def __post_init__(self) -> None:
         check_color(self.color)
@@ -130,7 +133,8 @@ def read_tensor(frames: Tensor, selection: FrameSelection, layout: str | None) -
     """A tensor of three to five axes -> `CallerFrames` that answer with tensors on the same device.
 
     Args:
-        frames: integers are scaled from their dtype's range; floats are in the spec's units.
+        frames: integers are scaled from 0 and the largest value of their dtype (or of `selection.bits`); floats are in
+            the spec's units.
         selection: which frames are read.
         layout: the axes, such as "TCHW"; None finds them out.
 
@@ -141,18 +145,19 @@ def read_tensor(frames: Tensor, selection: FrameSelection, layout: str | None) -
         raise FramesError("expected a dense tensor that holds values, given a sparse tensor or one on the meta device")
     if str(frames.dtype).removeprefix("torch.") not in (*_DTYPES, "bfloat16"):
         raise _unscaled(str(frames.dtype))
-    spec = selection.spec
+    spec, bits = selection.spec, selection.bits
     layout = selection.layout_of(tuple(frames.shape), layout, alpha=frames.dtype == torch.uint8)
     past = to_btchw(frames.detach(), layout)
     past = past[:, selection.slice_of(past.shape[1])]
+    check_integers(past, spec, bits)
     device, dtype = frames.device, frames.dtype
-    past, as_given = to_channels(fill_missing(to_units(past, spec), spec), spec, selection.color)
+    past, as_given = to_channels(fill_missing(to_units(past, spec, bits), spec), spec, selection.color)
     if selection.resize and past.shape[-2:] != (spec.height, spec.width):
         past = _resized(past, (spec.height, spec.width))
     return CallerFrames(
         # two copies, so that nothing the caller does to the frames passed in or handed out reaches the model
         past.clone(),
-        lambda frame: from_bchw(from_units(as_given(frame), spec, dtype), layout).to(device, copy=True),
+        lambda frame: from_bchw(from_units(as_given(frame), spec, dtype, bits), layout).to(device, copy=True),
         lambda collected: torch.stack(collected, layout.index("T")),
     )
 
@@ -261,7 +266,7 @@ def _reason(error: Exception) -> str:
 def _only(file: np.lib.npyio.NpzFile, most: int, named: str | None) -> np.ndarray:
     """The one array of an open ``.npz`` file that may be frames. Of the other arrays only the headers are read."""
     chosen = named or ("frames" if "frames" in file.files else None)
-    names = file.files if chosen is None else [chosen]
+    names = [name for name in file.files if not _is_hidden_member(name)] if chosen is None else [chosen]
     if len(names) > _MOST_ARRAYS:
         raise FramesError(f"expected one array of frames, or one named frames; there are {len(names)} arrays")
     sizes = {name: size for name in names if (size := _size_of_frames(file, name)) is not None}
@@ -278,6 +283,11 @@ def _only(file: np.lib.npyio.NpzFile, most: int, named: str | None) -> np.ndarra
             "only the part that is needed is read"
         )
     return file[name]
+
+
+def _is_hidden_member(name: str) -> bool:
+    """Whether a member of a zip file is no array but what a system keeps beside one, such as __MACOSX/._a.npy."""
+    return any(map(is_hidden, name.split("/")))
 
 
 def _listed(names: Iterable[str]) -> str:

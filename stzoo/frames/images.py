@@ -1,12 +1,14 @@
-"""PIL images, animated GIF/PNG/WebP files and folders of images <-> frames."""
+"""PIL images, animated GIF/PNG/WebP files, TIFF files of several pages and folders of images <-> frames."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
+from itertools import count, islice
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,41 +18,123 @@ from torch import Tensor
 from stzoo.errors import FramesError, printable
 from stzoo.files import replacing
 from stzoo.frames.layout import check_pixels
+from stzoo.frames.order import in_order, is_hidden
 
 _MODES = {1: "L", 3: "RGB"}
 _EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV")
+SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")  # gray
 ANIMATED = (".gif", ".png", ".apng", ".webp")
 STILL = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+PAGED = (".tif", ".tiff")  # a file may hold one image, or several in order
 MAX_FRAMES, MAX_ANIMATION_PIXELS = 2**16, 2**30  # of one animation, which is always decoded from its start
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF")  # not all that Pillow knows: for one it runs Ghostscript
 _KEPT_PIXELS = 2**24  # of frames kept in memory until it is known which of them are wanted
 _LONGEST = 1000  # how many of the shortest frames one frame may last
+_PAUSE = 500  # milliseconds: a shorter stop of a loop is no rest that its author meant
+_ORIENTATION, _SUBFILE = 0x112, 0xFE  # tags of EXIF and TIFF
+_UPRIGHT: Mapping[int, Image.Transpose] = MappingProxyType(  # what undoes each orientation of EXIF; 1 is upright
+    {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_270,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_90,
+    }
+)
+
+
+def as_shown(image: Image.Image) -> Image.Image:
+    """The image as a viewer shows it: turned as its EXIF orientation asks, and on black where it is transparent.
+
+    Pillow may raise errors of many kinds if the image's file is damaged.
+    """
+    image.load()
+    turn = _UPRIGHT.get(_orientation(image))
+    if _see_through(image):
+        colours = image.convert("RGBA")
+        alpha = colours.getchannel("A")
+        if alpha.getextrema()[0] != 255:
+            gray = image.mode in ("L", "LA", "La")
+            image = Image.new("RGB", image.size)
+            image.paste(colours, mask=alpha)
+            image = image.convert("L") if gray else image
+    return image if turn is None else image.transpose(turn)
+
+
+def _orientation(image: Image.Image) -> Any:
+    """Which side is up, as EXIF says; None if it says nothing, or is damaged, in which case viewers ignore it."""
+    try:
+        return image.getexif().get(_ORIENTATION)
+    except Exception:  # Pillow's of any kind
+        return None
+
+
+def _see_through(image: Image.Image) -> bool:
+    """Whether the image may have transparent parts; what else a file calls "transparency" is only a word in it."""
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
+        return True
+    return image.mode in ("1", "L", "P", "RGB") and isinstance(image.info.get("transparency"), (int, bytes, tuple))
+
+
+def given_images(images: Sequence[Image.Image], which: slice) -> list[Image.Image]:
+    """Those of a caller's images that `which` selects, as viewers show them.
+
+    Raises:
+        FramesError: one image object stands for all frames, or an image cannot be read.
+    """
+    if len(images) > 1 and all(image is images[0] for image in images):
+        raise FramesError(
+            f"the {len(images)} frames are one and the same image object, so nothing moves; if they come from an "
+            "animation, copy each frame as you read it (image.copy()), or pass the path of its file"
+        )
+    try:
+        return [as_shown(image) for image in images[which]]
+    except Exception as error:  # an image that the caller opened is read from its file only now
+        raise FramesError(f"an image cannot be read: {printable(str(error))}") from error
 
 
 def fit(image: Image.Image, channels: int, height: int, width: int) -> np.ndarray:
-    """An image -> (C, H, W) uint8, gray or RGB, of the given size. Raises `FramesError` as `resized` does.
+    """An image -> (C, H, W) uint8, gray or RGB, of the given size.
 
     Args:
         image: any 8-bit image.
         channels: 1 for gray, 3 for RGB.
         height, width: of the result, in pixels.
+
+    Raises:
+        FramesError: the image has more than 8 bits a value, or its file cannot be read.
     """
-    array = np.asarray(resized(image, channels, height, width))
-    return array[None] if channels == 1 else np.ascontiguousarray(array.transpose(2, 0, 1))
+    if image.mode in SIXTEEN_BIT:
+        raise _unscaled(image, "save its values as an array of floats in the model's range instead")
+    return pixels(resized(image, channels, height, width), channels)
+
+
+def pixels(image: Image.Image, channels: int) -> np.ndarray:
+    """What `resized` returned -> (C, H, W) uint8 or uint16; a gray one is repeated in each channel."""
+    array = np.asarray(image)
+    if array.ndim == 2:
+        return array[None].repeat(channels, 0)
+    return np.ascontiguousarray(array.transpose(2, 0, 1))
 
 
 def resized(image: Image.Image, channels: int, height: int, width: int) -> Image.Image:
     """The image in gray (1 channel) or RGB (3 channels), resized bilinearly and without aliasing.
 
+    An image of 16 bits, which is gray, stays so, whatever the number of channels.
+
     Raises:
-        FramesError: the image has more than 8 bits a value, or its file cannot be read.
+        FramesError: the image has whole numbers of 32 bits or floats, or its file cannot be read.
     """
-    if image.mode not in _EIGHT_BIT:
-        raise FramesError(
-            f"an image has mode {image.mode}, which has no 8-bit scale; pass its values as an array instead"
-        )
+    deep = image.mode in SIXTEEN_BIT
+    if not deep and image.mode not in _EIGHT_BIT:
+        raise _unscaled(image, "pass its values as an array instead")
     try:
-        return image.convert(_MODES[channels]).resize((width, height), Image.Resampling.BILINEAR)
+        if not deep:
+            return image.convert(_MODES[channels]).resize((width, height), Image.Resampling.BILINEAR)
+        native = image if image.mode == "I;16" else Image.fromarray(np.asarray(image).astype(np.uint16))
+        return native.resize((width, height), Image.Resampling.BILINEAR)
     except (
         OSError,
         ValueError,
@@ -60,10 +144,23 @@ def resized(image: Image.Image, channels: int, height: int, width: int) -> Image
         raise FramesError(f"an image cannot be read: {printable(str(error))}") from error
 
 
+def _unscaled(image: Image.Image, remedy: str) -> FramesError:
+    return FramesError(f"an image has mode {image.mode}, which has no 8-bit scale; {remedy}")
+
+
 def tensor_to_image(frame: Tensor) -> Image.Image:
-    """(C, H, W) uint8 with one or three channels -> a gray or an RGB image."""
+    """(C, H, W) with one or three channels -> an image: gray or RGB of uint8; of uint16 always gray, with 16 bits."""
     array = frame.permute(1, 2, 0).cpu().numpy()
+    if array.dtype == np.uint16 and array.shape[2] == 3:
+        array = np.rint(array.mean(2, keepdims=True)).astype(np.uint16)
     return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
+
+
+def eight_bit(image: Image.Image) -> Image.Image:
+    """The image, with 8 bits a value: white stays white."""
+    if image.mode not in SIXTEEN_BIT:
+        return image
+    return Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
 
 
 def array_to_images(array: np.ndarray) -> list[Image.Image]:
@@ -92,9 +189,10 @@ def read_images(path: Path, every: int = 1, last: int | None = None) -> list[Ima
 
 
 def iterate_images(path: Path, every: int = 1, last: int | None = None) -> Iterator[Image.Image]:
-    """The frames of an animated GIF, PNG or WebP, or the images of a folder in natural order (2 before 10).
+    """The frames of an animated GIF, PNG or WebP, the pages of a TIFF, or the images of a folder, as viewers show them.
 
-    At most one image is decoded at a time; small animations may be kept in memory as a whole.
+    The images of a folder are in the order of `stzoo.frames.order.in_order`; hidden files are left out. At most one
+    image is decoded at a time; small animations may be kept in memory as a whole.
 
     Args:
         path: an animation, a still image, or a folder of still images.
@@ -102,17 +200,64 @@ def iterate_images(path: Path, every: int = 1, last: int | None = None) -> Itera
         last: only this many of them, counted from the end, are yielded; None yields all.
 
     Raises:
-        FramesError: there is nothing at `path`, no image in it, a damaged file, or a file that claims an absurd size.
-            The message names the file.
+        FramesError: there is nothing at `path`, no image in it, a damaged file, or a file that claims an absurd size;
+            or a frame is in the folder twice. The message names the file.
     """
     if not path.is_dir():
         yield from _played(path, every, last)
         return
-    files = sorted((p for p in path.iterdir() if p.suffix.lower() in STILL), key=natural_order)
+    files = _images_of(path)
+    for number in _kept(range(len(files)), every, last):
+        file = files[number]
+        first, *more = islice(_stored(file), 2 if file.suffix.lower() in PAGED else 1)
+        if more:
+            raise FramesError(
+                f"{file} holds several images, each of which is a frame; give the path of this file alone"
+            )
+        yield first[0]
+
+
+def _images_of(folder: Path) -> list[Path]:
+    """The images of a folder, in order."""
+    shown = [path for path in folder.iterdir() if not is_hidden(path.name)]
+    files = in_order(path for path in shown if path.suffix.lower() in STILL)
     if not files:
-        raise FramesError(f"{path} holds no images ({', '.join(STILL)})")
-    for file in _kept(range(len(files)), every, last):
-        yield next(_stored(files[file]))[0]
+        few = ", ".join(path.name for path in in_order(shown)[:3]) + ", ..." * (len(shown) > 3)
+        holds = f", but {printable(few)}; forecast one of these, or each of them with stzoo forecast-archive"
+        raise FramesError(f"{folder} holds no images ({', '.join(STILL)}){holds if shown else ''}")
+    by_stem: dict[str, Path] = {}
+    for file in files:
+        twin = by_stem.setdefault(file.stem.casefold(), file)
+        if twin is not file:
+            raise FramesError(f"{folder} holds a frame twice, as {twin.name} and as {file.name}; remove one of them")
+    return files
+
+
+def holds_pages(path: Path) -> bool:
+    """Whether a TIFF file holds several frames; False if it cannot be read."""
+    if not path.is_file():  # a pipe would block
+        return False
+    try:
+        with Image.open(path, formats=["TIFF"]) as file:
+            pages = 0
+            for number in count():
+                file.seek(number)
+                pages += _is_frame(file)
+                if pages > 1:
+                    return True
+    except Exception:  # no more pages, or what Pillow raises of damaged bytes
+        pass
+    return False
+
+
+def _is_frame(file: Image.Image) -> bool:
+    """Whether the image at which an open file stands is a frame of what it shows.
+
+    An animated PNG may have a cover for viewers that show no animations; a TIFF may hold smaller copies and masks.
+    """
+    if getattr(file, "default_image", False) is True:
+        return file.tell() > 0
+    return file.tell() == 0 or not getattr(file, "tag_v2", {}).get(_SUBFILE, 0) & 0b101
 
 
 def _kept(numbers: range, every: int, last: int | None) -> range:
@@ -150,7 +295,15 @@ def _played(path: Path, every: int, last: int | None) -> Iterator[Image.Image]:
 
 
 def _repeats(durations: list[float]) -> list[int]:
-    """How many intervals each frame lasts: its duration in units of the shortest one, or 1 if these do not fit."""
+    """How many intervals each frame lasts: its duration in units of the shortest one, or 1 if these do not fit.
+
+    A loop that rests on its first or last frame pauses there: that frame lasts one interval, too.
+    """
+    if len(durations) > 2:
+        rest = max(_PAUSE, 2 * max(durations[1:-1]) + 1)
+        shortest = min(durations)
+        ends = [shortest if durations[at] >= rest else durations[at] for at in (0, -1)]
+        durations = [ends[0], *durations[1:-1], ends[1]]
     shortest = min(durations)
     if shortest <= 0 or any(duration % shortest for duration in durations):
         return [1] * len(durations)
@@ -168,14 +321,17 @@ def _stored(path: Path) -> Iterator[tuple[Image.Image, float]]:
     try:
         if not path.stat().st_size:  # also what files of /proc say, some of which cannot be read to their end
             raise UnidentifiedImageError
-        with Image.open(path, formats=_FORMATS) as file:
+        # opened here, not by its name: Pillow would map a TIFF into memory, and scramble one that EXIF turns
+        with path.open("rb") as content, Image.open(content, formats=_FORMATS) as file:
             for number in range(MAX_FRAMES + 1):
                 try:
                     file.seek(number)
                 except EOFError:
-                    if number == 0:
+                    if not pixels:
                         raise
                     return
+                if not _is_frame(file):
+                    continue
                 check_pixels(file.width, file.height)
                 pixels += file.width * file.height
                 if number == MAX_FRAMES or pixels > MAX_ANIMATION_PIXELS:
@@ -183,7 +339,7 @@ def _stored(path: Path) -> Iterator[tuple[Image.Image, float]]:
                         f"an animation of more than {MAX_FRAMES:,} frames or {MAX_ANIMATION_PIXELS:,} pixels; "
                         "make it a video, which may have any length"
                     )
-                image = file.copy()
+                image = as_shown(file.copy())
                 duration = file.info.get("duration", 0)
                 image.info = {}  # what the file says of itself, some of which Pillow would act on
                 yield image, duration if isinstance(duration, (int, float)) else 0
@@ -220,7 +376,8 @@ def check_folder(path: Path) -> None:
 def write_images(path: Path, images: list[Image.Image], seconds: float = 0.1) -> None:
     """Write an animation (``.gif``, ``.png``, ``.webp``) or, if `path` has no suffix, a folder of numbered PNGs.
 
-    PNG and WebP keep every value. GIF keeps the values of gray frames, and has 256 colours for others.
+    A folder keeps every value, of 16 bits too; animations have 8 bits. PNG and WebP keep these; GIF keeps those of gray
+    frames, and has 256 colours for others.
 
     Args:
         path: a file name with one of these suffixes, or a folder's name.
@@ -241,10 +398,6 @@ def write_images(path: Path, images: list[Image.Image], seconds: float = 0.1) ->
         raise FramesError(f"cannot write {path.name}; use {', '.join(ANIMATED)}, or a folder")
     lossless = path.suffix.lower() == ".webp"  # the writers of other formats do not know this option
     duration = round(seconds * 1000)
+    images = [eight_bit(image) for image in images]  # Pillow mistakes the differences of deeper frames
     with replacing(path) as partial:
         images[0].save(partial, save_all=True, append_images=images[1:], duration=duration, loop=0, lossless=lossless)
-
-
-def natural_order(path: Path) -> list[tuple[int, str]]:
-    """A key that sorts names in natural order: numbers inside them by their value, so a2.png comes before a10.png."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.name.lower())]

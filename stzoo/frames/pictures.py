@@ -16,9 +16,9 @@ from torch import Tensor
 from stzoo.errors import FramesError
 from stzoo.frames.arrays import CallerFrames, FrameSelection, read_tensor
 from stzoo.frames.colour import GRAY, RGB, can_convert, channels_equal
-from stzoo.frames.images import resized, tensor_to_image
+from stzoo.frames.images import SIXTEEN_BIT, pixels, resized, tensor_to_image
 
-_GRAY_MODES = ("1", "L", "LA")
+_GRAY_MODES = ("1", "L", "LA", *SIXTEEN_BIT)
 _KEPT_PIXELS = 2**25  # of pictures that are kept as they are until the last has come; more are resized as they come
 
 
@@ -37,7 +37,7 @@ def read_pictures(images: Iterable[Image.Image], selection: FrameSelection) -> C
         selection: what the model reads, and how sizes and colour are brought to it.
 
     Raises:
-        FramesError: there are too few pictures, one has more than 8 bits a value or cannot be read, they differ in
+        FramesError: there are too few pictures, one has no agreed scale or cannot be read, they differ in
             size, or the model takes neither this size nor pictures.
     """
     kept: deque[tuple[Image.Image, tuple[int, int]]] = deque(maxlen=selection.last)  # each with its size as given
@@ -82,7 +82,7 @@ def _one_size(sizes: list[tuple[int, int]], selection: FrameSelection) -> tuple[
 
 
 def _fitted(image: Image.Image, selection: FrameSelection) -> Image.Image:
-    """The picture in mode L or RGB, in the size in which the model sees it."""
+    """The picture in mode L, RGB or, of 16 bits, I;16, in the size in which the model sees it."""
     spec = selection.spec
     width, height = image.size if selection.resize is False else (spec.width, spec.height)
     channels = GRAY if selection.color == "gray" or image.mode in _GRAY_MODES else RGB
@@ -91,9 +91,13 @@ def _fitted(image: Image.Image, selection: FrameSelection) -> Image.Image:
 
 
 def _tensor(images: list[Image.Image], selection: FrameSelection) -> Tensor:
-    """Pictures of one size in mode L or RGB -> (T, C, H, W) uint8; C is 1 if all are gray, or look so to the model."""
-    spec = selection.spec
-    gray = all(image.mode == "L" for image in images)
-    stacked = np.stack([np.asarray(image if gray else image.convert("RGB")) for image in images])
-    tensor = torch.from_numpy(stacked[:, None] if gray else np.ascontiguousarray(stacked.transpose(0, 3, 1, 2)))
-    return tensor[:, :GRAY] if not gray and spec.channels == GRAY and channels_equal(tensor[None]) else tensor
+    """What `_fitted` returned, of one size -> (T, C, H, W) uint8, or uint16 if an image has 16 bits a value.
+
+    C is 1 if all are gray, or look so to the model.
+    """
+    gray = all(image.mode != "RGB" for image in images)
+    frames = [pixels(image, GRAY if gray else RGB) for image in images]
+    if len({frame.dtype for frame in frames}) > 1:  # 257 is 65535 / 255
+        frames = [frame if frame.dtype == np.uint16 else frame.astype(np.uint16) * np.uint16(257) for frame in frames]
+    tensor = torch.from_numpy(np.stack(frames))
+    return tensor[:, :GRAY] if not gray and selection.spec.channels == GRAY and channels_equal(tensor[None]) else tensor

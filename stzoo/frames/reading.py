@@ -11,11 +11,12 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from stzoo.errors import FramesError
+from stzoo.errors import FramesError, printable
 from stzoo.frames.arrays import ARRAYS, CallerFrames, FrameSelection, open_array, read_array, read_tensor
 from stzoo.frames.axes import time_of
 from stzoo.frames.dataarray import is_dataarray, read_dataarray
 from stzoo.frames.fields import FIELDS, check_map_options, check_read, chosen_map, open_field
+from stzoo.frames.images import given_images
 from stzoo.frames.moving import moving_pictures
 from stzoo.frames.pictures import read_pictures
 from stzoo.spec import ModelSpec
@@ -39,6 +40,7 @@ def read(
     every: int = 1,
     start: float | None = None,
     fps: float | None = None,
+    bits: int | None = None,
     variable: str | None = None,
     time: str | None = None,
     progress: bool = False,
@@ -65,6 +67,7 @@ def read(
         start: of a video or an animation, seconds from the beginning to the first frame that is kept; from there the
             first `frames_in` are kept, instead of the last.
         fps: sample a video or an animation at so many frames a second, before `every` thins them.
+        bits: scale integers from 0 to 2^bits - 1 instead of to the largest value of their dtype, as 12 bits in uint16.
         variable: which variable of a netCDF or Zarr file or of a Dataset, or which array of a .npz file; None if there
             is only one.
         time: the name of the dimension of time of a map; None finds it out.
@@ -79,19 +82,21 @@ def read(
     selection = FrameSelection(
         spec, stride, last, whole_number("every", every),
         start=start, fps=fps, progress=progress, resize=resize, color=color, exact=exact,
+        bits=None if bits is None else whole_number("bits", bits),
     )  # fmt: skip
     if isinstance(frames, (str, os.PathLike)):
         if not os.fspath(frames):
             raise FramesError("the path is empty; give the path of a video, an animation, images or an array file")
         path = Path(os.path.expanduser(frames))
         try:
-            path.exists()
+            if not path.exists():
+                refuse_address(os.fspath(frames))
         except OSError as error:
             raise FramesError(f"{str(path)[:300]}: {error.strerror}") from error
         return _read_path(path, selection, layout, variable, time)
     frames = chosen_map(frames, variable, time)
     if isinstance(frames, (list, tuple)) and frames and all(isinstance(f, Image.Image) for f in frames):
-        return read_pictures(list(frames)[selection.slice_of(len(frames))], selection)
+        return read_pictures(given_images(frames, selection.slice_of(len(frames))), selection)
     if isinstance(frames, Tensor):
         return read_tensor(frames, selection, layout)
     if isinstance(frames, np.ndarray):
@@ -157,6 +162,18 @@ def _check_map(selection: FrameSelection) -> None:
             f"color={selection.color!r} (in commands --color) is for pictures and arrays; of a map take the mean over "
             "its channels yourself: .mean('channel')"
         )
+
+
+def refuse_address(text: str) -> None:
+    """Raises `FramesError` if the text is an address such as https://example.org/a.mp4. A path has lost a "/" of it."""
+    scheme, colon, rest = text.partition(":/")
+    if not (colon and len(scheme) > 1 and scheme.isascii() and scheme.replace("+", "").isalnum()):
+        return
+    address = printable(f"{scheme}://{rest.lstrip('/')}")[:300]
+    remedy = f"download the file first, for instance with: curl -LO '{address}'" if rest.strip("/") else "name a file"
+    if scheme.lower() == "file":
+        remedy = f"leave out {scheme}://"
+    raise FramesError(f"{address} is an address, and only files on this machine are read; {remedy}, and give its path")
 
 
 def whole_number(name: str, value: Any) -> int:

@@ -12,21 +12,23 @@ from torch import Tensor
 from stzoo.errors import FramesError
 from stzoo.spec import ModelSpec
 
+ROUNDING = 1e-5  # how far beyond the spec's range, in parts of the range, a float may lie: rounding does not reach it
 
-def to_units(frames: Tensor, spec: ModelSpec) -> Tensor:
+
+def to_units(frames: Tensor, spec: ModelSpec, bits: int | None = None) -> Tensor:
     """A caller's frames -> the same shape in float32, in the spec's units.
 
-    Integers are scaled from [0, largest value of their dtype] to the spec's range. If the spec has no range, they are
-    already numbers in its physical units. Floats are in the spec's units already.
+    Integers are scaled from [0, largest value of their dtype, or 2^bits - 1] to the spec's range. If the spec has no
+    range, they are already numbers in its physical units. Floats are in the spec's units already.
     """
     units = frames.to(torch.float32)
     if frames.dtype.is_floating_point or spec.value_range is None:
         return units
     low, high = spec.value_range
-    return (units * ((high - low) / torch.iinfo(frames.dtype).max) + low).clamp(low, high)
+    return (units * ((high - low) / largest(frames.dtype, bits)) + low).clamp(low, high)
 
 
-def from_units(frames: Tensor, spec: ModelSpec, dtype: torch.dtype) -> Tensor:
+def from_units(frames: Tensor, spec: ModelSpec, dtype: torch.dtype, bits: int | None = None) -> Tensor:
     """Frames in the spec's units -> the same shape in `dtype`: clipped to the spec's range, and integers rounded.
 
     It undoes `to_units`.
@@ -38,8 +40,49 @@ def from_units(frames: Tensor, spec: ModelSpec, dtype: torch.dtype) -> Tensor:
     limits = torch.iinfo(dtype)
     if spec.value_range is not None:
         low, high = spec.value_range
-        frames = (frames - low) * (limits.max / (high - low))
+        frames = (frames - low) * (largest(dtype, bits) / (high - low))
     return frames.round().clamp(limits.min, limits.max).to(dtype)
+
+
+def largest(dtype: torch.dtype, bits: int | None) -> int:
+    """The integer that stands for the top of the spec's range: that of `bits` bits, or the largest of the dtype."""
+    return int(torch.iinfo(dtype).max) if bits is None else 2**bits - 1
+
+
+def check_integers(frames: Tensor, spec: ModelSpec, bits: int | None) -> None:
+    """Check that a caller's integers are what `to_units` can scale.
+
+    Raises:
+        FramesError: a value is negative or above 2^bits - 1, although the spec has a range; or `bits` has no meaning
+            for this dtype or this spec.
+    """
+    kind = str(frames.dtype).removeprefix("torch.")
+    if frames.dtype.is_floating_point:
+        if bits is not None:
+            raise FramesError(f"bits={bits} says how integers are scaled; these frames are {kind}, so leave it out")
+        return
+    limits = torch.iinfo(frames.dtype)
+    if bits is not None and not 1 <= bits <= (most := int(limits.max).bit_length()):
+        raise FramesError(f"bits is {bits}; for {kind} it may be 1 to {most}")
+    if spec.value_range is None:
+        if bits is not None:
+            raise FramesError(
+                f"bits={bits} scales integers to a range of values; this model has none, and reads physical numbers"
+            )
+        return
+    top = largest(frames.dtype, bits)
+    if limits.min == 0 and top == limits.max:  # nothing can lie outside
+        return
+    wide = frames.to(torch.int32)  # torch cannot compare uint16
+    least, greatest = int(wide.min()), int(wide.max())
+    if least >= 0 and greatest <= top:
+        return
+    low, high = spec.value_range
+    scale = f"{kind} frames with bits={bits}" if bits else f"{kind} frames"
+    remedy = "convert them to floats in that range" if least < 0 else "name the number of bits that they have"
+    raise FramesError(
+        f"{scale} are read from 0 to {top}, which become {low:g} to {high:g}; given {least} to {greatest}, so {remedy}"
+    )
 
 
 def normalise(units: Tensor, spec: ModelSpec) -> Tensor:
@@ -65,7 +108,8 @@ def fill_missing(units: Tensor, spec: ModelSpec) -> Tensor:
     """Frames (B, T, C, H, W) in the spec's units, with NaN replaced by the spec's fill value, and then checked.
 
     Raises:
-        FramesError: there is NaN but the spec has no fill value, or an infinity, or a value outside the spec's range.
+        FramesError: there is NaN but the spec has no fill value, or an infinity, or a value outside the spec's range by
+            more than rounding explains; what lies outside by less is clipped.
     """
     if spec.fill is not None:
         units = torch.where(units.isnan(), spec.fill, units)
@@ -79,11 +123,33 @@ def fill_missing(units: Tensor, spec: ModelSpec) -> Tensor:
     if spec.value_range is not None:
         low, high = spec.value_range
         least, most = units.min().item(), units.max().item()
-        bounds = torch.tensor([low, high], dtype=units.dtype).tolist()  # rounded as the frames are
+        bounds: list[float] = torch.tensor([low, high], dtype=units.dtype).tolist()  # rounded as the frames are
         if least < bounds[0] or most > bounds[1]:
-            hint = "; divide by 255, or pass uint8" if (low, high) == (0.0, 1.0) and 1.0 < most <= 255.0 else ""
-            raise FramesError(f"expected values in [{low:g}, {high:g}], given [{least:g}, {most:g}]{hint}")
+            if given := beyond_rounding(least, most, spec.value_range):
+                unit = (low, high) == (0.0, 1.0) and 1.5 <= most <= 255.0
+                hint = "; divide by 255, or pass uint8" if unit else ""
+                raise FramesError(f"expected values in [{low:g}, {high:g}], given [{given[0]}, {given[1]}]{hint}")
+            units = units.clamp(*bounds)
     return units
+
+
+def beyond_rounding(least: float, most: float, value_range: tuple[float, float]) -> tuple[str, str] | None:
+    """The smallest and the largest of some floats, if they leave the range by more than rounding does.
+
+    Returns:
+        Both as text, with as many digits as tell them from the bounds; None if what lies outside may be clipped.
+    """
+    low, high = value_range
+    margin = ROUNDING * (high - low)
+    if low - margin <= least and most <= high + margin:
+        return None
+    return _unlike(least, low), _unlike(most, high)
+
+
+def _unlike(value: float, bound: float) -> str:
+    printed = float(f"{bound:g}")
+    digits = next((n for n in range(6, 17) if value != bound and float(f"{value:.{n}g}") != printed), 6)
+    return f"{value:.{digits}g}"
 
 
 def noise(spec: ModelSpec, batch: int, seed: int = 0) -> Tensor:

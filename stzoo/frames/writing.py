@@ -14,7 +14,7 @@ from stzoo.errors import FramesError, StzooError
 from stzoo.frames.arrays import ARRAYS, open_array, write_array
 from stzoo.frames.dataarray import is_dataarray
 from stzoo.frames.fields import FIELDS, check_field_extra, write_field
-from stzoo.frames.images import ANIMATED, STILL, array_to_images, check_folder, write_images
+from stzoo.frames.images import ANIMATED, STILL, array_to_images, check_folder, eight_bit, write_images
 from stzoo.frames.reading import kind_of
 from stzoo.frames.video import WRITTEN, check_video_extra, write_video
 
@@ -106,5 +106,7 @@ def _write(path: Path, frames: list[Image.Image] | np.ndarray | xr.DataArray, se
     else:
         images = frames if isinstance(frames, list) else array_to_images(np.asarray(frames))
         suffix = path.suffix.lower()
-        shown = max(2, round(100 * seconds)) / 100 if suffix == ".gif" else seconds
-        (write_video if suffix in WRITTEN else write_images)(path, images, shown)
+        if suffix in WRITTEN:
+            write_video(path, [eight_bit(image) for image in images], seconds)
+        else:
+            write_images(path, images, max(2, round(100 * seconds)) / 100 if suffix == ".gif" else seconds)

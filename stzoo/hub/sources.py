@@ -27,6 +27,7 @@ from stzoo.spec import ModelSpec
 from stzoo.spec import shown as shown_value
 
 MAX_CONFIG = 1 << 20  # bytes that a config.json may have
+_CHECKPOINTS = (".pth", ".pt", ".ckpt", ".tar", ".bin", ".pkl")  # suffixes that PyTorch's users give files
 MAX_SOURCE = 4096  # characters that a source may have: no path is longer
 
 
@@ -106,8 +107,19 @@ def resolve(
         hint = (
             f"; for a repository of a hub write hf://{text}" if re.fullmatch(huggingface.REPO, text, re.ASCII) else ""
         )
-        raise WeightsError(f"{path} is no folder that save_pretrained wrote{hint}")
+        raise WeightsError(f"{path} is no folder that save_pretrained wrote{_what_is_there(path) or hint}")
+    if text not in catalog.entries() and os.path.isfile(path):
+        raise WeightsError(f"{path} is no model{_what_is_there(path)}")
     return _from_entry(catalog.info(text), means)
+
+
+def _what_is_there(path: Path) -> str:
+    """What to do with a file that is not a model, to be said after that; "" if there is no file."""
+    if not os.path.isfile(path):  # pathlib would raise
+        return ""
+    if path.suffix.lower() in _CHECKPOINTS:
+        return "; it looks like a checkpoint of another program, so convert it first: stzoo convert --help"
+    return "; it is a file, and a model is a name that `stzoo list` shows, a folder or a .safetensors file"
 
 
 def source_text(source: str | os.PathLike[str]) -> str:

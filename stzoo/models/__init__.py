@@ -6,7 +6,8 @@ Those of stzoo are in the files of this room. Another package adds its own by an
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -108,7 +109,7 @@ def build(spec: ModelSpec, device: str | torch.device = "cpu") -> nn.Module:
     config = config_of(spec)
     architecture = architecture_of(spec)
     module_class = architecture.module
-    with torch.device("meta"):
+    with _new_in_float32(), torch.device("meta"):
         module = module_class(spec, config)
     architecture.check_module(module)
     _check_size(spec, module)
@@ -119,8 +120,22 @@ def build(spec: ModelSpec, device: str | torch.device = "cpu") -> nn.Module:
         )
     if torch.device(device).type == "meta":
         return module
-    with torch.device(device):
+    with _new_in_float32(), torch.device(device):
         return module_class(spec, config)
+
+
+@contextmanager
+def _new_in_float32() -> Iterator[None]:
+    """Inside, tensors are made in float32, as every module's are, even where the caller's program makes others."""
+    callers = torch.get_default_dtype()
+    if callers == torch.float32:
+        yield
+        return
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(callers)
 
 
 def max_parameters() -> int:

@@ -128,5 +128,5 @@ class DropPath(nn.Module):
         """(B, C, h, w) -> the same shape: zero in the samples that are skipped, x / (1 - rate) in the others."""
         if self.rate == 0.0 or not self.training:
             return x
-        keep = torch.rand(x.shape[0], 1, 1, 1, device=x.device) >= self.rate
+        keep = torch.rand(x.shape[0], 1, 1, 1, device=x.device, dtype=torch.float32) >= self.rate
         return x * (keep / (1.0 - self.rate)).to(x.dtype)

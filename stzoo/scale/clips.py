@@ -21,7 +21,8 @@ from stzoo.errors import DataError, FramesError, MissingExtraError, printable
 from stzoo.forecaster import Forecaster
 from stzoo.frames.arrays import ARRAYS, CallerFrames
 from stzoo.frames.fields import FIELDS
-from stzoo.frames.images import ANIMATED, STILL
+from stzoo.frames.images import ANIMATED, PAGED, STILL, holds_pages
+from stzoo.frames.order import is_hidden
 from stzoo.frames.video import VIDEO
 from stzoo.models import stride_of
 from stzoo.scale.naming import forecast_names, row_name
@@ -29,6 +30,7 @@ from stzoo.scale.plan import ForecastOptions
 from stzoo.spec import shown
 
 TABLE = ".parquet"
+_CLIPS = (*VIDEO, *ARRAYS, *FIELDS, *ANIMATED)
 _BUCKET = 1000  # forecasts of a table in one folder: some file systems are slow with more
 _PROBES = 8  # clips that are read before the first forecast
 _DEPTH = 300  # folders within each other that are looked into; Python itself stops at some hundred more
@@ -267,11 +269,11 @@ class _Walk:
             yield name, 0, f"is not looked into: it lies in more than {_DEPTH} folders"
             return
         try:
-            entries = [(entry, _facts(entry)) for entry in folder.iterdir() if not entry.name.startswith(".")]
+            entries = [(entry, _facts(entry)) for entry in folder.iterdir() if not is_hidden(entry.name)]
         except OSError as error:
             yield name, 0, f"cannot be looked into: {error.strerror}"
             return
-        found, images = list[tuple[str, int, str]](), 0
+        found, images, paged = list[tuple[str, int, str]](), 0, _holds_stacks(entries)
         for entry, facts in entries:
             suffix, path = entry.suffix.lower(), prefix + entry.name
             if isinstance(facts, os.stat_result) and S_ISDIR(facts.st_mode):
@@ -279,7 +281,7 @@ class _Walk:
                     found.append((path, 0, ""))
                 else:
                     found += self._entered_from(real, entry, path, (*inside, real))
-            elif suffix in (*VIDEO, *ARRAYS, *FIELDS, *ANIMATED) and suffix not in STILL:
+            elif (suffix in _CLIPS and suffix not in STILL) or (paged and suffix in PAGED and holds_pages(entry)):
                 found.append((path, *_size_and_fault(facts)))
             elif suffix in STILL:
                 images += 1
@@ -309,6 +311,12 @@ class _Walk:
             yield path, 0, f"is not looked into: more than {_TIMES} links lead to the same folder"
             return
         yield from self.below(folder, target, f"{path}/", inside)
+
+
+def _holds_stacks(entries: Iterable[tuple[Path, object]]) -> bool:
+    """Whether TIFF files of these are clips, each of several pages, by the first one: to open all may take long."""
+    first = min((path for path, _ in entries if path.suffix.lower() in PAGED), default=None)
+    return first is not None and holds_pages(first)
 
 
 def _facts(path: Path) -> os.stat_result | OSError:

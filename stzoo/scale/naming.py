@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 
 from stzoo.frames.arrays import ARRAYS
 from stzoo.frames.fields import FIELDS
-from stzoo.frames.images import ANIMATED
+from stzoo.frames.images import ANIMATED, PAGED
 from stzoo.frames.video import VIDEO
 
 _LONGEST = 240  # bytes of a name without its suffix; file systems take 255 with it
@@ -68,7 +68,7 @@ def row_name(number: int, path: str, folder_size: int) -> str:
 
 def _stem(clip: str) -> str:
     suffix = PurePosixPath(clip).suffix
-    return clip.removesuffix(suffix) if suffix.lower() in (*VIDEO, *ARRAYS, *FIELDS, *ANIMATED) else clip
+    return clip.removesuffix(suffix) if suffix.lower() in (*VIDEO, *ARRAYS, *FIELDS, *ANIMATED, *PAGED) else clip
 
 
 def _same(path: str) -> str:

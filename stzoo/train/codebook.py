@@ -91,7 +91,7 @@ class CodebookAverage:
         self.module, self.decay, self.averages = module, recipe.codebook_decay, recipe.codebook == "ema"
         self.processes = processes
         module.codebook.requires_grad_(not self.averages)
-        self.counts = torch.zeros(len(module.codebook), device=module.codebook.device)
+        self.counts = torch.zeros(len(module.codebook), device=module.codebook.device, dtype=torch.float32)
         self.sums = torch.zeros_like(module.codebook.data)
 
     @torch.no_grad()

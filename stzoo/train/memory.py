@@ -135,11 +135,14 @@ def _counted(spec: ModelSpec, recipe: Recipe, clips: int, past_frames: int, futu
         freeze(module, recipe.freeze)
         module.train()
         past, future = (
-            torch.empty(clips, n, spec.channels, spec.height, spec.width) for n in (past_frames, future_frames)
+            torch.empty(clips, n, spec.channels, spec.height, spec.width, dtype=torch.float32)
+            for n in (past_frames, future_frames)
         )
         kind = architecture_of(spec).kind
         if kind == "codec":
-            loss, *_ = codec_loss(module, recipe, torch.cat([past, future], 1).flatten(0, 1), torch.ones(()))
+            loss, *_ = codec_loss(
+                module, recipe, torch.cat([past, future], 1).flatten(0, 1), torch.ones((), dtype=torch.float32)
+            )
         else:
             part: Any = module
             part_spec = spec

@@ -46,6 +46,7 @@ def draw_shown(sampling: Sampling, done: float, past: int, frames: int, batch: i
         batch: how many clips there are.
     """
     of_past, of_future = odds(sampling, done)
-    chances = torch.tensor([1.0] + [of_past] * (past - 1) + [of_future] * (frames - past))[:, None]
-    draws = torch.rand(()).expand(frames, batch) if sampling == "teacher" else torch.rand(frames, batch)
+    chances = torch.tensor([1.0] + [of_past] * (past - 1) + [of_future] * (frames - past), dtype=torch.float32)[:, None]
+    shape = () if sampling == "teacher" else (frames, batch)
+    draws = torch.rand(shape, dtype=torch.float32).expand(frames, batch)
     return draws < chances

@@ -194,3 +194,44 @@ def test_links_in_circles_and_closed_folders_are_passed_by(tmp_path: Path, monke
         assert len(data.split("train", 2, 2)) > 0
     with pytest.warns(UserWarning, match="left out"), pytest.raises(DataError, match="closed cannot be looked into"):
         own_clips.open_folder(tmp_path / "closed", READING)
+
+
+def test_pages_are_clips_and_hidden_files_are_not(tmp_path: Path) -> None:
+    """A TIFF of several pages is a clip; what is hidden is none, file or folder."""
+    for i in range(4):
+        first, *rest = [Image.new("L", (16, 16), 10 * i + k) for k in range(3)]
+        first.save(tmp_path / f"t{i - 2:+d}.tif", save_all=True, append_images=rest)
+        first.save(tmp_path / f"._t{i - 2:+d}.png")
+    (tmp_path / ".cache").mkdir()
+    Image.new("L", (16, 16)).save(tmp_path / ".cache" / "0.png")
+    data = own_clips.open_folder(tmp_path, READING)
+    assert [path.name for part in PARTS for path in data.files[part]] == ["t-2.tif", "t-1.tif", "t+0.tif", "t+1.tif"]
+    assert values(data, "train") == [0, 1, 10, 11]
+
+
+def test_images_are_read_upright_and_once(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x112] = 3  # upside down
+    ramp = np.tile(np.arange(0, 256, 16, dtype=np.uint8)[:, None], (1, 16))
+    (tmp_path / "a").mkdir()
+    for i in range(10):
+        Image.fromarray(ramp).save(tmp_path / "a" / f"{i}.png", exif=exif)
+        (tmp_path / "a" / f"._{i}.png").write_bytes(b"hidden")
+    clip = own_clips.open_folder(tmp_path, READING).split("train", 1, 1).clips(0, 1)
+    np.testing.assert_array_equal(clip.past[0, 0, 0].numpy(), ramp[::-1])
+    Image.fromarray(ramp).save(tmp_path / "a" / "3.jpg")
+    with pytest.raises(DataError, match=r"holds a frame twice, as 3\.jpg and as 3\.png"):
+        own_clips.open_folder(tmp_path, READING).split("train", 1, 1)
+
+
+def test_floats_beside_the_range_by_rounding_are_clipped(tmp_path: Path) -> None:
+    reading = Reading(channels=1, height=16, width=16, value_range=(0.0, 1.0))
+    field = np.linspace(0, 1, 30 * 256, dtype=np.float32).reshape(30, 16, 16)
+    field[0, 0, 0], field[0, 0, 1] = -1e-8, np.nextafter(np.float32(1), np.float32(2))
+    np.save(tmp_path / "a.npy", field)
+    past = own_clips.open_folder(tmp_path, reading).split("train", 1, 1).clips(0, 1).past.numpy()
+    np.testing.assert_array_equal(past[0, 0, 0], field[0].clip(0, 1))
+    field[0, 0, 1] = 1.00002
+    np.save(tmp_path / "a.npy", field)
+    with pytest.raises(DataError, match=r"has values from -1e-08 to 1\.00002; the model's lie in \[0, 1\]"):
+        own_clips.open_folder(tmp_path, reading).split("train", 1, 1)

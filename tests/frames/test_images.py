@@ -10,7 +10,8 @@ from PIL import Image, PngImagePlugin
 from stzoo.errors import FramesError
 from stzoo.forecaster import Forecaster, create
 from stzoo.frames import images as room
-from stzoo.frames.images import iterate_images, natural_order, read_images, write_images
+from stzoo.frames.images import iterate_images, read_images, write_images
+from stzoo.frames.order import in_order
 from stzoo.spec import ModelSpec
 
 
@@ -51,8 +52,8 @@ def test_bad_images_are_named(forecaster: Forecaster, tmp_path: Path) -> None:
         ("~nobody-of-this-name/a.gif", "does not exist"),
         (tmp_path, "holds no images"),
         ([*pictures(3), Image.new("L", (8, 16))], "image 3 is 8x16 but image 0 is 16x16"),
-        ([Image.new("F", (16, 16))] * 4, "mode F"),
-        ([Image.new("I;16", (16, 16))] * 4, "mode I;16"),
+        ([Image.new("F", (16, 16)) for _ in range(4)], "mode F"),
+        ([Image.new("I", (16, 16)) for _ in range(4)], "mode I,"),
         (pictures(2), "at least 4 past frames, given 2"),
     ]
     for given, message in cases:
@@ -194,8 +195,9 @@ def test_an_image_of_the_caller_that_cannot_be_read_is_a_frames_error(forecaster
     pictures()[0].save(tmp_path / "a.png")
     whole = (tmp_path / "a.png").read_bytes()
     (tmp_path / "a.png").write_bytes(whole[:80])
-    with Image.open(tmp_path / "a.png") as image, pytest.raises(FramesError, match="an image cannot be read: "):
-        forecaster.predict([image] * 4)
+    images = [Image.open(tmp_path / "a.png") for _ in range(4)]
+    with pytest.raises(FramesError, match="an image cannot be read: "):
+        forecaster.predict(images)
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".png", ".webp"])
@@ -223,4 +225,4 @@ def test_frames_that_last_for_ever_are_refused_where_all_are_asked_for(
 
 def test_numbers_of_any_script_are_sorted() -> None:
     names = ["a\u00b2.png", "1\u00b22.png", "a10.png", "a9.png", "\u0663.png"]
-    assert [p.name for p in sorted(map(Path, names), key=natural_order)][-3:] == ["a9.png", "a10.png", "a\u00b2.png"]
+    assert [p.name for p in in_order(map(Path, names))][-3:] == ["a9.png", "a10.png", "a\u00b2.png"]

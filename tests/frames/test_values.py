@@ -4,6 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stzoo import frames as room
 from stzoo.errors import FramesError
 from stzoo.forecaster import Forecaster
 from stzoo.frames.values import denormalise, fill_missing, from_units, normalise, to_units
@@ -83,3 +84,62 @@ def test_tensors_without_plain_values_are_refused(forecaster: Forecaster) -> Non
 def test_other_kinds_are_refused(forecaster: Forecaster, given_: object) -> None:
     with pytest.raises(FramesError, match="expected a NumPy array, a torch tensor, a list of PIL images or a path"):
         forecaster.predict(given_)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int16"])
+def test_integers_below_zero_are_refused(forecaster: Forecaster, dtype: str) -> None:
+    top = np.iinfo(dtype).max
+    past = np.linspace(0, top, 4 * 16 * 16).reshape(4, 16, 16).astype(dtype)
+    floats = past.astype(np.float32) / top
+    np.testing.assert_allclose(forecaster.predict(past) / top, forecaster.predict(floats), atol=0.6 / top)
+    past[1, 2, 3] = -1
+    with pytest.raises(FramesError, match=f"{dtype} frames are read from 0 to {top}, .*; given -1 to {top}, so"):
+        forecaster.predict(past)
+    with pytest.raises(FramesError, match="given -1 to"):
+        forecaster.predict(torch.from_numpy(past))
+
+
+def test_integers_below_zero_are_numbers_like_others_if_there_is_no_range() -> None:
+    spec = UNIT.replace(value_range=None, channels=1)
+    past = room.read(np.full((1, 4, 4), -40, np.int16), spec, 4).past
+    assert past.unique().tolist() == [-40.0]
+
+
+@pytest.mark.parametrize(("value", "clipped"), [(np.nextafter(np.float32(1), 2), 1.0), (-1e-8, 0.0), (1 + 9e-6, 1.0)])
+def test_values_outside_the_range_by_rounding_are_clipped(forecaster: Forecaster, value: float, clipped: float) -> None:
+    past = np.linspace(0, 1, 4 * 16 * 16, dtype=np.float32).reshape(4, 16, 16)
+    expected = past.copy()
+    past[2, 5, 5], expected[2, 5, 5] = value, clipped
+    np.testing.assert_array_equal(forecaster.predict(past), forecaster.predict(expected))
+    past[2, 5, 5] = 1.00002
+    with pytest.raises(FramesError, match=r"expected values in \[0, 1\], given \[0, 1.00002\]$"):
+        forecaster.predict(past)
+
+
+def test_a_refused_value_is_printed_so_that_it_differs_from_the_bound() -> None:
+    spec = UNIT.replace(value_range=(0.0, 250_000.0))
+    units = torch.full((1, 1, 2, 4, 4), 250_003.5)
+    with pytest.raises(FramesError, match=r"in \[0, 250000\], given \[250004, 250004\]"):
+        fill_missing(units, spec)
+    spec = UNIT.replace(value_range=(1e6, 1.0001e6))
+    with pytest.raises(FramesError, match=r"given \[1e\+06, 1000100.5\]"):
+        fill_missing(torch.tensor([1e6, 1000100.5]).reshape(1, 1, 2, 1, 1), spec)
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int16"])
+def test_twelve_bits_are_scaled_as_the_caller_says(forecaster: Forecaster, frames: np.ndarray, dtype: str) -> None:
+    deep = np.rint(frames / 255 * 4095).astype(dtype)
+    answer = forecaster.predict(deep, bits=12)
+    assert answer.dtype == deep.dtype
+    np.testing.assert_allclose(answer / 4095, forecaster.predict(deep.astype(np.float32) / 4095), atol=0.6 / 4095)
+    deep[-1, 0, 0] = 4096
+    with pytest.raises(FramesError, match=f"{dtype} frames with bits=12 are read from 0 to 4095, .* 4096, so"):
+        forecaster.predict(deep, bits=12)
+    for given_, bits, message in (
+        (frames, 12, "bits is 12; for uint8 it may be 1 to 8"),
+        (deep, 17, f"bits is 17; for {dtype} it may be 1 to {15 if dtype == 'int16' else 16}"),
+        (deep, 0, "bits is 0; it must be a whole number, at least 1"),
+        (frames / 255, 12, "these frames are float64, so leave it out"),
+    ):
+        with pytest.raises(FramesError, match=message):
+            forecaster.predict(given_, bits=bits)

@@ -178,3 +178,19 @@ def test_an_array_of_an_archive_may_be_called_like_a_leftover(model: Path, tmp_p
         assert not half.exists()
         with xr.open_dataset(out / "forecasts.zarr", engine="zarr", consolidated=False) as dataset:
             assert np.isfinite(dataset[name].to_numpy()).all()
+
+
+def test_hidden_files_are_no_clips_and_pages_are(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    images = [Image.new("L", (16, 16), value) for value in range(6)]
+    for folder in ("pages", "images", ".hidden", "__MACOSX"):
+        (source / folder).mkdir(parents=True)
+        for i, image in enumerate(images):
+            image.save(
+                source / folder / f"{i}.tif", save_all=True, append_images=images[1:] if folder == "pages" else []
+            )
+            (source / folder / f"._{i}.tif").write_bytes(b"hidden")
+    found = {each.name: (each.out, each.size > 6) for each in list_clips(source, "path")}
+    assert found == {"images": ("images", False)} | {f"pages/{i}.tif": (f"pages/{i}", True) for i in range(6)}
+    os.mkfifo(source / "pages" / "6.tif")  # which would block whoever opened it
+    assert len(list(list_clips(source, "path"))) == 7
