@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from stzoo.errors import ManifestError, SpecError, UnknownModelError
 from stzoo.figures import Metrics, check_same_length
+from stzoo.machine import Device, Precision
 from stzoo.spec import ModelSpec, bounded, differences, from_mapping, required
 
 SCHEMA = 1
@@ -76,8 +77,8 @@ class Speed:
         command: it printed these figures.
     """
 
-    device: Literal["cpu", "cuda"]
-    precision: Literal["float32", "bfloat16"]
+    device: Device
+    precision: Precision
     batch: int = required(1, 1 << 20)
     steps: int = required(1, 1 << 20)
     threads: int = required(1, 1 << 20)

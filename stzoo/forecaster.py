@@ -209,7 +209,7 @@ def load(
             spec, or "hf://user/repo@revision".
         pretrained: False builds a catalogue entry with random weights, as `create` does.
         revision: the branch, tag or commit of an hf:// source that names none itself.
-        device: where the module runs, such as "cpu" or "cuda"; the CPU by default.
+        device: where the module runs, such as "cpu", "cuda", "cuda:1" or "mps"; the CPU by default.
         precision: the precision of forecasts, "float32" or "bfloat16"; "auto" is bfloat16 if the machine multiplies
             faster in it. The module itself stays in float32.
         offline: True opens no socket; None follows STZOO_OFFLINE and HF_HUB_OFFLINE.
@@ -228,7 +228,7 @@ def load(
         DownloadError, OfflineError: a remote source cannot be read.
         WeightsError: `source` is neither text nor a path, or leads to no model.
     """
-    place = check_device(device or "cpu")
+    place = check_device("cpu" if device is None else device)
     if not pretrained:
         made = create(source_text(source), **(adapt or {}))
         return Forecaster(made.spec, made.module, made.report, precision).to(place)

@@ -5,9 +5,11 @@ Importing this module does not import torch, so that the command line can list t
 
 from __future__ import annotations
 
+import os
+import sys
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from stzoo.errors import SpecError
 from stzoo.spec import shown
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
 Precision = Literal["float32", "bfloat16"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 PRECISION_CHOICES = (*PRECISIONS, "auto")  # "auto" is bfloat16 if this machine computes faster in it
-DEVICES = ("cpu", "cuda")
+Device = Literal["cpu", "cuda"]  # the kinds of devices that speeds, trainings and archives are made on
+DEVICES: tuple[str, ...] = get_args(Device)
+_ACCELERATORS = ("cuda", "mps", "xpu")  # the kinds that are looked for where an error lists the devices of this machine
 
 
 def check_precision(precision: str, choices: tuple[str, ...] = PRECISION_CHOICES) -> None:
@@ -35,20 +39,56 @@ def default_device() -> str:
 
 
 def check_device(device: str | torch.device) -> torch.device:
-    """The torch device with that name, such as "cpu", "cuda" or "cuda:1".
+    """The torch device with that name, such as "cpu", "cuda", "cuda:1", "mps" or "xpu".
 
     Raises:
-        SpecError: torch does not know the device, or does not find that GPU on this machine.
+        SpecError: torch does not know the device, or does not find it on this machine. The message lists the devices
+            of this machine.
     """
     import torch
 
     try:
         found = torch.device(device)
     except (RuntimeError, TypeError) as error:
-        raise SpecError(f"device is {shown(device)}; it may be {' or '.join(DEVICES)}") from error
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise SpecError(f"device is {found}; torch finds no such GPU here, so use cpu")
+        raise SpecError(
+            f"device is {shown(device)}; it may be {' or '.join(devices_here())} on this machine"
+        ) from error
+    if found.type != "cpu" and (found.index or 0) >= _count(found.type):
+        what = "GPU" if found.type == "cuda" else "device"
+        raise SpecError(f"device is {found}; torch finds no such {what} here, so use {' or '.join(devices_here())}")
     return found
+
+
+def devices_here() -> list[str]:
+    """The devices that torch finds on this machine, such as ["cpu", "cuda:0", "cuda:1"]. The CPU is always there."""
+    return ["cpu", *(f"{kind}:{number}" for kind in _ACCELERATORS for number in range(_count(kind)))]
+
+
+def _count(kind: str) -> int:
+    """How many devices of a kind, such as "cuda", torch finds here; 0 if torch cannot use that kind at all."""
+    import torch
+
+    try:
+        return int(torch.get_device_module(kind).device_count())
+    except (RuntimeError, AttributeError):  # no module of torch's drives such devices
+        return 0
+
+
+def use_one_thread_after_fork() -> None:
+    """From now on, torch computes with one thread in every process that is forked from this one.
+
+    A forked process has no thread but the one that forked. OpenMP does not notice: as soon as torch computes with
+    several threads there, it waits for ever for those of the parent. A single thread waits for nobody. PyTorch's own
+    data loaders treat the processes that they fork in the same way.
+    """
+    if hasattr(os, "register_at_fork"):  # which Windows lacks, as it lacks forks
+        os.register_at_fork(after_in_child=_use_one_thread)
+
+
+def _use_one_thread() -> None:
+    torch: Any = sys.modules.get("torch")  # a process that never imported it has nothing to wait for
+    if torch is not None:
+        torch.set_num_threads(1)
 
 
 @cache
