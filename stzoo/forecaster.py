@@ -16,8 +16,10 @@ from stzoo import frames as frames_room
 from stzoo.adapting import adapt_tensors
 from stzoo.engine import Engine, in_units
 from stzoo.engine.memory import check_kept
+from stzoo.errors import FramesError
 from stzoo.export import Exported, export
 from stzoo.frames.values import normalise
+from stzoo.hindcast import Hindcast, hindcast, warn_unless_it_fits
 from stzoo.hub.sharing import Shareable
 from stzoo.hub.sources import Resolved, source_text
 from stzoo.machine import check_device
@@ -58,6 +60,7 @@ class Forecaster(Shareable):
         layout: str | None = None,
         resize: bool = False,
         every: int = 1,
+        check: bool = False,
         progress: bool = False,
     ) -> Any:
         """The next `steps` frames. Beyond its own block the model reads its own forecasts, unrounded and unclipped.
@@ -73,6 +76,9 @@ class Forecaster(Shareable):
             resize: bring images and videos to the spec's height and width. Otherwise they keep their size, which the
                 model must be able to take.
             every: use the frames 0, every, 2 * every, ... of those given.
+            check: warn, in one line, if the model does worse than persistence on the last known frames, as `check`
+                measures it. That costs a second forecast, so it is left out if frames are large (more than 512x512
+                pixels, of all clips together), or if there are fewer than frames_in + frames_out of them.
             progress: show a bar if it takes longer than a second.
 
         Returns:
@@ -88,7 +94,10 @@ class Forecaster(Shareable):
             MissingExtraError: the package that reads such a file is not installed; the message holds the pip command.
         """
         steps = frames_room.whole_number("steps", steps)
-        source = self._read(frames, layout, resize, every)
+        if check:
+            source = self._read_and_check(frames, layout, resize, every)
+        else:
+            source = self._read(frames, layout, resize, every)
         check_kept(len(source.past), steps, source.past.shape[2:], source.past.device)
         coming = tqdm(self._frames(source, steps), total=steps, unit="frame", delay=1, disable=not progress)
         return source.collect(list(coming))
@@ -108,6 +117,32 @@ class Forecaster(Shareable):
         """
         steps = None if steps is None else frames_room.whole_number("steps", steps)
         return self._frames(self._read(frames, layout, resize, every), steps)
+
+    def check(
+        self, frames: Any, steps: int | None = None, *, layout: str | None = None, resize: bool = False, every: int = 1
+    ) -> Hindcast:
+        """Does the model fit these frames? Forecasts the last of them from those before, and compares with persistence.
+
+        Args:
+            frames, layout, resize, every: as in `rollout`; at least `spec.frames_in` + 1 frames.
+            steps: how many of the last frames are forecast; by default `spec.frames_out`, or as many as there are after
+                the first `spec.frames_in`.
+
+        Returns:
+            The errors of the forecast and of persistence, and the skill; ``fits`` says whether the model is of use.
+
+        Raises:
+            FramesError: there are too few frames, or they do not fit the model, as in `rollout`.
+            StzooError: the frames cannot be read or forecast for another reason, as in `rollout`.
+        """
+        wanted = self.spec.frames_out if steps is None else frames_room.whole_number("steps", steps)
+        known = self._read(frames, layout, resize, every, extra=wanted).past
+        if steps is not None and known.shape[1] < self.spec.frames_in + steps:
+            raise FramesError(
+                f"to forecast the last {steps} frames from {self.spec.frames_in} before them takes "
+                f"{self.spec.frames_in + steps} frames; given are {known.shape[1]}, so use fewer steps"
+            )
+        return hindcast(self.engine, self.spec, known)
 
     def to(self, device: str | torch.device) -> Forecaster:
         """Move the module, in place, and return the forecaster. Forecasts still return to the device of their frames.
@@ -177,8 +212,20 @@ class Forecaster(Shareable):
         shape = f"{s.frames_in} frames of {s.channels}x{s.height}x{s.width} -> {s.frames_out}"
         return f"Forecaster({s.arch}, {shape}, {self.report})"
 
-    def _read(self, frames: Any, layout: str | None, resize: bool, every: int) -> frames_room.CallerFrames:
-        return frames_room.read(frames, self.spec, stride_of(self.module), layout, resize=resize, every=every)
+    def _read(
+        self, frames: Any, layout: str | None, resize: bool, every: int, *, extra: int = 0
+    ) -> frames_room.CallerFrames:
+        stride = stride_of(self.module)
+        return frames_room.read(frames, self.spec, stride, layout, resize=resize, every=every, extra=extra)
+
+    def _read_and_check(self, frames: Any, layout: str | None, resize: bool, every: int) -> frames_room.CallerFrames:
+        """As `_read`. If enough frames before those that are read are known and good, the model is tried on them."""
+        try:
+            source = self._read(frames, layout, resize, every, extra=self.spec.frames_out)
+        except FramesError:  # it may be in frames that the forecast does not need
+            return self._read(frames, layout, resize, every)
+        warn_unless_it_fits(self.engine, self.spec, source.past)
+        return dataclasses.replace(source, past=source.past[:, -self.spec.frames_in :])
 
     @torch.no_grad()
     def _frames(self, source: frames_room.CallerFrames, steps: int | None) -> Iterator[Any]:

@@ -6,7 +6,16 @@ import argparse
 import os
 from pathlib import Path
 
-from stzoo.cli.shared import Arguments, Commands, add_command, add_every, add_keep_size, add_model, add_precision
+from stzoo.cli.shared import (
+    Arguments,
+    Commands,
+    add_any_device,
+    add_command,
+    add_every,
+    add_keep_size,
+    add_model,
+    add_precision,
+)
 from stzoo.errors import FramesError, StzooError
 
 
@@ -56,6 +65,13 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add_every(parser, "INPUT")
     add_keep_size(parser)
     add_precision(parser, auto=True)
+    add_any_device(parser)
+    parser.add_argument(
+        "--no-check",
+        action="store_true",
+        help="do not try the model on the last known frames first, which warns if it does worse than repeating the "
+        "last frame, and costs a second forecast",
+    )
 
 
 def _run(arguments: Arguments) -> None:
@@ -68,11 +84,13 @@ def _run(arguments: Arguments) -> None:
         check_writable(arguments.out, given)
     else:
         raise FramesError(f"{given} does not exist{_also_wrong(arguments.out, given)}")
-    model = load(arguments.model, precision=arguments.precision)
+    model = load(arguments.model, device=arguments.device, precision=arguments.precision)
     steps = model.spec.frames_out if arguments.steps is None else arguments.steps
     resize = kind_of(given) == "pictures" and not arguments.keep_size  # arrays always keep their size
     with memory_errors_told("this forecast"):
-        future = model.rollout(given, steps, resize=resize, every=arguments.every, progress=True)
+        future = model.rollout(
+            given, steps, resize=resize, every=arguments.every, check=not arguments.no_check, progress=True
+        )
     write(arguments.out, future)
     print(f"{steps} frames -> {arguments.out}")
 

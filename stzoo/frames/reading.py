@@ -36,6 +36,7 @@ def read(
     whole: bool = False,
     resize: bool = False,
     every: int = 1,
+    extra: int = 0,
 ) -> CallerFrames:
     """Read NumPy arrays, torch tensors, DataArrays, lists of PIL images, and paths of files that hold any of these.
 
@@ -49,13 +50,15 @@ def read(
             kept (so the memory used does not grow with the length of a video), and the answer follows them in time.
         resize: bring images and videos to the spec's height and width, bilinearly, whatever size they have.
         every: use the frames 0, every, 2 * every, ... The last frame used is the last of these.
+        extra: keep up to so many frames more than the model reads, where there are any; those before the others.
 
     Raises:
         FramesError: the kind, shape, dtype, range or times do not fit the model, or a value is missing. The message
             says what was expected.
         MissingExtraError: a package that reads such a file is not installed. The message says how to install it.
     """
-    selection = FrameSelection(spec, stride, None if whole else spec.frames_in, whole_number("every", every))
+    last = None if whole else spec.frames_in + extra
+    selection = FrameSelection(spec, stride, last, whole_number("every", every))
     if isinstance(frames, (str, os.PathLike)):
         if not os.fspath(frames):
             raise FramesError("the path is empty; give the path of a video, an animation, images or an array file")
