@@ -5,11 +5,9 @@ Importing this module does not import torch, so that the command line can list t
 
 from __future__ import annotations
 
-import os
-import sys
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from stzoo.errors import SpecError
 from stzoo.spec import shown
@@ -72,23 +70,6 @@ def _count(kind: str) -> int:
         return int(torch.get_device_module(kind).device_count())
     except (RuntimeError, AttributeError):  # no module of torch's drives such devices
         return 0
-
-
-def use_one_thread_after_fork() -> None:
-    """From now on, torch computes with one thread in every process that is forked from this one.
-
-    A forked process has no thread but the one that forked. OpenMP does not notice: as soon as torch computes with
-    several threads there, it waits for ever for those of the parent. A single thread waits for nobody. PyTorch's own
-    data loaders treat the processes that they fork in the same way.
-    """
-    if hasattr(os, "register_at_fork"):  # which Windows lacks, as it lacks forks
-        os.register_at_fork(after_in_child=_use_one_thread)
-
-
-def _use_one_thread() -> None:
-    torch: Any = sys.modules.get("torch")  # a process that never imported it has nothing to wait for
-    if torch is not None:
-        torch.set_num_threads(1)
 
 
 @cache

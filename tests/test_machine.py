@@ -1,14 +1,8 @@
-"""Devices that are there and not there, and processes that are forked."""
+"""Devices that are there and not there."""
 
-import os
-import signal
-import subprocess
-import sys
-import threading
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -16,7 +10,6 @@ import stzoo
 from stzoo import machine
 from stzoo.catalog import Speed
 from stzoo.errors import SpecError
-from stzoo.forecaster import Forecaster
 from stzoo.machine import check_device, devices_here
 from stzoo.train.processes import joined
 
@@ -76,47 +69,3 @@ def test_the_number_of_a_device_is_no_default() -> None:
 def test_the_catalogue_and_the_command_line_know_the_same_devices() -> None:
     assert {Speed.__annotations__["device"], Speed.__annotations__["precision"]} == {"Device", "Precision"}
     assert machine.DEVICES == ("cpu", "cuda")
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_a_process_forked_after_a_forecast_forecasts() -> None:
-    """OpenMP would wait there for the threads of the parent: with one thread it waits for nobody."""
-    code = """
-import os, signal, warnings
-warnings.simplefilter("ignore")
-import numpy as np, torch, stzoo
-torch.set_num_threads(2)
-frames = np.zeros((2, 10, 64, 64), np.uint8)
-frames[0, :, 8:24, 8:24] = 255
-frames = frames[:, :, None]
-model = stzoo.load("tau-ut")
-here = model.predict(frames)
-child = os.fork()
-if not child:
-    signal.alarm(60)  # one that hangs is ended, and the parent sees it
-    there = model.predict(frames)
-    close = np.abs(here.astype(int) - there).max() <= 1
-    os._exit(0 if close and torch.get_num_threads() == 1 else 3)
-assert os.waitpid(child, 0)[1] == 0
-assert torch.get_num_threads() == 2  # the parent keeps its own
-"""
-    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, env=environment)
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_a_process_forked_by_a_thread_computes_with_one_thread(forecaster: Forecaster, frames: np.ndarray) -> None:
-    forecaster.predict(frames)
-    statuses: list[int] = []
-
-    def fork() -> None:
-        child = os.fork()
-        if not child:
-            signal.alarm(60)
-            os._exit(torch.get_num_threads() - 1)
-        statuses.append(os.waitpid(child, 0)[1])
-
-    thread = threading.Thread(target=fork)
-    thread.start()
-    thread.join()
-    assert statuses == [0]

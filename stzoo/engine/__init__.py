@@ -13,20 +13,19 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from stzoo.engine import forking as forking  # from here on, processes that are forked compute with one thread
 from stzoo.engine import translating
 from stzoo.engine.compiling import compiled
 from stzoo.engine.memory import check_forecast
 from stzoo.engine.packed import PackedConv, Rounded, can_pack, is_plain, pieces, twin
 from stzoo.errors import ForecastError
 from stzoo.frames.values import denormalise
-from stzoo.machine import Precision, check_precision, cpu_flags, use_one_thread_after_fork
+from stzoo.machine import Precision, check_precision, cpu_flags
 from stzoo.models import architecture_of
 from stzoo.spec import ModelSpec
 from stzoo.unroll import unroll
 
 PIXELS_AT_ONCE = 40 * 64 * 64  # on a CPU: with more, a batch is no faster, and in the end slower than clip by clip
-
-use_one_thread_after_fork()  # even weights that are only read start threads, which a forked process would wait for
 
 
 class Engine:
