@@ -112,9 +112,6 @@ class EvaluationReport(_Heading):
             model, persistence = ({n: v[t] for n, v in x.items()} for x in (self.steps, self.persistence_steps))
             lines.append(row(str(t + 1), model, persistence, self.skill_steps[t]))
         lines.append(row("mean", self.total, self.persistence_total, self.skill))
-        lines.append(
-            "skill is 1 - MSE / MSE of persistence, which repeats the last past frame; below 0 the model is worse"
-        )
         return "\n".join(lines)
 
 

@@ -29,7 +29,8 @@ def register(commands: Commands) -> None:
         _run,
         help="measure a model on its test protocol, beside persistence",
         description="Measure a model on the test part of a dataset. Each figure of a forecaster stands beside that "
-        "of persistence, which repeats the last past frame. Of a codec, the frames that it reconstructs are measured.",
+        "of persistence, which repeats the last past frame; the skill is 1 - MSE / MSE of persistence. Of a codec, the "
+        "frames that it reconstructs are measured.",
         example="stzoo evaluate tau-mmnist --mnist DIR",
     )
     parser.add_argument("source", metavar="MODEL", help=f"the model to measure: {MODEL}")
