@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from stzoo.errors import ManifestError, SpecError, UnknownModelError
 from stzoo.figures import Metrics, check_same_length
+from stzoo.machine import Device, Precision
 from stzoo.spec import ModelSpec, bounded, differences, from_mapping, required
 
 SCHEMA = 1
@@ -76,8 +77,8 @@ class Speed:
         command: it printed these figures.
     """
 
-    device: Literal["cpu", "cuda"]
-    precision: Literal["float32", "bfloat16"]
+    device: Device
+    precision: Precision
     batch: int = required(1, 1 << 20)
     steps: int = required(1, 1 << 20)
     threads: int = required(1, 1 << 20)
@@ -154,6 +155,40 @@ class Training:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrainingFrames:
+    """What the frames show that an entry's weights were trained on. The entry's spec holds their size and range.
+
+    Attributes:
+        shows: what is to be seen in them, in a phrase.
+        interval: what lies between one frame and the next, such as "1/30 s".
+        values: what a value stands for, with its unit, such as "brightness".
+    """
+
+    shows: str
+    interval: str
+    values: str
+
+    def __post_init__(self) -> None:
+        for name in ("shows", "interval", "values"):
+            if not getattr(self, name).strip():
+                raise SpecError(f"trained_on.{name} is empty; it must be text")
+
+    def described(self, dataset: str, spec: ModelSpec) -> str:
+        """One phrase with all that a user's own frames can be compared with.
+
+        Args:
+            dataset: the name of the data.
+            spec: what the model reads.
+        """
+        channels = f"{spec.channels} channel{'s' if spec.channels > 1 else ''}"
+        within = "" if spec.value_range is None else " in [{:g}, {:g}]".format(*spec.value_range)
+        return (
+            f"{dataset}: {self.shows}; frames of {spec.height}x{spec.width} (height x width) with {channels} of "
+            f"{self.values}{within}; from frame to frame: {self.interval}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class CodecReference:
     """The codec of a modular entry. It is stored once, as an entry of its own.
 
@@ -184,6 +219,7 @@ class Entry:
         metrics: figures on test protocols, the main protocol first.
         speed: how fast it runs, where that was measured.
         golden, training: what an entry with weights also has.
+        trained_on: what the frames show that the weights were trained on.
         kind: "forecaster" (opened by `stzoo.load`) or "codec" (opened by `stzoo.load_codec`).
         codec: the entry of the codec inside a modular model; None for every other model.
         license: the licence of the weights.
@@ -201,6 +237,7 @@ class Entry:
     speed: tuple[Speed, ...] = ()
     golden: Golden | None = None
     training: Training | None = None
+    trained_on: TrainingFrames | None = None
     kind: Literal["forecaster", "codec"] = "forecaster"
     codec: CodecReference | None = None
     license: str
@@ -221,6 +258,8 @@ class Entry:
         else:
             w = self.weights
             lines.append(f"  weights       {w.file}, {w.size / 1e6:.1f} MB, sha256 {w.sha256[:12]}...")
+        if self.trained_on is not None:
+            lines.append(f"  trained on    {self.trained_on.described(self.dataset, s)}")
         if self.codec is not None:
             lines.append(f"  codec         {self.codec.entry}")
         for m in self.metrics:

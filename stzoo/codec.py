@@ -184,7 +184,7 @@ def load_codec(
         SpecError: the source is a forecaster, or the device is not there.
         StzooError: the source cannot be found or read, as in `stzoo.load`.
     """
-    place = check_device(device or "cpu")
+    place = check_device("cpu" if device is None else device)
     if pretrained:
         found = resolve(source, revision=revision, offline=offline, cache_dir=cache_dir, progress=progress)
         return Codec.from_files(found, source_text(source)).to(place)

@@ -32,7 +32,7 @@ class DemoResult:
     strip: Path
 
 
-def demo(out: Path, seed: int = 0) -> DemoResult:
+def demo(out: Path, seed: int = 0, device: str = "cpu") -> DemoResult:
     """Forecast a sequence of two drawn digits with `tau-mmnist`: 10 frames at once, and 40 frames rolled out.
 
     Args:
@@ -40,12 +40,14 @@ def demo(out: Path, seed: int = 0) -> DemoResult:
             past and 40 future frames. ``stzoo-demo.png`` shows past, truth, forecast and absolute error of the first
             10 future frames.
         seed: chooses the digits and how they move.
+        device: where the model runs, as in `stzoo.load`.
 
     Raises:
+        SpecError: the device is not there.
         WeightsError: the model's weights cannot be found.
         OSError: the disk is full, or does not take a file for another reason; the message names the file.
     """
-    model = load(MODEL)
+    model = load(MODEL, device=device)
     clip = MovingDigits(drawn_digits(), seed, 1, model.spec.frames_in, STEPS).clips(0, 1)
     past, truth = (x[0, :, 0].numpy() for x in (clip.past, clip.future))
     block = model.spec.frames_out

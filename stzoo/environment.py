@@ -23,6 +23,19 @@ def home() -> Path:
         raise NoHomeError("there is no home folder to keep files in; set STZOO_HOME to a folder") from error
 
 
+def made(folder: Path) -> Path:
+    """The folder, which lies below `home()`, made if it does not exist.
+
+    Raises:
+        NoHomeError: it cannot be made, because the home folder does not exist or belongs to somebody else.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NoHomeError(f"{folder} cannot be made ({error.strerror}); set STZOO_HOME to a folder of yours") from error
+    return folder
+
+
 def lies_here() -> bool:
     """Whether the package stzoo itself lies in the current folder, as in a checkout that is not installed.
 

@@ -21,7 +21,7 @@ class StzooError(Exception):
 
 
 class NoHomeError(StzooError, OSError):
-    """The user has no home folder, where stzoo would keep files. The message names the variable that helps."""
+    """The user has no home folder in which files can be kept. The message names the variable that helps."""
 
 
 class UnknownModelError(StzooError, KeyError):

@@ -22,6 +22,7 @@ from stzoo.errors import DataError
 from stzoo.figures import of_persistence
 from stzoo.forecaster import Forecaster
 from stzoo.frames.values import denormalise, noise, normalise, to_units
+from stzoo.hindcast import skill
 from stzoo.machine import PRECISIONS, Precision, check_precision
 from stzoo.metrics import DEFINITIONS, Definition
 from stzoo.models import stride_of
@@ -69,6 +70,20 @@ class EvaluationReport(_Heading):
     persistence_steps: dict[str, list[float]]
     persistence_total: dict[str, float]
 
+    @property
+    def skill_steps(self) -> list[float | None]:
+        """1 - MSE / MSE of persistence at each step: below 0 the model does worse. None if persistence has no error."""
+        return list(map(skill, self.steps["mse"], self.persistence_steps["mse"]))
+
+    @property
+    def skill(self) -> float | None:
+        """1 - MSE / MSE of persistence, both means over steps."""
+        return skill(self.total["mse"], self.persistence_total["mse"])
+
+    def to_json(self) -> str:
+        """A JSON object with every field, and the two skills."""
+        return json.dumps(asdict(self) | {"skill_steps": self.skill_steps, "skill": self.skill}, indent=2)
+
     def to_csv(self) -> str:
         """A row for each step; the figures of persistence are in columns of their own."""
         names = list(self.steps)
@@ -81,20 +96,24 @@ class EvaluationReport(_Heading):
     def __str__(self) -> str:
         names = list(self.steps)
 
-        def row(label: str, model: Mapping[str, float], persistence: Mapping[str, float]) -> str:
-            ours = "".join(f"{model[n]:10.4f}" for n in names)
-            return f"{label:<7}{ours}" + "".join(f"{persistence[n]:16.4f}" for n in names)
+        def row(label: str, model: Mapping[str, float], persistence: Mapping[str, float], skill: float | None) -> str:
+            figures = "".join(f"{model[n]:10.4f}" for n in names) + "".join(f"{persistence[n]:16.4f}" for n in names)
+            return f"{label:<7}{figures}" + ("         -" if skill is None else f"{skill:10.4f}")
 
         sequences = "1 sequence" if self.clips == 1 else f"{self.clips:,} sequences"
         lines = [
             f"{self.model} on {self.protocol}: {sequences}, metrics as defined by {self.definition}, "
             f"forecasts in {self.precision}",
-            "step   " + "".join(f"{n:>10}" for n in names) + "".join(f"{'persist. ' + n:>16}" for n in names),
+            "step   "
+            + "".join(f"{n:>10}" for n in names)
+            + "".join(f"{'persist. ' + n:>16}" for n in names)
+            + f"{'skill':>10}",
         ]
         for t in range(len(self.steps[names[0]])):
             model, persistence = ({n: v[t] for n, v in x.items()} for x in (self.steps, self.persistence_steps))
-            lines.append(row(str(t + 1), model, persistence))
-        return "\n".join([*lines, row("mean", self.total, self.persistence_total)])
+            lines.append(row(str(t + 1), model, persistence, self.skill_steps[t]))
+        lines.append(row("mean", self.total, self.persistence_total, self.skill))
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True)

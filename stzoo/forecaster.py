@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from stzoo import frames as frames_room
 from stzoo.adapting import adapt_tensors
 from stzoo.engine import Engine, in_units
 from stzoo.engine.memory import check_kept
+from stzoo.errors import FramesError
 from stzoo.export import Exported, export
 from stzoo.frames.values import normalise
+from stzoo.hindcast import Hindcast, hindcast, warn_unless_it_fits
 from stzoo.hub.sharing import Shareable
 from stzoo.hub.sources import Resolved, source_text
 from stzoo.machine import check_device
@@ -80,6 +83,7 @@ class Forecaster(Shareable):
         bits: int | None = None,
         variable: str | None = None,
         time: str | None = None,
+        check: bool = False,
         progress: bool = False,
     ) -> Any:
         """The next `steps` frames. Beyond its own block the model reads its own forecasts, unrounded and unclipped.
@@ -108,6 +112,10 @@ class Forecaster(Shareable):
             variable: which variable of a netCDF or Zarr file or of an xarray Dataset, if it has several; or which array
                 of a .npz file.
             time: the name of the dimension of time of a map, if neither its name nor its attributes tell.
+            check: warn, in one line, if the model does worse than persistence on the last known frames (with `start` on
+                those that followed the past), as `check` measures it. That costs a second forecast, so it is left out
+                if frames are large (more than 512x512 pixels, of all clips together), or if there are fewer than
+                frames_in + frames_out of them.
             progress: show a bar if reading a video, or the forecast, takes longer than a second.
 
         Returns:
@@ -123,7 +131,11 @@ class Forecaster(Shareable):
             MissingExtraError: the package that reads such a file is not installed; the message holds the pip command.
         """
         steps = frames_room.whole_number("steps", steps)
-        source = self._read(frames, layout, resize, color, every, start, fps, bits, variable, time, progress)
+        read = partial(
+            self._read, frames, layout=layout, resize=resize, color=color, every=every, start=start, fps=fps,
+            bits=bits, variable=variable, time=time, progress=progress,
+        )  # fmt: skip
+        source = self._checked(read, from_start=start is not None) if check else read()
         check_kept(len(source.past), steps, source.frame_shape, source.past.device)
         coming = tqdm(self._frames(source, steps), total=steps, unit="frame", delay=1, disable=not progress)
         return source.collect(list(coming))
@@ -148,8 +160,54 @@ class Forecaster(Shareable):
         The frames before one that holds NaN or infinite values are yielded; that one raises `ForecastError`.
         """
         steps = None if steps is None else frames_room.whole_number("steps", steps)
-        source = self._read(frames, layout, resize, color, every, start, fps, bits, variable, time)
+        source = self._read(
+            frames, layout=layout, resize=resize, color=color, every=every, start=start, fps=fps,
+            bits=bits, variable=variable, time=time,
+        )  # fmt: skip
         return self._frames(source, steps)
+
+    def check(
+        self,
+        frames: Any,
+        steps: int | None = None,
+        *,
+        layout: str | None = None,
+        resize: bool | None = None,
+        color: str | None = None,
+        every: int = 1,
+        start: float | None = None,
+        fps: float | None = None,
+        bits: int | None = None,
+        variable: str | None = None,
+        time: str | None = None,
+    ) -> Hindcast:
+        """Does the model fit these frames? Forecasts the last of them from those before, and compares with persistence.
+
+        Args:
+            frames: as in `rollout`, but at least `spec.frames_in` + 1 of them. With `start` those that follow the past
+                there are forecast, instead of the last ones.
+            steps: how many of the last frames are forecast; by default `spec.frames_out`, or as many as there are after
+                the first `spec.frames_in`.
+            layout, resize, color, every, start, fps, bits, variable, time: as in `rollout`.
+
+        Returns:
+            The errors of the forecast and of persistence, and the skill; ``fits`` says whether the model is of use.
+
+        Raises:
+            FramesError: there are too few frames, or they do not fit the model, as in `rollout`.
+            StzooError: the frames cannot be read or forecast for another reason, as in `rollout`.
+        """
+        wanted = self.spec.frames_out if steps is None else frames_room.whole_number("steps", steps)
+        known = self._read(
+            frames, layout=layout, resize=resize, color=color, every=every, start=start, fps=fps,
+            bits=bits, variable=variable, time=time, extra=wanted,
+        ).past  # fmt: skip
+        if steps is not None and known.shape[1] < self.spec.frames_in + steps:
+            raise FramesError(
+                f"to forecast the last {steps} frames from {self.spec.frames_in} before them takes "
+                f"{self.spec.frames_in + steps} frames; given are {known.shape[1]}, so use fewer steps"
+            )
+        return hindcast(self.engine, self.spec, known)
 
     def to(self, device: str | torch.device) -> Forecaster:
         """Move the module, in place, and return the forecaster. Forecasts still return to the device of their frames.
@@ -222,6 +280,7 @@ class Forecaster(Shareable):
     def _read(
         self,
         frames: Any,
+        *,
         layout: str | None,
         resize: bool | None,
         color: str | None,
@@ -232,11 +291,22 @@ class Forecaster(Shareable):
         variable: str | None,
         time: str | None,
         progress: bool = False,
+        extra: int = 0,
     ) -> frames_room.CallerFrames:
         return frames_room.read(
             frames, self.spec, stride_of(self.module), layout, resize=resize, color=color, every=every,
-            start=start, fps=fps, bits=bits, variable=variable, time=time, progress=progress,
+            start=start, fps=fps, bits=bits, variable=variable, time=time, progress=progress, extra=extra,
         )  # fmt: skip
+
+    def _checked(self, read: Callable[..., frames_room.CallerFrames], *, from_start: bool) -> frames_room.CallerFrames:
+        """What `read()` returns. If enough frames beside those are known and good, the model is tried on them first."""
+        try:
+            source = read(extra=self.spec.frames_out)
+        except FramesError:  # it may be in frames that the forecast does not need
+            return read()
+        warn_unless_it_fits(self.engine, self.spec, source.past)
+        read_by_model = slice(self.spec.frames_in) if from_start else slice(-self.spec.frames_in, None)
+        return dataclasses.replace(source, past=source.past[:, read_by_model])
 
     @torch.no_grad()
     def _frames(self, source: frames_room.CallerFrames, steps: int | None) -> Iterator[Any]:
@@ -267,7 +337,7 @@ def load(
             spec, or "hf://user/repo@revision".
         pretrained: False builds a catalogue entry with random weights, as `create` does.
         revision: the branch, tag or commit of an hf:// source that names none itself.
-        device: where the module runs, such as "cpu" or "cuda"; the CPU by default.
+        device: where the module runs, such as "cpu", "cuda", "cuda:1" or "mps"; the CPU by default.
         precision: the precision of forecasts, "float32" or "bfloat16"; "auto" is bfloat16 if the machine multiplies
             faster in it. The module itself stays in float32.
         offline: True opens no socket; None follows STZOO_OFFLINE and HF_HUB_OFFLINE.
@@ -286,7 +356,7 @@ def load(
         DownloadError, OfflineError: a remote source cannot be read.
         WeightsError: `source` is neither text nor a path, or leads to no model.
     """
-    place = check_device(device or "cpu")
+    place = check_device("cpu" if device is None else device)
     if not pretrained:
         made = create(source_text(source), **(adapt or {}))
         return Forecaster(made.spec, made.module, made.report, precision).to(place)

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 Precision = Literal["float32", "bfloat16"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 PRECISION_CHOICES = (*PRECISIONS, "auto")  # "auto" is bfloat16 if this machine computes faster in it
-DEVICES = ("cpu", "cuda")
+Device = Literal["cpu", "cuda"]  # the kinds of devices that speeds, trainings and archives are made on
+DEVICES: tuple[str, ...] = get_args(Device)
+_ACCELERATORS = ("cuda", "mps", "xpu")  # the kinds that are looked for where an error lists the devices of this machine
 
 
 def check_precision(precision: str, choices: tuple[str, ...] = PRECISION_CHOICES) -> None:
@@ -35,20 +37,39 @@ def default_device() -> str:
 
 
 def check_device(device: str | torch.device) -> torch.device:
-    """The torch device with that name, such as "cpu", "cuda" or "cuda:1".
+    """The torch device with that name, such as "cpu", "cuda", "cuda:1", "mps" or "xpu".
 
     Raises:
-        SpecError: torch does not know the device, or does not find that GPU on this machine.
+        SpecError: torch does not know the device, or does not find it on this machine. The message lists the devices
+            of this machine.
     """
     import torch
 
     try:
         found = torch.device(device)
     except (RuntimeError, TypeError) as error:
-        raise SpecError(f"device is {shown(device)}; it may be {' or '.join(DEVICES)}") from error
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise SpecError(f"device is {found}; torch finds no such GPU here, so use cpu")
+        raise SpecError(
+            f"device is {shown(device)}; it may be {' or '.join(devices_here())} on this machine"
+        ) from error
+    if found.type != "cpu" and (found.index or 0) >= _count(found.type):
+        what = "GPU" if found.type == "cuda" else "device"
+        raise SpecError(f"device is {found}; torch finds no such {what} here, so use {' or '.join(devices_here())}")
     return found
+
+
+def devices_here() -> list[str]:
+    """The devices that torch finds on this machine, such as ["cpu", "cuda:0", "cuda:1"]. The CPU is always there."""
+    return ["cpu", *(f"{kind}:{number}" for kind in _ACCELERATORS for number in range(_count(kind)))]
+
+
+def _count(kind: str) -> int:
+    """How many devices of a kind, such as "cuda", torch finds here; 0 if torch cannot use that kind at all."""
+    import torch
+
+    try:
+        return int(torch.get_device_module(kind).device_count())
+    except (RuntimeError, AttributeError):  # no module of torch's drives such devices
+        return 0
 
 
 @cache

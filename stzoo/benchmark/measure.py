@@ -21,6 +21,7 @@ from stzoo.benchmark.counting import bytes_moved, macs
 from stzoo.benchmark.report import BenchmarkReport, Machine, PlainFigures
 from stzoo.benchmark.setting import Setting, load_for
 from stzoo.benchmark.timing import WARM_UP, Limits, Pass, captured, take_turns
+from stzoo.engine.forking import set_threads
 from stzoo.engine.memory import check_kept
 from stzoo.forecaster import Forecaster
 from stzoo.frames.values import noise, normalise
@@ -161,7 +162,7 @@ def _warm(runs: dict[str, Pass]) -> tuple[dict[str, Pass], dict[str, Tensor]]:
 @contextmanager
 def _threads(wanted: int | None) -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(wanted or before)
+    set_threads(wanted or before)
     try:
         yield
     finally:

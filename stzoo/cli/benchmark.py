@@ -46,7 +46,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         default="tau-mmnist",
         metavar="MODEL",
-        help=f"the model to measure: {MODEL} (default: %(default)s)",
+        help=f"the model to measure: {MODEL}; with --loader, MODEL is an entry of the catalogue, whose recipe says "
+        "how clips are read and trained on (default: %(default)s)",
     )
     add_precision(parser, auto=True)
     parser.add_argument(

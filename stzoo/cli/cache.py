@@ -7,6 +7,7 @@ import json
 from stzoo import environment
 from stzoo.cli.shared import Arguments, Commands, add_command, add_json
 from stzoo.errors import IntegrityError, SpecError
+from stzoo.spec import shown
 
 
 def register(commands: Commands) -> None:
@@ -37,7 +38,7 @@ def register(commands: Commands) -> None:
 
 def _run(arguments: Arguments) -> None:
     if arguments.name is not None and arguments.action != "clear":
-        raise SpecError(f"stzoo cache {arguments.action} takes no name; leave out {arguments.name}")
+        raise SpecError(f"stzoo cache {arguments.action} takes no NAME; leave out {shown(arguments.name)}")
     (_clear if arguments.action == "clear" else _show)(arguments)
 
 

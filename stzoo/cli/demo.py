@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stzoo.cli.shared import Arguments, Commands, add_command
+from stzoo.cli.shared import Arguments, Commands, add_any_device, add_command
 
 
 def register(commands: Commands) -> None:
@@ -31,12 +31,13 @@ def register(commands: Commands) -> None:
         metavar="N",
         help="number that chooses the digits and their paths (default: %(default)s)",
     )
+    add_any_device(parser)
 
 
 def _run(arguments: Arguments) -> None:
     from stzoo.demo import demo
 
-    result = demo(arguments.out, arguments.seed)
+    result = demo(arguments.out, arguments.seed, arguments.device)
     print(f"MSE {result.mse:.1f}, persistence {result.persistence_mse:.1f} (summed over a frame, mean of 10 frames)")
     print(f"{result.gif}: truth | forecast, 10 past and 40 future frames")
     print(f"{result.strip}: past | truth | forecast | error")

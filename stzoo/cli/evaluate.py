@@ -9,6 +9,7 @@ from stzoo.cli.shared import (
     MODEL,
     Arguments,
     Commands,
+    add_any_device,
     add_command,
     add_dataset,
     add_json,
@@ -28,7 +29,8 @@ def register(commands: Commands) -> None:
         _run,
         help="measure a model on its test protocol, beside persistence",
         description="Measure a model on the test part of a dataset. Each figure of a forecaster stands beside that "
-        "of persistence, which repeats the last past frame. Of a codec, the frames that it reconstructs are measured.",
+        "of persistence, which repeats the last past frame; the skill is 1 - MSE / MSE of persistence. Of a codec, the "
+        "frames that it reconstructs are measured.",
         example="stzoo evaluate tau-mmnist --mnist DIR",
     )
     parser.add_argument("source", metavar="MODEL", help=f"the model to measure: {MODEL}")
@@ -61,6 +63,7 @@ def register(commands: Commands) -> None:
         "your own clips, on which the model then runs (default: %(default)s)",
     )
     add_precision(parser)
+    add_any_device(parser)
     parser.add_argument(
         "--csv", action="store_true", help="print CSV instead of text: one row for each step, for a codec one row"
     )
@@ -72,13 +75,15 @@ def _run(arguments: Arguments) -> None:
     from stzoo.data import DATASETS, FirstClips, protocol_name
     from stzoo.evaluate import evaluate, evaluate_codec
     from stzoo.forecaster import Forecaster
+    from stzoo.machine import check_device
     from stzoo.models import architecture_of
     from stzoo.published import published
     from stzoo.published.fetching import find
 
+    device = check_device(arguments.device)
     found = find(arguments.source)
     codec = architecture_of(found.spec).is_codec
-    model: Any = (Codec if codec else Forecaster).from_files(found, arguments.source)
+    model: Any = (Codec if codec else Forecaster).from_files(found, arguments.source).to(device)
     known = catalog.entries().get(arguments.source) or published().get(arguments.source)
     default = "clips" if known is None or known.dataset not in DATASETS else known.dataset
     own_size = arguments.size == "own"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from stzoo.cli.shared import (
     Arguments,
     Commands,
+    add_any_device,
     add_bits,
     add_command,
     add_every,
@@ -97,6 +98,13 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add_bits(parser)
     add_size_and_color(parser)
     add_precision(parser, auto=True)
+    add_any_device(parser)
+    parser.add_argument(
+        "--no-check",
+        action="store_true",
+        help="do not try the model on the last known frames first, which warns if it does worse than repeating the "
+        "last frame, and costs a second forecast",
+    )
 
 
 def _run(arguments: Arguments) -> None:
@@ -117,7 +125,7 @@ def _run(arguments: Arguments) -> None:
         raise FramesError(
             "--side-by-side is for pictures: INPUT and OUT must be videos, animations or folders of images"
         )
-    model = load(arguments.model, precision=arguments.precision)
+    model = load(arguments.model, device=arguments.device, precision=arguments.precision)
     steps = model.spec.frames_out if arguments.steps is None else arguments.steps
     resize = resize_of(arguments)
     with memory_errors_told("this forecast"):
@@ -135,6 +143,7 @@ def _run(arguments: Arguments) -> None:
                 bits=arguments.bits,
                 variable=arguments.variable,
                 time=arguments.time,
+                check=not arguments.no_check,
                 progress=True,
             )
     seconds = seconds_between(given, arguments.every, arguments.fps) if pictures else None

@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from stzoo import __version__, environment
 from stzoo.cli import (
@@ -39,19 +39,68 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if argv is None:
         _prepare_process()
-    arguments = build_parser().parse_args(argv)
+    try:
+        code = _run(argv)
+        _flush(sys.stdout)
+    except BrokenPipeError:  # the reader of our output went away
+        _discard(sys.stdout)
+        return 0
+    except OSError as error:
+        _discard(sys.stdout)
+        _say(f"stzoo: what was to be printed is lost, since standard output takes no more: {error.strerror}")
+        return 2
+    return code
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    """Run one command and return its exit code. Raises `BrokenPipeError` if the reader of its output goes away."""
+    try:
+        arguments = build_parser().parse_args(argv)
+    except SystemExit:  # after --help, --version or a wrong word; by now argparse has printed what it had to say
+        _flush(sys.stdout)
+        raise
     try:
         with _plain_warnings():
             arguments.run(arguments)
-    except BrokenPipeError:  # the reader of our output went away
-        sys.stderr.close()
+    except BrokenPipeError:
+        raise
     except (StzooError, OSError) as error:
-        print(f"stzoo: {printable(str(error))}", file=sys.stderr)
+        if isinstance(error, OSError) and error.filename is None:
+            _flush(sys.stdout)  # which raises the same if it was printing that failed
+        _say(f"stzoo: {printable(str(error))}")
         return 2
     except KeyboardInterrupt:
-        print("stzoo: interrupted", file=sys.stderr)
+        _say("stzoo: interrupted")
         return 130
     return 0
+
+
+def _say(text: str) -> None:
+    """Print a line on standard error. If even that cannot be written, the exit code must do."""
+    try:
+        if sys.stderr is not None:
+            print(text, file=sys.stderr)
+        _flush(sys.stderr)
+    except OSError:
+        _discard(sys.stderr)
+
+
+def _flush(stream: TextIO | None) -> None:
+    """Send what was printed on its way while an error can still be told. Python itself would do so at its end."""
+    if stream is not None:
+        stream.flush()
+
+
+def _discard(stream: TextIO | None) -> None:
+    """Send what is still to be printed nowhere, so that Python does not fail to print it at its end."""
+    try:
+        descriptor = -1 if stream is None else stream.fileno()
+    except (OSError, ValueError):  # no file of the system's
+        return
+    if descriptor >= 0:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, descriptor)
+        os.close(nowhere)
 
 
 @contextmanager
@@ -95,5 +144,12 @@ def _prepare_process() -> None:
     """Settings of the whole process, made only where the command line has a process to itself."""
     if not environment.lies_here():
         os.environ["PYTHONSAFEPATH"] = "1"  # no Python that this one starts takes code from the current folder
+    if sys.stdout is None:  # closed; the next file that is opened would take its place, and get what libraries print
+        sys.stdout = _closed_output()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no text in any encoding
+
+
+def _closed_output() -> io.TextIOWrapper:
+    """An output that takes nothing, in the place of a closed one: whoever prints to it learns that it is closed."""
+    return open(os.open(os.devnull, os.O_RDONLY), "w", encoding="utf-8")

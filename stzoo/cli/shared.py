@@ -132,6 +132,16 @@ def add_device(parser: argparse.ArgumentParser, default: str | None, help: str) 
     parser.add_argument("--device", choices=DEVICES, default=default, help=help)
 
 
+def add_any_device(parser: argparse.ArgumentParser) -> None:
+    """``--device DEVICE``, of commands that load a model and run it once; `stzoo.load` checks DEVICE."""
+    parser.add_argument(
+        "--device",
+        default="cpu",
+        metavar="DEVICE",
+        help="DEVICE on which the model runs, such as cpu, cuda, cuda:1, mps or xpu (default: %(default)s)",
+    )
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """``--json``, of every command whose output a program may read."""
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")

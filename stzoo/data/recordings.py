@@ -272,7 +272,7 @@ def decode_once(path: Path, reading: Reading, decode: Decode, first: int = 0, la
         )
     made = folder / f"{_identity(path, size, decode)}.uint8"
     if not made.is_file() or made.stat().st_size % prod(size) or not made.stat().st_size:
-        folder.mkdir(parents=True, exist_ok=True)
+        environment.made(folder)
         with replacing(made) as partial:
             with partial.open("wb") as file:
                 before, fitted = None, b""

@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from stzoo.engine import forking as forking  # from here on, processes that are forked compute with one thread
 from stzoo.engine import translating
 from stzoo.engine.compiling import compiled
 from stzoo.engine.memory import check_forecast

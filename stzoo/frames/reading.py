@@ -44,6 +44,7 @@ def read(
     variable: str | None = None,
     time: str | None = None,
     progress: bool = False,
+    extra: int = 0,
 ) -> CallerFrames:
     """Read NumPy arrays, torch tensors, DataArrays, lists of PIL images, and paths of files that hold any of these.
 
@@ -72,13 +73,15 @@ def read(
             is only one.
         time: the name of the dimension of time of a map; None finds it out.
         progress: show a bar if reading a video takes longer than a second.
+        extra: keep up to so many frames more than the model reads, where there are any: those before the others, or
+            with `start` those after them.
 
     Raises:
         FramesError: the kind, shape, dtype, range or times do not fit the model, or a value is missing. The message
             says what was expected.
         MissingExtraError: a package that reads such a file is not installed. The message says how to install it.
     """
-    last = None if whole else spec.frames_in
+    last = None if whole else spec.frames_in + extra
     selection = FrameSelection(
         spec, stride, last, whole_number("every", every),
         start=start, fps=fps, progress=progress, resize=resize, color=color, exact=exact,

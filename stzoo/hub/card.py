@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from stzoo import catalog
-from stzoo.catalog import Entry, Speed, Training
+from stzoo.catalog import Entry, Speed, Training, TrainingFrames
 from stzoo.errors import SpecError, WeightsError
 from stzoo.figures import FIGURES, Metrics
 from stzoo.hashing import file_sha256
@@ -64,6 +64,7 @@ class Card:
         unsuited: what the model must not be used for, in a sentence or two.
         license: the licence of the weights, such as "Apache-2.0" or "CC-BY-SA-4.0".
         datasets: the data they were trained on, such as ("mmnist",).
+        trained_on: what the frames of that data show.
         data_terms: the terms of that data.
         citation: the papers to cite.
         metrics: figures measured with exactly these weights.
@@ -78,6 +79,7 @@ class Card:
     unsuited: str | None = None
     license: str | None = None
     datasets: tuple[str, ...] = ()
+    trained_on: TrainingFrames | None = None
     data_terms: str | None = None
     citation: str | None = None
     metrics: tuple[Metrics, ...] = ()
@@ -95,8 +97,10 @@ class Card:
             values = getattr(self, name)
             if not isinstance(values, tuple) or not all(isinstance(v, kind) for v in values):
                 raise SpecError(f"card.{name} is {values!r}; it must be a tuple of {kind.__name__}")
-        if self.training is not None and not isinstance(self.training, Training):
-            raise SpecError(f"card.training is {self.training!r}; it must be a Training")
+        for name, record in (("training", Training), ("trained_on", TrainingFrames)):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, record):
+                raise SpecError(f"card.{name} is {value!r}; it must be a {record.__name__}")
 
 
 def entry_card(entry: Entry) -> Card:
@@ -104,7 +108,7 @@ def entry_card(entry: Entry) -> Card:
     return Card(
         summary=entry.summary, unsuited=entry.unsuited, license=entry.license, datasets=(entry.dataset,),
         data_terms=entry.data_terms, citation=entry.citation, metrics=entry.metrics,
-        training=entry.training, speed=entry.speed,
+        training=entry.training, trained_on=entry.trained_on, speed=entry.speed,
     )  # fmt: skip
 
 
@@ -199,7 +203,10 @@ def page(title: str, said: Mapping[str, str]) -> str:
 
 def sections(card: Card, spec: ModelSpec, usage: str) -> dict[str, str]:
     """What a card says, in order: heading -> text. The first heading is empty. `usage` says how to get the model."""
-    training, terms = "", []
+    training, seen, terms = "", "", []
+    if card.trained_on is not None:
+        seen = f"The weights have seen {card.trained_on.described(', '.join(card.datasets) or 'data', spec)}. "
+        seen += "`model.check(frames)` tells whether the model fits frames of yours."
     if card.training is not None:
         t = card.training
         cost = f"{t.sequences_seen:,} sequences in {t.hours:g} h on {t.hardware}"
@@ -209,6 +216,7 @@ def sections(card: Card, spec: ModelSpec, usage: str) -> dict[str, str]:
     terms += [] if card.data_terms is None else [f"Terms of the data: {card.data_terms}."]
     return {
         "": f"{card.summary.strip().removesuffix('.')}.\n\n{_what(spec)}\n\n{usage}",
+        "What it was trained on": seen,
         "What it is not for": card.unsuited or "",
         "Figures": _figures(card.metrics) if card.metrics else "No figures have been measured with these weights.",
         "Speed": _speeds(card.speed) if card.speed else "",

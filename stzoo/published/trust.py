@@ -76,7 +76,7 @@ def read_pin(name: str) -> Pin | None:
 def write_pin(name: str, pin: Pin) -> None:
     """Keep a pin. Raises `OSError` if it cannot be written."""
     path = pin_file(name)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    environment.made(path.parent)
     write_atomically(path, (json.dumps(asdict(pin), indent=2) + "\n").encode())
 
 

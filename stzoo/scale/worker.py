@@ -16,6 +16,7 @@ import torch
 
 from stzoo import frames as frames_room
 from stzoo import hub
+from stzoo.engine.forking import set_threads
 from stzoo.engine.memory import check_kept
 from stzoo.errors import ForecastError, FramesError, IntegrityError, StzooError, printable
 from stzoo.forecaster import Forecaster
@@ -130,7 +131,7 @@ def open_model(job: Job) -> Forecaster:
 
 def _forecaster_of(job: Job) -> UnitForecaster:
     if job.plan.options.threads is not None:
-        torch.set_num_threads(job.plan.options.threads)
+        set_threads(job.plan.options.threads)
     model = open_model(job)
     return ArchiveForecaster(job, model) if job.plan.kind == "archive" else ClipsForecaster(job, model)
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from stzoo.errors import MissingExtraError, TrainingError
-from stzoo.machine import default_device
+from stzoo.machine import check_device, default_device
 
 PATIENCE = timedelta(hours=1)  # how long to wait for another process, such as the first one while it validates
 _COUNTS = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")  # set by launchers
@@ -143,19 +143,20 @@ def joined(device: str | None = None) -> Processes:
         device: "cpu" or "cuda"; by default the GPU if there is one. Each process of a machine gets a GPU of its own.
 
     Raises:
+        SpecError: torch does not know the device, or does not find it on this machine.
         MissingExtraError: there are other processes, and the extra `train` is not installed.
         TrainingError: the other processes cannot be reached.
     """
-    device = device or default_device()
+    place = check_device(device or default_device())
     count = max(int(os.environ.get(name) or 1) for name in _COUNTS)
     if count == 1:
-        return Processes(torch.device(device))
+        return Processes(place)
     try:
         from accelerate import PartialState
     except ImportError as error:
         raise MissingExtraError(f'{count} processes need an extra: pip install "stzoo[train]"') from error
     with _heard(count):
-        state = PartialState(cpu=torch.device(device).type == "cpu", timeout=PATIENCE)
+        state = PartialState(cpu=place.type == "cpu", timeout=PATIENCE)
     if state.num_processes != count:
         raise TrainingError(
             f"{count} processes were started, and this one meets {state.num_processes}; set LOCAL_RANK for each, or "

@@ -119,3 +119,43 @@ def test_a_user_without_a_home(
         environment.home()
     monkeypatch.setenv("STZOO_HOME", str(tmp_path))
     assert environment.home() == tmp_path
+
+
+def test_a_home_that_cannot_be_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Somebody else's, or on a disk that is not there; here a file lies in its place."""
+    (tmp_path / "file").touch()
+    monkeypatch.delenv("STZOO_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    with pytest.raises(
+        NoHomeError, match=r"frames cannot be made \(Not a directory\); set STZOO_HOME to a folder of yours"
+    ):
+        environment.made(environment.home() / "frames")
+    monkeypatch.setenv("STZOO_HOME", str(tmp_path / "mine"))
+    assert environment.made(environment.home() / "frames").is_dir()
+
+
+@pytest.mark.parametrize("home", [None, "/dev/null/nothing", "/nonexistent/of/stzoo"])
+def test_what_travels_in_the_package_needs_no_home(
+    home: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import pwd
+
+    import numpy as np
+    from PIL import Image
+
+    def unknown(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.delenv("STZOO_HOME")
+    if home is None:
+        monkeypatch.setattr(pwd, "getpwuid", unknown)
+        monkeypatch.delenv("HOME", raising=False)
+    else:
+        monkeypatch.setenv("HOME", home)
+    pictures = [Image.fromarray(np.full((64, 64), 9 * i, np.uint8)) for i in range(10)]
+    pictures[0].save(tmp_path / "in.gif", save_all=True, append_images=pictures[1:])
+    words = ["predict", str(tmp_path / "in.gif"), "--model", "tau-ut", "-o", str(tmp_path / "out.gif")]
+    assert cli.main(words) == 0
+    assert "HOME" not in capsys.readouterr().err  # a bar may be there, on a busy machine
+    assert (tmp_path / "out.gif").is_file()
+    assert not Path("/nonexistent/of").exists()

@@ -1,0 +1,146 @@
+"""Does a model fit these frames? A forecast of frames that are known already, beside persistence.
+
+A hindcast is a forecast of the past: the last known frames are forecast from those before them. Persistence, which
+repeats the last frame before them, needs no model. A model that does worse on frames like these is of no use for them.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from stzoo.engine import Engine, in_units
+from stzoo.errors import ForecastError, FramesError
+from stzoo.frames.values import normalise
+from stzoo.spec import ModelSpec
+
+_UNSEEN = (1 / 255) ** 2  # the squared error of one gray level of 8 bits, which nobody sees in a picture
+_CHEAP = 512 * 512  # pixels of all clips together up to which one more forecast is cheap enough to go unasked
+
+
+@dataclass(frozen=True, repr=False)
+class Hindcast:
+    """Forecast frames beside the true ones, and persistence beside both. ``repr`` is one line.
+
+    Errors are mean squared errors of a value (a channel of a pixel). If the model's values have a range, it is scaled
+    to [0, 1]; otherwise errors are in the units of the data.
+
+    Attributes:
+        mse_steps: the error of the forecast at each step ahead.
+        persistence_mse_steps: the error of persistence, which repeats the last past frame, at each step ahead.
+        has_range: whether the model's values have a range.
+    """
+
+    mse_steps: tuple[float, ...]
+    persistence_mse_steps: tuple[float, ...]
+    has_range: bool
+
+    @property
+    def steps(self) -> int:
+        """How many frames were forecast."""
+        return len(self.mse_steps)
+
+    @property
+    def mse(self) -> float:
+        """The error of the forecast, mean over steps."""
+        return sum(self.mse_steps) / self.steps
+
+    @property
+    def persistence_mse(self) -> float:
+        """The error of persistence, mean over steps."""
+        return sum(self.persistence_mse_steps) / self.steps
+
+    @property
+    def skill(self) -> float | None:
+        """1 - mse / persistence_mse: 1 is perfect, 0 no better than persistence, and below 0 it is worse.
+
+        None if persistence makes no error, because nothing changes in the frames.
+        """
+        return skill(self.mse, self.persistence_mse)
+
+    @property
+    def skill_steps(self) -> tuple[float | None, ...]:
+        """The skill at each step ahead."""
+        return tuple(map(skill, self.mse_steps, self.persistence_mse_steps))
+
+    @property
+    def fits(self) -> bool:
+        """Whether the forecast is at least as good as persistence, or its error too small to be seen in a picture."""
+        return self.mse <= self.persistence_mse or (self.has_range and self.mse <= _UNSEEN)
+
+    def __repr__(self) -> str:
+        shown = "skill undefined: nothing changes" if self.skill is None else f"skill {self.skill:.2f}"
+        return (
+            f"Hindcast({self.steps} frame{'s' if self.steps > 1 else ''}: MSE {self.mse:.3g}, persistence "
+            f"{self.persistence_mse:.3g}, {shown}; {'fits' if self.fits else 'worse than persistence'})"
+        )
+
+
+def skill(mse: float, persistence_mse: float) -> float | None:
+    """1 - mse / persistence_mse; None if persistence makes no error."""
+    return 1 - mse / persistence_mse if persistence_mse > 0 else None
+
+
+@torch.no_grad()
+def hindcast(engine: Engine, spec: ModelSpec, frames: Tensor) -> Hindcast:
+    """Forecast all frames but the first `spec.frames_in` from these, and compare.
+
+    Args:
+        engine: runs the model.
+        spec: the spec of the model.
+        frames: (B, T, C, H, W) float32 in the spec's units, T > frames_in.
+
+    Raises:
+        FramesError: there are no frames beyond those that the model reads.
+        ForecastError: the model makes NaN or infinite values.
+        MemoryNeededError: there is not enough memory, by an estimate.
+    """
+    past, truth = frames[:, : spec.frames_in], frames[:, spec.frames_in :]
+    if truth.shape[1] < 1:
+        raise FramesError(
+            f"a check forecasts the last of the frames from {spec.frames_in} before them, so it needs at least "
+            f"{spec.frames_in + 1} frames; given are {frames.shape[1]}"
+        )
+    low, high = spec.value_range or (0.0, 1.0)
+    device = next(engine.module.parameters()).device
+    made, kept = [], []
+    for step, frame in enumerate(engine.unroll(normalise(past.to(device), spec), truth.shape[1])):
+        forecast = in_units(frame, spec, step + 1).to(truth.device)
+        if spec.value_range is not None:
+            forecast = forecast.clamp(low, high)  # as whoever asks for a forecast gets it
+        made.append(_error(forecast, truth[:, step], high - low))
+        kept.append(_error(past[:, -1], truth[:, step], high - low))
+    return Hindcast(tuple(made), tuple(kept), spec.value_range is not None)
+
+
+def warn_unless_it_fits(engine: Engine, spec: ModelSpec, frames: Tensor) -> None:
+    """One line of warning if the model does worse than persistence on the last frames that are known.
+
+    Nothing happens if there are fewer frames than one forecast reads and makes, or if the frames are so large that
+    another forecast would take long.
+
+    Args: as those of `hindcast`.
+    """
+    b, t, _, h, w = frames.shape
+    if t < spec.frames_in + spec.frames_out or b * h * w > _CHEAP:
+        return
+    try:
+        found = hindcast(engine, spec, frames)
+    except ForecastError:  # which the forecast itself raises as well, unless only earlier frames cause it
+        return
+    if not found.fits:
+        shown = "" if found.skill is None else f", skill {found.skill:.2f}"
+        warnings.warn(
+            "on these frames this model does worse than repeating the last one: of the last "
+            f"{found.steps} known frames, forecast from those before them, the MSE is {found.mse:.3g}, and that of "
+            f"repeating is {found.persistence_mse:.3g}{shown}. See what the model was trained on (stzoo info NAME); "
+            "perhaps another model fits, or another `every`",
+            stacklevel=4,
+        )
+
+
+def _error(made: Tensor, truth: Tensor, width: float) -> float:
+    return ((made.double() - truth.double()) / width).square().mean().item()
