@@ -20,6 +20,7 @@ from stzoo.export import Exported, export
 from stzoo.frames.values import normalise
 from stzoo.hub.sharing import Shareable
 from stzoo.hub.sources import Resolved, source_text
+from stzoo.live import Live
 from stzoo.machine import check_device
 from stzoo.models import build, check_kind, stride_of
 from stzoo.published import info
@@ -104,10 +105,34 @@ class Forecaster(Shareable):
     ) -> Iterator[Any]:
         """Like `rollout`, but one frame at a time; without end if `steps` is None. Memory does not grow.
 
+        `frames` may also be a generator or another iterator of past frames, as `live` takes them. It is read to its
+        end, and only the last frames are kept. For frames that never end there is `live`.
+
         The frames before one that holds NaN or infinite values are yielded; that one raises `ForecastError`.
         """
         steps = None if steps is None else frames_room.whole_number("steps", steps)
         return self._frames(self._read(frames, layout, resize, every), steps)
+
+    def live(
+        self, *, every: int = 1, layout: str | None = None, resize: bool = False, carry: int | None = None
+    ) -> Live:
+        """A live source: push one frame after the other, and get the forecast of what follows. See docs/live.md.
+
+        Each forecast equals `predict` of the last `spec.frames_in` frames. Only a recurrent model, which keeps a state
+        from frame to frame, does not read the past again: it goes on from its state, which has then seen more frames.
+
+        Args:
+            every: use the pushes 0, every, 2 * every, ... The others give no forecast, and are not looked at.
+            layout: the axes of a frame whose shape alone is ambiguous: "HW", "CHW" or "HWC".
+            resize: as in `rollout`.
+            carry: how many frames the state of a recurrent model may have read. One that would have read more begins
+                anew with the last `spec.frames_in` frames. By default it is ten times `spec.frames_in`; with
+                ``carry=1`` each forecast equals `predict`. Other models have no state, so that `carry` does not matter.
+
+        Raises:
+            FramesError: `every` or `carry` is no whole number of at least 1.
+        """
+        return Live(self.engine, self.spec, every=every, layout=layout, resize=resize, carry=carry)
 
     def to(self, device: str | torch.device) -> Forecaster:
         """Move the module, in place, and return the forecaster. Forecasts still return to the device of their frames.

@@ -17,6 +17,7 @@ from stzoo.errors import FramesError
 from stzoo.frames.arrays import ARRAYS, CallerFrames, FrameSelection, open_array, read_array, read_tensor
 from stzoo.frames.dataarray import is_dataarray, read_dataarray
 from stzoo.frames.fields import FIELDS, check_read, open_field
+from stzoo.frames.gathering import gathered
 from stzoo.frames.images import check_image, images_to_tensor, iterate_images, resized, tensor_to_image
 from stzoo.frames.video import VIDEO, read_video
 from stzoo.spec import ModelSpec
@@ -41,7 +42,7 @@ def read(
 
     Args:
         frames: what to read. A path leads to a video, an animation, a folder of images, or a ``.npy``, ``.npz``,
-            netCDF or Zarr file.
+            netCDF or Zarr file. An iterator of single frames, see `gathering`, is read to its end.
         spec: the spec of the model that will see the frames.
         stride: height and width must be multiples of this; with None they must be those of the spec.
         layout: the axes of an array, such as "TCHW" (one of `stzoo.frames.layout.LAYOUTS`); None finds them out.
@@ -55,6 +56,8 @@ def read(
             says what was expected.
         MissingExtraError: a package that reads such a file is not installed. The message says how to install it.
     """
+    if isinstance(frames, Iterator):
+        frames, every = gathered(frames, whole_number("every", every), None if whole else spec.frames_in), 1
     selection = FrameSelection(spec, stride, None if whole else spec.frames_in, whole_number("every", every))
     if isinstance(frames, (str, os.PathLike)):
         if not os.fspath(frames):
@@ -79,6 +82,9 @@ def read(
     what = f"a {type(frames).__name__}"
     if isinstance(frames, (list, tuple)):
         what += f" of {type(frames[0]).__name__}" if frames else " without elements"
+        if frames and isinstance(frames[0], np.ndarray | Tensor):
+            stack = "numpy.stack" if isinstance(frames[0], np.ndarray) else "torch.stack"
+            what += f"; make one array of them with {stack}(frames)"
     raise FramesError(
         f"expected a NumPy array, a torch tensor, a list of PIL images or a path, or a DataArray, given {what}"
     )
