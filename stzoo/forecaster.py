@@ -23,6 +23,7 @@ from stzoo.frames.values import normalise
 from stzoo.hindcast import Hindcast, hindcast, warn_unless_it_fits
 from stzoo.hub.sharing import Shareable
 from stzoo.hub.sources import Resolved, source_text
+from stzoo.live import Live
 from stzoo.machine import check_device
 from stzoo.models import build, check_kind, stride_of
 from stzoo.published import info
@@ -131,6 +132,9 @@ class Forecaster(Shareable):
             MissingExtraError: the package that reads such a file is not installed; the message holds the pip command.
         """
         steps = frames_room.whole_number("steps", steps)
+        if check and isinstance(frames, Iterator):  # which can be read only once
+            last = self.spec.frames_in + self.spec.frames_out
+            frames, every = frames_room.gathered(frames, frames_room.whole_number("every", every), last), 1
         read = partial(
             self._read, frames, layout=layout, resize=resize, color=color, every=every, start=start, fps=fps,
             bits=bits, variable=variable, time=time, progress=progress,
@@ -156,6 +160,9 @@ class Forecaster(Shareable):
         time: str | None = None,
     ) -> Iterator[Any]:
         """Like `rollout`, but one frame at a time; without end if `steps` is None. Memory does not grow.
+
+        `frames` may also be a generator or another iterator of past frames, as `live` takes them. It is read to its
+        end, and only the last frames are kept. For frames that never end there is `live`.
 
         The frames before one that holds NaN or infinite values are yielded; that one raises `ForecastError`.
         """
@@ -208,6 +215,33 @@ class Forecaster(Shareable):
                 f"{self.spec.frames_in + steps} frames; given are {known.shape[1]}, so use fewer steps"
             )
         return hindcast(self.engine, self.spec, known)
+
+    def live(
+        self,
+        *,
+        every: int = 1,
+        layout: str | None = None,
+        resize: bool | None = None,
+        color: str | None = None,
+        carry: int | None = None,
+    ) -> Live:
+        """A live source: push one frame after the other, and get the forecast of what follows. See docs/live.md.
+
+        Each forecast equals `predict` of the last `spec.frames_in` frames. Only a recurrent model, which keeps a state
+        from frame to frame, does not read the past again: it goes on from its state, which has then seen more frames.
+
+        Args:
+            every: use the pushes 0, every, 2 * every, ... The others give no forecast, and are not looked at.
+            layout: the axes of a frame whose shape alone is ambiguous: "HW", "CHW" or "HWC".
+            resize, color: as in `rollout`.
+            carry: how many frames the state of a recurrent model may have read. One that would have read more begins
+                anew with the last `spec.frames_in` frames. By default it is ten times `spec.frames_in`; with
+                ``carry=1`` each forecast equals `predict`. Other models have no state, so that `carry` does not matter.
+
+        Raises:
+            FramesError: `every` or `carry` is no whole number of at least 1.
+        """
+        return Live(self.engine, self.spec, every=every, layout=layout, resize=resize, color=color, carry=carry)
 
     def to(self, device: str | torch.device) -> Forecaster:
         """Move the module, in place, and return the forecaster. Forecasts still return to the device of their frames.

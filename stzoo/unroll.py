@@ -8,9 +8,14 @@ How a module is driven follows from the kind that its architecture states (`stzo
   can read in one call is read so.
 * A **modular** one is made of either: what it reads of the past goes through its predictor, which feeds on its own
   forecasts, and each of these is painted when it is asked for.
+
+A live source brings one frame after the other. A recurrent module, which is a sequential one or a modular one with such
+a predictor, reads each of them once: `read_on` carries its state from frame to frame, and `unroll_carried` forecasts
+from any state that was carried.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import count
 from typing import Any, cast
 
@@ -63,13 +68,9 @@ def _block(module: BlockModule, spec: ModelSpec, window: Tensor) -> Iterator[Ten
 
 
 def _sequential(module: SequentialModule, reads_clips: bool, past: Tensor) -> Iterator[Tensor]:
-    state = module.initial_state(past.shape[0], (past.shape[-2], past.shape[-1]), past.device, past.dtype)
-    if reads_clips:
-        frames, state = cast(ClipReadingModule, module).read(past, state)
-        frame = frames[:, -1]
-    else:
-        for frame in past.unbind(1):
-            frame, state = module.step(frame, state)
+    carried = _read_sequential(module, reads_clips, past, None)
+    frame, state = carried.coming, carried.state
+    del carried  # nothing else holds the first state, which goes as soon as the next one is there
     while True:
         yield frame
         frame, state = module.step(frame, state)
@@ -78,3 +79,65 @@ def _sequential(module: SequentialModule, reads_clips: bool, past: Tensor) -> It
 def _modular(module: ModularModule, past: Tensor) -> Iterator[Tensor]:
     for latents in unroll(module.predictor, module.predictor_spec, module.read(past)):
         yield module.paint(latents)
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What a recurrent module keeps of all the frames that it has read. A forecast from it leaves it as it is.
+
+    Attributes:
+        coming: its forecast of the next frame, (B, C, H, W), normalised; for a modular module (B, dim, h, w) latents.
+        state: as `SequentialModule` describes it.
+    """
+
+    coming: Tensor
+    state: Any
+
+
+def is_recurrent(module: Any, spec: ModelSpec) -> bool:
+    """Whether the module, which `spec` describes, reads frame after frame, so that `read_on` can carry its state."""
+    kind = architecture_of(spec).kind
+    return kind == "sequential" or (kind == "modular" and is_recurrent(module.predictor, module.predictor_spec))
+
+
+def read_on(module: Any, spec: ModelSpec, frames: Tensor, carried: Carried | None = None) -> Carried:
+    """Read some frames more; after `frames_in` frames the forecast is that of `unroll`.
+
+    Args:
+        module: a recurrent one, or what `stzoo.engine` made of such a module.
+        spec: names the architecture.
+        frames: (B, T, C, H, W), normalised, T >= 1: those that follow what was read before.
+        carried: what was kept of all frames before them; None if there were none.
+    """
+    architecture = architecture_of(spec)
+    if architecture.kind == "modular":
+        return read_on(module.predictor, module.predictor_spec, module.read(frames), carried)
+    return _read_sequential(module, architecture.reads_clips, frames, carried)
+
+
+def unroll_carried(module: Any, spec: ModelSpec, carried: Carried, steps: int | None = None) -> Iterator[Tensor]:
+    """Future frames (B, C, H, W), one at a time, as `unroll` yields them, from what `read_on` kept of the past."""
+    if architecture_of(spec).kind == "modular":
+        for latents in unroll_carried(module.predictor, module.predictor_spec, carried, steps):
+            yield module.paint(latents)
+        return
+    frame, state = carried.coming, carried.state
+    for number in count():
+        if number == steps:
+            return
+        if number:
+            frame, state = module.step(frame, state)
+        yield frame
+
+
+def _read_sequential(module: SequentialModule, reads_clips: bool, frames: Tensor, carried: Carried | None) -> Carried:
+    if carried is None:
+        state = module.initial_state(frames.shape[0], (frames.shape[-2], frames.shape[-1]), frames.device, frames.dtype)
+    else:
+        state = carried.state
+    if reads_clips:
+        coming, state = cast(ClipReadingModule, module).read(frames, state)
+        return Carried(coming[:, -1], state)
+    for frame in frames.unbind(1):
+        coming, state = module.step(frame, state)
+    return Carried(coming, state)

@@ -22,13 +22,28 @@ from stzoo.cli import (
     evaluate,
     export,
     forecast,
+    live,
     models,
     published,
     train,
 )
 from stzoo.errors import StzooError, printable
 
-COMMANDS = (models, forecast, evaluate, train, convert, published, export, catalog, benchmark, archive, cache, demo)
+COMMANDS = (
+    models,
+    forecast,
+    live,
+    evaluate,
+    train,
+    convert,
+    published,
+    export,
+    catalog,
+    benchmark,
+    archive,
+    cache,
+    demo,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,7 +6,8 @@ when the module's weights have changed. `docs/speed.md` says what each of these 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any, cast
 
@@ -24,9 +25,24 @@ from stzoo.frames.values import denormalise
 from stzoo.machine import Precision, check_precision, cpu_flags
 from stzoo.models import architecture_of, stride_of
 from stzoo.spec import ModelSpec
-from stzoo.unroll import unroll
+from stzoo.unroll import Carried, is_recurrent, read_on, unroll, unroll_carried
 
 PIXELS_AT_ONCE = 40 * 64 * 64  # on a CPU: with more, a batch is no faster, and in the end slower than clip by clip
+
+
+@dataclass(frozen=True)
+class EngineState:
+    """What a recurrent module keeps of the frames that `Engine.read_on` gave it. A forecast leaves it as it is.
+
+    Attributes:
+        pieces: one for each part of the batch that goes through the module together.
+        device: where it lies.
+        padding: what was added around the frames.
+    """
+
+    pieces: tuple[Carried, ...]
+    device: torch.device
+    padding: Padding
 
 
 class Engine:
@@ -77,14 +93,38 @@ class Engine:
         check_forecast(self.module, self._spec, past, self._at_once(past))
         runs = self._current()
         streams = [unroll(runs, self._spec, some, steps) for some in past.split(self._at_once(past))]
-        while True:
-            with torch.no_grad(), torch.autocast(past.device.type, enabled=False):
-                frames = [next(stream, None) for stream in streams]
-                if frames[0] is None:
-                    return
-                # a copy even of one: what is fed back is nobody else's
-                whole = torch.cat([padding.remove(frame) for frame in cast(list[Tensor], frames)])
-            yield whole
+        yield from _side_by_side(streams, past.device, padding)
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether the module reads frame after frame, so that `read_on` can carry its state."""
+        return is_recurrent(self.module, self._spec)
+
+    def read_on(self, frames: Tensor, before: EngineState | None = None) -> EngineState:
+        """Like `stzoo.unroll.read_on`, in eval mode and without gradients, of a recurrent module, at any size.
+
+        Args:
+            frames: (B, T, C, H, W), normalised, T >= 1: those that follow what was read before, of the same B, H and W.
+            before: what was kept of all frames before them; None if there were none.
+
+        Raises:
+            MemoryNeededError: as in `unroll`, if these are the first frames.
+        """
+        padding = Padding.of((frames.shape[-2], frames.shape[-1]), stride_of(self.module))
+        frames = padding.add(frames)
+        if before is None:
+            check_forecast(self.module, self._spec, frames, self._at_once(frames))
+        runs, parts = self._current(), frames.split(self._at_once(frames))
+        kept = before.pieces if before else (None,) * len(parts)
+        with torch.no_grad(), torch.autocast(frames.device.type, enabled=False):
+            pieces = [read_on(runs, self._spec, some, own) for some, own in zip(parts, kept, strict=True)]
+        return EngineState(tuple(pieces), frames.device, padding)
+
+    def unroll_from(self, state: EngineState, steps: int | None = None) -> Iterator[Tensor]:
+        """Future frames, as `unroll` yields them, from what `read_on` kept of the past."""
+        runs = self._current()
+        streams = [unroll_carried(runs, self._spec, piece, steps) for piece in state.pieces]
+        yield from _side_by_side(streams, state.device, state.padding)
 
     def compile(self) -> None:
         """Run through `torch.compile` from now on."""
@@ -124,6 +164,18 @@ class Engine:
                 made = for_inference(self.module, self._spec, self.precision)
             self._made = _Made(compiled(made, self._spec) if self._compiles else made, tensors)
         return self._made.runs
+
+
+def _side_by_side(streams: Sequence[Iterator[Tensor]], device: torch.device, padding: Padding) -> Iterator[Tensor]:
+    """Padded frames of parts of a batch -> frames (B, C, H, W) of the whole batch, made when they are asked for."""
+    while True:
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            frames = [next(stream, None) for stream in streams]
+            if frames[0] is None:
+                return
+            # a copy even of one: what is fed back is nobody else's
+            whole = torch.cat([padding.remove(frame) for frame in cast(list[Tensor], frames)])
+        yield whole
 
 
 def in_units(values: Tensor, spec: ModelSpec, frame: int) -> Tensor:

@@ -6,11 +6,13 @@ the business of `clock`. `layout` says which axis is which, `values` what the nu
 """
 
 from stzoo.frames.arrays import CallerFrames, FrameSelection
+from stzoo.frames.gathering import gathered
 from stzoo.frames.moving import moving_pictures, seconds_between
 from stzoo.frames.reading import kind_of, read, refuse_address, whole_number
 from stzoo.frames.writing import check_writable, write
 
 __all__ = [
-    "CallerFrames", "FrameSelection", "check_writable", "kind_of", "moving_pictures", "read", "refuse_address",
+    "CallerFrames", "FrameSelection", "check_writable", "gathered", "kind_of", "moving_pictures", "read",
+    "refuse_address",
     "seconds_between", "whole_number", "write",
 ]  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +17,7 @@ from stzoo.frames.arrays import ARRAYS, CallerFrames, FrameSelection, open_array
 from stzoo.frames.axes import time_of
 from stzoo.frames.dataarray import is_dataarray, read_dataarray
 from stzoo.frames.fields import FIELDS, check_map_options, check_read, chosen_map, open_field
+from stzoo.frames.gathering import gathered
 from stzoo.frames.images import given_images
 from stzoo.frames.moving import moving_pictures
 from stzoo.frames.pictures import read_pictures
@@ -50,7 +52,7 @@ def read(
 
     Args:
         frames: what to read. A path leads to a video, an animation, a folder of images, or a ``.npy``, ``.npz``,
-            netCDF or Zarr file.
+            netCDF or Zarr file. An iterator of single frames, see `gathering`, is read to its end.
         spec: the spec of the model that will see the frames.
         stride: what the model's height and width must be multiples of, to which `stzoo.engine` pads frames of any size;
             None if the model takes no other size than the spec's.
@@ -81,9 +83,11 @@ def read(
             says what was expected.
         MissingExtraError: a package that reads such a file is not installed. The message says how to install it.
     """
-    last = None if whole else spec.frames_in + extra
+    every, last = whole_number("every", every), None if whole else spec.frames_in + extra
+    if isinstance(frames, Iterator):
+        frames, every = gathered(frames, every, last), 1
     selection = FrameSelection(
-        spec, stride, last, whole_number("every", every),
+        spec, stride, last, every,
         start=start, fps=fps, progress=progress, resize=resize, color=color, exact=exact,
         bits=None if bits is None else whole_number("bits", bits),
     )  # fmt: skip
@@ -110,6 +114,9 @@ def read(
     what = f"a {type(frames).__name__}"
     if isinstance(frames, (list, tuple)):
         what += f" of {type(frames[0]).__name__}" if frames else " without elements"
+        if frames and isinstance(frames[0], np.ndarray | Tensor):
+            stack = "numpy.stack" if isinstance(frames[0], np.ndarray) else "torch.stack"
+            what += f"; make one array of them with {stack}(frames)"
     raise FramesError(
         f"expected a NumPy array, a torch tensor, a list of PIL images or a path, or a DataArray, given {what}"
     )

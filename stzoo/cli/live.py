@@ -1,0 +1,105 @@
+"""`stzoo live`: forecasts of a camera, a stream or a video, while it plays."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import threading
+from pathlib import Path
+
+from stzoo.cli.shared import (
+    Arguments,
+    Commands,
+    add_any_device,
+    add_command,
+    add_every,
+    add_model,
+    add_precision,
+    add_size_and_color,
+    resize_of,
+)
+from stzoo.errors import FramesError, SpecError
+
+
+def register(commands: Commands) -> None:
+    parser = add_command(
+        commands,
+        "live",
+        _run,
+        help="forecast a camera, a stream in the network or a video while it plays",
+        description="Forecast SOURCE in real time, always from its newest frames: what comes while a forecast is made "
+        "is read afterwards, and dropped if it is more than the model reads. Every second a line says how it goes. "
+        "Ctrl-C ends the command, and the files are whole.",
+        example="stzoo live 0 --model tau-ut -o ahead.mp4",
+    )
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="a camera by its number (0 is the first one), the address of a stream, which begins with http://, "
+        "https://, rtsp:// or udp://, or a video file, which is played at its own pace",
+    )
+    add_model(parser)
+    parser.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        metavar="OUT",
+        help="where forecasts are written. A folder gets an animated PNG for each of them. A file that ends in .gif, "
+        ".png or .webp always holds the newest one. A file that ends in .mp4 or .avi records the newest frame and the "
+        "last frame of its forecast, side by side, in real time",
+    )
+    parser.add_argument(
+        "--show", action="store_true", help="draw the same two pictures in the terminal, which must show 24-bit colours"
+    )
+    parser.add_argument(
+        "--steps", type=int, metavar="N", help="number of frames to forecast each time (default: as in training)"
+    )
+    parser.add_argument("--seconds", type=_seconds, metavar="N", help="stop after N seconds (default: at Ctrl-C)")
+    add_every(parser, "SOURCE")
+    add_size_and_color(parser, arrays=False)
+    add_precision(parser, auto=True)
+    add_any_device(parser)
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} must be more than 0")
+    return value
+
+
+def _run(arguments: Arguments) -> None:
+    from stzoo.forecaster import load
+    from stzoo.frames import whole_number
+    from stzoo.live import running
+    from stzoo.live.sources import Feed, find_origin
+
+    if arguments.out is None and not arguments.show:
+        raise SpecError("say where the forecasts go: -o OUT writes them to a file or a folder, --show draws them here")
+    if arguments.show and not sys.stdout.isatty():
+        raise SpecError("--show draws in a terminal, which this output is not; use -o OUT")
+    if arguments.out is not None:
+        running.check_out(arguments.out)
+    every = whole_number("every", arguments.every)
+    origin = find_origin(arguments.source)
+    model = load(arguments.model, device=arguments.device, precision=arguments.precision)
+    steps = model.spec.frames_out if arguments.steps is None else whole_number("steps", arguments.steps)
+    live = model.live(resize=resize_of(arguments), color=arguments.color)
+
+    stop, ended = threading.Event(), running.Ended()
+    with running.stop_on_signals(stop), Feed(origin, every=every, keep=model.spec.frames_in) as feed:
+        pace = running.Pace(lambda line: print(line, flush=True))
+        coming = running.moments(feed, live, steps=steps, seconds=arguments.seconds, pace=pace, stop=stop, ended=ended)
+        if arguments.show:
+            coming = running.show(coming)
+        if arguments.out is not None:
+            running.write_moments(arguments.out, coming, lambda: feed.rate)
+        for _ in coming:  # if nothing is written; a writer leaves none
+            pass
+    if ended.error is not None:
+        raise ended.error
+    if live.needed and not pace.forecasts:
+        raise FramesError(f"{ended.reason}: no forecast, since the model reads {model.spec.frames_in} frames at a time")
+    print(pace.line(feed.arrived))
+    where = f" -> {arguments.out}" if arguments.out is not None and pace.forecasts else ""
+    print(f"{ended.reason}: {pace.forecasts} forecasts of {steps} frames{where}")

@@ -1,0 +1,224 @@
+"""`Live`: push one frame at a time, and get the forecast of the frames that follow."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from stzoo import frames as frames_room
+from stzoo.engine import Engine, EngineState, in_units
+from stzoo.engine.memory import check_kept
+from stzoo.errors import FramesError
+from stzoo.frames.values import normalise
+from stzoo.models import stride_of
+from stzoo.spec import ModelSpec
+
+CARRIED_WINDOWS = 10  # times `frames_in`: how much a state reads before it begins anew, see docs/live.md
+
+
+class Live:
+    """Frames that come one after the other, and forecasts of what follows the newest one. See `Forecaster.live`.
+
+    Memory does not grow: only the last `frames_in` frames that were used are kept, and one state of a recurrent model.
+    An error leaves everything as it was before the push.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        spec: ModelSpec,
+        *,
+        every: int = 1,
+        layout: str | None = None,
+        resize: bool | None = None,
+        color: str | None = None,
+        carry: int | None = None,
+    ):
+        """The arguments are those of `Forecaster.live`; `engine` runs the model that `spec` describes."""
+        self._engine, self._spec = engine, spec
+        self._single = spec.replace(frames_in=1)  # for the readers of frames, which are given one at a time
+        self._every = frames_room.whole_number("every", every)
+        self._carry = CARRIED_WINDOWS * spec.frames_in if carry is None else frames_room.whole_number("carry", carry)
+        self._layout = f"T{layout}" if isinstance(layout, str) and "T" not in layout else layout
+        self._resize, self._color = resize, color
+        self._window: deque[Tensor] = deque(maxlen=spec.frames_in)  # (B, C, H, W), normalised, on the model's device
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget every frame. The next ones may be of another kind and size."""
+        self._window.clear()
+        self._kind: str | None = None  # of all frames, as the first one had it
+        self._newest: frames_room.CallerFrames | None = None  # knows the way back to the caller's kind
+        self._pushes = 0
+        self._missing = 0  # used pushes in a row that brought no frame
+        self._state: EngineState | None = None  # of a recurrent model
+        self._age = 0  # frames that the state has read
+        self._unread = 0  # frames of the window that the state has not read
+        self._coming: Tensor | None = None  # the forecast of the next frame (B, C, H, W), normalised, if it is known
+
+    @property
+    def needed(self) -> int:
+        """How many more frames must be used before there is a forecast; 0 if there can be one now."""
+        return self._spec.frames_in - len(self._window)
+
+    def push(self, frame: Any, steps: int | None = None) -> Any:
+        """Add the next frame, and return the forecast from it.
+
+        Args:
+            frame: a NumPy array or a torch tensor (H, W), (C, H, W) or (H, W, C), or a PIL image; all of the kind,
+                dtype and size of the first one. None stands for a frame that is missing: the model's own forecast of
+                it takes its place, or before the first forecast the frame before it. If `frames_in` frames in a row
+                are missing, nothing that was seen is left, so everything is forgotten, as by `reset`.
+            steps: how many frames to forecast; `spec.frames_out` by default.
+
+        Returns:
+            The next `steps` frames, of the kind that was pushed: an array or a tensor with an axis of time before the
+            others, or a list of PIL images. None if there are too few frames so far (see `needed`), or if this push is
+            one of those that `every` leaves out.
+
+        Raises:
+            FramesError: the frame does not fit the model, differs from those before it in kind or size, or has a
+                missing value; or `steps` is wrong.
+            ForecastError: a frame that the model made holds NaN or infinite values.
+            MemoryNeededError: there is not enough memory, by an estimate.
+        """
+        steps = self._steps(steps)
+        return self.forecast(steps) if self.read(frame) else None
+
+    def read(self, frame: Any) -> bool:
+        """Add the next frame without a forecast, which takes little time: the model reads it when it is needed.
+
+        Args:
+            frame: as in `push`.
+
+        Returns:
+            Whether the frame is used and `forecast` can be called now.
+
+        Raises:
+            FramesError: as in `push`.
+        """
+        used = self._pushes % self._every == 0
+        if used and frame is None:
+            self._fill_in()
+        elif used:
+            self._add_given(frame)
+        self._pushes += 1
+        return used and self.needed == 0
+
+    def forecast(self, steps: int | None = None) -> Any:
+        """The frames that follow those pushed so far, as `push` returns them.
+
+        Raises:
+            FramesError: there are too few frames so far, or `steps` is wrong.
+            ForecastError, MemoryNeededError: as in `push`.
+        """
+        steps = self._steps(steps)
+        if self.needed or self._newest is None:
+            raise FramesError(f"push {self.needed} more frames first: the model reads {self._spec.frames_in}")
+        check_kept(len(self._window[-1]), steps, self._window[-1].shape[1:], self._window[-1].device)
+        frames = []
+        for number, frame in enumerate(self._future(steps), 1):
+            if number == 1:
+                self._coming = frame
+            frames.append(self._newest.frame(in_units(frame, self._spec, number)))
+        return self._newest.collect(frames)
+
+    def _steps(self, steps: int | None) -> int:
+        return self._spec.frames_out if steps is None else frames_room.whole_number("steps", steps)
+
+    def _add_given(self, frame: Any) -> None:
+        kind = _kind_of(frame)
+        if self._kind is not None and kind != self._kind:
+            raise FramesError(
+                f"this frame is {kind}, but those before it are {self._kind}: convert it to theirs, or call reset() to "
+                "begin anew with frames like this one"
+            )
+        module = self._engine.module
+        clip = [frame] if isinstance(frame, Image.Image) else frame[None]
+        given = frames_room.read(
+            clip, self._single, stride_of(module), self._layout, resize=self._resize, color=self._color
+        )
+        past = normalise(given.past.to(next(module.parameters()).device), self._spec)
+        self._kind, self._missing = kind, 0
+        self._add(self._in_as_many_clips(past[:, 0], given))
+
+    def _in_as_many_clips(self, frame: Tensor, given: frames_room.CallerFrames) -> Tensor:
+        """The frame (B, C, H, W), with the B of the others.
+
+        Of a model that reads gray, a frame in colour is three clips, and one in colours that look gray is one. Among
+        others in colour it becomes three; and once colour begins, so do the frames before it.
+        """
+        others = len(self._window[-1]) if self._window else len(frame)
+        if len(frame) > others:
+            self._window = deque((each.expand_as(frame) for each in self._window), self._window.maxlen)
+            self._state = None
+        if len(frame) >= others:
+            self._newest = given  # knows the way back for so many clips
+            return frame
+        return frame.expand_as(self._window[-1])
+
+    def _fill_in(self) -> None:
+        """Put something in the place of a missing frame; or give up, if that would leave nothing that was seen."""
+        if self._missing + 1 >= self._spec.frames_in:
+            self.reset()
+        elif self._window:
+            frame = self._window[-1] if self.needed else self._next()
+            self._missing += 1
+            self._add(frame)
+
+    def _add(self, frame: Tensor) -> None:
+        self._window.append(frame)
+        self._unread += 1
+        self._coming = None
+
+    def _next(self) -> Tensor:
+        """The model's forecast of the next frame (B, C, H, W), normalised. Raises `ForecastError` if it has none."""
+        frame = next(self._future(1)) if self._coming is None else self._coming
+        in_units(frame, self._spec, 1)
+        return frame
+
+    def _future(self, steps: int) -> Iterator[Tensor]:
+        """The next frames (B, C, H, W), normalised, each made when it is asked for."""
+        if self._engine.is_recurrent:
+            return self._engine.unroll_from(self._up_to_date(), steps)
+        return self._engine.unroll(torch.stack(tuple(self._window), 1), steps)
+
+    def _up_to_date(self) -> EngineState:
+        """The state after the newest frame. Only frames that it has not read are read now.
+
+        It begins anew with the whole window if it would have read more than `carry` frames, or has missed some.
+        """
+        anew = self._state is None or self._unread > len(self._window) or self._age + self._unread > self._carry
+        count = len(self._window) if anew else self._unread
+        if count:
+            frames = torch.stack(tuple(self._window)[-count:], 1)
+            self._state = self._engine.read_on(frames, None if anew else self._state)
+            self._age = count if anew else self._age + count
+            self._unread = 0
+        assert self._state is not None
+        return self._state
+
+
+def _kind_of(frame: Any) -> str:
+    """What a frame is, as a message calls it. Frames of which this is the same can follow each other.
+
+    Raises:
+        FramesError: it is nothing that can be pushed.
+    """
+    if isinstance(frame, Image.Image):
+        return f"PIL images of {frame.width}x{frame.height} pixels in mode {frame.mode}"
+    if isinstance(frame, np.ndarray | Tensor):
+        if frame.ndim not in (2, 3):
+            raise FramesError(f"push one frame at a time: (H, W), (C, H, W) or (H, W, C), given {tuple(frame.shape)}")
+        what = "NumPy arrays" if isinstance(frame, np.ndarray) else "torch tensors"
+        return f"{what} {tuple(frame.shape)} of {str(frame.dtype).removeprefix('torch.')}"
+    raise FramesError(
+        f"expected one frame as a NumPy array, a torch tensor or a PIL image, or None for a missing one, given a "
+        f"{type(frame).__name__}"
+    )

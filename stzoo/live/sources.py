@@ -1,0 +1,312 @@
+"""Pictures as they come: from a camera, from a stream in the network, or from a file that is played at its own pace.
+
+A thread reads and decodes them and keeps only the newest, so that whoever takes them never falls behind. FFmpeg opens
+nothing but what the user named: it gets no protocol beside that of the address, and no format that refers to other
+addresses, such as playlists. What comes over http is fetched by `requests`, and redirects are not followed.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from PIL import Image
+
+from stzoo.addresses import scrubbed, without_secrets
+from stzoo.errors import FramesError, StzooError, printable
+from stzoo.frames.layout import MAX_PIXELS, check_pixels
+from stzoo.frames.video import check_video_extra, read_video
+from stzoo.spec import shown
+
+SCHEMES = ("http", "https", "rtsp", "udp")
+STALL = 10.0  # seconds without a picture, after which a source counts as dead
+_FORMATS = (
+    "mpjpeg,mjpeg,jpeg_pipe,mpegts,flv,matroska,webm,mov,mp4,avi,mpeg,ogg,h264,hevc"  # that hold video themselves
+)
+_PROTOCOLS = {"rtsp": "rtsp,rtp,tcp,udp", "udp": "udp"}
+_CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}")}
+_MOST_BAD = 100  # packets in a row that cannot be decoded; a few are lost in every network
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What the user named.
+
+    Attributes:
+        kind: where pictures come from.
+        name: what messages call it, without secrets.
+        place: what is opened: the address, the path, or the camera's number.
+    """
+
+    kind: str  # "camera", "address" or "file"
+    name: str
+    place: str
+
+
+def find_origin(source: str) -> Origin:
+    """What `source` names: a camera by its number or its /dev/video path, an address, or a file.
+
+    Raises:
+        FramesError: the address is of a kind that is not opened, or there is no such file.
+        MissingExtraError: PyAV is not installed.
+    """
+    if source.isascii() and source.isdecimal():
+        origin = Origin("camera", f"camera {int(source)}", str(int(source)))
+    elif source.startswith("/dev/video") and source.removeprefix("/dev/video").isdecimal():
+        origin = Origin("camera", f"camera {source}", source.removeprefix("/dev/video"))
+    elif "://" in source:
+        try:
+            parts = urlsplit(source)
+            known = parts.scheme in SCHEMES and bool(parts.hostname or parts.scheme == "udp")
+        except ValueError:
+            known = False
+        if not known:
+            raise FramesError(f"{shown(without_secrets(source))} is not opened; an address begins with {_schemes()}")
+        origin = Origin("address", without_secrets(source), source)
+    else:
+        path = Path(source).expanduser()
+        if not path.is_file():
+            what = "is a folder" if path.is_dir() else "does not exist"
+            raise FramesError(f"{path} {what}; name a camera's number, a video file, or an address: {_schemes()}")
+        origin = Origin("file", str(path), str(path))
+    check_video_extra()
+    return origin
+
+
+def _schemes() -> str:
+    return ", ".join(f"{scheme}://" for scheme in SCHEMES)
+
+
+class Feed:
+    """The newest pictures of a source. It reads inside a ``with`` block, in a thread of its own.
+
+    Attributes:
+        arrived: how many pictures there were so far; with `every` only those that count.
+        rate: pictures a second, as the source claims; None if it does not say.
+    """
+
+    def __init__(self, origin: Origin, *, every: int = 1, keep: int = 10):
+        """Args:
+        origin: what is read.
+        every: only the pictures 0, every, 2 * every, ... count.
+        keep: how many of the newest are kept.
+        """
+        self.origin, self.arrived, self.rate = origin, 0, None
+        self._every = every
+        self._waiting: deque[tuple[int, Image.Image]] = deque(maxlen=keep)
+        self._change = threading.Condition()
+        self._stop, self._ended = threading.Event(), False
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._read, name="stzoo-live", daemon=True)
+        self._last = time.monotonic()
+
+    rate: float | None
+
+    def __enter__(self) -> Feed:
+        self._last = time.monotonic()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(1.0)  # a read from the network may hang for longer; then the thread ends with the process
+
+    def take(self, seconds: float) -> list[tuple[int, Image.Image]]:
+        """The pictures that came since the last call, each with its number; waits up to `seconds` for one.
+
+        Numbers have a gap where more came than are kept. The list is empty if none came.
+
+        Raises:
+            EOFError: the source has ended, and there are no more pictures.
+            FramesError: it cannot be opened or read, or no picture came for `STALL` seconds.
+        """
+        with self._change:
+            if not self._waiting and not self._ended:
+                self._change.wait(seconds)
+            if self._waiting:
+                taken = list(self._waiting)
+                self._waiting.clear()
+                return taken
+            if self._error is not None:
+                raise self._error
+            if self._ended:
+                raise EOFError
+            if time.monotonic() - self._last > STALL:
+                raise FramesError(
+                    f"{self.origin.name}: no picture came for {STALL:g} seconds; is it still running, and connected?"
+                )
+            return []
+
+    def _read(self) -> None:
+        try:
+            with closing(self._pictures()) as pictures:
+                for number, picture in enumerate(pictures):
+                    with self._change:
+                        self._waiting.append((number, picture))
+                        self.arrived, self._last = number + 1, time.monotonic()
+                        self._change.notify_all()
+                    if self._stop.is_set():
+                        break
+        except StzooError as error:
+            self._error = error
+        except Exception as error:  # PyAV and requests raise errors of many kinds
+            self._error = FramesError(f"{self.origin.name}: {_reason(error)}")
+        with self._change:
+            self._ended = True
+            self._change.notify_all()
+
+    def _pictures(self) -> Generator[Image.Image, None, None]:
+        if self.origin.kind == "file":
+            yield from self._played(Path(self.origin.place))
+            return
+        with _opened(self.origin) as container:
+            if not container.streams.video:
+                raise FramesError(f"{self.origin.name} holds no video")
+            stream = container.streams.video[0]
+            if stream.average_rate:
+                self.rate = float(stream.average_rate) / self._every
+            for number, frame in enumerate(_decoded(container, stream)):
+                if self._stop.is_set():
+                    return
+                if number % self._every == 0:
+                    check_pixels(frame.width, frame.height)
+                    yield frame.to_image()
+
+    def _played(self, path: Path) -> Iterator[Image.Image]:
+        """The pictures of a file, each at its time."""
+        self.rate = _rate_of(path) / self._every
+        start = time.monotonic()
+        with closing(read_video(path, self._every)) as pictures:  # type: ignore[type-var]
+            for number, picture in enumerate(pictures):
+                if self._stop.wait(max(0.0, start + number / self.rate - time.monotonic())):
+                    return
+                yield picture
+
+
+def _rate_of(path: Path) -> float:
+    """Frames a second of a video file, by its header; 25 if it does not say."""
+    import av
+
+    with path.open("rb") as file, av.open(file, options=_limits("none") | {"format_whitelist": _FORMATS}) as container:
+        rate = container.streams.video[0].average_rate if container.streams.video else None
+    return float(rate or 25)
+
+
+def _decoded(container: Any, stream: Any) -> Iterator[Any]:
+    """The frames of a stream. A packet that cannot be decoded is passed over."""
+    import av
+
+    bad = 0
+    for packet in container.demux(stream):
+        try:
+            frames = packet.decode()
+        except av.error.InvalidDataError:
+            bad += 1
+            if bad > _MOST_BAD:
+                raise
+            continue
+        bad = 0 if frames else bad
+        yield from frames
+
+
+@contextmanager
+def _opened(origin: Origin) -> Iterator[Any]:
+    """PyAV's container of a camera or an address."""
+    import av
+
+    if origin.kind == "camera":
+        form, name = _camera(origin.place)
+        try:
+            container: Any = av.open(name, format=form, timeout=STALL)
+        except (OSError, ValueError) as error:
+            raise FramesError(
+                f"there is no {origin.name}, or it is in use, or this user may not open it: {_reason(error)}"
+            ) from None
+        with container:
+            yield container
+        return
+    scheme = urlsplit(origin.place).scheme
+    if scheme in _PROTOCOLS:
+        options = _limits(_PROTOCOLS[scheme]) | {"format_whitelist": f"rtsp,{_FORMATS}", "rtsp_transport": "tcp"}
+        with av.open(origin.place, options=options, timeout=STALL) as container:
+            yield container
+        return
+    with _fetched(origin) as file:
+        options = _limits("none") | {"format_whitelist": _FORMATS}
+        with av.open(file, options=options, io_open=_nothing_else, buffer_size=4096) as container:
+            yield container
+
+
+def _limits(protocols: str) -> dict[str, str]:
+    return {"protocol_whitelist": protocols, "max_pixels": str(MAX_PIXELS * 9 // 8)}
+
+
+def _nothing_else(url: str, flags: int, options: dict[str, str]) -> Any:
+    raise PermissionError("it refers to another address, which is not opened")
+
+
+def _camera(number: str) -> tuple[str, str]:
+    """FFmpeg's format and name of a camera on this system."""
+    if sys.platform == "win32":
+        from av.device import enumerate_input_devices
+
+        cameras = [each for each in enumerate_input_devices("dshow") if "video" in each.media_types]
+        if int(number) >= len(cameras):
+            raise FramesError(f"there is no camera {number}; this machine has {len(cameras)}, counted from 0")
+        return "dshow", f"video={cameras[int(number)].name}"
+    form, name = _CAMERAS.get(sys.platform, _CAMERAS["linux"])
+    return form, name.format(number)
+
+
+class _Body:
+    """The body of an answer as a file that cannot go back. Small pieces, so that no picture waits for the next one."""
+
+    def __init__(self, answer: Any):
+        self._pieces = answer.iter_content(4096)
+        self._rest = b""
+
+    def read(self, count: int) -> bytes:
+        self._rest = self._rest or next(self._pieces, b"")
+        piece, self._rest = self._rest[:count], self._rest[count:]
+        return piece
+
+
+@contextmanager
+def _fetched(origin: Origin) -> Iterator[_Body]:
+    """The body of what an http address answers.
+
+    Raises:
+        FramesError: it answers with something else than a stream, or leads elsewhere.
+    """
+    import requests
+
+    with requests.get(origin.place, stream=True, allow_redirects=False, timeout=STALL) as answer:
+        if answer.is_redirect:
+            to = without_secrets(answer.headers.get("location", "an address that it does not name"))
+            raise FramesError(f"{origin.name} leads on to {to}, which is not opened by itself; name that address")
+        if answer.status_code != 200:
+            raise FramesError(f"{origin.name} answers {answer.status_code} {printable(answer.reason or '')}")
+        yield _Body(answer)
+
+
+def _reason(error: Exception) -> str:
+    """Why something failed, in a few words and without secrets."""
+    import av
+    import requests
+
+    lost = isinstance(error, requests.ConnectionError)
+    if isinstance(error, requests.Timeout | av.error.ExitError) or (lost and "timed out" in str(error)):
+        return f"it sent nothing for {STALL:g} seconds"
+    if lost:
+        return "it cannot be reached, or the connection was lost"
+    if isinstance(error, av.error.InvalidDataError):
+        return "it sends no video of a kind that is read here; playlists are not followed"
+    return scrubbed(getattr(error, "strerror", None) or str(error))[:300]
