@@ -99,8 +99,10 @@ def read(
         return TensorFile(metadata, tensors, digest.hexdigest(), False)
 
 
-def packed(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytearray:
-    """The bytes of a safetensors file. They are the library's, and keys of the metadata always come in the order given.
+def packed(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> list[bytes | memoryview]:
+    """The bytes of a safetensors file, in pieces: the header, and the memory of each tensor itself.
+
+    They are the library's, and keys of the metadata always come in the order given.
 
     Args:
         tensors: by name, on the CPU and contiguous, of the dtypes in `DTYPES`.
@@ -113,15 +115,9 @@ def packed(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytear
         header[name] = described | {"data_offsets": [begin, end]}
     text = json.dumps({"__metadata__": dict(metadata)} | header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    content = bytearray(8 + len(text) + end)
-    content[: 8 + len(text)] = len(text).to_bytes(8, "little") + text
-    at = 8 + len(text)
-    for name in order:
-        if count := tensors[name].nbytes:
-            flat = cast(Any, tensors[name].reshape(-1).view(torch.uint8).numpy())
-            content[at : at + count] = memoryview(flat)
-            at += count
-    return content
+    filled = [tensors[name] for name in order if tensors[name].nbytes]
+    memory = [memoryview(cast(Any, t.reshape(-1).view(torch.uint8).numpy())) for t in filled]
+    return [len(text).to_bytes(8, "little") + text, *memory]
 
 
 def metadata_of(file: Hashed) -> Mapping[str, str]:

@@ -268,7 +268,7 @@ def save_weights(path: Path, spec: ModelSpec, state: Mapping[str, Tensor], origi
     The same model always gives the same bytes.
     """
     tensors = {name: t.detach().cpu().contiguous() for name, t in state.items()}
-    write_atomically(path, packed(tensors, metadata_for(spec, origin)))
+    write_atomically(path, *packed(tensors, metadata_for(spec, origin)))
 
 
 def metadata_for(spec: ModelSpec, origin: Origin | None) -> dict[str, str]:

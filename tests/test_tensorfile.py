@@ -158,4 +158,4 @@ def test_what_is_written_has_the_bytes_that_the_library_writes() -> None:
         for number, shape in enumerate(shapes)
         for case in "bA"
     }
-    assert tensorfile.packed(tensors, {"key": "é"}) == save(tensors, {"key": "é"})
+    assert b"".join(tensorfile.packed(tensors, {"key": "é"})) == save(tensors, {"key": "é"})

@@ -279,9 +279,11 @@ class _Place:
         for path in (self.converted, self.beside):
             make_way(path)
         metadata = metadata_for(found.spec, origin)
-        content = packed(found.state, metadata)
-        write_atomically(self.converted, content)
-        file = TensorFile(metadata, found.state, hashlib.sha256(content).hexdigest(), borrowed=False)
+        content, digest = packed(found.state, metadata), hashlib.sha256()
+        for piece in content:
+            digest.update(piece)
+        write_atomically(self.converted, *content)
+        file = TensorFile(metadata, found.state, digest.hexdigest(), borrowed=False)
         if pin is None:
             write_pin(record.name, came)
         note = {
