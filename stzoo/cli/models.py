@@ -132,7 +132,8 @@ def _list_published(arguments: Arguments) -> None:
         print(f"{record.name:<{width}}  {figures} {record.unsupported or record.doubt or ''}".rstrip())
     print("Figures are the publishers' own, and were not measured by us: stzoo info NAME")
     opened, other = (len(list_published(supported=supported)) for supported in (True, False))
-    print(f"There are {opened + other} such files; stzoo can open {opened}, and lacks the architectures of {other}")
+    counted = f"There are {opened + other} such files; stzoo can open {opened}"
+    print(f"{counted}, and lacks the architectures of the other {other}")
 
 
 def _plain(record: PublishedCheckpoint) -> dict[str, object]:

@@ -216,12 +216,12 @@ class _Place:
         except WeightsError:
             file = None
         if file is None or file.sha256 != found.sha256:
-            warnings.warn(f"{self.converted} is damaged and is made anew", stacklevel=6)
+            warnings.warn(f"{self.converted} is damaged and is made anew", stacklevel=5)
             return None
         if pin is None:
             origin = origin_in(file.metadata)
             if origin is not None and origin.size and origin.sha256 == found.origin:
-                with suppress(WeightsError):  # a folder that this user may only read
+                with suppress(WeightsError, SpecError):  # a folder that this user may only read
                     write_pin(self.record.name, Pin(url=origin.url, size=origin.size, sha256=origin.sha256))
         return Resolved(self.converted, found.spec, found.sha256, held=[file])
 
@@ -271,7 +271,7 @@ class _Place:
         found.module.load_state_dict(found.state, strict=True, assign=True)
         verdict = glance(record, found.spec, found.module.eval())
         if not verdict.ok:
-            warnings.warn(str(verdict), stacklevel=7)
+            warnings.warn(str(verdict), stacklevel=6)
         origin = Origin(
             name=record.name, publisher=record.by, url=came.url, sha256=came.sha256, size=came.size,
             license=record.license, figures=dict(record.figures),

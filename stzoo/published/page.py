@@ -30,7 +30,7 @@ converts them once, and keeps the converted file. This version of stzoo can open
 the publishers' pages and source code, and the conversions were tried with files of the same layout that were made from
 the publishers' code with random weights. So no figure below was measured by us, and a file may differ from what its
 publisher says of it. What was checked of each supported one is that the model is built to the published number of
-parameters, as far as no doubt is noted.
+parameters, but for tensors that nothing reads, and as far as no doubt is noted.
 
 ## What happens when you load one
 

@@ -43,6 +43,7 @@ def test_there_are_all_of_them() -> None:
     assert sum(record.publisher == "openstl" for record in RECORDS.values()) == 270
     assert sum(record.git is not None for record in RECORDS.values()) == 4
     assert len({record.url for record in RECORDS.values()}) == len(RECORDS) == 274
+    assert len({record.url.rpartition("/")[2] for record in RECORDS.values()}) == 274  # so a mirror is one folder
     assert len({re.sub(r"[-.]", "_", name) for name in RECORDS}) == 274  # as torch.hub calls them
     assert sum(record.unsupported is not None for record in RECORDS.values()) == 17
 
