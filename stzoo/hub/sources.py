@@ -200,9 +200,9 @@ def _pinned_file(weights: WeightsFile, means: _Means) -> Hashed:
 
 
 def listed(tried: list[tuple[str, Exception]]) -> str:
-    """What was wrong with each of the places that were tried, in order. A place that the error names stands once."""
-    told = [str(error) if place in str(error) else f"{place}: {error}" for place, error in tried]
-    return "; ".join(f"({number}) {text}" for number, text in enumerate(told, 1))
+    """What was wrong with each of the places that were tried, in order. No error repeats its place at its beginning."""
+    told = [str(error).removeprefix(f"cannot fetch {place}: ").removeprefix(f"{place} ") for place, error in tried]
+    return "; ".join(f"({i}) {place}: {text}" for i, ((place, _), text) in enumerate(zip(tried, told, strict=True), 1))
 
 
 def _places(weights: WeightsFile, means: _Means) -> Iterator[tuple[str, Callable[[], Hashed]]]:

@@ -344,7 +344,7 @@ def test_something_else_than_the_file_is_called_what_it_is(
 ) -> None:
     publisher.server.fail("/download/*", times=None, **WRONG[what])
     url = f"{publisher.server.url}/download/{FILE}"
-    with pytest.raises(WeightsError, match=f"{re.escape(url)} sent .*{what}") as caught:
+    with pytest.raises(WeightsError, match=f"{re.escape(url)}: sent .*{what}") as caught:
         quiet()
     said = str(caught.value)
     assert said.count(url) == 1
