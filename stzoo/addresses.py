@@ -5,6 +5,7 @@ This module imports neither torch nor NumPy.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,18 @@ def is_https(url: str) -> bool:
     except ValueError:
         return False
     return parts.scheme == "https" and bool(parts.hostname)
+
+
+def is_private(url: str) -> bool:
+    """Whether the host of an address is this machine, or a number in a private network.
+
+    Names are not looked up: a server behind a name must have a certificate for it, whatever its number is.
+    """
+    host = urlsplit(url).hostname or ""
+    try:
+        return not ipaddress.ip_address(host).is_global
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def without_secrets(url: str) -> str:

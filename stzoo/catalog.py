@@ -20,7 +20,7 @@ from typing import Any, Literal
 from stzoo.errors import ManifestError, SpecError, UnknownModelError
 from stzoo.figures import Metrics, check_same_length
 from stzoo.machine import Device, Precision
-from stzoo.spec import ModelSpec, bounded, differences, from_mapping, required
+from stzoo.spec import ModelSpec, bounded, differences, from_mapping, required, shown
 
 SCHEMA = 1
 MAX_FILE = 25_000_000  # bytes a packaged checkpoint may have
@@ -245,6 +245,10 @@ class Entry:
     citation: str = field(repr=False)
 
     def __str__(self) -> str:
+        return self.card(f"none yet; train them: stzoo train {self.name} --data DIR --out RUN")
+
+    def card(self, absent: str) -> str:
+        """A readable card. `absent` says what there is if the entry has no weights."""
         s = self.spec
         lines = [
             f"{self.name}: {self.summary}",
@@ -254,7 +258,7 @@ class Entry:
         ]
         lines += [] if self.unsuited is None else [f"  unsuited      {self.unsuited}"]
         if self.weights is None:
-            lines.append(f"  weights       none yet; train them: stzoo train {self.name} --data DIR --out RUN")
+            lines.append(f"  weights       {absent}")
         else:
             w = self.weights
             lines.append(f"  weights       {w.file}, {w.size / 1e6:.1f} MB, sha256 {w.sha256[:12]}...")
@@ -294,30 +298,42 @@ def list_models(
     """The names in the catalogue that match `pattern` and every filter that is given, sorted.
 
     Args:
-        pattern: a shell wildcard, such as "tau-*".
+        pattern: a shell wildcard, such as "tau-*". Here and in the filters small letters and capitals are the same.
         arch: the architecture, such as "tau".
         dataset: the dataset, such as "mmnist".
         pretrained: True for entries with weights, False for entries without.
         kind: "forecaster" for what `stzoo.load` opens, "codec" for what `stzoo.load_codec` opens.
+
+    Raises:
+        SpecError: the pattern or a filter is not text.
     """
+    for what, text in (("pattern", pattern), ("arch", arch), ("dataset", dataset)):
+        if not isinstance(text, str) and (text is not None or what == "pattern"):
+            raise SpecError(f"{what} is {shown(text)}; it must be text")
     return sorted(
         name
         for name, entry in entries().items()
-        if fnmatchcase(name, pattern)
-        and arch in (None, entry.spec.arch)
-        and dataset in (None, entry.dataset)
+        if fnmatchcase(name, pattern.lower())
+        and (arch is None or arch.lower() == entry.spec.arch)
+        and (dataset is None or dataset.lower() == entry.dataset)
         and pretrained in (None, entry.weights is not None)
         and kind in (None, entry.kind)
     )
 
 
 def info(name: str) -> Entry:
-    """The catalogue entry `name`. Raises `UnknownModelError`, with the close matches, if there is none."""
+    """The catalogue entry `name`.
+
+    Raises:
+        UnknownModelError: there is none; the message has the close matches. SpecError: the name is not text.
+    """
     known = entries()
+    if not isinstance(name, str):
+        raise SpecError(f"the name of a model is {shown(name)}; it must be text")
     if name not in known:
-        close = get_close_matches(name, known, n=3)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(sorted(known))}"
-        raise UnknownModelError(f"no model {name!r} in the catalogue; {hint}")
+        close = get_close_matches(name.lower(), known, n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else "'stzoo list' shows all names"
+        raise UnknownModelError(f"no model {shown(name)} in the catalogue; {hint}")
     return known[name]
 
 

@@ -15,6 +15,7 @@ import random
 import re
 import shutil
 import ssl
+import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,8 +26,9 @@ from urllib.parse import urljoin
 from filelock import FileLock
 from tqdm import tqdm
 
-from stzoo.addresses import is_https, scrubbed, unchained, without_secrets
+from stzoo.addresses import is_https, is_private, scrubbed, unchained, without_secrets
 from stzoo.errors import DownloadError, IntegrityError, printable
+from stzoo.files import make_way
 from stzoo.hashing import file_sha256
 
 PIECE = 1 << 14  # bytes read at once: at the slowest pace that is waited for, some seconds' worth
@@ -69,20 +71,24 @@ class _Failed(Exception):
 @unchained()
 def download(
     url: str, target: Path, size: int | None, sha256: str | None, patience: Patience = Patience(), progress: bool = True
-) -> None:
+) -> str:
     """Fetch `url` to `target`. If several processes ask at once, one downloads and the others find its file.
 
     Of a file whose sha256 is not known, what an earlier process left is continued only if the server says, by its
     ETag, that it is still the same file; and a file that is there already is taken as it is.
 
     Args:
-        url: an https address. A redirect to any other kind of address is refused.
+        url: an https address. A redirect to any other kind of address is refused, and so is one from a public host
+            into the private network of this machine.
         target: where the file goes. A file that is there already is kept if its sha256 is right, and removed otherwise.
         size: of the file, in bytes; None if it is not known. An answer of another size is refused before its first
             byte is kept.
         sha256: of the file, in hexadecimal; None if it is not known: then the caller must check what came.
         patience: how long to go on trying.
-        progress: show a bar if the download takes longer than a second.
+        progress: show a bar if the download takes longer than a second, and a line for each request that failed.
+
+    Returns:
+        The sha256 of the file, in hexadecimal.
 
     Raises:
         DownloadError: the address is not https, no request succeeded, or the file does not fit on the disk.
@@ -93,16 +99,18 @@ def download(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with lock(target):
-            if not _kept(target, sha256):
+            found = _kept(target, sha256)
+            if found is None:
                 part = part_of(target)
                 try:
-                    _fill(url, part, size, sha256, patience, progress)
+                    found = _fill(url, part, size, sha256, patience, progress)
                     os.replace(part, target)
                 finally:
                     if not part.is_file() or not part.stat().st_size:
                         part.unlink(missing_ok=True)
                         _tag_of(part).unlink(missing_ok=True)
                 flush_folder(target.parent)
+            return found
     except OSError as error:
         raise DownloadError(f"cannot keep {without_secrets(url)} as {target}: {error.strerror or error}") from error
     except NotImplementedError as error:  # the file system has no locks
@@ -117,7 +125,9 @@ def discard(target: Path, sha256: str) -> None:
 
 def lock(target: Path) -> FileLock:
     """The lock of whoever writes `target`. The system releases it when that process dies."""
-    return FileLock(target.with_name(f".{target.name}.lock"))
+    path = target.with_name(f".{target.name}.lock")
+    make_way(path)
+    return FileLock(path)
 
 
 def part_of(target: Path) -> Path:
@@ -140,20 +150,27 @@ def _tag_of(part: Path) -> Path:
     return part.with_name(f"{part.name}-tag")
 
 
-def _kept(target: Path, sha256: str | None) -> bool:
-    """Whether the right file is there. Anything else at `target` is removed."""
-    if target.is_file() and not target.is_symlink() and sha256 in (None, file_sha256(target)):
-        return True
+def _kept(target: Path, sha256: str | None) -> str | None:
+    """The sha256 of the right file, if that is there. Anything else at `target` is removed."""
+    if target.is_file() and not target.is_symlink():
+        found = file_sha256(target)
+        if sha256 in (None, found):
+            return found
     target.unlink(missing_ok=True)  # of a link, only the link itself, not what it leads to
-    return False
+    return None
 
 
-def _fill(url: str, part: Path, size: int | None, sha256: str | None, patience: Patience, progress: bool) -> None:
-    """Make requests until `part` holds the whole file, with the right sha256. Raises what `download` raises."""
+def _fill(url: str, part: Path, size: int | None, sha256: str | None, patience: Patience, progress: bool) -> str:
+    """Make requests until `part` holds the whole file, with the right sha256, which is returned.
+
+    Raises what `download` raises.
+    """
     from stzoo.slowness import Watch  # which imports requests; a file that is there needs none of it
 
     watch = Watch(patience.slowest, patience.window)
     name = without_secrets(url).rpartition("/")[2]
+    for path in (part, _tag_of(part)):
+        make_way(path)  # a FIFO would be waited for without end
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     with (
         os.fdopen(os.open(part, flags, 0o644), "r+b") as file,
@@ -179,7 +196,11 @@ def _fill(url: str, part: Path, size: int | None, sha256: str | None, patience: 
                     tries = f"{len(failures)} requests in a row failed, the last one with: {error}"
                     raise DownloadError(f"cannot fetch {without_secrets(url)}: {tries}") from error
                 pause = patience.backoff * 2 ** (len(failures) - 1) * random.uniform(0.5, 1.5)
-                time.sleep(min(max(pause, error.after), LONGEST_WAIT))
+                pause = min(max(pause, error.after), LONGEST_WAIT)
+                if progress:
+                    again = f"retry {len(failures)} of {patience.attempts - 1} in {pause:.0f} s"
+                    tqdm.write(f"{name}: {error}; {again}", file=sys.stderr)
+                time.sleep(pause)
                 continue
             except OSError:  # most likely a full disk, which what was written would keep full
                 written.restart()
@@ -188,7 +209,7 @@ def _fill(url: str, part: Path, size: int | None, sha256: str | None, patience: 
             if sha256 in (None, found):
                 file.flush()
                 os.fsync(file.fileno())
-                return
+                return found
             written.restart()
             if not leftover:
                 address = without_secrets(url)
@@ -308,6 +329,11 @@ def _answer(session: Any, url: str, headers: dict[str, str], patience: Patience)
         if not is_https(here):
             raise DownloadError(
                 f"{without_secrets(url)} redirects to {without_secrets(here)}, which is not https; it is not followed"
+            )
+        if is_private(here) and not is_private(url):
+            raise DownloadError(
+                f"{without_secrets(url)} redirects to {without_secrets(here)}, which is in the private network of this "
+                "machine; it is not followed. Name such an address in STZOO_MIRRORS if you mean it"
             )
     raise DownloadError(f"{without_secrets(url)} redirects more than {MOST_REDIRECTS} times")
 

@@ -38,13 +38,17 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(partial, path)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write `content` to the file `path`. If that fails, the file has what it had before. Raises `OSError`.
+def write_atomically(path: Path, *content: bytes | memoryview) -> None:
+    """Write one or more pieces of content to the file `path`. If that fails, the file has what it had before.
+
+    Raises `OSError`.
 
     The content is on disk before the file has its name, and everybody may read it, whatever this process's umask is.
     """
     with replacing(path) as partial:
-        partial.write_bytes(content)
+        with partial.open("wb") as file:
+            for piece in content:
+                file.write(piece)
         partial.chmod(0o644)
         flush(partial)
 

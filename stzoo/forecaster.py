@@ -296,7 +296,10 @@ class Forecaster(Shareable):
             WeightsError: the file cannot be read. MismatchError: its tensors are not the module's.
         """
         check_kind(found.spec, "forecaster", name)
-        module, report = load_module(found.spec, found.path, found.sha256, found.codec, found.codec_sha256, found.known)
+        module, report = load_module(
+            found.spec, found.path, found.sha256, found.codec, found.codec_sha256, found.known,
+            found.held.pop() if found.held else None,
+        )  # fmt: skip
         if not adapt:
             return cls(found.spec, module, report, precision)
         spec = found.spec.replace(**adapt)
@@ -305,6 +308,11 @@ class Forecaster(Shareable):
         module.load_state_dict(tensors)
         parameters = sum(p.numel() for p in module.parameters())
         return cls(spec, module, dataclasses.replace(report, parameters=parameters, adapted=done), precision)
+
+    @classmethod
+    def found(cls, source: str | os.PathLike[str], revision: str | None) -> Resolved:
+        """The files of a source, which may be a name of a checkpoint that others published."""
+        return find(source, revision=revision)
 
     def __repr__(self) -> str:
         s = self.spec

@@ -148,3 +148,14 @@ def test_a_loaded_module_shares_no_memory_with_what_was_read(folder: Path) -> No
         for parameter in model.module.parameters():
             parameter.add_(1)
     assert bytes(found.known[found.path].start) == before
+
+
+def test_what_is_written_has_the_bytes_that_the_library_writes() -> None:
+    shapes = [(3,), (), (2, 5), (0,)]
+    tensors = {
+        f"{name}-{number}é{case}": (torch.rand(shape) * 100).to(dtype)
+        for name, dtype in tensorfile.DTYPES.items()
+        for number, shape in enumerate(shapes)
+        for case in "bA"
+    }
+    assert b"".join(tensorfile.packed(tensors, {"key": "é"})) == save(tensors, {"key": "é"})

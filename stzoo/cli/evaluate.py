@@ -34,7 +34,7 @@ def register(commands: Commands) -> None:
         example="stzoo evaluate tau-mmnist --mnist DIR",
     )
     parser.add_argument("source", metavar="MODEL", help=f"the model to measure: {MODEL}")
-    add_dataset(parser, default="that of the catalogue's entry, and clips if MODEL is not in the catalogue")
+    add_dataset(parser, default="the one that MODEL is for by its name, if stzoo reads it; else clips")
     parser.add_argument(
         "--steps",
         type=int,

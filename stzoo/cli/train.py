@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from stzoo import catalog
 from stzoo.cli.shared import MODEL, Arguments, Commands, add_command, add_dataset, add_device, chosen_dataset
 from stzoo.errors import SpecError
+from stzoo.published import published
 
 if TYPE_CHECKING:
     from stzoo.train.processes import Processes
@@ -106,6 +107,10 @@ def _train(arguments: Arguments, processes: Processes) -> None:
     from stzoo.train.entry import train_entry
     from stzoo.train.recipe import read_recipe
 
+    if arguments.name in published():
+        raise SpecError(
+            f"{arguments.name} has weights already; train it further with: stzoo train --from {arguments.name}"
+        )
     entry, recipe = catalog.info(arguments.name), read_recipe(arguments.recipe or arguments.name)
     if arguments.freeze or _changes(arguments):
         raise SpecError("--freeze, --channels, --frames-in and --frames-out are for --from")

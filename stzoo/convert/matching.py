@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from stzoo.catalog import WEIGHTS_FILE, settings
 from stzoo.convert.checkpoint import as_laid_out, named_tensors, short
@@ -61,6 +61,23 @@ class ConvertReport:
         return f"{line}\n{model}{only}"
 
 
+@dataclass(frozen=True)
+class Converted:
+    """A published checkpoint as one of ours, in memory.
+
+    Attributes:
+        spec: of the model that it is.
+        module: of that spec, without values.
+        state: every tensor of the module, in memory of its own.
+        unused: names of published tensors without a use.
+    """
+
+    spec: ModelSpec
+    module: nn.Module
+    state: dict[str, Tensor]
+    unused: tuple[str, ...]
+
+
 def origins() -> tuple[str, ...]:
     """Where published checkpoints come from whose layout some architecture states, such as "openstl"."""
     return tuple(sorted({origin for architecture in architectures().values() for origin in architecture.layouts}))
@@ -102,14 +119,29 @@ def convert(
         MismatchError: a tensor is missing, has another shape or has no known use; the message has its published name.
             Or the tensors are those of no architecture that is known, or contradict what is known.
     """
+    if (out / WEIGHTS_FILE).exists():
+        raise SpecError(f"{out} holds a model already; name another folder")
+    found = converted(origin, checkpoint, spec, known=known, presumed=presumed)
+    save_folder(out, found.spec, found.state)
+    parameters = sum(p.numel() for p in found.module.parameters())
+    return ConvertReport(out, found.spec, stride_of(found.module) is None, len(found.state), parameters, found.unused)
+
+
+def converted(
+    origin: str,
+    checkpoint: Path,
+    spec: ModelSpec | None,
+    *,
+    known: Mapping[str, Any] = _NOTHING,
+    presumed: Mapping[str, Any] = _NOTHING,
+) -> Converted:
+    """The published weights in `checkpoint`, as `convert` writes them. Arguments and errors are those of `convert`."""
     if spec is not None:
         _layout(origin, spec)  # a wrong one is said before the file is opened
         if known or presumed:
             raise SpecError("a spec says everything; leave out what is known, or the spec")
     elif origin not in origins():
         raise SpecError(f"the origin is {shown(origin)}; it may be {', '.join(origins())}")
-    if (out / WEIGHTS_FILE).exists():
-        raise SpecError(f"{out} holds a model already; name another folder")
     with open_torch_file(checkpoint) as file:
         bare = named_tensors(file)
         if spec is None:
@@ -125,9 +157,7 @@ def convert(
         tensors = _read(file, found)
     # copies, because two published tensors may share their memory
     state = {ours: tensors[names[ours]].reshape(like.shape).to(like.dtype, copy=True) for ours, like in wanted.items()}
-    save_folder(out, spec, state)
-    parameters = sum(p.numel() for p in module.parameters())
-    return ConvertReport(out, spec, stride_of(module) is None, len(state), parameters, unused)
+    return Converted(spec, module, state, unused)
 
 
 def _layout(origin: str, spec: ModelSpec) -> Layout:

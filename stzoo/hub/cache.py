@@ -22,8 +22,9 @@ from stzoo.catalog import CONFIG_FILE, WEIGHTS_FILE
 from stzoo.download import lock
 from stzoo.errors import SpecError, UnknownModelError, printable
 from stzoo.files import is_leftover
-from stzoo.hashing import file_sha256, sha256_in_name
+from stzoo.hashing import file_sha256, open_regular, sha256_in_name
 from stzoo.hub import huggingface, read_config
+from stzoo.hub.sources import MAX_CONFIG
 
 _IDLE = 600.0  # seconds: a part that nothing was written to for so long belongs to no running process
 
@@ -108,7 +109,7 @@ def _weights() -> Iterator[Kept]:
     """Weights from https addresses, and unfinished downloads of them."""
     folder = environment.home() / "weights"
     names = {e.weights.sha256: e.name for e in catalog.entries().values() if e.weights}
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in sorted(f for f in folder.glob("*.safetensors") if f.is_file()):
         yield _kept(names.get(file.stem, file.stem[:12]), "weights", [file])
     parts = [*folder.glob(".*.part")]
     if parts:
@@ -118,9 +119,9 @@ def _weights() -> Iterator[Kept]:
 def _published() -> Iterator[Kept]:
     """Checkpoints that others published, converted, and what unfinished ones left."""
     folder = environment.home() / "published"
-    for file in sorted(folder.glob("[!.]*.safetensors")):
+    for file in sorted(f for f in folder.glob("[!.]*.safetensors") if f.is_file()):
         yield replace(_kept(file.stem, "published", [file]), origin=_beside(file).get("origin"))
-    left = [f for pattern in (".*.part", "*.pth", ".*/*") for f in folder.glob(pattern)]
+    left = [f for pattern in (".*.part", ".*/*") for f in folder.glob(pattern)]
     parts = sorted({f for f in left if f.is_file() and (f.name.endswith(".part") or _idle(f))})
     if parts:
         yield _kept("unfinished", "unfinished", parts)
@@ -129,7 +130,8 @@ def _published() -> Iterator[Kept]:
 def _beside(file: Path) -> dict[str, str]:
     """What stands beside a converted file, as far as it is there: its sha256, and that of the file it was made of."""
     try:
-        values = json.loads(file.with_suffix(".json").read_bytes())
+        with open_regular(file.with_suffix(".json")) as (beside, _):
+            values = json.loads(beside.read(MAX_CONFIG) or b"")
     except (OSError, ValueError, RecursionError):
         return {}
     known = values.items() if isinstance(values, dict) else ()
@@ -217,8 +219,9 @@ def _idle(part: Path) -> bool:
 
 
 def _damaged(file: Path, kind: str) -> bool:
+    """Whether a file is not what it should be. One that is gone is not; one that cannot be read is, if it is ours."""
     named = sha256_in_name(file)
-    with suppress(FileNotFoundError):
+    try:
         if kind == "frames":
             return not file.stat().st_size
         if kind == "published":
@@ -226,7 +229,18 @@ def _damaged(file: Path, kind: str) -> bool:
         if named is None:
             return kind == "kernels"
         return file_sha256(file) != named
-    return False
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return kind in ("weights", "published")
+
+
+def _clear_hidden(folder: Path) -> None:
+    """Remove a hidden folder in which something was written, with its lock, unless it holds more."""
+    with suppress(OSError):
+        for lock_file in folder.glob(".*.lock"):
+            lock_file.unlink()
+        folder.rmdir()
 
 
 def _remove(file: Path) -> int:
@@ -236,11 +250,11 @@ def _remove(file: Path) -> int:
         size = file.lstat().st_size
         if target is None:
             os.unlink(file)
-            if file.parent.name.startswith("."):  # the hidden folder in which it was being written
-                with suppress(OSError):  # it holds more files
-                    file.parent.rmdir()
         else:
             with lock(target).acquire(blocking=False):
                 os.unlink(file)
+                file.with_name(f"{file.name}-tag").unlink(missing_ok=True)
+        if file.parent.name.startswith("."):  # the hidden folder in which it was being written
+            _clear_hidden(file.parent)
         return size
     return 0

@@ -15,7 +15,7 @@ from torch import nn
 from stzoo.catalog import CODEC_FILE
 from stzoo.errors import WeightsError
 from stzoo.files import write_atomically
-from stzoo.hub.card import README, Card, card_of, readme, written_here
+from stzoo.hub.card import README, Card, card_of, origin_card, origin_of, readme, written_here
 from stzoo.hub.huggingface import push
 from stzoo.hub.sources import Resolved, resolve, source_text
 from stzoo.models import architecture_of
@@ -58,7 +58,12 @@ class Shareable(ABC):
             StzooError: the weights cannot be found or read, as in `stzoo.load`.
         """
         origin = _source_of(source)
-        return cls.from_files(resolve(origin, revision=revision), source_text(origin))
+        return cls.from_files(cls.found(origin, revision), source_text(origin))
+
+    @classmethod
+    def found(cls, source: str | os.PathLike[str], revision: str | None) -> Resolved:
+        """The files of a source. A class that opens more sources than `stzoo.hub.resolve` finds them here."""
+        return resolve(source, revision=revision)
 
     def save_pretrained(self, folder: str | os.PathLike[str], *, card: Card | None = None) -> None:
         """Write `model.safetensors`, `config.json` and a card, `README.md`, into a folder.
@@ -69,7 +74,9 @@ class Shareable(ABC):
             folder: it is made if it does not exist. A README.md in it that somebody wrote or edited is kept, with a
                 warning.
             card: what README.md says of the weights. By default, the unchanged weights of a catalogue entry get that
-                entry's figures and terms; of all other weights the card says only where they come from.
+                entry's figures and terms, and weights that others published their publisher, address, licence and
+                figures; of all other weights the card says only where they come from. Whose file published weights were
+                made of is kept in `model.safetensors`, whatever the card says.
 
         Raises:
             WeightsError: a `card` is given, but the README.md in the folder is not one that stzoo wrote; or the folder
@@ -115,7 +122,13 @@ def _save(model: Shareable, folder: Path, card: Card | None, repo: str | None = 
     The card of earlier weights is removed before anything is written, and the new card is written last. So a save that
     is interrupted leaves a folder without a card, never a card whose figures belong to other weights.
     """
-    found, known = card_of(model.spec, model.module, model.report) if card is None else (card, None)
+    origin, known = origin_of(model.module, model.report), None
+    if card is not None:
+        found = card
+    elif origin is not None:
+        found = origin_card(origin)
+    else:
+        found, known = card_of(model.spec, model.module, model.report)
     called = folder.resolve().name.encode("utf-8", "replace").decode()  # a folder's name may not be valid UTF-8
     name = repo.rpartition("/")[2] if repo else known or called
     text = readme(found, model.spec, name, repo)
@@ -130,7 +143,7 @@ def _save(model: Shareable, folder: Path, card: Card | None, repo: str | None = 
         warnings.warn(f"{path} was written or edited by somebody and is left as it is; check its figures", stacklevel=3)
     else:
         path.unlink(missing_ok=True)
-    save_folder(folder, model.spec, model.module.state_dict())
+    save_folder(folder, model.spec, model.module.state_dict(), origin)
     if not theirs:
         write_atomically(path, text.encode())
 

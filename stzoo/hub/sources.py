@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stzoo import catalog, environment
 from stzoo.addresses import without_secrets
@@ -25,6 +26,9 @@ from stzoo.hashing import Hashed, hashed, open_regular
 from stzoo.hub import huggingface
 from stzoo.spec import ModelSpec
 from stzoo.spec import shown as shown_value
+
+if TYPE_CHECKING:
+    from stzoo.tensorfile import TensorFile
 
 MAX_CONFIG = 1 << 20  # bytes that a config.json may have
 _CHECKPOINTS = (".pth", ".pt", ".ckpt", ".tar", ".bin", ".pkl")  # suffixes that PyTorch's users give files
@@ -44,6 +48,8 @@ class Resolved:
         codec_sha256: of `codec`; None if there is no such file.
         known: by path, the files as they were when they were hashed. It spares the loader a second look at small files,
             and is left out when this object is pickled.
+        held: `path` as it was read whole, if it was, for the first loader to take: the tensors become the module's own.
+            It is left out when this object is pickled.
     """
 
     path: Path
@@ -52,9 +58,10 @@ class Resolved:
     codec: Path | None = None
     codec_sha256: str | None = None
     known: Mapping[Path, Hashed] = field(default_factory=dict, repr=False, compare=False)
+    held: list[TensorFile] = field(default_factory=list, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, object]:
-        return self.__dict__ | {"known": {}}
+        return self.__dict__ | {"known": {}, "held": []}
 
 
 def resolve(
@@ -195,14 +202,19 @@ def _pinned_file(weights: WeightsFile, means: _Means) -> Hashed:
             if isinstance(error, IntegrityError):
                 warnings.warn(f"{place}: {error}; trying the next source", stacklevel=5)
             tried.append((place, error))
-    listed = "; ".join(f"({i}) {place}: {error}" for i, (place, error) in enumerate(tried, 1))
     kinds = [type(error) for _, error in tried]
     kind = next((k for k in (IntegrityError, OfflineError) if k in kinds), DownloadError)
     remedy = "allow the network, " if kind is OfflineError else ""
     raise kind(
-        f"no source has {weights.file} with sha256 {weights.sha256}. Tried, in order: {listed}. To go on, {remedy}"
-        f"reinstall stzoo, name a mirror in STZOO_MIRRORS, or put the file at {means.cached(weights)}"
+        f"no source has {weights.file} with sha256 {weights.sha256}. Tried, in order: {listed(tried)}. "
+        f"To go on, {remedy}reinstall stzoo, name a mirror in STZOO_MIRRORS, or put the file at {means.cached(weights)}"
     )
+
+
+def listed(tried: list[tuple[str, Exception]]) -> str:
+    """What was wrong with each of the places that were tried, in order. No error repeats its place at its beginning."""
+    told = [str(error).removeprefix(f"cannot fetch {place}: ").removeprefix(f"{place} ") for place, error in tried]
+    return "; ".join(f"({i}) {place}: {text}" for i, ((place, _), text) in enumerate(zip(tried, told, strict=True), 1))
 
 
 def _places(weights: WeightsFile, means: _Means) -> Iterator[tuple[str, Callable[[], Hashed]]]:

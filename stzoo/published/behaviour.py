@@ -9,7 +9,6 @@ not flat, and different for different clips.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,6 @@ from stzoo.models import architecture_of, stride_of
 from stzoo.published.records import PublishedCheckpoint
 from stzoo.spec import ModelSpec
 from stzoo.unroll import unroll
-from stzoo.weights import load_module
 
 SMALL = 64  # pixels: the side of the frames at a glance, if the model takes other sizes than its own
 FEW = 4  # past frames at a glance, if the model reads one after the other
@@ -57,14 +55,20 @@ class Verdict:
     def __str__(self) -> str:
         figures = "" if self.mse is None else f": MSE {self.mse:.2f}, persistence {self.persistence_mse:.2f}"
         if self.ok:
-            does = "behaves as a forecaster" if self.mse is None else "is better than persistence"
-            return f"{self.name} {does} on {self.clips}{figures}"
+            if self.mse is not None:
+                return (
+                    f"{self.name} is better than persistence on {self.clips}{figures}. These are not its publisher's "
+                    "test clips, so the figures cannot be compared with published ones"
+                )
+            return (
+                f"{self.name}: forecasts on {self.clips} are finite, within range, not flat, and differ between clips. "
+                "This does not show that the weights are trained: no clip here is like the model's data"
+            )
         return f"{self.name} does not behave as published: on {self.clips} {' and '.join(self.faults)}{figures}"
 
 
-def glance(record: PublishedCheckpoint, spec: ModelSpec, path: Path, sha256: str) -> Verdict:
-    """Try a converted file cheaply: on two clips, of few and small frames as far as the model takes these."""
-    module, _ = load_module(spec, path, sha256)
+def glance(record: PublishedCheckpoint, spec: ModelSpec, module: Any) -> Verdict:
+    """Try a model cheaply: on two clips, of few and small frames as far as it takes these."""
     return behaviour(record, spec, module, clips=2, steps=1, cheaply=True)
 
 

@@ -2,38 +2,50 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-import shutil
 import sys
-import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from stzoo import catalog, environment
 from stzoo.addresses import without_secrets
-from stzoo.catalog import CONFIG_FILE, WEIGHTS_FILE
-from stzoo.convert import convert
+from stzoo.convert.matching import Converted, converted
 from stzoo.download import download, lock
 from stzoo.errors import (
     DownloadError,
     IntegrityError,
     NotPublishedError,
     OfflineError,
+    SpecError,
+    UnknownModelError,
     WeightsError,
 )
-from stzoo.files import replacing, write_atomically
-from stzoo.hashing import file_sha256
-from stzoo.hub import Resolved, read_config, resolve
+from stzoo.files import make_way, write_atomically
+from stzoo.hashing import open_regular
+from stzoo.hub import Resolved, resolve
+from stzoo.hub.sources import MAX_CONFIG, listed
+from stzoo.published.answers import unlike_a_checkpoint
 from stzoo.published.behaviour import glance
-from stzoo.published.records import PublishedCheckpoint, info, is_published_name, published
-from stzoo.published.support import best_for, why_unsupported
-from stzoo.published.trust import Pin, checked, expected_sha256, pin_file, read_pin, write_pin
+from stzoo.published.records import (
+    PublishedCheckpoint,
+    best_for,
+    called_after,
+    info,
+    is_published_name,
+    published,
+    unknown,
+)
+from stzoo.published.support import why_unsupported
+from stzoo.published.trust import Pin, check_git, expected_sha256, pin_file, read_pin, write_pin
 from stzoo.spec import ModelSpec
+from stzoo.tensorfile import TensorFile, packed, read
+from stzoo.weights import Origin, metadata_for, origin_in
 
-ORIGIN_KEY = "stzoo_origin"  # in the metadata of a converted file: which file of whom it was made of
 CONVERTER = 1  # a converted file of another number is made anew
 
 
@@ -68,25 +80,46 @@ def find(
         What `stzoo.hub.resolve` raises.
     """
     record = _record(source, progress)
-    if record is None:
-        if sha256 is not None:
-            raise WeightsError(f"sha256 pins the file of a published checkpoint; {os.fspath(source)} is none")
+    if record is not None:
+        if revision is not None:
+            raise WeightsError(f"revision {revision!r} has no meaning for {os.fspath(source)!r}; leave it out")
+        folder = environment.home() / "published" if cache_dir is None else Path(cache_dir).expanduser()
+        return _Place(record, folder, environment.offline(offline), progress).resolved(sha256)
+    if sha256 is not None:
+        raise WeightsError(f"sha256 pins the file of a published checkpoint; {os.fspath(source)} is none")
+    try:
         return resolve(source, revision=revision, offline=offline, cache_dir=cache_dir, progress=progress)
-    if revision is not None:
-        raise WeightsError(f"revision {revision!r} has no meaning for {os.fspath(source)!r}; leave it out")
-    folder = environment.home() / "published" if cache_dir is None else Path(cache_dir).expanduser()
-    return _Place(record, folder, environment.offline(offline), progress).resolved(sha256)
+    except UnknownModelError:
+        raise unknown(os.fspath(source)) from None
+    except WeightsError as error:
+        if isinstance(source, os.PathLike) and (named := os.fspath(source)) in {*catalog.entries(), *published()}:
+            raise WeightsError(f"{error}; if you mean the model of this name, give it as text: {named!r}") from None
+        raise
 
 
 def _record(source: str | os.PathLike[str], progress: bool) -> PublishedCheckpoint | None:
-    """The published checkpoint that a source stands for; None if it stands for something else."""
+    """The published checkpoint that a source stands for; None if it stands for something else.
+
+    Raises:
+        NotPublishedError: it is an entry without weights, and what others published of it is not taken by itself.
+        UnknownModelError: it is written as a name of a published checkpoint, and there is none of this name.
+    """
     if not isinstance(source, str) or os.sep in source or source.endswith(".safetensors"):
         return None
     if source in published():
         return published()[source]
     entry = catalog.entries().get(source)
-    if entry is not None and entry.weights is None and entry.kind == "forecaster":
+    if entry is not None:
         record = best_for(entry)
+        others = called_after(entry) if entry.weights is None else []
+        if record is None and others:
+            reasons = "; ".join(f"{r.name} by {r.by}: {r.unsupported or r.doubt}" for r in others)
+            names = [f"stzoo.load({r.name!r})" for r in others if r.unsupported is None]
+            remedy = f"; load it by its own name, {' or '.join(names)}" if names else ""
+            raise NotPublishedError(
+                f"{source} has no weights of its own, and what others published is not taken by itself ({reasons})"
+                f"{remedy}; or train the model: stzoo train {source} --data DIR --out RUN"
+            )
         if record is not None and progress:
             mse = f" (MSE {record.figures['mse']} by its publisher's measurement)" if "mse" in record.figures else ""
             print(f"{source} has no weights of its own; these are {record.name} by {record.by}{mse}", file=sys.stderr)
@@ -134,7 +167,7 @@ class _Place:
         """The converted file, made if it is not there. Of several processes that ask at once, one makes it."""
         pin = read_pin(self.record.name)
         expected = expected_sha256(self.record, pin, asked)
-        kept = self.kept(expected)
+        kept = self.kept(pin, expected)
         if kept is not None:
             return kept
         reason = why_unsupported(self.record)
@@ -143,93 +176,149 @@ class _Place:
         if self.offline:
             raise OfflineError(
                 f"{self.record.name} is not on this machine, and the network is off; allow the network once: its file "
-                f"comes from {self.record.url}"
+                f"comes from {self.record.url}. {self.by_hand}"
             )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with lock(self.converted):
                 pin = read_pin(self.record.name)  # another process may have been here meanwhile
                 expected = expected_sha256(self.record, pin, asked)
-                kept = self.kept(expected)
+                kept = self.kept(pin, expected)
                 return kept if kept is not None else self.made(pin, expected)
         except (OSError, NotImplementedError) as error:  # a full disk; a file system without locks
             raise DownloadError(f"cannot keep {self.record.name} in {self.folder}: {error}") from error
 
-    def kept(self, expected: str | None) -> Resolved | None:
-        """The converted file, if it is there, whole, and made of the expected file by this conversion."""
+    @property
+    def by_hand(self) -> str:
+        """What to do where the file cannot be downloaded, in a sentence."""
+        return (
+            f"Or fetch that file on another machine and run 'stzoo convert {self.record.layout} FILE --model "
+            f"{self.record.name} --out DIR'; then load DIR"
+        )
+
+    def kept(self, pin: Pin | None, expected: str | None) -> Resolved | None:
+        """The converted file, if it is there, whole, and made of the expected file by this conversion.
+
+        A pin that was lost is written again from what the file says of its origin.
+        """
         try:
-            values = json.loads(self.beside.read_bytes())
+            with open_regular(self.beside) as (beside, _):
+                values = json.loads(beside.read(MAX_CONFIG) or b"")
             found = _Conversion(**values | {"spec": ModelSpec.from_dict(values["spec"])})
+            if found.converter != CONVERTER or found.origin != (expected or found.origin):
+                return None
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
-        if found.converter != CONVERTER or found.origin != (expected or found.origin) or not self.converted.is_file():
+        if not self.converted.is_file():
             return None
-        if file_sha256(self.converted) != found.sha256:
-            warnings.warn(f"{self.converted} is damaged and is made anew", stacklevel=6)
+        try:
+            file = read(self.converted)
+        except WeightsError:
+            file = None
+        if file is None or file.sha256 != found.sha256:
+            warnings.warn(f"{self.converted} is damaged and is made anew", stacklevel=5)
             return None
-        return Resolved(self.converted, found.spec, found.sha256)
+        if pin is None:
+            origin = origin_in(file.metadata)
+            if origin is not None and origin.size and origin.sha256 == found.origin:
+                with suppress(WeightsError, SpecError):  # a folder that this user may only read
+                    write_pin(self.record.name, Pin(url=origin.url, size=origin.size, sha256=origin.sha256))
+        return Resolved(self.converted, found.spec, found.sha256, held=[file])
 
     def made(self, pin: Pin | None, expected: str | None) -> Resolved:
-        """Download, check, convert and try the file, and keep what came of it."""
-        file = self.folder / f"{self.record.name}.pth"
-        came = self.downloaded(file, pin, expected)
-        try:
-            with tempfile.TemporaryDirectory(dir=self.folder, prefix=f".{self.record.name}.") as scratch:
-                out = Path(scratch)
-                _convert(self.record, file, out)
-                spec = read_config(out / CONFIG_FILE)
-                origin = {"name": self.record.name, "publisher": self.record.by, "url": came.url, "sha256": came.sha256}
-                _with_metadata(out / WEIGHTS_FILE, self.converted, ORIGIN_KEY, json.dumps(origin))
-        finally:
-            file.unlink(missing_ok=True)  # nothing but its tensors is of use
-        sha256 = file_sha256(self.converted)
-        verdict = glance(self.record, spec, self.converted, sha256)
-        if not verdict.ok:
-            warnings.warn(str(verdict), stacklevel=6)
-        if pin is None:
-            write_pin(self.record.name, came)
-        note = {"converter": CONVERTER, "sha256": sha256, "origin": came.sha256, "spec": spec.to_dict()}
-        write_atomically(self.beside, json.dumps(note).encode())
-        return Resolved(self.converted, spec, sha256)
+        """Download, check and convert the file, from the first address that has it, and keep what came of it.
 
-    def downloaded(self, file: Path, pin: Pin | None, expected: str | None) -> Pin:
-        """Bring the publisher's file to `file`, from the first address that has it. Raises one error for all."""
+        Raises one error for all addresses.
+        """
         name = self.record.url.rpartition("/")[2]
         tried: list[tuple[str, Exception]] = []
-        for url in (self.record.url, *(f"{base}/{name}" for base in environment.mirrors())):
-            try:
-                download(url, file, None, expected, progress=self.progress)
-                return checked(self.record, file, without_secrets(url))
-            except WeightsError as error:
-                if isinstance(error, IntegrityError):
-                    file.unlink(missing_ok=True)
-                tried.append((without_secrets(url), error))
-        listed = "; ".join(f"({i}) {url}: {error}" for i, (url, error) in enumerate(tried, 1))
-        if any(isinstance(error, IntegrityError) for _, error in tried):
-            known = f" If you trust a new file of the publisher, remove {pin_file(self.record.name)}." if pin else ""
-            raise IntegrityError(f"no address has the right file of {self.record.name}. Tried: {listed}.{known}")
-        raise DownloadError(
-            f"cannot fetch {self.record.name}. Tried, in order: {listed}; a mirror of the file {name} can be named in "
-            "STZOO_MIRRORS"
+        with self.scratch() as file:
+            for address in (self.record.url, *(f"{base}/{name}" for base in environment.mirrors())):
+                url = without_secrets(address)
+                try:
+                    file.unlink(missing_ok=True)  # what another address sent
+                    sha256 = download(address, file, None, expected, progress=self.progress)
+                    check_git(self.record, file, url)
+                    came = Pin(url=url, size=file.stat().st_size, sha256=sha256)
+                    found = _converted(self.record, file, url)
+                except (WeightsError, SpecError) as error:
+                    tried.append((url, error))
+                    continue
+                return self.keep(found, came, pin)
+        raise self.failure(tried, pin)
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """Where the publisher's file comes to: a hidden folder that nobody else fills, which is gone afterwards.
+
+        It stays if a part of a download lies in it, for the next attempt to go on with.
+        """
+        folder = self.folder / f".{self.record.name}.download"
+        make_way(folder, folder=True)
+        folder.mkdir(exist_ok=True)
+        file = folder / f"{self.record.name}.pth"
+        try:
+            yield file
+        finally:
+            file.unlink(missing_ok=True)  # nothing but its tensors is of use
+            with suppress(OSError):
+                file.with_name(f".{file.name}.lock").unlink(missing_ok=True)
+                folder.rmdir()
+
+    def keep(self, found: Converted, came: Pin, pin: Pin | None) -> Resolved:
+        """Try the converted model, and write its file, the pin, and what stands beside the file."""
+        record = self.record
+        found.module.load_state_dict(found.state, strict=True, assign=True)
+        verdict = glance(record, found.spec, found.module.eval())
+        if not verdict.ok:
+            warnings.warn(str(verdict), stacklevel=6)
+        origin = Origin(
+            name=record.name, publisher=record.by, url=came.url, sha256=came.sha256, size=came.size,
+            license=record.license, figures=dict(record.figures),
+        )  # fmt: skip
+        for path in (self.converted, self.beside):
+            make_way(path)
+        metadata = metadata_for(found.spec, origin)
+        content, digest = packed(found.state, metadata), hashlib.sha256()
+        for piece in content:
+            digest.update(piece)
+        write_atomically(self.converted, *content)
+        file = TensorFile(metadata, found.state, digest.hexdigest(), borrowed=False)
+        if pin is None:
+            write_pin(record.name, came)
+        note = {
+            "converter": CONVERTER, "sha256": file.sha256, "origin": came.sha256, "spec": found.spec.to_dict(),
+        }  # fmt: skip
+        write_atomically(self.beside, json.dumps(note).encode())
+        return Resolved(self.converted, found.spec, file.sha256, held=[file])
+
+    def failure(self, tried: list[tuple[str, Exception]], pin: Pin | None) -> Exception:
+        """The error that says what each address had. Its kind is that of the first file that was a wrong one."""
+        said, errors = listed(tried), [error for _, error in tried]
+        if any(isinstance(error, IntegrityError) for error in errors):
+            trusted = f" If you trust a new file of the publisher, remove {pin_file(self.record.name)}." if pin else ""
+            return IntegrityError(f"no address has the right file of {self.record.name}. Tried: {said}.{trusted}")
+        wrong = next((error for error in errors if not isinstance(error, DownloadError)), None)
+        name = self.record.url.rpartition("/")[2]
+        kind, what = (DownloadError, "cannot fetch") if wrong is None else (type(wrong), "no address has the model of")
+        return kind(
+            f"{what} {self.record.name}. Tried, in order: {said}; a mirror of the file {name} can be named in "
+            f"STZOO_MIRRORS. {self.by_hand}"
         )
 
 
-def _convert(record: PublishedCheckpoint, file: Path, out: Path) -> None:
-    """Convert the publisher's file. Where its tensors tell something else than the record, they decide.
+def _converted(record: PublishedCheckpoint, file: Path, url: str) -> Converted:
+    """The publisher's file, converted. Where its tensors tell something else than the record, they decide.
 
-    They must be those of the record's architecture, and fit the frames of its data. Raises what `convert` raises.
+    They must be those of the record's architecture, and fit the frames of its data. Raises what `convert` raises, with
+    the address in place of the file, which will be gone.
     """
     known = {name: value for name, value in record.frames.items() if name != "frames_in"} | {"arch": record.spec.arch}
     presumed = {"frames_in": record.spec.frames_in, "params": record.spec.params}
-    convert(record.layout, file, None, out, known=known, presumed=presumed)
-
-
-def _with_metadata(source: Path, target: Path, key: str, value: str) -> None:
-    """Copy a safetensors file with one more entry in its metadata; `target` appears whole or not at all."""
-    with source.open("rb") as old, replacing(target) as partial, partial.open("wb") as new:
-        header: dict[str, Any] = json.loads(old.read(int.from_bytes(old.read(8), "little")))
-        header["__metadata__"] = header.get("__metadata__", {}) | {key: value}
-        text = json.dumps(header, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight bytes
-        new.write(len(text).to_bytes(8, "little") + text)
-        shutil.copyfileobj(old, new, 1 << 20)
+    wrong = unlike_a_checkpoint(file)
+    if wrong is not None:
+        raise WeightsError(f"{url} sent {wrong}")
+    try:
+        return converted(record.layout, file, None, known=known, presumed=presumed)
+    except (WeightsError, SpecError) as error:
+        raise type(error)(str(error).replace(str(file), url)) from None

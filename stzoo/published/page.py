@@ -2,47 +2,78 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from textwrap import fill
 
 from stzoo import catalog
+from stzoo.data import DATASETS
 from stzoo.files import write_atomically
-from stzoo.published.records import PublishedCheckpoint, published
-from stzoo.published.support import best_for, why_unsupported
+from stzoo.hub.card import count_parameters
+from stzoo.published.records import PublishedCheckpoint, best_for, published
+from stzoo.published.support import why_unsupported
+from stzoo.spec import ModelSpec
 
 _NOTE = "<!-- Written by `stzoo published page` from the records in stzoo/published. -->"
 _ABOUT = """# Checkpoints that others published, by name
 
 `stzoo.load("tau-kth.openstl-ep100")` downloads the file from its publisher, reads its tensors and nothing else,
-converts them once, and keeps the converted file. This version of stzoo can open {supported} of the {all} files below.
+converts them once, and keeps the converted file. This version of stzoo can open {supported} of the {all} files below;
+{not_yet}
+
+{contents}
 
 **None of these files could be downloaded where stzoo is developed.** Addresses, figures and configurations come from
 the publishers' pages and source code, and the conversions were tried with files of the same layout that were made from
 the publishers' code with random weights. So no figure below was measured by us, and a file may differ from what its
 publisher says of it. What was checked of each supported one is that the model is built to the published number of
-parameters, as far as no doubt is noted.
+parameters, but for tensors that nothing reads, and as far as no doubt is noted.
 
 ## What happens when you load one
 
-- The file comes over https from the address that `stzoo info NAME` shows, or from a mirror named in `STZOO_MIRRORS`; an
-  interrupted download goes on where it stopped.
+- The file comes over https from the address that `stzoo info NAME` shows; an interrupted download goes on where it
+  stopped. If that address does not have it, or sends something else (a web page, a pointer of git-lfs, half a file),
+  the mirrors are asked. No redirect from a public host into the private network of your machine is followed.
 - If the file lies in a git tree, its content must have git's object id. If nothing is known of it, the sha256 of your
   first download is kept in `$STZOO_HOME/pins`, and every later download must have it; `stzoo cache list` shows it. If
-  you know the right one, `stzoo.load(NAME, sha256="...")` requires it from the start.
+  you know the right one, `stzoo.load(NAME, sha256="...")` requires it from the start. A sha256 that was lost is taken
+  from the converted file, which keeps it.
 - Where published facts contradict each other, the tensors in the file decide. `stzoo info NAME` says where that is so.
 - The model is tried on two small drawn clips, and a warning says if it does not behave as a forecaster. `stzoo
-  published verify NAME` does so thoroughly. With the data at hand, `stzoo evaluate NAME --data DIR --definition
-  openstl` computes the metrics as OpenSTL's tables do.
-- Nobody but the publisher answers for the weights. OpenSTL states a licence for its code, not for its weights.
+  published verify NAME` does so thoroughly. Neither shows that a model is as good as its publisher says.
+- Nobody but the publisher answers for the weights. OpenSTL states a licence for its code, not for its weights. A model
+  that is saved or sent to a hub keeps its publisher, address, sha256 and licence, in its file and in its card.
+
+## Mirrors and machines without a network
+
+`STZOO_MIRRORS` names folders with https addresses, separated by white space. The publisher's address is asked first,
+then each mirror in order. A mirror has the publishers' files under their own names, in one folder:
+`tau-kth.openstl-ep100` is fetched from `{example}`. These names are all different.
+
+Or fetch the file on another machine and convert it: `stzoo convert openstl FILE --model NAME --out DIR`, then
+`stzoo.load("DIR")`. A folder `published` below `$STZOO_HOME` that was filled on one machine works on another one, too.
 
 ## Names
 
 {rule}
 
+torch.hub has the same names with `_` for each hyphen and dot:
+`torch.hub.load(REPOSITORY, "tau_kth_openstl_ep100")`. `e3dlstm-public` is the variant of E3D-LSTM that its published
+code computes, which differs from the paper's ([architectures.md](architectures.md)).
+
 These entries of our catalogue have no weights of their own and take a published file, and say so:
 
 {taken}
+
+## Measuring with your own data
+
+`stzoo evaluate NAME --data DIR --definition openstl` computes the metrics as OpenSTL's tables do. By its name alone it
+reads the data of models of {by_name}; for those of {by_clips}, give your own clips with `--dataset clips`, scaled as
+the next section says. A published model can also be trained further: `stzoo train --from NAME`
+([training.md](training.md)).
 
 ## What the publishers' loaders fed the models
 
@@ -50,6 +81,10 @@ These entries of our catalogue have no weights of their own and take a published
 
 WeatherBench's models take and give standardised values, because the means and deviations of their training are stored
 nowhere. For TaxiBJ the smallest and the largest flow of the training part are needed.
+
+In the tables below, "starred in its table" means that OpenSTL marks the row with a star. Published counts of ConvLSTM,
+PredRNN++ and MIM include tensors that no forecast reads. stzoo leaves these out; the last column says how many
+parameters are built.
 """
 _RULE = (
     "MODEL-DATASET[-VARIANT].PUBLISHER[-epEPOCHS]. MODEL is the architecture, with the translator or the size after it "
@@ -66,7 +101,14 @@ def page() -> str:
     reasons = {record.name: why_unsupported(record) for record in records}
     taken = [(name, best_for(entry)) for name, entry in catalog.entries().items() if entry.weights is None]
     protocols = {record.dataset: record.protocol for record in records}
+    readable, other = ([dataset for dataset in protocols if (dataset in DATASETS) is named] for named in (True, False))
+    missing = sorted({record.method for record in records if reasons[record.name] is not None})
     about = _ABOUT.format(
+        not_yet=_wrapped(f"the others need an architecture that it does not have yet: {', '.join(missing)}."),
+        contents=_contents(protocols),
+        example=f"MIRROR/{published()['tau-kth.openstl-ep100'].url.rpartition('/')[2]}",
+        by_name=", ".join(readable),
+        by_clips=", ".join(other),
         supported=sum(reason is None for reason in reasons.values()),
         all=len(records),
         rule=_wrapped(_RULE),
@@ -75,6 +117,14 @@ def page() -> str:
     )
     tables = [_table(dataset, [r for r in records if r.dataset == dataset], reasons) for dataset in protocols]
     return "\n".join([_NOTE, about, *tables])
+
+
+def _contents(datasets: Iterable[str]) -> str:
+    """Links to every heading of the page."""
+    headings = [line.removeprefix("## ") for line in _ABOUT.splitlines() if line.startswith("## ")]
+    links = [f"[{title}](#{re.sub(r'[^a-z0-9 -]', '', title.lower()).replace(' ', '-')})" for title in headings]
+    tables = ", ".join(f"[{dataset}](#{dataset})" for dataset in datasets)
+    return "\n".join(f"- {line}" for line in [*links, _wrapped(f"The files, by dataset: {tables}", "  ")])
 
 
 def write_page(path: Path) -> Path:
@@ -88,6 +138,15 @@ def _wrapped(text: str, later: str = "") -> str:
     return fill(text, 120, subsequent_indent=later, break_on_hyphens=False)
 
 
+def _built(record: PublishedCheckpoint) -> int:
+    return _count(json.dumps(record.spec.to_dict()))
+
+
+@cache
+def _count(spec: str) -> int:
+    return count_parameters(ModelSpec.from_dict(json.loads(spec)))
+
+
 def _table(dataset: str, records: Iterable[PublishedCheckpoint], reasons: dict[str, str | None]) -> str:
     lines = [
         f"## {dataset}\n",
@@ -96,7 +155,8 @@ def _table(dataset: str, records: Iterable[PublishedCheckpoint], reasons: dict[s
     ]
     for record in records:
         reason = reasons[record.name]
-        known = "; ".join(text for text in (reason, record.doubt, *record.notes) if text)
+        built = f"{_built(record):,} parameters are built" if record.leaves_out and reason is None else None
+        known = "; ".join(text for text in (reason, record.doubt, *record.notes, built) if text)
         lines.append(
             f"| `{record.name}` | {record.parameters or ''} | {record.figures.get('mse', '')} "
             f"| {'yes' if reason is None else 'not yet'} | {known} |"

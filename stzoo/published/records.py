@@ -13,6 +13,7 @@ Imports neither torch nor NumPy, so listing the records costs little.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -25,10 +26,11 @@ from typing import Any, Literal
 from stzoo import catalog
 from stzoo.catalog import Entry, settings
 from stzoo.errors import SpecError, UnknownModelError
-from stzoo.spec import ModelSpec
+from stzoo.spec import ModelSpec, shown
 
 _FILES = ("openstl.json", "official.json")
 _OPENSTL_FRAMES = "datasets.json"
+_WITH_UNREAD = ("convlstm", "predrnnpp", "mim")  # their published modules have convolutions that nothing reads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +105,15 @@ class PublishedCheckpoint:
             raise SpecError(f"{self.name} cannot be built: {self.unsupported}")
         return ModelSpec.from_dict({**self.frames, **self.described})
 
+    @property
+    def leaves_out(self) -> bool:
+        """Whether the publisher counts parameters that no forecast reads, and that stzoo's module therefore has not."""
+        return (self.described or {}).get("arch") in _WITH_UNREAD
+
+    @property
+    def _unread(self) -> str:
+        return "; they include tensors that no forecast reads, and stzoo leaves these out" if self.leaves_out else ""
+
     def __str__(self) -> str:
         f, built = self.frames, "none that stzoo has"
         if self.described is not None:
@@ -121,7 +132,7 @@ class PublishedCheckpoint:
             f"  protocol      {self.protocol}",
             f"  figures       {figures}: the publisher's, not measured by us",
         ]
-        lines += [f"  counts        {', '.join(counts)}: the publisher's"] if counts else []
+        lines += [f"  counts        {', '.join(counts)}: the publisher's{self._unread}"] if counts else []
         lines += [f"  file          {self.url}", f"                {pin}", f"  source        {self.page}"]
         lines += [f"  configuration {self.configuration}"] if self.configuration else []
         lines += [f"  unsupported   {self.unsupported}"] if self.unsupported else []
@@ -159,19 +170,33 @@ def list_published(
     """The names of the checkpoints of others that match `pattern` and every filter that is given, sorted.
 
     Args:
-        pattern: a shell wildcard, such as "tau-*".
-        dataset: the dataset, such as "kth".
+        pattern: a shell wildcard, such as "tau-*". Here and in the filters small letters and capitals are the same.
+        dataset: the dataset, such as "kth"; or a word of its name, if no dataset has that very name: "weather" stands
+            for weather-t2m, weather-r and so on, and "caltech" for kitti-caltech.
         arch: the architecture, such as "tau".
         supported: True leaves out files that are known not to be supported; False gives these alone.
+
+    Raises:
+        SpecError: the pattern or a filter is not text.
     """
+    for what, text in (("pattern", pattern), ("dataset", dataset), ("arch", arch)):
+        if not isinstance(text, str) and (text is not None or what == "pattern"):
+            raise SpecError(f"{what} is {shown(text)}; it must be text")
+    datasets = None if dataset is None else _datasets(dataset.lower())
     return sorted(
         name
         for name, record in published().items()
-        if fnmatchcase(name, pattern)
-        and dataset in (None, record.dataset)
-        and arch in (None, (record.described or {}).get("arch"))
+        if fnmatchcase(name, pattern.lower())
+        and (datasets is None or record.dataset in datasets)
+        and (arch is None or arch.lower() == (record.described or {}).get("arch"))
         and supported in (None, record.unsupported is None)
     )
+
+
+def _datasets(given: str) -> set[str]:
+    """The dataset that is called so, or else those that have this word in their name."""
+    known = {record.dataset for record in published().values()}
+    return {given} if given in known else {name for name in known if given in name.split("-")}
 
 
 def info(name: str) -> Entry | PublishedCheckpoint:
@@ -179,14 +204,42 @@ def info(name: str) -> Entry | PublishedCheckpoint:
 
     Raises:
         UnknownModelError: there is neither; the message has the close matches.
+        SpecError: the name is not text.
     """
-    if name in published():
+    if isinstance(name, str) and name in published():
         return published()[name]
-    if not is_published_name(name):
+    try:
         return catalog.info(name)
-    close = get_close_matches(name, published(), n=3)
-    hint = f"did you mean {' or '.join(close)}?" if close else "see 'stzoo list --published'"
-    raise UnknownModelError(f"no published checkpoint {name!r}; {hint}")
+    except UnknownModelError:
+        raise unknown(name) from None
+
+
+def unknown(name: str) -> UnknownModelError:
+    """The error that says that nothing is called so, and what is called nearly so."""
+    base, dot, _ = name.lower().partition(".")
+    same = [known for known, record in published().items() if dot and record.base == base]
+    close = get_close_matches(name.lower(), same or [*catalog.entries(), *published()], n=3) or same[:3]
+    what = f"no published checkpoint {shown(name)}" if dot else f"no model {shown(name)} in the catalogue"
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    where = "'stzoo list --published' shows" if dot else "'stzoo list' and 'stzoo list --published' show"
+    return UnknownModelError(f"{what}; {hint}{where} all names")
+
+
+def called_after(entry: Entry) -> list[PublishedCheckpoint]:
+    """The checkpoints of others whose name begins with that of the entry: they have the entry's spec."""
+    return [record for record in published().values() if record.base == entry.name]
+
+
+def best_for(entry: Entry) -> PublishedCheckpoint | None:
+    """The published checkpoint that an entry without weights of its own takes; None if there is none.
+
+    It is called after the entry, and so has its spec; stzoo can open it, nothing is in doubt, and of several it has the
+    lowest published MSE.
+    """
+    if entry.weights is not None or entry.kind != "forecaster":
+        return None
+    fitting = [record for record in called_after(entry) if record.doubt is None and record.unsupported is None]
+    return min(fitting, key=lambda record: float(record.figures.get("mse", math.inf)), default=None)
 
 
 def is_published_name(text: str) -> bool:

@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from stzoo import environment
-from stzoo.errors import IntegrityError, SpecError
-from stzoo.files import write_atomically
+from stzoo.errors import DownloadError, IntegrityError, SpecError
+from stzoo.files import make_way, write_atomically
+from stzoo.hashing import PIECE, open_regular
 from stzoo.published.records import PublishedCheckpoint
 from stzoo.spec import from_mapping, required, shown
 
-PIECE = 1 << 20  # bytes that are read and hashed at once
 _MOST = 1 << 16  # bytes that a pin may have
 
 
@@ -44,9 +45,9 @@ class Pin:
 
 
 def check_sha256(text: object) -> None:
-    """Raises `SpecError` if a value is not a sha256 in hexadecimal."""
+    """Raises `SpecError` if a value is not a sha256 in hexadecimal, in small letters."""
     if not isinstance(text, str) or not re.fullmatch(r"[0-9a-f]{64}", text):
-        raise SpecError(f"sha256 is {shown(text)}; it must be 64 hexadecimal digits in small letters")
+        raise SpecError(f"sha256 is {shown(text)}; it must be 64 hexadecimal digits")
 
 
 def pin_file(name: str) -> Path:
@@ -61,12 +62,16 @@ def read_pin(name: str) -> Pin | None:
         IntegrityError: the pin is damaged; the message says where it lies.
     """
     path = pin_file(name)
-    if not path.is_file():
-        return None
     try:
-        with path.open("rb") as file:
-            return from_mapping(Pin, json.loads(file.read(_MOST)), "pin")
-    except (SpecError, ValueError, RecursionError) as error:
+        with open_regular(path) as (file, _):
+            return from_mapping(Pin, json.loads(file.read(_MOST) or b""), "pin")
+    except FileNotFoundError:
+        if not os.path.lexists(path):
+            return None
+        raise IntegrityError(f"{path}, which should keep a sha256, is a link that leads nowhere; remove it") from None
+    except NotADirectoryError:
+        return None  # nothing is kept there yet, and nothing can be
+    except (OSError, SpecError, ValueError, RecursionError) as error:
         raise IntegrityError(
             f"{path}, which keeps the sha256 of the first download of {name}, is damaged: {error}. Remove it to trust "
             "the next download"
@@ -74,22 +79,27 @@ def read_pin(name: str) -> Pin | None:
 
 
 def write_pin(name: str, pin: Pin) -> None:
-    """Keep a pin. Raises `OSError` if it cannot be written."""
+    """Keep a pin. Raises `DownloadError` if it cannot be written."""
     path = pin_file(name)
-    environment.made(path.parent)
-    write_atomically(path, (json.dumps(asdict(pin), indent=2) + "\n").encode())
+    try:
+        make_way(path.parent, folder=True)
+        environment.made(path.parent)
+        write_atomically(path, (json.dumps(asdict(pin), indent=2) + "\n").encode())
+    except OSError as error:
+        raise DownloadError(f"cannot keep the sha256 of {name} in {path}: {error.strerror or error}") from error
 
 
 def expected_sha256(record: PublishedCheckpoint, pin: Pin | None, asked: str | None) -> str | None:
     """The sha256 that the publisher's file must have; None if nobody knows one yet.
 
     Args:
-        asked: what the user gave as sha256.
+        asked: what the user gave as sha256, in small letters or capitals.
 
     Raises:
         SpecError: `asked` is no sha256. IntegrityError: it is not that of the first download.
     """
     if asked is not None:
+        asked = asked.lower() if isinstance(asked, str) else asked
         check_sha256(asked)
         if pin is not None and pin.sha256 != asked:
             raise IntegrityError(
@@ -100,21 +110,15 @@ def expected_sha256(record: PublishedCheckpoint, pin: Pin | None, asked: str | N
     return None if pin is None else pin.sha256
 
 
-def checked(record: PublishedCheckpoint, file: Path, url: str) -> Pin:
-    """What a downloaded file is, hashed once.
-
-    Raises:
-        IntegrityError: it is not the object that git has under the record's id.
-    """
-    size = file.stat().st_size
-    sha256, git = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+def check_git(record: PublishedCheckpoint, file: Path, url: str) -> None:
+    """Raises `IntegrityError` if git knows another file under the record's id."""
+    if record.git is None:
+        return
+    found = hashlib.sha1(b"blob %d\0" % file.stat().st_size, usedforsecurity=False)
     with file.open("rb") as stream:
         while piece := stream.read(PIECE):
-            sha256.update(piece)
-            if record.git is not None:
-                git.update(piece)
-    if record.git not in (None, git.hexdigest()):
+            found.update(piece)
+    if record.git != found.hexdigest():
         raise IntegrityError(
-            f"{url} is git object {git.hexdigest()}, expected {record.git}; the download was discarded"
+            f"{url} is git object {found.hexdigest()}, expected {record.git}; the download was discarded"
         )
-    return Pin(url=url, size=size, sha256=sha256.hexdigest())

@@ -110,7 +110,21 @@ def test_list_and_info_show_what_others_published(capsys: pytest.CaptureFixture[
     assert main(["list", "tau-ut"]) == 0
     assert "257 checkpoints that others published" in capsys.readouterr().out
     assert main(["list", "--published", "tau-*", "--dataset", "kth"]) == 0
-    assert capsys.readouterr().out.splitlines()[0].split() == ["tau-kth.openstl-ep100", "15.0M", "MSE", "45.32"]
+    assert capsys.readouterr().out.splitlines()[0].split() == [
+        "tau-kth.openstl-ep100", "supported", "15.0M", "MSE", "45.32",
+    ]  # fmt: skip
+    assert main(["list", "--published", "p*-taxibj*"]) == 0
+    assert "prednet-taxibj.openstl-ep50    not yet" in (out := capsys.readouterr().out)
+    assert "There are 274 such files; stzoo can open 257" in out
+    assert main(["list", "--published", "prednet-*", "--supported"]) == 2
+    assert "no name matches" in capsys.readouterr().err
+    assert main(["list", "tau-k*"]) == 0
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()[:2]] == ["-", "others"]
+    assert main(["info", "tau-kth"]) == 0
+    taken = "none of its own; stzoo.load takes tau-kth.openstl-ep100 (OpenSTL, MSE 45.32)"
+    assert taken in capsys.readouterr().out
+    assert main(["info", "tau-kitti-caltech"]) == 0
+    assert "tau-kitti-caltech.openstl-ep100 (OpenSTL) is not taken by itself" in capsys.readouterr().out
     assert main(["list", "--published", "--dataset", "kth", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert len(rows) == 23
@@ -133,6 +147,10 @@ def test_list_and_info_show_what_others_published(capsys: pytest.CaptureFixture[
         (["rollout", "x", "--model", "tau-mmnist", "--steps", "3", "-o", "x.mkv"], "cannot write x.mkv"),
         (["evaluate", "tctn-mmnist", "--mnist", "nowhere"], "no published weights"),
         (["info", "tau-kth.openstl-ep10"], "did you mean tau-kth.openstl-ep100"),
+        (["list", "--published", "zzz*"], "there are models for"),
+        (["list", "--dataset", "nothing"], "there are models for"),
+        (["list", "--supported"], "--supported is for --published"),
+        (["train", "tau-kth.openstl-ep100", "--data", "x", "--out", "y"], "stzoo train --from tau-kth.openstl-ep100"),
         (["list", "--published", "--pretrained"], "--pretrained is for the catalogue"),
         (["train", "tau-mmnist", "--mnist", "nowhere", "--out", "x"], "nowhere does not exist"),
         (["train", "tau-mmnist", "--mnist", "nowhere", "--out", "x", "--steps", "-1"], "must be positive"),

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,7 +15,9 @@ from hub.server import LoopbackMirror
 from safetensors import safe_open
 
 import stzoo
+from stzoo import hashing, weights
 from stzoo.cli import main
+from stzoo.download import Patience, _answer
 from stzoo.errors import (
     DownloadError,
     IntegrityError,
@@ -27,7 +30,7 @@ from stzoo.errors import (
 )
 from stzoo.hub import cache
 from stzoo.models import architecture_of, build
-from stzoo.published import published, records, trust
+from stzoo.published import fetching, published, records, trust
 from stzoo.spec import ModelSpec
 
 pytestmark = pytest.mark.filterwarnings("error:.*does not behave")
@@ -320,3 +323,159 @@ def test_an_entry_takes_what_others_published_and_says_so(
         said
         == f"tau-kth has no weights of its own; these are {NAME} by OpenSTL (MSE 1.5 by its publisher's measurement)\n"
     )
+
+
+def test_from_pretrained_knows_the_names_as_well(publisher: Publisher) -> None:
+    assert stzoo.Forecaster.from_pretrained(NAME).spec == SPEC
+
+
+WRONG = {
+    "a web page": {"body": b"<!DOCTYPE html><html>Sign in</html>"},
+    "a pointer of git-lfs": {"body": b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 123\n"},
+    "an empty answer": {"body": b""},
+    "a text": {"body": b"rate limit"},
+    "cut off after 9,000 bytes": {"cut": 9_000, "headers": {"Content-Length": None}},
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_something_else_than_the_file_is_called_what_it_is(
+    what: str, publisher: Publisher, own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publisher.server.fail("/download/*", times=None, **WRONG[what])
+    url = f"{publisher.server.url}/download/{FILE}"
+    with pytest.raises(WeightsError, match=f"{re.escape(url)}: sent .*{what}") as caught:
+        quiet()
+    said = str(caught.value)
+    assert said.count(url) == 1
+    assert "opcode" not in said
+    assert str(own_home) not in said
+    assert f"stzoo convert openstl FILE --model {NAME} --out DIR" in said
+    publisher.server.add("/mine/tau.pth", publisher.content)
+    monkeypatch.setenv("STZOO_MIRRORS", f"{publisher.server.url}/mine/")
+    assert quiet().spec == SPEC
+    assert trust.read_pin(NAME).url == f"{publisher.server.url}/mine/tau.pth"
+
+
+def test_a_file_in_the_cache_folder_is_neither_taken_nor_removed(publisher: Publisher, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / f"{NAME}.pth").write_bytes(saved(tmp_path, {k: t * 2 for k, t in their_names(SPEC).items()}))
+    content = (folder / f"{NAME}.pth").read_bytes()
+    quiet(cache_dir=folder)
+    assert len(publisher.server.asked()) == 1
+    assert trust.read_pin(NAME).sha256 == publisher.sha256
+    assert (folder / f"{NAME}.pth").read_bytes() == content
+    assert not [path for path in folder.iterdir() if path.name.endswith(".download")]
+
+
+def test_a_saved_model_keeps_its_origin(publisher: Publisher, tmp_path: Path) -> None:
+    quiet().save_pretrained(tmp_path / "a")
+    stzoo.load(tmp_path / "a").save_pretrained(tmp_path / "b")
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        card = (folder / "README.md").read_text()
+        for part in (NAME, "OpenSTL", trust.read_pin(NAME).url, publisher.sha256, "mse 1.5. These figures are theirs"):
+            assert part in card
+        assert "Licence of the weights: none." in card
+        assert "license_name: none" in card
+    model = stzoo.load(tmp_path / "b")
+    with torch.no_grad():
+        next(model.module.parameters()).add_(1)
+    model.save_pretrained(tmp_path / "c")
+    stzoo.load(tmp_path / "c").save_pretrained(tmp_path / "d")
+    card = (tmp_path / "d" / "README.md").read_text()
+    assert f"began as those of {NAME}" in card
+    assert "1.5" not in card
+
+
+def test_nothing_is_read_or_hashed_twice(publisher: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:
+    count, read = [], fetching.read
+    monkeypatch.setattr(weights, "read", None)  # the loader takes the tensors whose bytes were hashed
+    monkeypatch.setattr(fetching, "read", lambda path: count.append(path) or read(path))
+    first = quiet()
+    assert not count  # the tensors that were written are those of the model
+    second = quiet()
+    assert len(count) == 1
+    found = fetching.find(NAME)
+    models = [stzoo.Forecaster.from_files(found, NAME)]
+    assert not found.held
+    monkeypatch.setattr(weights, "read", read)
+    models.append(stzoo.Forecaster.from_files(found, NAME))  # whoever comes later reads the file, and shares no memory
+    first_tensors = [next(model.module.parameters()) for model in models]
+    assert torch.equal(*first_tensors)
+    assert first_tensors[0].data_ptr() != first_tensors[1].data_ptr()
+    assert first.report.sha256 == second.report.sha256 == hashing.file_sha256(Path(second.report.source))
+
+
+@pytest.mark.filterwarnings("ignore:.*is in the way of")
+@pytest.mark.parametrize("kind", ["fifo", "folder", "link"])
+@pytest.mark.parametrize(
+    "place", ["{}.json", "{}.safetensors", ".{}.safetensors.lock", ".{}.download/.{}.pth.part", ".{}.download"]
+)
+def test_what_is_no_file_is_never_waited_for(kind: str, place: str, publisher: Publisher, own_home: Path) -> None:
+    quiet()
+    in_the_way = own_home / "published" / place.format(NAME, NAME)
+    in_the_way.parent.mkdir(exist_ok=True)
+    in_the_way.unlink(missing_ok=True)
+    if "download" in place:
+        (own_home / "published" / f"{NAME}.json").unlink()
+    {"fifo": os.mkfifo, "folder": os.mkdir, "link": lambda path: os.symlink("nowhere", path)}[kind](in_the_way)
+    cache.listed()
+    cache.verified()
+    assert quiet().spec == SPEC
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("nowhere", path)])
+def test_a_pin_that_is_no_file_is_an_error(make: Callable[[Path], None], publisher: Publisher) -> None:
+    trust.pin_file(NAME).parent.mkdir(parents=True)
+    make(trust.pin_file(NAME))
+    with pytest.raises(IntegrityError, match=r"pins/tau-kth.*emove it"):
+        quiet()
+
+
+def test_a_lost_pin_comes_back_from_the_converted_file(publisher: Publisher) -> None:
+    quiet()
+    pin = trust.read_pin(NAME)
+    trust.pin_file(NAME).unlink()
+    assert quiet(offline=True, sha256=publisher.sha256.upper()).spec == SPEC
+    assert trust.read_pin(NAME) == pin
+
+
+def test_a_public_host_does_not_lead_into_the_private_network() -> None:
+    class Session:
+        def get(self, url: str, **_: Any) -> Any:
+            answer = type("Answer", (), {"is_redirect": True, "close": lambda self: None})()
+            answer.headers = {"Location": "https://192.168.1.1/router"}
+            return answer
+
+    with pytest.raises(DownloadError, match="which is in the private network"):
+        _answer(Session(), "https://example.org/a", {}, Patience())
+
+
+def test_each_retry_is_said(publisher: Publisher, capsys: pytest.CaptureFixture[str]) -> None:
+    publisher.server.fail(status=429, headers={"Retry-After": "0"})
+    stzoo.load(NAME)
+    assert "tau.pth: status 429; retry 1 of 4 in" in capsys.readouterr().err
+
+
+def test_offline_and_names(publisher: Publisher) -> None:
+    with pytest.raises(OfflineError, match="--model " + NAME):
+        quiet(offline=True)
+    for name in ("tau-kth.nobody-ep100", "TAU-KTH.openstl-ep5", "tau-kth.openstl"):
+        with pytest.raises(UnknownModelError, match=f"did you mean .*{NAME}.*stzoo list --published") as caught:
+            quiet(name)
+        assert len(str(caught.value)) < 250
+    with pytest.raises(WeightsError, match="give it as text"):
+        stzoo.load(Path(NAME))
+
+
+def test_verify_says_what_it_shows(publisher: Publisher, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["published", "verify", "tau-kth"]) == 0  # the file that the entry takes
+    said = capsys.readouterr()
+    assert "This does not show that the weights are trained" in said.out
+    assert "forecasting 8 drawn clips of 3 frames each" in said.err
+    trust.pin_file(NAME).unlink()
+    cache.clear("published")
+    publisher.replaces(saved(tmp_path, {k: torch.zeros_like(t) for k, t in their_names(SPEC).items()}))
+    assert main(["published", "verify", NAME]) == 2
+    assert capsys.readouterr().err.count("does not behave as published") == 1

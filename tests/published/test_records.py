@@ -12,11 +12,11 @@ from models.published_shapes import published_shapes
 import stzoo
 from stzoo import catalog
 from stzoo.convert.deciding import decided
-from stzoo.errors import SpecError, UnknownModelError
+from stzoo.errors import NotPublishedError, SpecError, UnknownModelError
 from stzoo.models import architecture_of, build, config_of
 from stzoo.published import PublishedCheckpoint, info, list_published, published
-from stzoo.published.records import is_published_name, name_of
-from stzoo.published.support import best_for, same_model, why_unsupported
+from stzoo.published.records import best_for, is_published_name, name_of
+from stzoo.published.support import same_model, why_unsupported
 from stzoo.spec import ModelSpec
 
 RECORDS = published()
@@ -43,6 +43,7 @@ def test_there_are_all_of_them() -> None:
     assert sum(record.publisher == "openstl" for record in RECORDS.values()) == 270
     assert sum(record.git is not None for record in RECORDS.values()) == 4
     assert len({record.url for record in RECORDS.values()}) == len(RECORDS) == 274
+    assert len({record.url.rpartition("/")[2] for record in RECORDS.values()}) == 274  # so a mirror is one folder
     assert len({re.sub(r"[-.]", "_", name) for name in RECORDS}) == 274  # as torch.hub calls them
     assert sum(record.unsupported is not None for record in RECORDS.values()) == 17
 
@@ -175,3 +176,57 @@ def test_names_can_be_listed_and_looked_up() -> None:
     assert "random weights" in repr(stzoo.create("tau-taxibj.openstl-ep50"))
     with pytest.raises(SpecError, match="cannot be built: its code and its configuration are no longer in OpenSTL"):
         stzoo.create("prednet-taxibj.openstl-ep50")
+
+
+def test_an_entry_takes_the_best_file_of_its_spec_and_any_other_is_named() -> None:
+    for name, entry in catalog.entries().items():
+        same = [
+            record
+            for record in RECORDS.values()
+            if record.dataset == entry.dataset
+            and record.doubt is None
+            and (record.described or {}).get("arch") == entry.spec.arch
+            and why_unsupported(record) is None
+            and same_model(record.spec, entry.spec)
+        ]
+        best = min((float(record.figures["mse"]) for record in same), default=None)
+        taken = best_for(entry)
+        if entry.weights is None and entry.kind == "forecaster":
+            assert (None if taken is None else float(taken.figures["mse"])) == best, name
+        else:
+            assert taken is None
+    with pytest.raises(NotPublishedError, match=r"by its own name, stzoo.load\('tau-kitti-caltech.openstl-ep100'\)"):
+        stzoo.load("tau-kitti-caltech")
+
+
+def test_filters_take_words_and_capitals() -> None:
+    assert list_published("TAU-*", dataset="KTH", arch="Tau") == ["tau-kth.openstl-ep100"]
+    assert list_published(dataset="caltech") == list_published(dataset="kitti-caltech")
+    assert {RECORDS[name].dataset for name in list_published(dataset="weather")} == {
+        "weather-t2m", "weather-r", "weather-uv10", "weather-tcc",
+    }  # fmt: skip
+    assert {RECORDS[name].dataset for name in list_published(dataset="mmnist")} == {"mmnist"}
+    assert stzoo.list_models("TAU-*", dataset="KTH") == ["tau-kth"]
+
+
+@pytest.mark.parametrize("wrong", [None, 3, b"tau", ["tau"]])
+def test_names_and_patterns_are_text(wrong: object) -> None:
+    for asked in (stzoo.info, stzoo.list_published, stzoo.list_models, catalog.info):
+        with pytest.raises(SpecError, match="it must be text"):
+            asked(wrong)
+
+
+def test_unknown_names_are_answered_in_short() -> None:
+    with pytest.raises(UnknownModelError, match="did you mean tau-kth"):
+        stzoo.info("TAU-KTH")
+    with pytest.raises(UnknownModelError, match="stzoo list --published") as caught:
+        stzoo.info("zzzzzz")
+    assert len(str(caught.value)) < 120
+
+
+def test_the_card_says_where_tensors_are_left_out() -> None:
+    assert "no forecast reads, and stzoo leaves these out" in str(RECORDS["convlstm-mmnist-paper.openstl-ep200"])
+    assert "leaves these out" not in str(RECORDS["tau-kth.openstl-ep100"])
+    for record in RECORDS.values():
+        if why_unsupported(record) is None:
+            assert record.leaves_out == (unread(record.spec) > 0)
