@@ -38,7 +38,7 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(partial, path)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes | bytearray) -> None:
     """Write `content` to the file `path`. If that fails, the file has what it had before. Raises `OSError`.
 
     The content is on disk before the file has its name, and everybody may read it, whatever this process's umask is.

@@ -1,4 +1,4 @@
-"""A safetensors file, read in one pass: the bytes that are hashed are the bytes that become tensors.
+"""A safetensors file, read in one pass: the bytes that are hashed are the bytes that become tensors. And one written.
 
 A file may be swapped, overwritten or cut at any moment, also between two looks at it. So it is opened once, its header
 is checked before a tensor is made of it, and every byte goes from the file into a tensor's own memory and from there
@@ -42,6 +42,8 @@ DTYPES: Mapping[str, torch.dtype] = MappingProxyType(  # not float8, complex or 
         "I64": torch.int64,
     }
 )
+_ORDER = ("I64", "F64", "F32", "I32", "BF16", "F16", "I16", "I8", "U8", "BOOL")  # of the bytes of tensors in a file
+_RANKS: Mapping[torch.dtype, int] = MappingProxyType({DTYPES[name]: rank for rank, name in enumerate(_ORDER)})
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,31 @@ def read(
             return TensorFile(metadata, _views(content, file.tell(), stored), known.sha256, True)
         tensors = {name: _filled(file, tensor, digest) for name, tensor in stored.items()}
         return TensorFile(metadata, tensors, digest.hexdigest(), False)
+
+
+def packed(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytearray:
+    """The bytes of a safetensors file. They are the library's, and keys of the metadata always come in the order given.
+
+    Args:
+        tensors: by name, on the CPU and contiguous, of the dtypes in `DTYPES`.
+    """
+    order = sorted(tensors, key=lambda name: (_RANKS[tensors[name].dtype], name.encode()))
+    names, header, end = {dtype: name for name, dtype in DTYPES.items()}, {}, 0
+    for name in order:
+        begin, end = end, end + tensors[name].nbytes
+        described = {"dtype": names[tensors[name].dtype], "shape": [*tensors[name].shape]}
+        header[name] = described | {"data_offsets": [begin, end]}
+    text = json.dumps({"__metadata__": dict(metadata)} | header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    content = bytearray(8 + len(text) + end)
+    content[: 8 + len(text)] = len(text).to_bytes(8, "little") + text
+    at = 8 + len(text)
+    for name in order:
+        if count := tensors[name].nbytes:
+            flat = cast(Any, tensors[name].reshape(-1).view(torch.uint8).numpy())
+            content[at : at + count] = memoryview(flat)
+            at += count
+    return content
 
 
 def metadata_of(file: Hashed) -> Mapping[str, str]:

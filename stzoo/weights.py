@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar
 
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from stzoo.catalog import CONFIG_FILE, WEIGHTS_FILE
@@ -19,14 +18,45 @@ from stzoo.errors import IntegrityError, MismatchError, SpecError, WeightsError,
 from stzoo.files import write_atomically
 from stzoo.hashing import Hashed
 from stzoo.models import build
-from stzoo.spec import ModelSpec
-from stzoo.tensorfile import Stored, TensorFile, metadata_of, read
+from stzoo.spec import ModelSpec, from_mapping
+from stzoo.tensorfile import Stored, TensorFile, metadata_of, packed, read
 
 T = TypeVar("T")
 
 SPEC_KEY = "stzoo_spec"
+ORIGIN_KEY = "stzoo_origin"  # in the metadata of a file that was made of another publisher's: see `Origin`
 NEXT_CONFIG_FILE = ".config.json.next"  # a config.json that will have its name once the weights have theirs
 CODEC_PREFIX = "codec."  # names of those tensors of a modular model that belong to its codec begin with it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Which file of whom weights were made of. It stands in the metadata of every file that is made of them.
+
+    Attributes:
+        name: of the published checkpoint, such as "tau-kth.openstl-ep100".
+        publisher: who published it, such as "OpenSTL".
+        url: the address that the file came from.
+        sha256: of the publisher's file, 64 hexadecimal digits.
+        size: of that file, in bytes; 0 if it was not noted.
+        license: the licence of the weights, as far as its publisher states it; "" if it was not noted.
+        figures: metric -> what its publisher says of it; nobody measured it with stzoo.
+        changed: whether the weights were changed since.
+    """
+
+    name: str
+    publisher: str
+    url: str
+    sha256: str
+    size: int = 0
+    license: str = ""
+    figures: Mapping[str, str] = field(default_factory=dict)
+    changed: bool = False
+
+    def __post_init__(self) -> None:
+        texts = [self.name, self.publisher, self.url, self.sha256, self.license, *self.figures, *self.figures.values()]
+        if not all(isinstance(text, str) and len(text) <= 1000 and text.isprintable() for text in texts):
+            raise SpecError("origin holds something else than short text")
 
 
 @dataclass(frozen=True)
@@ -40,6 +70,7 @@ class LoadReport:
         stored_as: the dtypes of the floating-point tensors in the file.
         codec: the file of a modular model's codec, if that is another one; otherwise None.
         adapted: one line for each tensor that is not that of the file, saying what it is instead.
+        origin: which file of another publisher the weights were made of; None if no such file is noted.
     """
 
     source: str
@@ -49,6 +80,7 @@ class LoadReport:
     stored_as: str
     codec: str | None = None
     adapted: tuple[str, ...] = ()
+    origin: Origin | None = None
 
     def __str__(self) -> str:
         source = self.source if self.codec is None else f"{self.source} and {self.codec}"
@@ -118,9 +150,18 @@ def load_module(
     module.load_state_dict(own, strict=True, assign=True)
     parameters = sum(p.numel() for p in module.parameters())
     report = LoadReport(
-        str(path), files[0].sha256, len(found), parameters, " and ".join(stored), None if codec is None else str(codec)
-    )
+        str(path), files[0].sha256, len(found), parameters, " and ".join(stored),
+        None if codec is None else str(codec), origin=origin_in(files[0].metadata),
+    )  # fmt: skip
     return module.eval(), report
+
+
+def origin_in(metadata: Mapping[str, str]) -> Origin | None:
+    """Which file of another publisher a file was made of, by its metadata; None if that says nothing readable of it."""
+    try:
+        return from_mapping(Origin, json.loads(metadata[ORIGIN_KEY]), "origin")
+    except (KeyError, ValueError, RecursionError):  # ValueError: SpecError too
+        return None
 
 
 def read_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
@@ -216,16 +257,20 @@ def half_precision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
-def save_weights(path: Path, spec: ModelSpec, state: Mapping[str, Tensor]) -> None:
-    """Write tensors and their spec to one safetensors file; `path` appears whole or not at all.
+def save_weights(path: Path, spec: ModelSpec, state: Mapping[str, Tensor], origin: Origin | None = None) -> bytearray:
+    """Write tensors, their spec and their origin to one safetensors file; `path` appears whole or not at all.
 
-    The same model always gives the same bytes. (The library writes several keys of metadata in any order; here is one.)
+    The same model always gives the same bytes, which are returned.
     """
     tensors = {name: t.detach().cpu().contiguous() for name, t in state.items()}
-    write_atomically(path, save(tensors, {SPEC_KEY: json.dumps(spec.to_dict())}))
+    metadata = {SPEC_KEY: json.dumps(spec.to_dict())}
+    metadata |= {} if origin is None else {ORIGIN_KEY: json.dumps(asdict(origin))}
+    content = packed(tensors, metadata)
+    write_atomically(path, content)
+    return content
 
 
-def save_folder(folder: Path, spec: ModelSpec, state: Mapping[str, Tensor]) -> None:
+def save_folder(folder: Path, spec: ModelSpec, state: Mapping[str, Tensor], origin: Origin | None = None) -> None:
     """Write ``config.json`` and ``model.safetensors``, which `stzoo.load(folder)` reads.
 
     Two files cannot take their names at the same moment. So the new config.json waits under a hidden name until the
@@ -239,7 +284,7 @@ def save_folder(folder: Path, spec: ModelSpec, state: Mapping[str, Tensor]) -> N
     folder.mkdir(parents=True, exist_ok=True)
     pending = folder / NEXT_CONFIG_FILE
     write_atomically(pending, (json.dumps(spec.to_dict(), indent=2) + "\n").encode())
-    save_weights(folder / WEIGHTS_FILE, spec, state)
+    save_weights(folder / WEIGHTS_FILE, spec, state, origin)
     flush_folder(folder)  # a power cut must not keep the next step without the last one
     os.replace(pending, folder / CONFIG_FILE)
 

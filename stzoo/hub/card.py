@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from stzoo.figures import FIGURES, Metrics
 from stzoo.hashing import file_sha256
 from stzoo.models import architecture_of, build
 from stzoo.spec import ModelSpec
-from stzoo.weights import CODEC_PREFIX, LoadReport, read_tensors
+from stzoo.weights import CODEC_PREFIX, LoadReport, Origin, read_tensors
 
 README = "README.md"
 # The licences by which a hub lets its users filter. The card of any other licence says "other", with its name beside.
@@ -67,6 +67,7 @@ class Card:
         data_terms: the terms of that data.
         citation: the papers to cite.
         metrics: figures measured with exactly these weights.
+        claimed: figures that others state for these weights, in a sentence that says whose they are.
         training: how they were trained, and how long that took.
         speed: how fast the model runs, where that was measured.
 
@@ -81,11 +82,12 @@ class Card:
     data_terms: str | None = None
     citation: str | None = None
     metrics: tuple[Metrics, ...] = ()
+    claimed: str | None = None
     training: Training | None = None
     speed: tuple[Speed, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("summary", "unsuited", "license", "data_terms", "citation"):
+        for name in ("summary", "unsuited", "license", "data_terms", "citation", "claimed"):
             text = getattr(self, name)
             if text is None and name != "summary":
                 continue
@@ -127,6 +129,33 @@ def card_of(spec: ModelSpec, module: nn.Module, report: LoadReport) -> tuple[Car
     if same and entry is None:
         return Card(summary=f"The weights of {origin}"), None
     return Card(summary=f"Weights that began as those of {origin}, and were changed since"), None
+
+
+def origin_of(module: nn.Module, report: LoadReport) -> Origin | None:
+    """Which file of another publisher the weights in `module` were made of, and whether they were changed since."""
+    if report.origin is None or report.origin.changed:
+        return report.origin
+    return replace(report.origin, changed=bool(report.adapted) or not _unchanged(module, report, None))
+
+
+def origin_card(origin: Origin) -> Card:
+    """What is known of weights that somebody else published: who, where, and on which terms, all as noted when their
+    file was converted."""
+    file = f"{origin.name}, which {origin.publisher} published ({origin.url}, sha256 {origin.sha256})"
+    if origin.changed:
+        return Card(
+            summary=f"Weights that began as those of {file}, and were changed since. Licence of the weights that they "
+            f"began as: {origin.license or 'not stated'}",
+            license=origin.license or None,
+        )
+    figures = ", ".join(f"{name} {value}" for name, value in origin.figures.items())
+    return Card(
+        summary=f"The weights of {file}, converted by stzoo",
+        license=origin.license or None,
+        claimed=f"Its publisher states {figures}. These figures are theirs: nobody measured them with stzoo."
+        if figures
+        else None,
+    )
 
 
 def readme(card: Card, spec: ModelSpec, name: str, repo: str | None = None) -> str:
@@ -200,6 +229,7 @@ def page(title: str, said: Mapping[str, str]) -> str:
 def sections(card: Card, spec: ModelSpec, usage: str) -> dict[str, str]:
     """What a card says, in order: heading -> text. The first heading is empty. `usage` says how to get the model."""
     training, terms = "", []
+    measured = _figures(card.metrics) if card.metrics else "No figures have been measured with these weights."
     if card.training is not None:
         t = card.training
         cost = f"{t.sequences_seen:,} sequences in {t.hours:g} h on {t.hardware}"
@@ -210,7 +240,7 @@ def sections(card: Card, spec: ModelSpec, usage: str) -> dict[str, str]:
     return {
         "": f"{card.summary.strip().removesuffix('.')}.\n\n{_what(spec)}\n\n{usage}",
         "What it is not for": card.unsuited or "",
-        "Figures": _figures(card.metrics) if card.metrics else "No figures have been measured with these weights.",
+        "Figures": "\n\n".join([measured, *([] if card.claimed is None else [card.claimed])]),
         "Speed": _speeds(card.speed) if card.speed else "",
         "Training": training,
         "Terms": " ".join(terms),

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shlex
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -102,12 +103,24 @@ def resolve(
         return _from_file(path)
     if os.path.isdir(path) and (isinstance(source, os.PathLike) or os.sep in text or text not in catalog.entries()):
         return _from_folder(path)
+    if os.path.isfile(path) and (isinstance(source, os.PathLike) or text not in catalog.entries()):
+        raise WeightsError(f"{path} is no folder that save_pretrained wrote; {_remedy(path)}")
     if isinstance(source, os.PathLike) or os.sep in text or text.startswith("."):
         hint = (
             f"; for a repository of a hub write hf://{text}" if re.fullmatch(huggingface.REPO, text, re.ASCII) else ""
         )
         raise WeightsError(f"{path} is no folder that save_pretrained wrote{hint}")
     return _from_entry(catalog.info(text), means)
+
+
+def _remedy(file: Path) -> str:
+    """What to do with a file that is not safetensors."""
+    if file.suffix.lower() in (".pth", ".pt", ".ckpt", ".tar", ".bin"):
+        return (
+            "a checkpoint of PyTorch is converted first, and the folder DIR is loaded then: stzoo convert openstl "
+            f"{shlex.quote(str(file))} --dataset NAME --out DIR"
+        )
+    return "a file that stzoo wrote ends in .safetensors"
 
 
 def source_text(source: str | os.PathLike[str]) -> str:
