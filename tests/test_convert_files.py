@@ -143,6 +143,18 @@ def test_a_prefix_that_all_names_share_is_dropped(prefix: str, named: bool, tmp_
     assert convert("openstl", tmp_path / "a.pth", spec, tmp_path / "out", known={} if named else SIZE).unused == ()
 
 
+def test_tensors_with_gaps_between_their_values_are_written_without(tmp_path: Path) -> None:
+    """Also those of one value, whose stride says nothing."""
+    tensors = {n: torch.stack([t, t], -1)[..., 0] if t.ndim else t for n, t in published("tau")[1].items()}
+    torch.save(tensors, tmp_path / "a.pth")
+    convert("openstl", tmp_path / "a.pth", None, tmp_path / "out", known=SIZE)
+    one = file_of("convlstm", tmp_path, hidden=1, layers=1)
+    content = torch.load(one)["state_dict"]
+    torch.save({n: torch.stack([t, t], -1)[..., 0] for n, t in content.items()}, tmp_path / "b.pth")
+    known = {"frames_in": 4, "frames_out": 4, "channels": 1, "height": 32, "width": 32}
+    convert("openstl", tmp_path / "b.pth", None, tmp_path / "other", known=known)
+
+
 def test_tensors_in_several_places_are_not_chosen_from(tmp_path: Path) -> None:
     tensors = published("tau")[1]
     for content, message in (

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -32,6 +32,7 @@ from stzoo.spec import ModelSpec, shown
 from stzoo.weights import Origin, save_folder
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
+_FEW = 8  # first parts of names, such as "student" and "teacher", that are looked at one by one
 _MARGIN = 2**26  # bytes that a checkpoint may claim beyond what its file and the model explain
 
 
@@ -169,24 +170,21 @@ def converted(
     """The published weights in `checkpoint`, as `convert` writes them. Arguments and errors are those of `convert`."""
     origin = origin.lower() if origin.lower() in origins() else origin
     if spec is not None:
-        _layout(origin, spec)  # a wrong one is said before the file is opened
+        target = _target(origin, spec)  # a wrong spec is said before the file is opened
         if known or presumed:
             raise SpecError("a spec says everything; leave out what is known, or the spec")
     elif origin not in origins():
         raise SpecError(f"the origin is {shown(origin)}; it may be {', '.join(origins())}")
     decision = None
     with open_torch_file(checkpoint) as file:
-        bare = named_tensors(file, is_recognised if spec is None else _names_of(spec, _layout(origin, spec)))
+        bare = named_tensors(file, is_recognised if spec is None else target.has_any)
         if spec is None:
             _check_memory(file, bare, {})  # only the file itself can explain what it claims
             decision = _decided(file, origin, bare, known, presumed)
-            spec = decision.spec
-        layout = _layout(origin, spec)
-        spec = layout.spec(spec, config_of(spec))
-        module = build(spec, "meta")
-        wanted = module.state_dict()
-        found = as_laid_out(bare, layout, file)
-        names, unused = _matched(checkpoint, found, wanted, layout, None if decision is None else spec.arch)
+            target = _target(origin, decision.spec)
+        wanted = target.module.state_dict()
+        found = as_laid_out(bare, target.layout, file)
+        names, unused = _matched(checkpoint, found, wanted, target.layout, None if spec else target.spec.arch)
         _check_memory(file, found, wanted)
         tensors = _read(file, found)
     # copies, because two published tensors may share their memory
@@ -196,7 +194,28 @@ def converted(
         else torch.zeros_like(like, device="cpu")
         for ours, like in wanted.items()
     }
-    return Converted(spec, module, state, unused, decision)
+    return Converted(target.spec, target.module, state, unused, decision)
+
+
+@dataclass(frozen=True)
+class _Target:
+    """What a checkpoint becomes: the layout of its tensors, the spec of the weights, and the module, without values."""
+
+    layout: Layout
+    spec: ModelSpec
+    module: nn.Module
+
+    def has_any(self, published: Collection[str]) -> bool:
+        """Whether any of some published names is that of a tensor of the module."""
+        tensors = self.module.state_dict().items()
+        wanted = {_published(name, tuple(like.shape), self.layout)[0] for name, like in tensors}
+        return any(inner(name, self.layout) in wanted for name in published)
+
+
+def _target(origin: str, spec: ModelSpec) -> _Target:
+    layout = _layout(origin, spec)
+    spec = layout.spec(spec, config_of(spec))
+    return _Target(layout, spec, build(spec, "meta"))
 
 
 def _decided(
@@ -208,19 +227,14 @@ def _decided(
 ) -> Decision:
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
     if not is_recognised(shapes):
-        models = [part for part in first_parts(shapes) if is_recognised(below(part, shapes))]
+        parts = first_parts(shapes)
+        models = [part for part in parts if len(parts) <= _FEW and is_recognised(below(part, shapes))]
         if models:
             raise MismatchError(
                 f"{file.path} has more than one set of tensors, and a model under {' and '.join(map(short, models))}; "
                 "save the tensors of that model alone"
             )
     return decided(file.path, origin, shapes, known, presumed, stated_by(file.content))
-
-
-def _names_of(spec: ModelSpec, layout: Layout) -> Callable[[Collection[str]], bool]:
-    """Whether any of some published names is that of a tensor of this model."""
-    wanted = {_published(name, tuple(like.shape), layout)[0] for name, like in build(spec, "meta").state_dict().items()}
-    return lambda names: any(inner(name, layout) in wanted for name in names)
 
 
 def _layout(origin: str, spec: ModelSpec) -> Layout:

@@ -45,7 +45,7 @@ class StoredStorage:
     count: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class StoredTensor:
     """A tensor as the file claims it: a view of a storage. `offset` and `stride` count values of `dtype`."""
 
@@ -61,14 +61,14 @@ class StoredTensor:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Name:
     """The name of a class or a function in the pickle, such as "torch.FloatStorage". It is not looked up."""
 
     text: str
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Other:
     """An object that is neither a dense tensor nor plain data.
 
