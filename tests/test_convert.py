@@ -282,7 +282,10 @@ def test_both_formats_of_torch_give_the_same_tensors(old: bool, tmp_path: Path) 
         (lambda s: s.update(dead=torch.zeros(1).expand(2**35)), r"but its tensors claim 137,[\d,]+, and the model has"),
         (lambda s: s.update(a=torch.zeros(1).as_strided((1,) * 20, (1,) * 20)), "a tensor has 20 dimensions"),
         (lambda s: s.update({"a\x1b[2J" + "b" * 999: torch.zeros(1)}), r"'a\\x1b\[2Jb+\.\.\. is unknown"),
-        (lambda s: s.update({("\n",): torch.zeros(1)}), r"\('\\n',\) is StoredTensor, not a tensor"),
+        (
+            lambda s: s.update({("\n",): torch.zeros(1)}),
+            r"\('\\n',\) is the key of a tensor; the names of tensors are text",
+        ),
     ],
     ids=["unknown", "misshapen", "without a use", "dimensions", "control characters", "another key"],
 )
@@ -347,8 +350,8 @@ def repacked(path: Path, change: Callable[[str, bytes], list[tuple[str, bytes]]]
         (b"\x80\x02}" + b"(" * 10**5 + b"t." + b"t" * 10**5, "damaged or has another format|holds"),
         (b"\x80\x02})q\x00" + b"0h\x00h\x00\x86q\x00" * 60 + b"K\x01s.", "a key that is neither text nor a number"),
         (b"\x80\x02r\xff\xff\xff\xff.", "damaged or has another format"),
-        (b"\x80\x02cbuiltins\nbytearray\n\x8a\x05\x00\x00\x00\x00\x08\x85R.", "holds Other"),
-        (b"\x80\x02ctorch\nFloatStorage\n\x8a\x05\x00\x00\x00\x00\x08\x85R.", "holds Other"),
+        (b"\x80\x02cbuiltins\nbytearray\n\x8a\x05\x00\x00\x00\x00\x08\x85R.", "it names builtins.bytearray, which"),
+        (b"\x80\x02ctorch\nFloatStorage\n\x8a\x05\x00\x00\x00\x00\x08\x85R.", "it names torch.FloatStorage, which"),
         (b"\x80\x02cbuiltins\neval\nX\x01\x00\x00\x001\x85R.", "it names builtins.eval, which may be code"),
         (b"\x80\x02cto\x1brch\neval\n.", r"it names to\\x1brch\.eval"),
         (b"\x80\x02X\xff\xff\xff\x7fa.", "expected 2147483647 bytes"),

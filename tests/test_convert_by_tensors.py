@@ -63,8 +63,8 @@ def circle() -> Any:
     [
         ({"net_param": {"a": 3}}, r"ckpt\.pth, net_param: 'a' is int, not a tensor"),
         ({"model": {"state_dict": []}}, r"ckpt\.pth, model, state_dict holds list, not named tensors"),
-        ({"state_dict": {}, "args": Namespace(lr=1)}, r"it names argparse\.Namespace, .* under the key 'args'"),
-        ({"args": Namespace(lr=1)}, r"it names argparse\.Namespace, which may be code, under the key 'args'"),
+        ({"state_dict": {}, "args": Namespace(lr=1)}, r"ckpt\.pth, state_dict holds dict, not named tensors"),
+        ({"args": Namespace(lr=1)}, r"it names argparse\.Namespace, .* not run, under the key 'args'"),
         ({"model": {"a": torch.zeros(1), "module.a": torch.zeros(1)}}, r"holds a twice"),
         (circle(), r"'model' is dict, not a tensor"),
         ({"a": torch.zeros(2)}, r"does not tell its model: no architecture is known .* name it \(--model\)"),

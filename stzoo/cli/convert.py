@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
 import re
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from stzoo import catalog
 from stzoo.cli.shared import Arguments, Commands, add_command
-from stzoo.errors import SpecError
+from stzoo.errors import SpecError, printable
 from stzoo.hub.sources import MAX_CONFIG
-from stzoo.published.records import frames_of_datasets
+from stzoo.published.records import frames_of_datasets, info, published
 from stzoo.spec import ModelSpec, shown
+
+if TYPE_CHECKING:
+    from stzoo.convert import ConvertReport
+    from stzoo.weights import Origin
 
 _OF_THE_SPEC = ("value_range", "mean", "std", "fill")  # what --set sets there, and not in its params
 
@@ -31,8 +37,8 @@ def register(commands: Commands) -> None:
     parser.add_argument(
         "origin",
         metavar="ORIGIN",
-        help="the project or the people who published the checkpoint: openstl; official, which stands for the authors "
-        "of the architecture; or what an architecture of another package names",
+        help="the project or the people whose code wrote the checkpoint: openstl; official, which stands for the "
+        "authors of the architecture; or what an architecture of another package names",
     )
     parser.add_argument(
         "checkpoint",
@@ -44,8 +50,8 @@ def register(commands: Commands) -> None:
     parser.add_argument(
         "--model",
         metavar="MODEL",
-        help="the model whose weights the checkpoint holds: a name that 'stzoo list' shows, or a .json file with a "
-        "spec, such as the config.json of a saved model (default: the tensors tell it)",
+        help="the model whose weights the checkpoint holds: a name that 'stzoo list' or 'stzoo list --published' "
+        "shows, or a .json file with a spec, such as the config.json of a saved model (default: the tensors tell it)",
     )
     parser.add_argument(
         "--dataset",
@@ -72,15 +78,61 @@ def register(commands: Commands) -> None:
 
 def _run(arguments: Arguments) -> None:
     from stzoo.convert import convert
+    from stzoo.hashing import file_sha256
+    from stzoo.weights import Origin
 
-    spec, known = None, _known(arguments)
+    spec, known, made_of = None, _known(arguments), None
     if arguments.model is not None:
         spec = _spec(arguments.model)
         if known:
             raise SpecError(
                 "--model says everything; leave out --dataset, --frames-in, --frames-out, --channels, --size and --set"
             )
-    print(convert(arguments.origin, arguments.checkpoint, spec, arguments.out, known=known))
+    record = published().get(arguments.model)
+    if record is not None and arguments.checkpoint.is_file():
+        made_of = Origin(
+            name=record.name,
+            publisher=record.by,
+            url=record.url,
+            sha256=file_sha256(arguments.checkpoint),
+            size=arguments.checkpoint.stat().st_size,
+            license=record.license,
+            figures=dict(record.figures),
+        )
+    report = convert(arguments.origin, arguments.checkpoint, spec, arguments.out, known=known, made_of=made_of)
+    print(report)
+    _print_facts(arguments, report)
+    _write_card(arguments, report, made_of)
+
+
+def _print_facts(arguments: Arguments, report: ConvertReport) -> None:
+    """Say what was taken from the facts of the data set, because neither a tensor nor an option tells it."""
+    if arguments.dataset is None or report.decision is None:
+        return
+    without = argparse.Namespace(**{**vars(arguments), "dataset": None})
+    others = report.decision.told | _known(without).keys()
+    facts = {name: value for name, value in frames_of_datasets()[arguments.dataset].items() if name not in others}
+    if facts:
+        listed = ", ".join(f"{name} {json.dumps(value)}" for name, value in facts.items())
+        print(f"from the data set {arguments.dataset}: {listed}")
+
+
+def _write_card(arguments: Arguments, report: ConvertReport, made_of: Origin | None) -> None:
+    """README.md, as `save_pretrained` writes it. One that somebody wrote or edited is kept, with a warning."""
+    from stzoo.files import write_atomically
+    from stzoo.hub.card import README, Card, origin_card, readme, written_here
+
+    path = report.folder / README
+    if os.path.lexists(path) and not written_here(path):
+        warnings.warn(f"{path} was written or edited by somebody and is left as it is", stacklevel=2)
+        return
+    file = printable(arguments.checkpoint.name)
+    card = Card(summary=f"The weights of {file}, a checkpoint in the layout of {arguments.origin.lower()}, converted "
+                "by stzoo")  # fmt: skip
+    if made_of is not None:
+        card = origin_card(made_of)
+    name = report.folder.resolve().name.encode("utf-8", "replace").decode()  # it may not be valid UTF-8
+    write_atomically(path, readme(card, report.spec, name).encode())
 
 
 def _known(arguments: Arguments) -> dict[str, Any]:
@@ -107,14 +159,16 @@ def _known(arguments: Arguments) -> dict[str, Any]:
 
 
 def _spec(name: str) -> ModelSpec:
-    """The spec of a catalogue entry, or of a JSON file: the same JSON as an entry's `spec` or a folder's config.json.
+    """The spec of a catalogue entry, of a published checkpoint, or of a JSON file.
+
+    The file holds the same JSON as an entry's `spec` or a folder's config.json.
 
     Raises:
         UnknownModelError: no entry has this name. SpecError: there is no such file, or it is not JSON, or its spec is
             wrong. OSError: the file cannot be read.
     """
     if not name.endswith(".json"):
-        return catalog.info(name).spec
+        return info(name).spec
     file = Path(name)
     if not file.is_file():  # reading a FIFO would wait for ever
         raise SpecError(f"{name} {'is no regular file' if file.exists() else 'does not exist'}; name a spec's file")

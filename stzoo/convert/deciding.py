@@ -3,25 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from stzoo.convert.stated import frames_of, settings_of
 from stzoo.errors import MismatchError, SpecError
-from stzoo.models import architectures
-from stzoo.models.inferring import Frame, Shapes, infer
+from stzoo.models import architectures, config_of
+from stzoo.models.inferring import ChannelsUntold, Frame, Inferred, Shapes, infer
 from stzoo.spec import ModelSpec, from_mapping, shown
 
 _NEEDED = {  # fields that every spec needs, and the options of `stzoo convert` that say them
-    "frames_in": "--frames-in", "frames_out": "--frames-out", "channels": "--channels", "height": "--size",
+    "channels": "--channels", "frames_in": "--frames-in", "frames_out": "--frames-out", "height": "--size",
     "width": "--size",
 }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Decision:
+    """The model, and where what no tensor tells came from.
+
+    Attributes:
+        spec: of the model.
+        told: the fields of the spec that tensors tell.
+        stated: what was taken from the file's hyper-parameters: fields of the spec and of its `params`.
+        assumed: what was taken by default, because nothing tells it: fields of the spec and of its `params`.
+    """
+
+    spec: ModelSpec
+    told: frozenset[str]
+    stated: Mapping[str, Any]
+    assumed: Mapping[str, Any]
+
+
 def decided(
-    path: Path, origin: str, shapes: Shapes, known: Mapping[str, Any], presumed: Mapping[str, Any]
-) -> ModelSpec:
-    """The spec of the model that tensors of these names and shapes belong to.
+    path: Path,
+    origin: str,
+    shapes: Shapes,
+    known: Mapping[str, Any],
+    presumed: Mapping[str, Any],
+    stated: Mapping[str, Any],
+) -> Decision:
+    """The model that tensors of these names and shapes belong to.
 
     Args:
         path: the checkpoint, for messages.
@@ -29,17 +52,14 @@ def decided(
         shapes: of its tensors, by their published names without prefixes.
         known: a part of the spec as JSON has it, `params` in it too, that the tensors must not contradict.
         presumed: the same, but where tensors tell something else, they have precedence.
+        stated: the file's hyper-parameters, to which everything else has precedence; see `stzoo.convert.stated`.
 
     Raises:
         MismatchError: no architecture is known that has such tensors, or they contradict what is known.
         SpecError: something is missing that no tensor tells, or a known value is wrong in itself.
     """
-    given = {**presumed, **known}
-    frame = from_mapping(Frame, {f.name: given[f.name] for f in fields(Frame) if f.name in given}, "spec")
-    try:
-        found = infer(shapes, frame)
-    except SpecError as error:
-        raise MismatchError(f"{path} does not tell its model: {error}") from None
+    given, frames = {**presumed, **known}, frames_of(stated)
+    found = _inferred(path, shapes, given, frames)
     layouts = architectures()[found.arch].layouts
     if found.origin != origin and origin in layouts and layouts[origin] is not layouts[found.origin]:
         raise MismatchError(f"{path} has tensors that are named as {found.origin} names them, not as {origin} does")
@@ -47,17 +67,52 @@ def decided(
     told = {"arch": found.arch} | {name: value for name, value in sizes.items() if value is not None}
     _check(path, told, known, "")
     _check(path, found.params, known.get("params", {}), "params.")
-    values = given | told
+    values = frames | given | told
+    _check_complete(path, f", which holds a {found.arch},", values)
+    settings = settings_of(stated, found.arch)
+    chosen = {**presumed.get("params", {}), **known.get("params", {})}
+    params = {**settings, **chosen}
+    params |= {name: value for name, value in found.params.items() if value is not False or name in params}
+    spec = ModelSpec.from_dict(values | {"params": params})
+    tensors = frozenset(told.keys() - {found.hint})
+    used = {name: value for name, value in frames.items() if name not in given.keys() | tensors}
+    used |= {name: value for name, value in settings.items() if name not in chosen.keys() | found.params.keys()}
+    config = config_of(spec)
+    assumed = {name: getattr(config, name) for name in found.untold if name not in chosen and name not in settings}
+    if "value_range" not in values:
+        assumed["value_range"] = spec.value_range
+    return Decision(spec, tensors, used, assumed)
+
+
+def _inferred(path: Path, shapes: Shapes, given: Mapping[str, Any], frames: Mapping[str, Any]) -> Inferred:
+    """What the tensors tell. If they contradict the frames that the file itself states, these do not count."""
+    known = from_mapping(Frame, {f.name: given[f.name] for f in fields(Frame) if f.name in given}, "spec")
+    more = {f.name: frames[f.name] for f in fields(Frame) if f.name in frames and f.name not in given}
+    try:
+        return infer(shapes, replace(known, **more))
+    except SpecError as error:
+        problem = error
+    if more:
+        try:
+            return infer(shapes, known)
+        except SpecError as error:
+            problem = error
+    if isinstance(problem, ChannelsUntold):
+        rest = {name: value for name, value in frames.items() if name not in more} | dict.fromkeys(problem.told)
+        holder = f", whose first layer reads patches of {problem.features} channels,"
+        _check_complete(path, holder, rest | dict(given))
+    raise MismatchError(f"{path} does not tell its model: {problem}") from None
+
+
+def _check_complete(path: Path, holder: str, values: Mapping[str, Any]) -> None:
+    """Raises `SpecError`, which names all of them at once, if fields that every spec needs have no value."""
     missing = [name for name in _NEEDED if name not in values]
     if missing:
         options = list(dict.fromkeys(_NEEDED[name] for name in missing))
         raise SpecError(
-            f"no tensor of {path}, which holds a {found.arch}, tells {_listed(missing)}; give the data set that it was "
-            f"trained for (--dataset), or these values ({_listed(options)})"
+            f"no tensor of {path}{holder} tells {_listed(missing)}; give the data set that it was trained for "
+            f"(--dataset), or these values ({_listed(options)})"
         )
-    params = {**presumed.get("params", {}), **known.get("params", {})}
-    params |= {name: value for name, value in found.params.items() if value is not False or name in params}
-    return ModelSpec.from_dict(values | {"params": params})
 
 
 def _check(path: Path, told: Mapping[str, Any], known: Mapping[str, Any], where: str) -> None:

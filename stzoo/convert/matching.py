@@ -7,26 +7,32 @@ must be used or be known to have no use.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from stzoo.catalog import WEIGHTS_FILE, settings
-from stzoo.convert.checkpoint import as_laid_out, named_tensors, short
-from stzoo.convert.deciding import decided
-from stzoo.convert.torch_file import StoredTensor, TorchFile, open_torch_file
+from stzoo.convert.checkpoint import COUNTED, as_laid_out, below, first_parts, inner, named_tensors, short
+from stzoo.convert.deciding import Decision, decided
+from stzoo.convert.pickled import StoredTensor
+from stzoo.convert.stated import KEY, stated_by
+from stzoo.convert.torch_file import TorchFile, open_torch_file
 from stzoo.errors import MismatchError, SpecError, WeightsError
 from stzoo.models import architecture_of, architectures, build, config_of, stride_of
+from stzoo.models.inferring import is_recognised
 from stzoo.models.published import Layout, Shape
 from stzoo.spec import ModelSpec, shown
-from stzoo.weights import save_folder
+from stzoo.weights import Origin, save_folder
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
+_FEW = 8  # first parts of names, such as "student" and "teacher", that are looked at one by one
 _MARGIN = 2**26  # bytes that a checkpoint may claim beyond what its file and the model explain
 
 
@@ -41,6 +47,7 @@ class ConvertReport:
         tensors: how many tensors were written.
         parameters: how many values the trainable ones have.
         unused: names of published tensors without a use, in the code that published them or in the spec asked for.
+        decision: what told what, if no spec was given; otherwise None.
     """
 
     folder: Path
@@ -49,6 +56,7 @@ class ConvertReport:
     tensors: int
     parameters: int
     unused: tuple[str, ...]
+    decision: Decision | None = None
 
     def __str__(self) -> str:
         s, line = self.spec, f"{self.folder}: {self.tensors} tensors, {self.parameters:,} parameters"
@@ -58,7 +66,19 @@ class ConvertReport:
         model = f"{s.arch} ({settings(s.params)}): {s.frames_in} frames in, {s.frames_out} out, "
         model += f"{s.channels}x{s.height}x{s.width} (channels x height x width), {values}"
         only = f"\nit takes frames of {s.height}x{s.width} alone: some of its weights belong to places" * self.locked
-        return f"{line}\n{model}{only}"
+        return "\n".join([line, model + only, *self._sources()])
+
+    def _sources(self) -> Iterator[str]:
+        """Where that came from which no tensor tells, in lines."""
+        if self.decision is None:
+            return
+        if self.decision.stated:
+            yield f"from the file's {KEY}: {_values(self.decision.stated)}"
+        if self.decision.assumed:
+            example = next(iter(self.decision.assumed))
+            yield (
+                f"assumed, because no tensor tells: {_values(self.decision.assumed)}; change with --set {example}=VALUE"
+            )
 
 
 @dataclass(frozen=True)
@@ -70,12 +90,18 @@ class Converted:
         module: of that spec, without values.
         state: every tensor of the module, in memory of its own.
         unused: names of published tensors without a use.
+        decision: what told what, if no spec was given; otherwise None.
     """
 
     spec: ModelSpec
     module: nn.Module
     state: dict[str, Tensor]
     unused: tuple[str, ...]
+    decision: Decision | None = None
+
+
+def _values(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {json.dumps(value)}" for name, value in values.items())
 
 
 def origins() -> tuple[str, ...]:
@@ -91,17 +117,20 @@ def convert(
     *,
     known: Mapping[str, Any] = _NOTHING,
     presumed: Mapping[str, Any] = _NOTHING,
+    made_of: Origin | None = None,
 ) -> ConvertReport:
     """Write the published weights in `checkpoint` as a folder of config.json and model.safetensors.
 
-    The file may hold the tensors themselves, or hold them under "state_dict", "model_state_dict", "net_param", "model"
-    or "ema", beside other entries, which are not read; their names may begin with "module.", "model." or "_orig_mod.".
-    No code in it can run. Names and shapes are compared with the spec before memory is taken for a tensor.
+    The file may hold the tensors themselves, or hold them under "state_dict", "model_state_dict", "net_param", "model",
+    "ema" or the only other key that has tensors. Other entries, of whatever class, are not read; names may begin with
+    "module.", "model.", "_orig_mod." or any prefix that all of them share. No code in it can run. Names and shapes are
+    compared with the spec before memory is taken for a tensor.
 
-    Without a spec the tensors decide what model it is, as far as they tell; see `stzoo.models.inferring`.
+    Without a spec the tensors decide what model it is, as far as they tell; see `stzoo.models.inferring`. What they do
+    not tell, and is not known, is taken from the file's hyper-parameters, if it has some.
 
     Args:
-        origin: who published it, one of `origins()`.
+        origin: who published it, one of `origins()`, in capital or small letters.
         checkpoint: the file.
         spec: the model that the weights are for; None if the file is to decide. The layout may change it: an E3D-LSTM
             of "openstl" becomes `variant` "public" with a `history` that covers one forecast, because those were
@@ -110,21 +139,24 @@ def convert(
         known: without a spec, the part of it that is known, such as ``{"frames_out": 10, "height": 64, "width": 64,
             "params": {"heads": 8}}``. The tensors must not contradict it.
         presumed: without a spec, such a part of it for what tensors do not tell; where they tell it, they decide.
+        made_of: what to note in model.safetensors of the publisher's file.
 
     Raises:
         SpecError: the origin is unknown, no layout of it is known for the architecture, something is not known that
             no tensor tells, both a spec and what is known are given, or `out` holds a model.
-        WeightsError: the file is no regular file, is damaged, holds something else than dense tensors, or claims
-            tensors far larger than itself and the model; or a value is not finite.
+        WeightsError: the file does not exist, is no regular file, is damaged, has something else than dense tensors
+            among its tensors, or claims tensors far larger than itself and the model; or a value is not finite.
         MismatchError: a tensor is missing, has another shape or has no known use; the message has its published name.
             Or the tensors are those of no architecture that is known, or contradict what is known.
     """
     if (out / WEIGHTS_FILE).exists():
         raise SpecError(f"{out} holds a model already; name another folder")
     found = converted(origin, checkpoint, spec, known=known, presumed=presumed)
-    save_folder(out, found.spec, found.state)
+    save_folder(out, found.spec, found.state, made_of)
     parameters = sum(p.numel() for p in found.module.parameters())
-    return ConvertReport(out, found.spec, stride_of(found.module) is None, len(found.state), parameters, found.unused)
+    return ConvertReport(
+        out, found.spec, stride_of(found.module) is None, len(found.state), parameters, found.unused, found.decision
+    )
 
 
 def converted(
@@ -136,28 +168,73 @@ def converted(
     presumed: Mapping[str, Any] = _NOTHING,
 ) -> Converted:
     """The published weights in `checkpoint`, as `convert` writes them. Arguments and errors are those of `convert`."""
+    origin = origin.lower() if origin.lower() in origins() else origin
     if spec is not None:
-        _layout(origin, spec)  # a wrong one is said before the file is opened
+        target = _target(origin, spec)  # a wrong spec is said before the file is opened
         if known or presumed:
             raise SpecError("a spec says everything; leave out what is known, or the spec")
     elif origin not in origins():
         raise SpecError(f"the origin is {shown(origin)}; it may be {', '.join(origins())}")
+    decision = None
     with open_torch_file(checkpoint) as file:
-        bare = named_tensors(file)
+        bare = named_tensors(file, is_recognised if spec is None else target.has_any)
         if spec is None:
             _check_memory(file, bare, {})  # only the file itself can explain what it claims
-            spec = decided(checkpoint, origin, {name: tensor.shape for name, tensor in bare.items()}, known, presumed)
-        layout = _layout(origin, spec)
-        spec = layout.spec(spec, config_of(spec))
-        module = build(spec, "meta")
-        wanted = module.state_dict()
-        found = as_laid_out(bare, layout, file)
-        names, unused = _matched(checkpoint, found, wanted, layout)
+            decision = _decided(file, origin, bare, known, presumed)
+            target = _target(origin, decision.spec)
+        wanted = target.module.state_dict()
+        found = as_laid_out(bare, target.layout, file)
+        names, unused = _matched(checkpoint, found, wanted, target.layout, None if spec else target.spec.arch)
         _check_memory(file, found, wanted)
         tensors = _read(file, found)
     # copies, because two published tensors may share their memory
-    state = {ours: tensors[names[ours]].reshape(like.shape).to(like.dtype, copy=True) for ours, like in wanted.items()}
-    return Converted(spec, module, state, unused)
+    state = {
+        ours: tensors[names[ours]].reshape(like.shape).to(like.dtype, copy=True, memory_format=torch.contiguous_format)
+        if ours in names
+        else torch.zeros_like(like, device="cpu")
+        for ours, like in wanted.items()
+    }
+    return Converted(target.spec, target.module, state, unused, decision)
+
+
+@dataclass(frozen=True)
+class _Target:
+    """What a checkpoint becomes: the layout of its tensors, the spec of the weights, and the module, without values."""
+
+    layout: Layout
+    spec: ModelSpec
+    module: nn.Module
+
+    def has_any(self, published: Collection[str]) -> bool:
+        """Whether any of some published names is that of a tensor of the module."""
+        tensors = self.module.state_dict().items()
+        wanted = {_published(name, tuple(like.shape), self.layout)[0] for name, like in tensors}
+        return any(inner(name, self.layout) in wanted for name in published)
+
+
+def _target(origin: str, spec: ModelSpec) -> _Target:
+    layout = _layout(origin, spec)
+    spec = layout.spec(spec, config_of(spec))
+    return _Target(layout, spec, build(spec, "meta"))
+
+
+def _decided(
+    file: TorchFile,
+    origin: str,
+    tensors: Mapping[str, StoredTensor],
+    known: Mapping[str, Any],
+    presumed: Mapping[str, Any],
+) -> Decision:
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    if not is_recognised(shapes):
+        parts = first_parts(shapes)
+        models = [part for part in parts if len(parts) <= _FEW and is_recognised(below(part, shapes))]
+        if models:
+            raise MismatchError(
+                f"{file.path} has more than one set of tensors, and a model under {' and '.join(map(short, models))}; "
+                "save the tensors of that model alone"
+            )
+    return decided(file.path, origin, shapes, known, presumed, stated_by(file.content))
 
 
 def _layout(origin: str, spec: ModelSpec) -> Layout:
@@ -181,12 +258,21 @@ def _check_memory(file: TorchFile, found: Mapping[str, StoredTensor], wanted: Ma
 
 
 def _matched(
-    path: Path, found: Mapping[str, StoredTensor], wanted: Mapping[str, Tensor], layout: Layout
+    path: Path, found: Mapping[str, StoredTensor], wanted: Mapping[str, Tensor], layout: Layout, arch: str | None
 ) -> tuple[dict[str, str], tuple[str, ...]]:
-    """The published name of each of our tensors, and the published names without a use. Raises `MismatchError`."""
+    """The published name of each of our tensors, and the published names without a use.
+
+    Counts of batches, which no forecast reads, may be absent; they have no name then. `arch` is the architecture that
+    the tensors told; None if a spec did.
+
+    Raises:
+        MismatchError: a tensor is missing, misshapen, of another kind, or unknown.
+    """
     names, problems = {}, []
     for ours, like in wanted.items():
         theirs, shape = _published(ours, tuple(like.shape), layout)
+        if theirs not in found and ours.endswith("num_batches_tracked"):
+            continue
         names[ours] = theirs
         if theirs not in found:
             problems.append(f"{theirs} is missing")
@@ -195,11 +281,23 @@ def _matched(
         elif found[theirs].dtype.is_floating_point != like.is_floating_point():
             problems.append(f"{theirs} is {found[theirs].dtype}, not {like.dtype}")
     unused = tuple(sorted(found.keys() - set(names.values())))
-    problems += [f"{short(name)} is unknown" for name in unused if not re.fullmatch(layout.dead, name)]
+    unknown = [short(name) for name in unused if not re.fullmatch(layout.dead, name) and not COUNTED.fullmatch(name)]
+    if unknown and not problems and arch is not None:
+        one = len(unknown) == 1
+        also, they = ("a tensor", "it is") if one else (f"{len(unknown)} tensors", "they are")
+        raise MismatchError(
+            f"{path} holds a {arch}, but also {also} that no {arch} has: {_first(unknown, ', ')}; if {they} no part of "
+            "the model, save the file without"
+        )
+    problems += [f"{name} is unknown" for name in unknown]
     if problems:
-        more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
-        raise MismatchError(f"{path} does not fit the spec: {'; '.join(problems[:8])}{more}")
+        says = "does not fit the spec:" if arch is None else f"holds a {arch} whose tensors do not fit together:"
+        raise MismatchError(f"{path} {says} {_first(problems, '; ')}")
     return names, unused
+
+
+def _first(texts: list[str], between: str) -> str:
+    return between.join(texts[:8]) + (f" and {len(texts) - 8} more" if len(texts) > 8 else "")
 
 
 def _read(file: TorchFile, found: Mapping[str, StoredTensor]) -> dict[str, Tensor]:

@@ -1,17 +1,14 @@
 """Files that `torch.save` wrote, read without `torch.load`: what a file claims is known before any memory is taken.
 
 Such a file is a pickle that describes tensors, and the bytes of their storages: in a zip file, or one after the other
-in the format that torch wrote before version 1.6. The pickle is followed here step by step, and nothing that it names
-is imported or called. So no code in it can run, and a tensor is only a claim (`StoredTensor`) until its caller has
-checked it and asks for its values.
+in the format that torch wrote before version 1.6. The pickle is followed by `stzoo.convert.pickled`, which runs nothing
+of it. So a tensor is only a claim (`StoredTensor`) until its caller has checked it and asks for its values.
 """
 
 from __future__ import annotations
 
 import io
-import math
 import os
-import pickletools
 import stat
 import zipfile
 import zlib
@@ -26,67 +23,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stzoo.convert.other_formats import AGAIN, RESAVE, RESAVE_PROGRAM, ZIP, other_format
+from stzoo.convert.pickled import StoredStorage, StoredTensor, followed
 from stzoo.errors import WeightsError, printable
-from stzoo.spec import shown
 
 MAX_DESCRIPTION = 2**26  # bytes of the pickle, which holds names and shapes; a thousand tensors take 10^5
-MAX_DIMENSIONS, MAX_SIDE = 8, 2**40  # of a tensor
 _MOST_RECORDS = 2**16  # files in the zip file, one for each storage
 _MAGIC = 0x1950A86A20F9469CFC6C  # what a file of the older format begins with
-_STORAGES = {
-    "FloatStorage": torch.float32, "DoubleStorage": torch.float64, "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16, "ByteStorage": torch.uint8, "CharStorage": torch.int8,
-    "ShortStorage": torch.int16, "IntStorage": torch.int32, "LongStorage": torch.int64, "BoolStorage": torch.bool,
-    "ComplexFloatStorage": torch.complex64, "ComplexDoubleStorage": torch.complex128, "UntypedStorage": torch.uint8,
-    "QInt8Storage": torch.int8, "QInt32Storage": torch.int32, "QUInt8Storage": torch.uint8,
-}  # fmt: skip
-_PLAIN = ("collections.OrderedDict", "collections.Counter", "_codecs.encode", "torch.Size", "torch.device",
-          "torch.Tensor", "torch.nn.parameter.Parameter", "torch._tensor._rebuild_from_type_v2",
-          "torch.serialization._get_layout", *(f"{module}.{name}" for module in ("builtins", "__builtin__")
-          for name in ("bytearray", "set", "frozenset", "complex")))  # fmt: skip
 _DAMAGES = (  # what follows from damaged bytes
     ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError, RecursionError, OverflowError,
     MemoryError, NotImplementedError, RuntimeError, OSError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class StoredStorage:
-    """The memory of one or more tensors, as the file claims it: `count` values of `dtype` under the name `key`."""
-
-    key: str
-    dtype: torch.dtype
-    count: int
-
-
-@dataclass(frozen=True)
-class StoredTensor:
-    """A tensor as the file claims it: a view of a storage. `offset` and `stride` count values of `dtype`."""
-
-    storage: StoredStorage
-    dtype: torch.dtype
-    offset: int
-    shape: tuple[int, ...]
-    stride: tuple[int, ...]
-
-    @property
-    def nbytes(self) -> int:
-        """How much memory the tensor takes on its own."""
-        return math.prod(self.shape) * self.dtype.itemsize
-
-
-@dataclass(frozen=True)
-class Name:
-    """The name of a class or a function in the pickle, such as "torch.FloatStorage". It is not looked up."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Other:
-    """An object that is neither a dense tensor nor plain data. `maker` names what would have made it."""
-
-    maker: str
 
 
 @dataclass(frozen=True)
@@ -129,35 +76,41 @@ def open_torch_file(path: Path) -> Iterator[TorchFile]:
     """Open a file that `torch.save` wrote, in either format. Its description is read, but no tensor.
 
     Raises:
-        WeightsError: it is no regular file, or no checkpoint of pure tensors: it is damaged, has another format, or
-            names classes or functions other than those that tensors are made with.
+        WeightsError: it does not exist, is no regular file, is damaged, or has another format; the message says what to
+            do.
         OSError: the file cannot be opened.
     """
     # Opening a FIFO would wait for a writer without this flag.
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except FileNotFoundError:
+        raise WeightsError(f"{path} does not exist; give the path of a checkpoint") from None
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode):
         os.close(descriptor)
         raise WeightsError(f"{path} is no regular file; give the path of a checkpoint")
     with open(descriptor, "rb") as file:
+        start = b""
         try:
             if not found.st_size:  # also what files of /proc say, some of which cannot be read to their end
-                raise ValueError("it is empty")
-            is_zip = file.read(4) == b"PK\3\4"
-            opened = (_open_zip if is_zip else _open_old)(path, file, found.st_size)
+                raise ValueError(f"it is empty; {AGAIN}")
+            start = file.read(512)
+            opened = (_open_zip if start.startswith(ZIP) else _open_old)(path, file, found.st_size)
         except _DAMAGES as error:
-            raise WeightsError(
-                f"{path} is not a checkpoint of pure tensors, and nothing else is read: {_reason(error)}"
-            ) from error
+            reason = other_format(start, found.st_size) or _reason(error)
+            raise WeightsError(f"{path} is not a checkpoint of pure tensors: {reason}") from error
         yield opened
 
 
 def _reason(error: Exception) -> str:
-    """Why a file was refused, on one short line."""
-    if not isinstance(error, (ValueError, OSError, zipfile.BadZipFile, zlib.error)):
-        return "it is damaged or has another format"  # what the error says is of no use without the code
+    """Why a file was refused, on one short line, and what to do."""
+    if isinstance(error, zipfile.BadZipFile):
+        return f"it is a damaged or incomplete zip file; {AGAIN}"
+    if not isinstance(error, (ValueError, OSError, zlib.error)):
+        return f"it is damaged or has another format; {AGAIN}"  # what the error says is of no use without the code
     text = str(error).split("\n", 1)[0]
-    return printable(text if len(text) <= 200 else f"{text[:200]}...")
+    text = printable(text if len(text) <= 200 else f"{text[:200]}...")
+    return text if "; " in text else f"{text}; {AGAIN}, or {RESAVE}"
 
 
 def _open_zip(path: Path, file: BinaryIO, size: int) -> TorchFile:
@@ -172,13 +125,15 @@ def _open_zip(path: Path, file: BinaryIO, size: int) -> TorchFile:
         raise ValueError(f"it has {len(sizes):,} records; at most {_MOST_RECORDS:,} are read")
     root = next(iter(sizes)).partition("/")[0]
     if f"{root}/data.pkl" not in sizes or f"{root}/constants.pkl" in sizes:
-        raise ValueError("it is a TorchScript program or another zip file, without the record data.pkl alone")
+        if any(name.endswith("/constants.pkl") for name in sizes):
+            raise ValueError(f"it is a TorchScript program; {RESAVE_PROGRAM}")
+        raise ValueError("it is a zip file that torch.save did not write; unpack it if the checkpoint lies in it")
 
     def record(name: str, most: int) -> bytes:
         with packed.open(f"{root}/{name}") as stream:
             content = stream.read(most + 1)  # unpacks no more than that, whatever the record claims
         if len(content) > most:
-            raise ValueError(f"its record {name} has more than {most:,} bytes")
+            raise ValueError(f"its record {name} has more than {most:,} bytes; {RESAVE}")
         return content
 
     swapped = f"{root}/byteorder" in sizes and record("byteorder", 16) != _byte_order()
@@ -192,7 +147,7 @@ def _open_zip(path: Path, file: BinaryIO, size: int) -> TorchFile:
         content = record(f"data/{storage.key}", min(expected, claimed))
         return _memory(content, storage, swapped)
 
-    content = _followed(io.BytesIO(record("data.pkl", MAX_DESCRIPTION)), {})
+    content = followed(io.BytesIO(record("data.pkl", MAX_DESCRIPTION)), {})
     unpacked = sum(each for name, each in sizes.items() if name.startswith(f"{root}/data/"))
     return TorchFile(path, content, size, unpacked, read)
 
@@ -203,15 +158,18 @@ def _open_old(path: Path, file: BinaryIO, size: int) -> TorchFile:
     Each storage is its number of values, in 8 bytes, and the values.
     """
     file.seek(0)
+    if file.read(1) not in (b"\x80", b"L"):  # a pickle's protocol, or a number in the oldest ones
+        raise ValueError(f"it has a format that torch.save does not write; {AGAIN}")
+    file.seek(0)
     start = io.BytesIO(file.read(MAX_DESCRIPTION))  # in memory, because it is followed byte by byte
-    if _followed(start, {}) != _MAGIC:
-        raise ValueError("it does not begin as files of torch.save do")
-    _followed(start, {})  # the version of the format
-    system = _followed(start, {})
+    if followed(start, {}) != _MAGIC:
+        raise ValueError(f"it does not begin as files of torch.save do; {RESAVE}")
+    followed(start, {})  # the version of the format
+    system = followed(start, {})
     claimed: dict[str, StoredStorage] = {}
-    content = _followed(start, claimed)
+    content = followed(start, claimed)
     places, at = {}, 0
-    keys = _followed(start, {})
+    keys = followed(start, {})
     at = start.tell()
     for key in keys:
         places[claimed[key]] = at + 8
@@ -248,149 +206,3 @@ def _check_view(stored: StoredTensor) -> None:
     last = stored.offset + sum((side - 1) * step for side, step in zip(stored.shape, stored.stride, strict=True))
     if stored.nbytes and (last + 1) * stored.dtype.itemsize > stored.storage.count * stored.storage.dtype.itemsize:
         raise ValueError("a tensor reaches outside its storage")
-
-
-def _followed(file: BinaryIO, storages: dict[str, StoredStorage]) -> Any:
-    """What the pickle at the current position describes. The file is left where the pickle ends.
-
-    Args:
-        file: the bytes.
-        storages: every storage that the pickle mentions is entered here, by its key.
-
-    Raises:
-        ValueError: a step of the pickle is damaged, or one that files of torch.save do not have. Damaged pickles also
-            raise IndexError, KeyError, TypeError or AttributeError.
-    """
-    stack: list[Any] = []
-    below: list[list[Any]] = []  # stacks that were set aside by marks
-    memo: dict[int, Any] = {}
-    value: Any
-    for step, value, _ in pickletools.genops(file):
-        match step.name:
-            case "PROTO" | "FRAME":
-                pass
-            case "STOP":
-                return stack[-1]
-            case "MARK":
-                below.append(stack)
-                stack = []
-            case "POP":
-                stack.pop()
-            case "NONE" | "NEWTRUE" | "NEWFALSE":
-                stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[step.name])
-            case (
-                "BININT" | "BININT1" | "BININT2" | "LONG1" | "LONG4" | "BINFLOAT" | "BINUNICODE" | "SHORT_BINUNICODE"
-                | "SHORT_BINBYTES" | "BINBYTES" | "SHORT_BINSTRING" | "BINSTRING"
-            ):  # fmt: skip
-                stack.append(value)
-            case "EMPTY_DICT" | "EMPTY_LIST" | "EMPTY_TUPLE" | "EMPTY_SET":
-                stack.append({"DICT": dict, "LIST": list, "TUPLE": tuple, "SET": set}[step.name[6:]]())
-            case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                count = int(step.name[-1])
-                stack[-count:] = [tuple(stack[-count:])] if len(stack) >= count else [stack[-count]]
-            case "TUPLE" | "APPENDS" | "SETITEMS" | "ADDITEMS":
-                items, stack = stack, below.pop()
-                if step.name == "TUPLE":
-                    stack.append(tuple(items))
-                elif step.name == "APPENDS":
-                    stack[-1].extend(items)
-                elif step.name == "ADDITEMS":
-                    stack[-1].update(map(_key, items))
-                else:
-                    stack[-1].update((_key(k), v) for k, v in zip(items[::2], items[1::2], strict=True))
-            case "APPEND":
-                item = stack.pop()
-                stack[-1].append(item)
-            case "SETITEM":
-                item, key = stack.pop(), stack.pop()
-                stack[-1].update({_key(key): item})
-            case "BINPUT" | "LONG_BINPUT":
-                memo[value] = stack[-1]
-            case "MEMOIZE":
-                memo[len(memo)] = stack[-1]
-            case "BINGET" | "LONG_BINGET":
-                stack.append(memo[value])
-            case "GLOBAL":
-                module, name = value.split(" ", 1)
-                stack.append(_named(module, name, stack, below))
-            case "STACK_GLOBAL":
-                name, module = stack.pop(), stack.pop()
-                stack.append(_named(module, name, stack, below))
-            case "REDUCE" | "NEWOBJ":
-                arguments, maker = stack.pop(), stack.pop()
-                stack.append(_made(maker, arguments))
-            case "BUILD":  # attributes, such as the versions that a state_dict carries
-                stack.pop()
-            case "BINPERSID":
-                storage = _storage(stack.pop())
-                storages[storage.key] = storage
-                stack.append(storage)
-            case _:
-                raise ValueError(f"its pickle has the step {step.name}")
-    raise ValueError("its pickle has no end")
-
-
-def _key(value: Any) -> Any:
-    """`value` itself, if it may be the key of a mapping: hashing tuples inside tuples may take for ever."""
-    flat = value if isinstance(value, tuple) else (value,)
-    if not all(isinstance(each, str | bytes | int | float | Name | None) for each in flat):
-        raise ValueError("a mapping in it has a key that is neither text nor a number")
-    return value
-
-
-def _place(stack: list[Any], below: list[list[Any]]) -> str:
-    """Where a pickle stands that is about to fill a mapping, for messages: the key of the next value; "" elsewhere."""
-    several = len(stack) % 2 == 1 and below and below[-1] and isinstance(below[-1][-1], dict)
-    one = len(stack) > 1 and isinstance(stack[-2], dict)
-    is_key = (several or one) and isinstance(stack[-1], str | int)
-    return f", under the key {shown(stack[-1])}" if is_key else ""
-
-
-def _named(module: str, name: str, stack: list[Any], below: list[list[Any]]) -> Name:
-    """The name of something that tensors are made with.
-
-    Raises:
-        ValueError: it is another name; the message says it, and where the pickle stands (see `_place`).
-    """
-    text = f"{module}.{name}"
-    is_dtype = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
-    is_kind = module in ("torch", "torch.cuda", "torch.storage") and (name in _STORAGES or name.endswith("Tensor"))
-    rebuilds = module == "torch._utils" and name.startswith("_rebuild_")
-    if not (text in _PLAIN or is_dtype or is_kind or rebuilds):
-        raise ValueError(f"it names {text}, which may be code{_place(stack, below)}")
-    return Name(text)
-
-
-def _storage(claim: tuple[Any, ...]) -> StoredStorage:
-    kind, storage, key, _, count = claim[:5]
-    if kind != "storage" or (len(claim) > 5 and claim[5] is not None) or not isinstance(key, str):
-        raise ValueError("a storage in it is described in an unknown way")
-    return StoredStorage(key, _STORAGES[storage.text.rpartition(".")[2]], _size(count))
-
-
-def _size(value: Any) -> int:
-    if type(value) is not int or not 0 <= value <= MAX_SIDE:
-        raise ValueError("a tensor in it has an absurd size")
-    return value
-
-
-def _made(maker: Name, arguments: tuple[Any, ...]) -> Any:
-    """What the call of `maker` would have returned: a claim, plain data, or an `Other`. Nothing is called."""
-    name = maker.text.removeprefix("torch._utils.")
-    if name in ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3"):
-        storage, offset, shape, stride = arguments[:4]
-        dtype = getattr(torch, arguments[6].text.removeprefix("torch.")) if name[-1] == "3" else storage.dtype
-        changed = name[-1] == "2" and len(arguments) > 6 and bool(arguments[6])  # conjugated or negated when it is read
-        if len(shape) != len(stride) or len(shape) > MAX_DIMENSIONS:
-            raise ValueError(f"a tensor has {len(shape)} dimensions; at most {MAX_DIMENSIONS} are read")
-        sides, steps = tuple(map(_size, shape)), tuple(map(_size, stride))
-        return Other(name) if changed else StoredTensor(storage, dtype, _size(offset), sides, steps)
-    if name in ("_rebuild_parameter", "_rebuild_parameter_with_state"):
-        return arguments[0]
-    if name == "torch._tensor._rebuild_from_type_v2" and arguments[1].text in _PLAIN:
-        return _made(arguments[0], arguments[2])
-    if name == "torch.Size":
-        return tuple(arguments[0])
-    if name == "collections.OrderedDict":
-        return {_key(key): value for key, value in (arguments[0] if arguments else ())}
-    return Other(name)

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shlex
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -110,23 +111,24 @@ def resolve(
         return _from_file(path)
     if os.path.isdir(path) and (isinstance(source, os.PathLike) or os.sep in text or text not in catalog.entries()):
         return _from_folder(path)
+    if os.path.isfile(path) and (isinstance(source, os.PathLike) or text not in catalog.entries()):
+        raise WeightsError(f"{path} is no model; {_remedy(path)}")
     if isinstance(source, os.PathLike) or os.sep in text or text.startswith("."):
         hint = (
             f"; for a repository of a hub write hf://{text}" if re.fullmatch(huggingface.REPO, text, re.ASCII) else ""
         )
-        raise WeightsError(f"{path} is no folder that save_pretrained wrote{_what_is_there(path) or hint}")
-    if text not in catalog.entries() and os.path.isfile(path):
-        raise WeightsError(f"{path} is no model{_what_is_there(path)}")
+        raise WeightsError(f"{path} is no folder that save_pretrained wrote{hint}")
     return _from_entry(catalog.info(text), means)
 
 
-def _what_is_there(path: Path) -> str:
-    """What to do with a file that is not a model, to be said after that; "" if there is no file."""
-    if not os.path.isfile(path):  # pathlib would raise
-        return ""
-    if path.suffix.lower() in _CHECKPOINTS:
-        return "; it looks like a checkpoint of another program, so convert it first: stzoo convert --help"
-    return "; it is a file, and a model is a name that `stzoo list` shows, a folder or a .safetensors file"
+def _remedy(file: Path) -> str:
+    """What to do with a file that is not safetensors."""
+    if file.suffix.lower() in _CHECKPOINTS:
+        return (
+            "a checkpoint of PyTorch is converted first, and the folder DIR is loaded then: stzoo convert openstl "
+            f"{shlex.quote(str(file))} --dataset NAME --out DIR"
+        )
+    return "it is a file, and a model is a name that `stzoo list` shows, a folder or a .safetensors file"
 
 
 def source_text(source: str | os.PathLike[str]) -> str:

@@ -2,16 +2,16 @@
 
 Read from the tensors: widths, depths, kernel sizes, how many channels a frame has, and, where a tensor depends on it,
 how many frames go in and how large they are. No tensor tells activations, how many frames come out, or the range of
-values; nor does one tell the attention heads of ViT and UniFormer, `tau` of MAU, `patch` of PhyDNet, `stride` of
-E3D-LSTM, or whether MAU recalls. Those are left at their defaults here, and are for the caller to set.
+values; nor does one tell the settings that `Inferred.untold` names, which are for the caller to set.
 
 Names are those of `stzoo.models.published.Layout.rules`, that is, without "module." and such in front.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from math import isqrt
 from typing import Any
 
@@ -41,6 +41,8 @@ class Inferred:
         params: for `ModelSpec.params`; what is not among them cannot be read from tensors.
         frame: channels, height and width; None where no tensor depends on them.
         frames_in: how many frames go in; None where no tensor depends on it.
+        untold: what else in `ModelSpec.params` a forecast depends on and no tensor tells.
+        hint: the field of `frame` that was needed to read the others, and that the tensors do not tell, therefore.
     """
 
     arch: str
@@ -48,6 +50,24 @@ class Inferred:
     frame: Frame
     frames_in: int | None = None
     origin: str = "openstl"
+    untold: tuple[str, ...] = ()
+    hint: str | None = None
+
+
+class ChannelsUntold(SpecError):
+    """The first layer reads patches of `features` channels, and nothing says how many channels a frame has.
+
+    Attributes:
+        features: how many channels a patch has.
+        told: the fields of `Frame` that the tensors tell as soon as the channels are known.
+    """
+
+    def __init__(self, features: int, told: tuple[str, ...]):
+        super().__init__(
+            f"the first layer reads patches of {features} channels; say how many channels a frame has (--channels or "
+            "--dataset), because no tensor tells that from the size of a patch"
+        )
+        self.features, self.told = features, told
 
 
 @dataclass(frozen=True)
@@ -71,18 +91,31 @@ def infer(shapes: Shapes, known: Frame = Frame()) -> Inferred:
         SpecError: no architecture is known that has such names, a tensor is missing or has too few dimensions, or what
             is known contradicts the tensors.
     """
-    for reader in READERS:
-        if reader.mark in shapes and reader.also(shapes):
-            try:
-                return reader.read(shapes, known)
-            except KeyError as error:
-                raise SpecError(f"the checkpoint has {reader.mark}, but no tensor {error.args[0]}") from None
-            except (IndexError, ZeroDivisionError):  # too few dimensions, or an empty one
-                raise SpecError(f"the checkpoint has {reader.mark}, but tensors of other shapes beside it") from None
-    raise SpecError(
-        "no architecture is known whose published checkpoints have tensors of these names; if you know the model, name "
-        "it (--model)"
-    )
+    reader = _reader(shapes)
+    if reader is None:
+        absent = next((name for name, mark in ABSENT.items() if any(re.match(mark, tensor) for tensor in shapes)), None)
+        if absent is not None:
+            raise SpecError(f"its tensors are those of {absent}, an architecture that stzoo does not have")
+        raise SpecError(
+            "no architecture is known whose published checkpoints have tensors of these names; if you know the model, "
+            "name it (--model)"
+        )
+    try:
+        return reader.read(shapes, known)
+    except KeyError as error:
+        raise SpecError(f"the checkpoint has {reader.mark}, but no tensor {error.args[0]}") from None
+    except (IndexError, ZeroDivisionError):  # too few dimensions, or an empty one
+        raise SpecError(f"the checkpoint has {reader.mark}, but tensors of other shapes beside it") from None
+
+
+def is_recognised(names: Collection[str]) -> bool:
+    """Whether tensors of these names are those of an architecture that is known, be it one that stzoo has or not."""
+    marks = {reader.mark for reader in READERS}
+    return not marks.isdisjoint(names) or any(re.match(mark, name) for name in names for mark in ABSENT.values())
+
+
+def _reader(shapes: Shapes) -> Reader | None:
+    return next((reader for reader in READERS if reader.mark in shapes and reader.also(shapes)), None)
 
 
 def depth(shapes: Shapes, stack: str) -> int:
@@ -106,15 +139,12 @@ def patches(features: int, known: Frame, grid: tuple[int, int] | None, shrink: i
     elif grid is not None and known.height is not None:
         patch = known.height // (grid[0] * shrink)
     else:
-        raise SpecError(
-            f"the first layer reads patches of {features} channels; say how many channels a frame has (--channels or "
-            "--dataset), because no tensor tells that from the size of a patch"
-        )
+        raise ChannelsUntold(features, () if grid is None else ("height", "width"))
     channels = features // max(1, patch * patch)
-    height, width = (known.height, known.width) if grid is None else (side * shrink * patch for side in grid)
+    height, width = (None, None) if grid is None else (side * shrink * patch for side in grid)
     found = Frame(channels=channels, height=height, width=width)
     agrees = all(
-        wanted is None or wanted == got
+        None in (wanted, got) or wanted == got
         for wanted, got in (
             (known.channels, channels),
             (known.height, height),
@@ -142,7 +172,9 @@ def _grid(shapes: Shapes, name: str) -> tuple[int, int]:
     return shapes[name][-2], shapes[name][-1]
 
 
-def _stacked(arch: str, first: str, stack: str = "cell_list", place: str = "") -> Callable[[Shapes, Frame], Inferred]:
+def _stacked(
+    arch: str, first: str, stack: str = "cell_list", place: str = "", untold: tuple[str, ...] = ()
+) -> Callable[[Shapes, Frame], Inferred]:
     """A reader of `layers` cells named `stack`.0 and so on, whose input convolution is `first`.
 
     `place` is a weight of the model that belongs to places, if it has one.
@@ -158,16 +190,21 @@ def _stacked(arch: str, first: str, stack: str = "cell_list", place: str = "") -
             "kernel": inputs[-1],
             "patch": patch,
         }
-        return Inferred(arch=arch, params=params, frame=frame)
+        return Inferred(arch=arch, params=params, frame=frame, untold=untold, hint=_hint(known))
 
     return read
+
+
+def _hint(known: Frame) -> str:
+    """Which field of what is known told `patches` the size of a patch."""
+    return "height" if known.channels is None else "channels"
 
 
 def _predrnn(shapes: Shapes, known: Frame) -> Inferred:
     norm = "cell_list.0.conv_x.1.weight"
     plain = _stacked("predrnn", "conv_x.0.weight", place=norm)(shapes, known)
     more = {"layer_norm": norm in shapes, "decouple": "adapter.weight" in shapes}
-    return Inferred(arch="predrnn", params=dict(plain.params) | more, frame=plain.frame)
+    return replace(plain, params=dict(plain.params) | more)
 
 
 def _mau(shapes: Shapes, known: Frame) -> Inferred:
@@ -181,7 +218,7 @@ def _mau(shapes: Shapes, known: Frame) -> Inferred:
         "patch": patch,
         "shrink": shrink,
     }
-    return Inferred(arch="mau", params=params, frame=frame)
+    return Inferred(arch="mau", params=params, frame=frame, untold=("tau", "recall"), hint=_hint(known))
 
 
 def _phydnet(prefix: str, origin: str) -> Callable[[Shapes, Frame], Inferred]:
@@ -194,8 +231,9 @@ def _phydnet(prefix: str, origin: str) -> Callable[[Shapes, Frame], Inferred]:
             "lstm": tuple(widths[:-1]),
             "kernel": shapes[f"{prefix}phycell.cell_list.0.F.conv1.weight"][-1],
         }
-        frame = Frame(channels=_same(first[1], known.channels), height=known.height, width=known.width)
-        return Inferred(arch="phydnet", params=params, frame=frame, origin=origin)
+        frame = Frame(channels=_same(first[1], known.channels))
+        untold = ("patch", "sigmoid")
+        return Inferred(arch="phydnet", params=params, frame=frame, origin=origin, untold=untold)
 
     return read
 
@@ -220,10 +258,11 @@ def _translated(arch: str, translator: str, mark: str) -> Callable[[Shapes, Fram
                 params["mlp_ratio"] = shapes[f"{BLOCK}{_WIDE.get(translator, 'mlp.fc1')}.bias"][0] // outer
         if translator == "swin":  # a bias for each head, and for each way from one place of a window to another
             params |= {"heads": told[1], "window": (isqrt(told[0]) + 1) // 2}
-        frame = Frame(channels=_same(first[1], known.channels), height=known.height, width=known.width)
+        frame = Frame(channels=_same(first[1], known.channels))
         if translator == "mlpmixer":
             _check_places(told[1], 2 ** min(n_s // 2, 16), known)
-        return Inferred(arch=arch, params=params, frame=frame, frames_in=outer // hid_s)
+        untold = ("heads", "from_last") if translator in ("vit", "uniformer") else ("from_last",)
+        return Inferred(arch=arch, params=params, frame=frame, frames_in=outer // hid_s, untold=untold)
 
     return read
 
@@ -269,7 +308,7 @@ READERS = (
     ),
     Reader(
         "cell_list.0.conv_gm.0.conv3d.weight",
-        _stacked("e3dlstm", "conv_x.0.conv3d.weight", place="cell_list.0._norm_c_t.weight"),
+        _stacked("e3dlstm", "conv_x.0.conv3d.weight", place="cell_list.0._norm_c_t.weight", untold=("stride",)),
     ),
     Reader("cell_list.0.conv_t_next.0.weight", _mau),
     Reader("cell_list.0.conv_m.0.weight", _predrnn),
@@ -290,3 +329,12 @@ READERS = (
     _translator("moganet", f"{BLOCK}attn.value.DW_conv0.weight"),
     _translator("poolformer", f"{BLOCK}layer_scale_1"),
 )
+
+# Architectures with published checkpoints that stzoo does not have -> how the name of one of their tensors begins.
+ABSENT = {
+    "SwinLSTM": r"Downsample\.layers\.0\.Swin\.|ST\.patch_embed\.",
+    "PredFormer": r"to_patch_embedding\.1\.weight$",
+    "PredNet": r"Ahat\.0\.weight$",
+    "CrevNet": r"frame_predictor\.",
+    "DMVFN": r"stu\.0\.",
+}

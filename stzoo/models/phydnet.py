@@ -200,10 +200,15 @@ def published_under(prefix: str) -> tuple[Rule, ...]:
     )
 
 
+def trained_spec(spec: ModelSpec, config: PhyDNetConfig) -> ModelSpec:
+    """Published models end in the sigmoid whatever their values are, so those without a range have `any_range`."""
+    return spec.replace(any_range=True) if spec.value_range is None and config.sigmoid else spec
+
+
 # OpenSTL stores both cells twice, alone and within the encoder, which is what forecasts use; `k2m` turns kernels into
 # moments, for the loss. The authors published the encoder alone.
-OPENSTL = Layout(rules=published_under("encoder."), dead=r"(phycell|convcell)\..+|k2m\.(_inv|_)M\d")
-OFFICIAL = Layout(rules=published_under(""))
+OPENSTL = Layout(rules=published_under("encoder."), dead=r"(phycell|convcell)\..+|k2m\.(_inv|_)M\d", spec=trained_spec)
+OFFICIAL = Layout(rules=published_under(""), spec=trained_spec)
 ARCHITECTURE = Architecture(
     name="phydnet",
     kind="sequential",

@@ -32,6 +32,19 @@ the publishers' code with random weights. So no figure below was measured by us,
 publisher says of it. What was checked of each supported one is that the model is built to the published number of
 parameters, but for tensors that nothing reads, and as far as no doubt is noted.
 
+## If you have the file already
+
+```bash
+stzoo convert openstl FILE --dataset mmnist --out DIR
+```
+
+turns a checkpoint trained with OpenSTL, your own or a downloaded one, into a folder that `stzoo.load("DIR")` opens.
+Tensors tell the architecture and most sizes, `--dataset` the frames and the range of their values; a Lightning file's
+`hyper_parameters` tell them, too. The command prints what it assumed. `--model NAME` in place of `--dataset`, with one
+of the names below, says that the file is that one: the folder then has its spec, and its publisher and address in the
+card. A file in the authors' own layout (PhyDNet, MAU) takes `official` in place of `openstl`. Nothing in the file is
+run. More: [architectures.md](architectures.md#checkpoints-published-by-others).
+
 ## What happens when you load one
 
 - The file comes over https from the address that `stzoo info NAME` shows; an interrupted download goes on where it

@@ -95,7 +95,7 @@ def decided_by_tensors(record: PublishedCheckpoint, held: ModelSpec) -> ModelSpe
     spec = record.spec
     known = {name: value for name, value in record.frames.items() if name != "frames_in"} | {"arch": spec.arch}
     presumed = {"frames_in": spec.frames_in, "params": spec.params}
-    found = decided(Path("x.pth"), record.layout, published_shapes(held, record.layout), known, presumed)
+    found = decided(Path("x.pth"), record.layout, published_shapes(held, record.layout), known, presumed, {}).spec
     return architecture_of(found).layouts[record.layout].spec(found, config_of(found))
 
 
