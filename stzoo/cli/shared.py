@@ -105,7 +105,7 @@ def add_map(parser: argparse.ArgumentParser, of: str) -> None:
     parser.add_argument(
         "--variable",
         metavar="NAME",
-        help=f"variable to forecast, if {of} holds several",
+        help=f"name of the variable to forecast, if {of} holds several",
     )
     parser.add_argument(
         "--time",
