@@ -29,7 +29,7 @@ from stzoo.frames.images import ANIMATED, check_folder, write_images
 from stzoo.frames.video import WRITTEN, write_video
 from stzoo.frames.writing import writing_errors_named
 from stzoo.live.pushing import Live
-from stzoo.live.sources import Feed, Origin
+from stzoo.live.sources import Feed, Origin, counted
 from stzoo.spec import ModelSpec
 
 RECORDED_RATE = 10.0  # pictures a second of a recording, at most: encoding leaves time for forecasts
@@ -84,13 +84,13 @@ class Pace:
 
     def line(self) -> str:
         seconds = time.monotonic() - self.start
-        counts = (_counted(self._feed.arrived, "frame"), _counted(self._feed.dropped, "frame"))
-        made = _counted(self.forecasts, "forecast")
+        counts = (counted(self._feed.arrived, "frame"), counted(self._feed.dropped, "frame"))
+        made = counted(self.forecasts, "forecast")
         return f"{seconds:6.1f} s: {counts[0]} in, {made}, {counts[1]} dropped because the model is slower"
 
     def summary(self, steps: int) -> str:
         """Why the run ended, and what was made."""
-        return f"{self._feed.reason}: {_counted(self.forecasts, 'forecast')} of {_counted(steps, 'frame')}"
+        return f"{self._feed.reason}: {counted(self.forecasts, 'forecast')} of {counted(steps, 'frame')}"
 
     def _tell(self) -> None:
         while not self._over.wait(_SAY - (time.monotonic() - self.start) % _SAY):
@@ -100,10 +100,6 @@ class Pace:
                 self._error = error
                 self._stop.set()
                 return
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def warm_up(live: Live, spec: ModelSpec) -> None:
@@ -222,7 +218,9 @@ def _record(out: Path, first: Moment, coming: Iterator[Moment], pace: float) -> 
     """
     waiting: Queue[Moment | None] = Queue(2)
     with ThreadPoolExecutor(1, "stzoo-recording") as encoder:
-        written = encoder.submit(write_video, out, _recorded(first, iter(waiting.get, None), pace), 1 / pace)
+        written = encoder.submit(
+            write_video, out, _recorded(first, iter(waiting.get, None), pace), 1 / pace, at_once=True
+        )
         try:
             for moment in coming:
                 if written.done():  # it has failed

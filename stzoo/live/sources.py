@@ -92,6 +92,11 @@ def _schemes() -> str:
     return ", ".join(f"{scheme}://" for scheme in SCHEMES)
 
 
+def counted(number: float, noun: str) -> str:
+    """Such as "1 frame" and "2 frames"."""
+    return f"{number:.12g} {noun}{'' if number == 1 else 's'}"
+
+
 class Feed:
     """The newest pictures of a source. It reads inside a ``with`` block, in a thread of its own.
 
@@ -173,7 +178,7 @@ class Feed:
         if self._seconds is not None and self._first is not None:
             late = _LATE if self.origin.kind == "file" else 0.0  # whose pictures have times of their own, see `_played`
             if time.monotonic() - self._first >= self._seconds + late:
-                self.finish(f"{self._seconds:g} seconds are over")
+                self.finish(f"time is over after {counted(self._seconds, 'second')}")
 
     def _read(self) -> None:
         try:
@@ -188,7 +193,7 @@ class Feed:
                     self.error = error
         except Exception as error:  # PyAV and requests raise errors of many kinds
             self._fail(_reason(error))
-        self.finish(f"{self.origin.name} ended after {self.arrived} frames")
+        self.finish(f"{self.origin.name} ended after {counted(self.arrived, 'frame')}")
 
     def _add(self, picture: Image.Image) -> None:
         """The next picture has come."""
@@ -231,7 +236,7 @@ class Feed:
         with closing(shown) as pictures:
             for number, picture in enumerate(pictures):
                 if self._seconds is not None and number / self.rate >= self._seconds:
-                    self.finish(f"{self._seconds:g} seconds are over")
+                    self.finish(f"time is over after {counted(self._seconds, 'second')}")
                 if self._stop.wait(max(0.0, start + number / self.rate - time.monotonic())):
                     return
                 yield picture

@@ -262,7 +262,7 @@ def test_seconds_are_those_of_the_source(monkeypatch: pytest.MonkeyPatch) -> Non
     assert [number for number, _ in feed.take(0)] == [1, 2]
     with pytest.raises(EOFError):
         feed.take(0)
-    assert (feed.arrived, feed.dropped, feed.reason) == (3, 1, "1 seconds are over")
+    assert (feed.arrived, feed.dropped, feed.reason) == (3, 1, "time is over after 1 second")
 
 
 def test_seconds_of_a_file_are_counted_in_its_frames(
@@ -272,7 +272,7 @@ def test_seconds_of_a_file_are_counted_in_its_frames(
     assert main(["live", str(recording), *model, "-o", str(out), "--seconds", "0.2", "--steps", "1"]) == 0
     said = capsys.readouterr().out
     assert " s: 10 frames in, " in said
-    assert "0.2 seconds are over: " in said
+    assert "time is over after 0.2 seconds: " in said
     assert sorted(out.iterdir())[-1].name == "00000009.png"
 
 
@@ -292,7 +292,7 @@ def test_the_model_is_warm_before_the_source_is_opened(
     assert order == ["warm", "open"]
     printed = capsys.readouterr()
     assert "4 frames in, 1 forecast, 0 frames dropped" in printed.out
-    assert f"0.08 seconds are over: 1 forecast of 1 frame -> {out}" in printed.out
+    assert f"time is over after 0.08 seconds: 1 forecast of 1 frame -> {out}" in printed.out
     assert not printed.err
 
 
@@ -347,7 +347,7 @@ def test_forecasts_do_not_wait_for_the_encoder(tmp_path: Path, monkeypatch: pyte
     given, encoding = moments_of(20), threading.Event()
     kept: list[Image.Image] = []
 
-    def encode(path: Path, images: Iterator[Image.Image], seconds: float) -> None:
+    def encode(path: Path, images: Iterator[Image.Image], seconds: float, *, at_once: bool) -> None:
         assert encoding.wait(5)
         kept.extend(images)
 
@@ -362,7 +362,7 @@ def test_forecasts_do_not_wait_for_the_encoder(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_recording_that_cannot_be_written_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def encode(*_: object) -> None:
+    def encode(*_: object, at_once: bool) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(running, "write_video", encode)
