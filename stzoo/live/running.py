@@ -1,7 +1,7 @@
 """Forecasts of a source in real time, always from its newest pictures, and where they go.
 
-The caller's thread makes forecasts and writes them. The source is read in a thread of its own, what is said once a
-second comes from another one, and so do the pictures of a recording: encoding them takes longer than some forecasts.
+Forecasts are made in the caller's thread. The source is read in another one; the lines that say how it goes, and the
+encoder of a recording, have their own threads as well, so that these and the forecasts do not wait for each other.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ import io
 import itertools
 import os
 import signal
+import struct
 import threading
 import time
 import warnings
@@ -103,6 +104,18 @@ def test_a_file_plays_in_real_time(recording: Path) -> None:
     assert feed.rate == pytest.approx(25)
     assert [number for number, _ in taken] == list(range(15))
     assert all(abs(np.asarray(each).mean() - (8 * n + 20)) < 3 for n, each in taken)
+
+
+def test_a_file_is_played_upright(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", [Image.new("L", (48, 32))] * 2, 0.02)
+    content = bytearray((tmp_path / "a.mp4").read_bytes())
+    at = content.find(b"tkhd") + 44
+    content[at : at + 36] = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)  # a quarter turn
+    (tmp_path / "a.mp4").write_bytes(content)
+    with Feed(find_origin(str(tmp_path / "a.mp4"))) as feed:
+        feed._thread.join()
+        assert {image.size for _, image in feed.take(0)} == {(32, 48)}
+    assert feed.rate == pytest.approx(50)
 
 
 def test_only_the_newest_pictures_are_kept(recording: Path) -> None:
