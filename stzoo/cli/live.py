@@ -36,7 +36,7 @@ def register(commands: Commands) -> None:
         "source",
         metavar="SOURCE",
         help="a camera by its number (0 is the first one), the address of a stream, which begins with http://, "
-        "https://, rtsp:// or udp://, or a video file, which is played at its own pace",
+        "https://, rtsp:// or udp://, or a video or an animation, which is played at its own pace",
     )
     add_model(parser)
     parser.add_argument(
@@ -54,7 +54,12 @@ def register(commands: Commands) -> None:
     parser.add_argument(
         "--steps", type=int, metavar="N", help="number of frames to forecast each time (default: as in training)"
     )
-    parser.add_argument("--seconds", type=_seconds, metavar="N", help="stop after N seconds (default: at Ctrl-C)")
+    parser.add_argument(
+        "--seconds",
+        type=_seconds,
+        metavar="N",
+        help="stop after N seconds of SOURCE (default: at its end, or at Ctrl-C)",
+    )
     add_every(parser, "SOURCE")
     add_size_and_color(parser, arrays=False)
     add_precision(parser, auto=True)
@@ -78,28 +83,32 @@ def _run(arguments: Arguments) -> None:
         raise SpecError("say where the forecasts go: -o OUT writes them to a file or a folder, --show draws them here")
     if arguments.show and not sys.stdout.isatty():
         raise SpecError("--show draws in a terminal, which this output is not; use -o OUT")
-    if arguments.out is not None:
-        running.check_out(arguments.out)
     every = whole_number("every", arguments.every)
     origin = find_origin(arguments.source)
+    if arguments.out is not None:
+        running.check_out(arguments.out, origin)
     model = load(arguments.model, device=arguments.device, precision=arguments.precision)
     steps = model.spec.frames_out if arguments.steps is None else whole_number("steps", arguments.steps)
-    live = model.live(resize=resize_of(arguments), color=arguments.color)
+    resize = resize_of(arguments)
+    live = model.live(resize=resize, color=arguments.color)
+    running.warm_up(live, model.spec)
 
-    stop, ended = threading.Event(), running.Ended()
-    with running.stop_on_signals(stop), Feed(origin, every=every, keep=model.spec.frames_in) as feed:
-        pace = running.Pace(lambda line: print(line, flush=True))
-        coming = running.moments(feed, live, steps=steps, seconds=arguments.seconds, pace=pace, stop=stop, ended=ended)
+    stop = threading.Event()
+    feed = Feed(origin, every=every, keep=model.spec.frames_in, seconds=arguments.seconds)
+    pace = running.Pace(feed, running.say_below if arguments.show else running.say, stop)
+    longest = running.longest_side(arguments.out, model.spec, resize)
+    with running.stop_on_signals(stop), feed, pace:
+        coming = running.moments(feed, live, steps=steps, pace=pace, stop=stop, longest=longest)
         if arguments.show:
             coming = running.show(coming)
         if arguments.out is not None:
             running.write_moments(arguments.out, coming, lambda: feed.rate)
         for _ in coming:  # if nothing is written; a writer leaves none
             pass
-    if ended.error is not None:
-        raise ended.error
+    if feed.error is not None:
+        raise feed.error
     if live.needed and not pace.forecasts:
-        raise FramesError(f"{ended.reason}: no forecast, since the model reads {model.spec.frames_in} frames at a time")
-    print(pace.line(feed.arrived))
+        raise FramesError(f"{feed.reason}: no forecast, since the model reads {model.spec.frames_in} frames at a time")
+    running.say(pace.line())
     where = f" -> {arguments.out}" if arguments.out is not None and pace.forecasts else ""
-    print(f"{ended.reason}: {pace.forecasts} forecasts of {steps} frames{where}")
+    running.say(f"{pace.summary(steps)}{where}")

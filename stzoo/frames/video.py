@@ -191,8 +191,10 @@ def _turn(frame: Any) -> Image.Transpose | None:
     return _TURNS[True, c < 0, b < 0]
 
 
-def write_video(path: Path, images: Iterable[Image.Image], seconds: float = 0.1) -> None:
+def write_video(path: Path, images: Iterable[Image.Image], seconds: float = 0.1, *, at_once: bool = False) -> None:
     """Write a ``.mp4`` or ``.avi`` file that shows each image for `seconds`, encoding the images as they come.
+
+    With `at_once` none of them is kept until others have come, so that little is left to do at the end.
 
     The codec is H.264 if PyAV was built with it, and MPEG-4 otherwise; both are lossy. Both need even sizes, so the
     last row or column of an odd size is repeated.
@@ -215,6 +217,8 @@ def write_video(path: Path, images: Iterable[Image.Image], seconds: float = 0.1)
         stream.pix_fmt = "yuv420p"  # what every player shows
         # losses that are hardly visible; and no frames that refer to later ones, which an .avi cannot hold
         stream.options = {"crf": "17", "bf": "0"} if codec == "libx264" else {"qmin": "1", "qmax": "3"}
+        if at_once and codec == "libx264":
+            stream.options |= {"tune": "zerolatency"}
         for image in chain([first], images):
             if image.size != first.size:
                 raise FramesError(

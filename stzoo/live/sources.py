@@ -22,12 +22,16 @@ from PIL import Image
 
 from stzoo.addresses import scrubbed, without_secrets
 from stzoo.errors import FramesError, StzooError, printable
+from stzoo.frames.images import ANIMATED, STILL, eight_bit, frame_interval, iterate_images
 from stzoo.frames.layout import MAX_PIXELS, check_pixels
-from stzoo.frames.video import check_video_extra, read_video
+from stzoo.frames.reading import kind_of
+from stzoo.frames.video import check_video_extra, read_video, video_clock
 from stzoo.spec import shown
 
 SCHEMES = ("http", "https", "rtsp", "udp")
 STALL = 10.0  # seconds without a picture, after which a source counts as dead
+_LATE = 1.0  # seconds by which a file may be late, if decoding it takes so long
+_UNTIMED = 10.0  # pictures a second of an animation that does not say how long it shows them
 _FORMATS = (
     "mpjpeg,mjpeg,jpeg_pipe,mpegts,flv,matroska,webm,mov,mp4,avi,mpeg,ogg,h264,hevc"  # that hold video themselves
 )
@@ -52,10 +56,10 @@ class Origin:
 
 
 def find_origin(source: str) -> Origin:
-    """What `source` names: a camera by its number or its /dev/video path, an address, or a file.
+    """What `source` names: a camera by its number or its /dev/video path, an address, or a video or an animation.
 
     Raises:
-        FramesError: the address is of a kind that is not opened, or there is no such file.
+        FramesError: the address is of a kind that is not opened, or there is no such file, or it does not play.
         MissingExtraError: PyAV is not installed.
     """
     if source.isascii() and source.isdecimal():
@@ -76,6 +80,9 @@ def find_origin(source: str) -> Origin:
         if not path.is_file():
             what = "is a folder" if path.is_dir() else "does not exist"
             raise FramesError(f"{path} {what}; name a camera's number, a video file, or an address: {_schemes()}")
+        suffix = path.suffix.lower()
+        if kind_of(path) != "pictures" or (suffix in STILL and suffix not in ANIMATED):
+            raise FramesError(f"{path} is no video that plays; 'stzoo predict' forecasts files of other kinds")
         origin = Origin("file", str(path), str(path))
     check_video_extra()
     return origin
@@ -85,30 +92,42 @@ def _schemes() -> str:
     return ", ".join(f"{scheme}://" for scheme in SCHEMES)
 
 
+def counted(number: float, noun: str) -> str:
+    """Such as "1 frame" and "2 frames"."""
+    return f"{number:.12g} {noun}{'' if number == 1 else 's'}"
+
+
 class Feed:
     """The newest pictures of a source. It reads inside a ``with`` block, in a thread of its own.
 
     Attributes:
         arrived: how many pictures there were so far; with `every` only those that count.
+        dropped: how many of these gave way to newer ones before anybody took them.
         rate: pictures a second, as the source claims; None if it does not say.
+        reason: why it ended; empty before.
+        error: what it failed with, if it did: it cannot be opened or read, or no picture came for `STALL` seconds.
     """
 
-    def __init__(self, origin: Origin, *, every: int = 1, keep: int = 10):
+    rate: float | None
+
+    def __init__(self, origin: Origin, *, every: int = 1, keep: int = 10, seconds: float | None = None):
         """Args:
         origin: what is read.
         every: only the pictures 0, every, 2 * every, ... count.
         keep: how many of the newest are kept.
+        seconds: how much of the source is read, from its first picture on; None reads all of it.
         """
-        self.origin, self.arrived, self.rate = origin, 0, None
-        self._every = every
+        self.origin, self.arrived, self.dropped, self.rate = origin, 0, 0, None
+        self.reason, self.error = "", None
+        self._every, self._seconds = every, seconds
         self._waiting: deque[tuple[int, Image.Image]] = deque(maxlen=keep)
         self._change = threading.Condition()
-        self._stop, self._ended = threading.Event(), False
-        self._error: Exception | None = None
+        self._stop = threading.Event()
         self._thread = threading.Thread(target=self._read, name="stzoo-live", daemon=True)
-        self._last = time.monotonic()
+        self._first: float | None = None  # when the first picture came
+        self._last = time.monotonic()  # when the newest one came
 
-    rate: float | None
+    error: StzooError | None
 
     def __enter__(self) -> Feed:
         self._last = time.monotonic()
@@ -125,43 +144,68 @@ class Feed:
         Numbers have a gap where more came than are kept. The list is empty if none came.
 
         Raises:
-            EOFError: the source has ended, and there are no more pictures.
-            FramesError: it cannot be opened or read, or no picture came for `STALL` seconds.
+            EOFError: the source has ended (`reason`) or failed (`error`), and there are no more pictures.
         """
         with self._change:
-            if not self._waiting and not self._ended:
+            self._end_in_time()
+            if not self._waiting and not self.reason:
                 self._change.wait(seconds)
             if self._waiting:
                 taken = list(self._waiting)
                 self._waiting.clear()
                 return taken
-            if self._error is not None:
-                raise self._error
-            if self._ended:
+            if not self.reason and time.monotonic() - self._last > STALL:
+                self._fail(f"no picture came for {STALL:g} seconds; is it still running, and connected?")
+            if self.reason:
                 raise EOFError
-            if time.monotonic() - self._last > STALL:
-                raise FramesError(
-                    f"{self.origin.name}: no picture came for {STALL:g} seconds; is it still running, and connected?"
-                )
             return []
+
+    def finish(self, reason: str) -> None:
+        """End the source here, for this reason. What waits can still be taken. It changes nothing if it has ended."""
+        with self._change:
+            self.reason = self.reason or reason
+            self._stop.set()
+            self._change.notify_all()
+
+    def _fail(self, message: str) -> None:
+        with self._change:
+            if not self.reason:
+                self.error = FramesError(f"{self.origin.name}: {message}")
+                self.finish("failed")
+
+    def _end_in_time(self) -> None:
+        """Finish if so many seconds of the source are over."""
+        if self._seconds is not None and self._first is not None:
+            late = _LATE if self.origin.kind == "file" else 0.0  # whose pictures have times of their own, see `_played`
+            if time.monotonic() - self._first >= self._seconds + late:
+                self.finish(f"time is over after {counted(self._seconds, 'second')}")
 
     def _read(self) -> None:
         try:
             with closing(self._pictures()) as pictures:
-                for number, picture in enumerate(pictures):
-                    with self._change:
-                        self._waiting.append((number, picture))
-                        self.arrived, self._last = number + 1, time.monotonic()
-                        self._change.notify_all()
+                for picture in pictures:
+                    self._add(picture)
                     if self._stop.is_set():
                         break
         except StzooError as error:
-            self._error = error
+            with self._change:
+                if not self.reason:
+                    self.error = error
         except Exception as error:  # PyAV and requests raise errors of many kinds
-            self._error = FramesError(f"{self.origin.name}: {_reason(error)}")
+            self._fail(_reason(error))
+        self.finish(f"{self.origin.name} ended after {counted(self.arrived, 'frame')}")
+
+    def _add(self, picture: Image.Image) -> None:
+        """The next picture has come."""
         with self._change:
-            self._ended = True
-            self._change.notify_all()
+            self._last = time.monotonic()
+            self._first = self._last if self._first is None else self._first
+            self._end_in_time()
+            if not self.reason:
+                self.dropped += len(self._waiting) == self._waiting.maxlen
+                self._waiting.append((self.arrived, picture))
+                self.arrived += 1
+                self._change.notify_all()
 
     def _pictures(self) -> Generator[Image.Image, None, None]:
         if self.origin.kind == "file":
@@ -181,23 +225,21 @@ class Feed:
                     yield frame.to_image()
 
     def _played(self, path: Path) -> Iterator[Image.Image]:
-        """The pictures of a file, each at its time."""
-        self.rate = _rate_of(path) / self._every
+        """The pictures of a video or an animation, each at its time."""
+        if path.suffix.lower() in ANIMATED:
+            self.rate = 1 / float(frame_interval(path) or 1 / _UNTIMED) / self._every
+            shown = (eight_bit(image).convert("RGB") for image in iterate_images(path, self._every))
+        else:
+            self.rate = float(video_clock(path).rate) / self._every
+            shown = read_video(path, self._every)  # type: ignore[assignment]
         start = time.monotonic()
-        with closing(read_video(path, self._every)) as pictures:  # type: ignore[type-var]
+        with closing(shown) as pictures:
             for number, picture in enumerate(pictures):
+                if self._seconds is not None and number / self.rate >= self._seconds:
+                    self.finish(f"time is over after {counted(self._seconds, 'second')}")
                 if self._stop.wait(max(0.0, start + number / self.rate - time.monotonic())):
                     return
                 yield picture
-
-
-def _rate_of(path: Path) -> float:
-    """Frames a second of a video file, by its header; 25 if it does not say."""
-    import av
-
-    with path.open("rb") as file, av.open(file, options=_limits("none") | {"format_whitelist": _FORMATS}) as container:
-        rate = container.streams.video[0].average_rate if container.streams.video else None
-    return float(rate or 25)
 
 
 def _decoded(container: Any, stream: Any) -> Iterator[Any]:

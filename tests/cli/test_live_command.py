@@ -1,10 +1,14 @@
 """`stzoo live`: a file that is fed in real time, a stream on loopback, and what cannot be opened."""
 
+import errno
 import io
+import itertools
 import os
 import signal
+import struct
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,7 +20,7 @@ from PIL import Image
 
 from stzoo.cli import main
 from stzoo.forecaster import Forecaster
-from stzoo.frames.images import read_images
+from stzoo.frames.images import read_images, write_images
 from stzoo.live import running, sources
 from stzoo.live.sources import Feed, Origin, find_origin
 
@@ -100,6 +104,18 @@ def test_a_file_plays_in_real_time(recording: Path) -> None:
     assert feed.rate == pytest.approx(25)
     assert [number for number, _ in taken] == list(range(15))
     assert all(abs(np.asarray(each).mean() - (8 * n + 20)) < 3 for n, each in taken)
+
+
+def test_a_file_is_played_upright(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", [Image.new("L", (48, 32))] * 2, 0.02)
+    content = bytearray((tmp_path / "a.mp4").read_bytes())
+    at = content.find(b"tkhd") + 44
+    content[at : at + 36] = struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)  # a quarter turn
+    (tmp_path / "a.mp4").write_bytes(content)
+    with Feed(find_origin(str(tmp_path / "a.mp4"))) as feed:
+        feed._thread.join()
+        assert {image.size for _, image in feed.take(0)} == {(32, 48)}
+    assert feed.rate == pytest.approx(50)
 
 
 def test_only_the_newest_pictures_are_kept(recording: Path) -> None:
@@ -216,28 +232,179 @@ def test_what_cannot_be_opened_is_told_in_one_sentence(
     assert "cannot write a.npy" in capsys.readouterr().err
 
 
-def test_pictures_that_the_model_is_too_slow_for_are_dropped(forecaster: Forecaster, tmp_path: Path) -> None:
+def fed(feed: Feed, numbers: range) -> None:
+    """Pictures come, without a thread that reads them."""
+    for number in numbers:
+        feed._add(pictures(number + 1)[-1])
+
+
+def test_pictures_that_the_model_is_too_slow_for_are_dropped_and_the_newest_are_forecast(
+    forecaster: Forecaster,
+) -> None:
     """Six come in while a forecast of four is made, so two are never read, and the forecast is from the last four."""
-    shades = pictures(20)
-    feed = Feed(Origin("file", "a", "a"), keep=4)
-    batches = [range(4), range(6, 10), range(10, 11)]
-
-    def take(_: float) -> list[tuple[int, Image.Image]]:
-        if not batches:
-            raise EOFError
-        return [(n, shades[n]) for n in batches.pop(0)]
-
-    feed.take = take  # type: ignore[method-assign]
-    pace = running.Pace(print)
-    found = list(
-        running.moments(
-            feed, forecaster.live(), steps=2, seconds=None, pace=pace, stop=threading.Event(), ended=running.Ended()
-        )
-    )
-    assert [moment.number for moment in found] == [3, 9, 10]
-    assert (pace.forecasts, pace.dropped) == (3, 2)
-    expected = forecaster.rollout(shades[7:11], 2)
+    feed, stop = Feed(Origin("address", "a", "a"), keep=4), threading.Event()
+    pace = running.Pace(feed, print, stop)
+    fed(feed, range(4))
+    found = []
+    for moment in running.moments(feed, forecaster.live(), steps=2, pace=pace, stop=stop):
+        found.append(moment)
+        if moment.number == 3:
+            fed(feed, range(4, 10))
+        elif moment.number == 9:
+            fed(feed, range(10, 11))
+            stop.set()
+    assert [moment.number for moment in found] == [3, 9, 10]  # the last one after the stop
+    assert (pace.forecasts, feed.arrived, feed.dropped) == (3, 11, 2)
+    assert pace.summary(1) == "stopped: 3 forecasts of 1 frame"
+    assert "11 frames in, 3 forecasts, 2 frames dropped" in pace.line()
+    expected = forecaster.rollout(pictures(11)[7:], 2)
     assert [np.asarray(e).tolist() for e in found[2].forecast] == [np.asarray(e).tolist() for e in expected]
+
+
+def test_seconds_are_those_of_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(sources, "time", type("Clock", (), {"monotonic": staticmethod(lambda: now)}))
+    feed = Feed(Origin("address", "a", "a"), keep=2, seconds=1)
+    now = 105.0  # until there is a picture, no time passes
+    assert feed.take(0) == []
+    fed(feed, range(2))
+    now = 105.9
+    fed(feed, range(1))
+    now = 106.0
+    fed(feed, range(1))
+    assert [number for number, _ in feed.take(0)] == [1, 2]
+    with pytest.raises(EOFError):
+        feed.take(0)
+    assert (feed.arrived, feed.dropped, feed.reason) == (3, 1, "time is over after 1 second")
+
+
+def test_seconds_of_a_file_are_counted_in_its_frames(
+    model: list[str], recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(["live", str(recording), *model, "-o", str(out), "--seconds", "0.2", "--steps", "1"]) == 0
+    said = capsys.readouterr().out
+    assert " s: 10 frames in, " in said
+    assert "time is over after 0.2 seconds: " in said
+    assert sorted(out.iterdir())[-1].name == "00000009.png"
+
+
+def test_the_model_is_warm_before_the_source_is_opened(
+    model: list[str],
+    recording: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    order = []
+    warm_up, enter = running.warm_up, Feed.__enter__
+    monkeypatch.setattr(running, "warm_up", lambda *given: (order.append("warm"), warm_up(*given)))
+    monkeypatch.setattr(Feed, "__enter__", lambda feed: (order.append("open"), enter(feed))[1])
+    out = tmp_path / "ahead.mp4"
+    assert main(["live", str(recording), *model, "-o", str(out), "--seconds", "0.08", "--steps", "1"]) == 0
+    assert order == ["warm", "open"]
+    printed = capsys.readouterr()
+    assert "4 frames in, 1 forecast, 0 frames dropped" in printed.out
+    assert f"time is over after 0.08 seconds: 1 forecast of 1 frame -> {out}" in printed.out
+    assert not printed.err
+
+
+def test_a_warm_model_has_seen_nothing(forecaster: Forecaster) -> None:
+    live = forecaster.live()
+    with warnings.catch_warnings(action="error"):
+        running.warm_up(live, forecaster.spec)
+    assert live.needed == forecaster.spec.frames_in
+
+
+def test_lines_come_while_something_else_is_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "_SAY", 0.01)
+    lines: list[str] = []
+    feed, stop = Feed(Origin("file", "a", "a")), threading.Event()
+    with running.Pace(feed, lines.append, stop):
+        time.sleep(0.2)
+    assert len(lines) >= 2
+
+    def unheard(line: str) -> None:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError), running.Pace(feed, unheard, stop):
+        assert stop.wait(5)
+
+
+def test_a_recording_is_small(model: list[str], tmp_path: Path) -> None:
+    write_video(tmp_path / "large.mp4", pictures(4, 700), 0.02)
+    out = tmp_path / "ahead.mp4"
+    assert main(["live", str(tmp_path / "large.mp4"), *model, "-o", str(out), "--steps", "1"]) == 0
+    assert [image.size for image in read_video(out)] == [(1280, 640)]
+
+
+def test_pictures_are_as_large_as_the_recording_needs(forecaster: Forecaster) -> None:
+    spec, mp4 = forecaster.spec, Path("a.mp4")
+    assert running.longest_side(mp4, spec, None) == running.longest_side(None, spec, None) == 640
+    assert running.longest_side(mp4, spec.replace(width=1024), None) == 1024
+    assert running.longest_side(mp4, spec, False) is running.longest_side(Path("a.gif"), spec, None) is None
+    feed, stop = Feed(Origin("file", "a", "a"), keep=4), threading.Event()
+    for shade in pictures(4, 1):
+        feed._add(shade.resize((1920, 1081)))
+    feed.finish("over")
+    pace = running.Pace(feed, print, stop)
+    (moment,) = running.moments(feed, forecaster.live(), steps=1, pace=pace, stop=stop, longest=640)
+    assert moment.newest.size == moment.forecast[0].size == (640, 360)
+
+
+def moments_of(count: int) -> list[running.Moment]:
+    return [running.Moment(n, each, [each], n / 100) for n, each in enumerate(pictures(count))]
+
+
+def test_forecasts_do_not_wait_for_the_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given, encoding = moments_of(20), threading.Event()
+    kept: list[Image.Image] = []
+
+    def encode(path: Path, images: Iterator[Image.Image], seconds: float, *, at_once: bool) -> None:
+        assert encoding.wait(5)
+        kept.extend(images)
+
+    def coming() -> Iterator[running.Moment]:
+        yield from given
+        encoding.set()  # all were taken before the first was encoded
+
+    monkeypatch.setattr(running, "write_video", encode)
+    running.write_moments(tmp_path / "a.mp4", coming(), lambda: 100.0)
+    assert len(kept) == 3  # of 0.19 seconds, ten a second
+    assert kept[-1].getpixel((0, 0)) == given[-1].newest.getpixel((0, 0))
+
+
+def test_a_recording_that_cannot_be_written_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def encode(*_: object, at_once: bool) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(running, "write_video", encode)
+    endless = (moments_of(1)[0] for _ in itertools.count())
+    with pytest.raises(OSError, match=r"a\.mp4 cannot be written: No space left"):
+        running.write_moments(tmp_path / "a.mp4", endless, lambda: None)
+
+
+def test_an_animation_plays_at_its_own_pace(
+    model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_images(tmp_path / "screen.gif", pictures(8), 0.02)
+    start = time.monotonic()
+    assert main(["live", str(tmp_path / "screen.gif"), *model, "-o", str(tmp_path / "out")]) == 0
+    assert time.monotonic() - start >= 7 * 0.02
+    assert "screen.gif ended after 8 frames" in capsys.readouterr().out
+    assert sorted((tmp_path / "out").iterdir())[-1].name == "00000007.png"
+
+
+def test_what_does_not_play_and_the_source_itself_are_refused(
+    model: list[str], recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures(1)[0].save(tmp_path / "still.jpg")
+    np.save(tmp_path / "a.npy", np.zeros(3))
+    for name in ("still.jpg", "a.npy"):
+        assert main(["live", str(tmp_path / name), *model, "-o", str(tmp_path / "out")]) == 2
+        assert f"{name} is no video that plays; 'stzoo predict'" in capsys.readouterr().err
+    assert main(["live", str(recording), *model, "-o", str(recording)]) == 2
+    assert "is the source itself" in capsys.readouterr().err
 
 
 def test_a_picture_is_drawn_for_a_terminal() -> None:
