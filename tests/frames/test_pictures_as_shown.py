@@ -130,6 +130,11 @@ def test_one_image_object_for_all_frames_is_refused(forecaster: Forecaster, tmp_
         copies = [frame.copy() for frame in ImageSequence.Iterator(file)]
     np.testing.assert_array_equal(stacked(forecaster.predict(copies)), stacked(forecaster.predict(images)))
     assert len(forecaster.predict([images[0], images[0], images[1], images[1]])) == 4
+    for given in ([images[1]] + [images[0]] * 11, images[:2] + [images[2]] * 4):  # the model reads the last four
+        for check in (False, True):
+            with pytest.raises(FramesError, match="the 4 frames that are read are one and the same image object"):
+                forecaster.rollout(given, 2, check=check)
+    assert len(forecaster.predict(images[:3] + [images[3]] * 3)) == 4
 
 
 def test_a_tiff_of_several_pages_is_a_sequence(tmp_path: Path) -> None:
