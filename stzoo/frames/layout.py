@@ -61,12 +61,13 @@ def find_layout(
             f"{_text(shape)} can be read as {one} or as {other}; say which: layout={one!r} or layout={other!r}"
         )
     if not fitting:
+        beyond = "; other sizes and channels are for `reconstruct` alone" if exact else ""
         likely = next((reading for reading in candidates if reading.channels_fit), None)
         if likely is None and 0 not in shape:
-            remedies = "".join(f"; {reading.remedy()}" for reading in found if reading.remedy())
-            raise FramesError(f"{candidates[0].problem()}{remedies}")
+            remedies = [reading.remedy() for reading in found]
+            raise FramesError("; ".join(filter(None, [candidates[0].problem(), *remedies])) + beyond)
         likely = likely or candidates[0]
-        raise FramesError(likely.problem() or likely.inexactness())
+        raise FramesError(likely.problem() or likely.inexactness() + beyond)
     return fitting[0].layout
 
 
@@ -152,7 +153,7 @@ class _Reading:
         """What the caller can do whose frames may be meant as this layout, and are not read so; "" if they are not."""
         if self.layout == "BTHW":
             clips = f"{self.axes['B']} clips of {self.axes['T']} gray frames"
-            likely = self.problem() is None and self.axes["W"] > RGBA  # fewer columns are channels
+            likely = self.problem() is None and min(self.axes["T"], self.axes["W"]) > RGBA  # fewer are channels
             return f"if these are {clips}, say so with layout='BTHW'" if likely else ""
         takes_rgb = can_convert(self.spec) and (self.spec.channels == RGB or not self.exact)
         if self.axes["C"] != RGBA or not takes_rgb:
@@ -177,7 +178,7 @@ def _expected(spec: ModelSpec, stride: int | None, exact: bool) -> str:
     c = _channels(spec, exact)
     shapes = [f"({t}, {size})"] if "1" in c.split() else []
     text = " or ".join([*shapes, f"({t}, {c}, {size})", f"(B, {t}, {c}, {size})", f"({t}, {size}, {c})"])
-    return f"{text} (H and W multiples of {stride})" if exact and stride else text
+    return f"{text} with H and W multiples of {stride}" if exact and stride else text
 
 
 def _channels(spec: ModelSpec, exact: bool) -> str:

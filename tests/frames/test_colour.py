@@ -163,5 +163,17 @@ def test_a_codec_reconstructs_any_size_and_colour(codec: Any) -> None:
         assert np.abs(back[:, channel].astype(int) - alone).max() <= 1
     images = as_images(frames.transpose(0, 2, 3, 1))
     assert [(image.mode, image.size) for image in codec.reconstruct(images)] == [("RGB", (18, 15))] * 2
-    with pytest.raises(FramesError, match="expected"):
+    with pytest.raises(
+        FramesError, match="with H and W multiples of 4, given .* takes 1 channel; .* `reconstruct` alone"
+    ):
         codec.encode(np.zeros((2, 3, 16, 16), np.uint8))
+    with pytest.raises(FramesError, match=r"given 15x18 .* that works is 16x16; .* are for `reconstruct` alone"):
+        codec.encode(frames[:, 0])
+
+
+def test_a_codec_makes_one_gray_clip_of_colour(codec: Any) -> None:
+    images = as_images(np.random.default_rng(0).integers(0, 256, (2, 15, 18, 3), dtype=np.uint8))
+    gray = codec.reconstruct(images, color="gray")
+    wanted = codec.reconstruct([image.convert("L") for image in images])
+    assert [image.mode for image in gray] == ["L"] * 2
+    np.testing.assert_array_equal(np.stack(gray), np.stack(wanted))

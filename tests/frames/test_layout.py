@@ -62,9 +62,10 @@ def test_what_does_not_fit_is_explained(
     [
         ((5, 16, 16, 2), False, r"given \(5, 16, 16, 2\): the model takes 1 or 3 channels$"),
         ((5, 16, 24, 4), False, r"if the fourth channel is alpha, leave it out: frames\[\.\.\., :3\]$"),
-        ((5, 4, 16, 24), True, r"the fourth channel .*: frames\[:, :3\]; .* layout='BTHW'$"),
+        ((5, 4, 16, 24), True, r"leave it out: frames\[:, :3\]$"),
         ((2, 5, 4, 16, 24), False, r"leave it out: frames\[:, :, :3\]$"),
         ((2, 5, 16, 24), False, r"channels; if these are 2 clips of 5 gray frames, say so with layout='BTHW'$"),
+        ((2, 5, 16, 3), False, "at least 4 past frames, given 2"),
         ((5, 2, 16, 24), False, "channels$"),  # clips of two frames, which are too few
     ],
 )
@@ -80,7 +81,7 @@ def test_an_error_shows_a_size_only_where_the_model_takes_no_other() -> None:
     with pytest.raises(FramesError, match=r"expected \(T>=4, 16, 16\) or \(T>=4, 1 or 3, 16, 16\)"):
         find_layout((5, 2, 16, 16), GRAY, None, None)
     just = (
-        r"expected \(T>=4, H, W\) or .* or \(T>=4, H, W, 1\) \(H and W multiples of 4\), .* the model takes 1 channel$"
+        r"expected \(T>=4, H, W\) or .* or \(T>=4, H, W, 1\) with H and W multiples of 4, .* the model takes 1 channel;"
     )
     with pytest.raises(FramesError, match=just):
         find_layout((5, 3, 16, 16), GRAY, 4, None, exact=True)
