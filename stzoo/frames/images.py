@@ -18,7 +18,7 @@ from torch import Tensor
 from stzoo.errors import FramesError, printable
 from stzoo.files import replacing
 from stzoo.frames.layout import check_pixels
-from stzoo.frames.order import in_order, is_hidden
+from stzoo.frames.order import frame_name, in_order, is_hidden
 
 _MODES = {1: "L", 3: "RGB"}
 _EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV")
@@ -235,9 +235,9 @@ def _images_of(folder: Path) -> list[Path]:
         few = ", ".join(path.name for path in in_order(shown)[:3]) + ", ..." * (len(shown) > 3)
         holds = f", but {printable(few)}; forecast one of these, or each of them with stzoo forecast-archive"
         raise FramesError(f"{folder} holds no images ({', '.join(STILL)}){holds if shown else ''}")
-    by_stem: dict[str, Path] = {}
+    by_name: dict[str, Path] = {}
     for file in files:
-        twin = by_stem.setdefault(file.stem.casefold(), file)
+        twin = by_name.setdefault(frame_name(file), file)
         if twin is not file:
             raise FramesError(f"{folder} holds a frame twice, as {twin.name} and as {file.name}; remove one of them")
     return files

@@ -112,6 +112,15 @@ def test_a_frame_that_is_there_twice_is_refused_with_both_names(tmp_path: Path) 
         read_images(tmp_path)
 
 
+def test_a_number_that_is_there_with_and_without_zeros_is_refused(tmp_path: Path) -> None:
+    for i, name in enumerate(("0.05", "0.5", "1", "10", "100")):
+        pictures(5)[i].save(tmp_path / f"{name}.png")
+    assert len(read_images(tmp_path)) == 5
+    pictures(1)[0].save(tmp_path / "01.png")
+    with pytest.raises(FramesError, match=r"holds a frame twice, as 01\.png and as 1\.png; remove one"):
+        read_images(tmp_path)
+
+
 def test_a_folder_without_images_says_what_it_holds(tmp_path: Path) -> None:
     for name in ("b10", "b9"):
         (tmp_path / name).mkdir()
