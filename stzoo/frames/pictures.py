@@ -101,13 +101,17 @@ def _fitted(image: Image.Image, selection: FrameSelection) -> Image.Image:
 
 
 def _tensor(images: list[Image.Image], selection: FrameSelection) -> Tensor:
-    """What `_fitted` returned, of one size -> (T, C, H, W) uint8, or uint16 if an image has 16 bits a value.
+    """What `_fitted` returned, of one size -> (T, C, H, W) uint8, or uint16 if C is 1 and an image has 16 bits a value.
 
-    C is 1 if all are gray, or look so to the model.
+    C is 1 if all are gray, or look so to the model. No picture in colour has 16 bits a value.
     """
     gray = all(image.mode != "RGB" for image in images)
     frames = [pixels(image, GRAY if gray else RGB) for image in images]
     if len({frame.dtype for frame in frames}) > 1:  # 257 is 65535 / 255
         frames = [frame if frame.dtype == np.uint16 else frame.astype(np.uint16) * np.uint16(257) for frame in frames]
-    tensor = torch.from_numpy(np.stack(frames))
-    return tensor[:, :GRAY] if not gray and selection.spec.channels == GRAY and channels_equal(tensor[None]) else tensor
+    stacked = np.stack(frames)
+    if not gray and selection.spec.channels == GRAY and channels_equal(torch.from_numpy(stacked)[None]):
+        stacked, gray = stacked[:, :GRAY], True
+    if not gray and stacked.dtype == np.uint16:
+        stacked = np.rint(stacked / 257).astype(np.uint8)
+    return torch.from_numpy(stacked)
