@@ -45,18 +45,27 @@ class Codec(Shareable):
         return self._module
 
     @torch.no_grad()
-    def encode(self, frames: Any, *, layout: str | None = None, bits: int | None = None) -> Tensor:
+    def encode(
+        self,
+        frames: Any,
+        *,
+        layout: str | None = None,
+        bits: int | None = None,
+        variable: str | None = None,
+        time: str | None = None,
+    ) -> Tensor:
         """Frames of any kind that `Forecaster.predict` takes, and any number -> float32 latents (B, T, dim, h, w).
 
-        Pictures stay at their own size and become gray or RGB as the spec says; arrays must have its channels.
-        Latents are not quantised, and lie on the codec's device. `layout` and `bits` are as in `Forecaster.rollout`.
+        Pictures stay at their own size and become gray or RGB as the spec says; arrays must have its channels, and
+        sides that are multiples of the codec's stride. Only `reconstruct` takes other channels and sizes. Latents are
+        not quantised, and lie on the codec's device. The arguments are as in `Forecaster.rollout`.
 
         Raises:
             FramesError: the frames have a wrong shape, dtype or range, a missing value, or a size that is not a
                 multiple of the codec's stride.
             ForecastError: the codec makes NaN or infinite values of them.
         """
-        return self._encode(self._read(frames, layout, bits, exact=True))
+        return self._encode(self._read(frames, layout, bits, variable, time, exact=True))
 
     @torch.no_grad()
     def quantise(self, latents: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,16 +100,26 @@ class Codec(Shareable):
             frames = frames.clamp(*self.spec.value_range)
         return frames.unflatten(0, latents.shape[:2])
 
-    def reconstruct(self, frames: Any, *, layout: str | None = None, bits: int | None = None) -> Any:
+    def reconstruct(
+        self,
+        frames: Any,
+        *,
+        layout: str | None = None,
+        color: str | None = None,
+        bits: int | None = None,
+        variable: str | None = None,
+        time: str | None = None,
+    ) -> Any:
         """The frames as they come back from the codebook, of the same kind, dtype, range, axes and size.
 
-        They may have any height and width, and colour or gray as in `Forecaster.rollout`.
+        They may have any height and width, and any number. The arguments are as in `Forecaster.rollout`: a codec that
+        takes gray makes each channel of colour a clip of its own, or one gray clip with `color` "gray".
 
         Raises:
             FramesError: the frames have a wrong shape, dtype or range, or a missing value.
             ForecastError: as in `encode`.
         """
-        source = self._read(frames, layout, bits, exact=False)
+        source = self._read(frames, layout, bits, variable, time, color=color)
         padding = Padding.of((source.past.shape[-2], source.past.shape[-1]), stride_of(self.module))
         padded = dataclasses.replace(source, past=padding.add(source.past))
         painted = padding.remove(self.decode(self.quantise(self._encode(padded))[1]))
@@ -132,9 +151,21 @@ class Codec(Shareable):
         grid = f"{s.height // stride}x{s.width // stride} latents of {dim}, {codes} codes"
         return f"Codec({s.arch}, {s.channels}x{s.height}x{s.width} -> {grid}, {self.report})"
 
-    def _read(self, frames: Any, layout: str | None, bits: int | None, *, exact: bool) -> frames_room.CallerFrames:
-        stride = stride_of(self.module)
-        return frames_room.read(frames, self.spec, stride, layout, whole=True, resize=False, exact=exact, bits=bits)
+    def _read(
+        self,
+        frames: Any,
+        layout: str | None,
+        bits: int | None,
+        variable: str | None,
+        time: str | None,
+        *,
+        color: str | None = None,
+        exact: bool = False,
+    ) -> frames_room.CallerFrames:
+        return frames_room.read(
+            frames, self.spec, stride_of(self.module), layout,
+            whole=True, resize=False, color=color, exact=exact, bits=bits, variable=variable, time=time,
+        )  # fmt: skip
 
     @torch.no_grad()
     def _encode(self, source: frames_room.CallerFrames) -> Tensor:

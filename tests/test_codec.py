@@ -73,6 +73,14 @@ def test_more_frames_than_go_through_at_once(codec: Codec) -> None:
     assert (late.int() - codec.reconstruct(many[70:]).int()).abs().max() <= 2
 
 
+def test_one_variable_of_several_is_read(codec: Codec, clip: np.ndarray) -> None:
+    xr = pytest.importorskip("xarray")
+    values = xr.DataArray(clip / np.float32(255), dims=("frame", "y", "x"))
+    several = xr.Dataset({"a": values, "b": values * 0})
+    assert torch.equal(codec.encode(several, variable="a", time="frame"), codec.encode(clip / np.float32(255)))
+    assert codec.reconstruct(several, variable="a", time="frame").dims == ("frame", "y", "x")
+
+
 def test_every_kind_comes_back(codec: Codec, clip: np.ndarray) -> None:
     wanted = codec.reconstruct(clip)
     tensor = codec.reconstruct(torch.from_numpy(clip).float()[None, :, None] / 255)

@@ -198,10 +198,14 @@ def _cropped(name: str, array: np.ndarray, reading: Reading) -> Recording:
         frames = frames.transpose(0, 3, 1, 2)
     there = frames.shape[1:] if frames.ndim == 4 else (0, 0, 0)
     height, width = there[1:] if reading.own_size else (reading.height, reading.width)
-    if there[0] != channels or there[1] < height or there[2] < width:
+    expected = f"{name} has shape {array.shape}; expected (T, H, W) or (T, C, H, W) with {channels} channels"
+    if there[0] != channels:
+        raise DataError(f"{expected}, given {there[0]}" if frames.ndim == 4 else expected)
+    if there[1] < height or there[2] < width:
         raise DataError(
-            f"{name} has shape {array.shape}; expected (T, H, W) or (T, C, H, W) with {channels} channels, of at least "
-            f"{height}x{width}"
+            f"{expected}, of at least {height}x{width}, which is the model's size and is cut from their middle; "
+            "enlarge or pad these frames, or to measure a model let it run at their own size (stzoo evaluate --size "
+            "own)"
         )
     top, left = (there[1] - height) // 2, (there[2] - width) // 2
     frames = frames[..., top : top + height, left : left + width]

@@ -18,7 +18,7 @@ from torch import Tensor
 from stzoo.errors import FramesError, printable
 from stzoo.files import replacing
 from stzoo.frames.layout import check_pixels
-from stzoo.frames.order import in_order, is_hidden
+from stzoo.frames.order import frame_name, in_order, is_hidden
 
 _MODES = {1: "L", 3: "RGB"}
 _EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV")
@@ -78,17 +78,25 @@ def _see_through(image: Image.Image) -> bool:
     return image.mode in ("1", "L", "P", "RGB") and isinstance(image.info.get("transparency"), (int, bytes, tuple))
 
 
-def given_images(images: Sequence[Image.Image], which: slice) -> list[Image.Image]:
+def given_images(images: Sequence[Image.Image], which: slice, needed: int) -> list[Image.Image]:
     """Those of a caller's images that `which` selects, as viewers show them.
 
+    Args:
+        images: all that the caller gave.
+        which: those that are read.
+        needed: of these the model needs so many, the last ones.
+
     Raises:
-        FramesError: one image object stands for all frames, or an image cannot be read.
+        FramesError: one image object stands for all frames, or for all that the model needs; or an image cannot be
+            read.
     """
-    if len(images) > 1 and all(image is images[0] for image in images):
-        raise FramesError(
-            f"the {len(images)} frames are one and the same image object, so nothing moves; if they come from an "
-            "animation, copy each frame as you read it (image.copy()), or pass the path of its file"
-        )
+    for some in (images, images[which][-needed:]):
+        if len(some) > 1 and all(image is some[0] for image in some):
+            whose = "" if some is images else "that are read "
+            raise FramesError(
+                f"the {len(some)} frames {whose}are one and the same image object, so nothing moves; if they come from "
+                "an animation, copy each frame as you read it (image.copy()), or pass the path of its file"
+            )
     try:
         return [as_shown(image) for image in images[which]]
     except Exception as error:  # an image that the caller opened is read from its file only now
@@ -191,8 +199,9 @@ def read_images(path: Path, every: int = 1, last: int | None = None) -> list[Ima
 def iterate_images(path: Path, every: int = 1, last: int | None = None) -> Iterator[Image.Image]:
     """The frames of an animated GIF, PNG or WebP, the pages of a TIFF, or the images of a folder, as viewers show them.
 
-    The images of a folder are in the order of `stzoo.frames.order.in_order`; hidden files are left out. At most one
-    image is decoded at a time; small animations may be kept in memory as a whole.
+    The images of a folder are in the order of `stzoo.frames.order.in_order`, and the `info` of each has the `name` of
+    its file; hidden files are left out. At most one image is decoded at a time; small animations may be kept in memory
+    as a whole.
 
     Args:
         path: an animation, a still image, or a folder of still images.
@@ -214,6 +223,7 @@ def iterate_images(path: Path, every: int = 1, last: int | None = None) -> Itera
             raise FramesError(
                 f"{file} holds several images, each of which is a frame; give the path of this file alone"
             )
+        first[0].info["name"] = printable(file.name)
         yield first[0]
 
 
@@ -225,9 +235,9 @@ def _images_of(folder: Path) -> list[Path]:
         few = ", ".join(path.name for path in in_order(shown)[:3]) + ", ..." * (len(shown) > 3)
         holds = f", but {printable(few)}; forecast one of these, or each of them with stzoo forecast-archive"
         raise FramesError(f"{folder} holds no images ({', '.join(STILL)}){holds if shown else ''}")
-    by_stem: dict[str, Path] = {}
+    by_name: dict[str, Path] = {}
     for file in files:
-        twin = by_stem.setdefault(file.stem.casefold(), file)
+        twin = by_name.setdefault(frame_name(file), file)
         if twin is not file:
             raise FramesError(f"{folder} holds a frame twice, as {twin.name} and as {file.name}; remove one of them")
     return files

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from stzoo.errors import FramesError
-from stzoo.frames.colour import can_convert, convertible
+from stzoo.frames.colour import RGB, RGBA, can_convert, convertible
 from stzoo.spec import ModelSpec
 
 MAX_PIXELS = 2**25  # of one frame, enough for 7680x4320. Files that claim more are refused before they are decoded
@@ -48,10 +48,10 @@ def find_layout(
         raise FramesError(f"layout is {layout!r}; it may be {', '.join(LAYOUTS)}")
     if layout is not None and len(layout) != len(shape):
         raise FramesError(f"layout {layout} has {len(layout)} axes, the frames {_text(shape)} have {len(shape)}")
-    found = [_Reading(shape, name, spec, stride, alpha) for name in names if len(name) == len(shape)]
+    found = [_Reading(shape, name, spec, stride, alpha, exact) for name in names if len(name) == len(shape)]
     candidates = [reading for reading in found if layout is not None or reading.layout != "BTHW"]
     if not candidates:
-        raise FramesError(f"expected {_expected(spec)}, given {_text(shape)}")
+        raise FramesError(f"expected {_expected(spec, stride, exact)}, given {_text(shape)}")
     readable = [reading for reading in candidates if reading.problem() is None]
     fitting = [reading for reading in readable if reading.is_exact]
     fitting = fitting if exact else fitting or readable
@@ -61,8 +61,13 @@ def find_layout(
             f"{_text(shape)} can be read as {one} or as {other}; say which: layout={one!r} or layout={other!r}"
         )
     if not fitting:
-        likely = next((reading for reading in candidates if reading.channels_fit(exact)), candidates[0])
-        raise FramesError(likely.problem() or likely.inexactness())
+        beyond = "; other sizes and channels are for `reconstruct` alone" if exact else ""
+        likely = next((reading for reading in candidates if reading.channels_fit), None)
+        if likely is None and 0 not in shape:
+            remedies = [reading.remedy() for reading in found]
+            raise FramesError("; ".join(filter(None, [candidates[0].problem(), *remedies])) + beyond)
+        likely = likely or candidates[0]
+        raise FramesError(likely.problem() or likely.inexactness() + beyond)
     return fitting[0].layout
 
 
@@ -100,6 +105,7 @@ class _Reading:
     spec: ModelSpec
     stride: int | None
     alpha: bool
+    exact: bool
 
     @property
     def axes(self) -> dict[str, int]:
@@ -112,18 +118,25 @@ class _Reading:
         axes, stride = self.axes, self.stride or 1
         return axes["C"] == self.spec.channels and axes["H"] % stride == axes["W"] % stride == 0
 
-    def channels_fit(self, exact: bool) -> bool:
-        """Are these the spec's channels or, unless `exact`, can they be converted?"""
+    @property
+    def channels_fit(self) -> bool:
+        """Are these the spec's channels or, unless only what is exact fits, can they be converted?"""
         channels = self.axes["C"]
-        converts = not exact and convertible(channels, self.spec, self.alpha and self.layout.endswith("C"))
+        converts = not self.exact and convertible(channels, self.spec, self.alpha and self.layout.endswith("C"))
         return channels == self.spec.channels or converts
 
     def problem(self) -> str | None:
         """Why the frames cannot be forecast; None if they can."""
         spec, axes, given = self.spec, self.axes, _text(self.shape)
         height, width, read_as = axes["H"], axes["W"], f"({given} read as {self.layout})"
-        if min(self.shape) == 0 or not self.channels_fit(False):
-            return f"expected {_expected(spec)}, given {given}"
+        if min(self.shape) == 0:
+            return f"expected {_expected(spec, self.stride, self.exact)}, given {given}, which is empty"
+        if not self.channels_fit:
+            takes = _channels(spec, self.exact)
+            return (
+                f"expected {_expected(spec, self.stride, self.exact)}, given {given}: "
+                f"the model takes {takes} {'channel' if takes == '1' else 'channels'}"
+            )
         if axes["T"] < spec.frames_in:
             return f"expected at least {spec.frames_in} past frames, given {axes['T']} {read_as}"
         if height * width > MAX_PIXELS:
@@ -136,12 +149,22 @@ class _Reading:
             )
         return None
 
+    def remedy(self) -> str:
+        """What the caller can do whose frames may be meant as this layout, and are not read so; "" if they are not."""
+        if self.layout == "BTHW":
+            clips = f"{self.axes['B']} clips of {self.axes['T']} gray frames"
+            likely = self.problem() is None and min(self.axes["T"], self.axes["W"]) > RGBA  # fewer are channels
+            return f"if these are {clips}, say so with layout='BTHW'" if likely else ""
+        takes_rgb = can_convert(self.spec) and (self.spec.channels == RGB or not self.exact)
+        if self.axes["C"] != RGBA or not takes_rgb:
+            return ""
+        before = ", ".join([":"] * self.layout.index("C")) if self.layout[-1] != "C" else "..."
+        return f"if the fourth channel is alpha, leave it out: frames[{before}, :3]"
+
     def inexactness(self) -> str:
-        """Why the frames are not just what the model reads."""
+        """Why the sides of the frames are not just what the model reads."""
         given, stride = _text(self.shape), self.stride or 1
         height, width = self.axes["H"], self.axes["W"]
-        if self.axes["C"] != self.spec.channels:
-            return f"expected {_expected(self.spec)}, given {given}"
         near = [max(stride, round(side / stride) * stride) for side in (height, width)]
         return (
             f"height and width must be multiples of {stride}, given {height}x{width} ({given} read as {self.layout}); "
@@ -149,12 +172,18 @@ class _Reading:
         )
 
 
-def _expected(spec: ModelSpec) -> str:
-    """The shapes that fit the spec, for a message."""
-    t, size = f"T>={spec.frames_in}", f"{spec.height}, {spec.width}"
-    c = "1 or 3" if can_convert(spec) else str(spec.channels)
-    shapes = [f"({t}, {size})"] if spec.channels == 1 or can_convert(spec) else []
-    return " or ".join([*shapes, f"({t}, {c}, {size})", f"(B, {t}, {c}, {size})", f"({t}, {size}, {c})"])
+def _expected(spec: ModelSpec, stride: int | None, exact: bool) -> str:
+    """The shapes that fit the spec, for a message. H and W stand for sides of any length."""
+    t, size = f"T>={spec.frames_in}", "H, W" if stride else f"{spec.height}, {spec.width}"
+    c = _channels(spec, exact)
+    shapes = [f"({t}, {size})"] if "1" in c.split() else []
+    text = " or ".join([*shapes, f"({t}, {c}, {size})", f"(B, {t}, {c}, {size})", f"({t}, {size}, {c})"])
+    return f"{text} with H and W multiples of {stride}" if exact and stride else text
+
+
+def _channels(spec: ModelSpec, exact: bool) -> str:
+    """How many channels frames may have, for a message."""
+    return "1 or 3" if can_convert(spec) and not exact else str(spec.channels)
 
 
 def _text(shape: tuple[int, ...]) -> str:

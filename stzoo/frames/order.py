@@ -17,6 +17,7 @@ from typing import Any
 
 _NOT_SHOWN = ("thumbs.db", "desktop.ini", "__macosx")  # what Windows and macOS leave in folders and in zip files
 _SUFFIX = re.compile(r"\.[^\W\d_]\w*$")  # of a file; what follows the point in 0.25 is none
+_LEADING_ZEROS = re.compile(r"(?<![\d.,])0+(?=\d)")  # not those of a fraction such as 0.05
 _WHOLE = r"\d+"
 _DECIMAL = r"(?<![.\d])\d+\.\d+(?!\.?\d)|\d+"  # not the date 2024.1.2, nor the version 1.2.3
 _EXPONENT = r"(?<![.\w])\d+(?:\.\d+)?e[+-]?\d{1,3}(?!\w)"  # not the "1e3" in s1e3
@@ -39,12 +40,20 @@ def in_order(paths: Iterable[Path]) -> list[Path]:
     parts of a part. A minus or plus is a sign if a name begins with it, if names that are alike have a plus or no sign
     in its place (t-2, t-1, t+0 or t0), or if only the letter t precedes it. Otherwise it is a hyphen, as in the date
     2024-01-02 or in frame-1, frame-2. Numbers such as 1e3 have an exponent if all names are alike except for numbers.
-    Where capital letters and leading zeros make the only difference, the names are sorted as text.
+    The suffix counts only where the rest is alike, so shot.png precedes shot2.png and shot (2).png. Where capital
+    letters and leading zeros make the only difference, the names are sorted as text.
     """
     files = list(paths)
     names = [path.name.lower() for path in files]
-    keys = _numbered(names) if any(map(_AMBIGUOUS.search, names)) else [_plain(name) for name in names]
-    return [files[i] for i in sorted(range(len(files)), key=lambda i: (keys[i], files[i].name))]
+    stems = [_SUFFIX.sub("", name) for name in names]
+    keys = _numbered(stems) if any(map(_AMBIGUOUS.search, names)) else [_plain(stem) for stem in stems]
+    suffixes = [_plain(name[len(stem) :]) for name, stem in zip(names, stems, strict=True)]
+    return [files[i] for i in sorted(range(len(files)), key=lambda i: (keys[i], suffixes[i], files[i].name))]
+
+
+def frame_name(path: Path) -> str:
+    """What two files have in common that hold the same frame: the name without suffix, capitals and leading zeros."""
+    return _LEADING_ZEROS.sub("", path.stem.casefold())
 
 
 def _plain(name: str) -> list[Any]:
@@ -56,10 +65,10 @@ def _plain(name: str) -> list[Any]:
 
 @dataclass(frozen=True)
 class _Name:
-    """A name in small letters, taken apart.
+    """A name in small letters, without its suffix, taken apart.
 
     Attributes:
-        texts: one more than there are numbers; the last one ends in the suffix.
+        texts: one more than there are numbers.
         numbers: what stands between them, as it is written and without its sign.
     """
 
@@ -69,10 +78,7 @@ class _Name:
     @classmethod
     def split(cls, name: str, number: str) -> _Name:
         """Take a name apart; `number` is the pattern of a number."""
-        suffix = _SUFFIX.search(name)
-        stem = name[: suffix.start()] if suffix else name
-        parts = re.split(f"({number})", stem)
-        parts[-1] += name[len(stem) :]
+        parts = re.split(f"({number})", name)
         return cls(parts[::2], parts[1::2])
 
     @cached_property
@@ -83,9 +89,9 @@ class _Name:
 
     @cached_property
     def template(self) -> tuple[str, ...]:
-        """What names have in common that differ in nothing but numbers, their signs and the suffix."""
+        """What names have in common that differ in nothing but numbers and their signs."""
         unsigned = (text.removesuffix(sign) for text, sign in zip(self.texts, self.signs, strict=False))
-        return (*unsigned, _SUFFIX.sub("", self.texts[-1]))
+        return (*unsigned, self.texts[-1])
 
     def key(self, signed: Sequence[bool]) -> list[Any]:
         """Texts and the values of the numbers; the signs before the numbers belong to them where `signed` says so."""

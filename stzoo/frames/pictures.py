@@ -6,7 +6,7 @@ Where they come from, such as a video or a folder, says `stzoo.frames.reading`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -22,7 +22,9 @@ _GRAY_MODES = ("1", "L", "LA", *SIXTEEN_BIT)
 _KEPT_PIXELS = 2**25  # of pictures that are kept as they are until the last has come; more are resized as they come
 
 
-def read_pictures(images: Iterable[Image.Image], selection: FrameSelection) -> CallerFrames:
+def read_pictures(
+    images: Iterable[Image.Image], selection: FrameSelection, numbers: Sequence[int] | None = None
+) -> CallerFrames:
     """The last `selection.last` of some pictures -> `CallerFrames` that answer with pictures.
 
     `selection.resize` decides about sizes. With None the model sees the pictures in its own size, and the answer comes
@@ -35,19 +37,21 @@ def read_pictures(images: Iterable[Image.Image], selection: FrameSelection) -> C
         images: at least one, from which `selection.every` has been taken already. At most `selection.last` and one more
             are in memory at the same time.
         selection: what the model reads, and how sizes and colour are brought to it.
+        numbers: of the images, as the caller counts them; None if that is not known.
 
     Raises:
         FramesError: there are too few pictures, one has no agreed scale or cannot be read, they differ in
             size, or the model takes neither this size nor pictures.
     """
-    kept: deque[tuple[Image.Image, tuple[int, int]]] = deque(maxlen=selection.last)  # each with its size as given
+    kept: deque[tuple[Image.Image, tuple[str, tuple[int, int]]]] = deque(maxlen=selection.last)  # its name and size
     as_they_are = True
-    for image in images:
+    for place, image in enumerate(images):
         if not kept:
             _check_first(image, selection)
             as_they_are = selection.last is not None and selection.last * image.width * image.height <= _KEPT_PIXELS
-        kept.append((image if as_they_are else _fitted(image, selection), image.size))
-    own = _one_size([size for _, size in kept], selection)
+        name = image.info.get("name", "an image") if numbers is None else f"image {numbers[place]}"
+        kept.append((image if as_they_are else _fitted(image, selection), (name, image.size)))
+    own = _one_size([as_given for _, as_given in kept], selection)
     fitted = [_fitted(image, selection) for image, _ in kept]
     given = read_tensor(_tensor(fitted, selection), selection.already_selected(), "TCHW")
 
@@ -70,15 +74,21 @@ def _check_first(image: Image.Image, selection: FrameSelection) -> None:
         selection.layout_of(shape, "TCHW")
 
 
-def _one_size(sizes: list[tuple[int, int]], selection: FrameSelection) -> tuple[int, int]:
-    """The (width, height) of the last picture. Raises `FramesError` if the others must have it and have not."""
-    for i, size in enumerate(sizes):
-        if size != sizes[0] and selection.resize is not True:
+def _one_size(sizes: list[tuple[str, tuple[int, int]]], selection: FrameSelection) -> tuple[int, int]:
+    """The (width, height) of the last picture; `sizes` holds what errors call each, and its size.
+
+    Raises:
+        FramesError: the others must have that size and have not.
+    """
+    first, wanted = sizes[0]
+    for name, size in sizes:
+        if size != wanted and selection.resize is not True:
+            first = "another" if name == first else first
             raise FramesError(
-                f"image {i} is {size[0]}x{size[1]} but image 0 is {sizes[0][0]}x{sizes[0][1]}; bring all to one size, "
+                f"{name} is {size[0]}x{size[1]} but {first} is {wanted[0]}x{wanted[1]}; bring all to one size, "
                 "or pass resize=True (in commands --size model), which brings all to the model's size"
             )
-    return sizes[-1]
+    return sizes[-1][1]
 
 
 def _fitted(image: Image.Image, selection: FrameSelection) -> Image.Image:
@@ -91,13 +101,17 @@ def _fitted(image: Image.Image, selection: FrameSelection) -> Image.Image:
 
 
 def _tensor(images: list[Image.Image], selection: FrameSelection) -> Tensor:
-    """What `_fitted` returned, of one size -> (T, C, H, W) uint8, or uint16 if an image has 16 bits a value.
+    """What `_fitted` returned, of one size -> (T, C, H, W) uint8, or uint16 if C is 1 and an image has 16 bits a value.
 
-    C is 1 if all are gray, or look so to the model.
+    C is 1 if all are gray, or look so to the model. No picture in colour has 16 bits a value.
     """
     gray = all(image.mode != "RGB" for image in images)
     frames = [pixels(image, GRAY if gray else RGB) for image in images]
     if len({frame.dtype for frame in frames}) > 1:  # 257 is 65535 / 255
         frames = [frame if frame.dtype == np.uint16 else frame.astype(np.uint16) * np.uint16(257) for frame in frames]
-    tensor = torch.from_numpy(np.stack(frames))
-    return tensor[:, :GRAY] if not gray and selection.spec.channels == GRAY and channels_equal(tensor[None]) else tensor
+    stacked = np.stack(frames)
+    if not gray and selection.spec.channels == GRAY and channels_equal(torch.from_numpy(stacked)[None]):
+        stacked, gray = stacked[:, :GRAY], True
+    if not gray and stacked.dtype == np.uint16:
+        stacked = np.rint(stacked / 257).astype(np.uint8)
+    return torch.from_numpy(stacked)

@@ -84,7 +84,8 @@ def read(
         MissingExtraError: a package that reads such a file is not installed. The message says how to install it.
     """
     every, last = whole_number("every", every), None if whole else spec.frames_in + extra
-    if isinstance(frames, Iterator):
+    gathers = isinstance(frames, Iterator)
+    if gathers:
         frames, every = gathered(frames, every, last), 1
     selection = FrameSelection(
         spec, stride, last, every,
@@ -103,7 +104,9 @@ def read(
         return _read_path(path, selection, layout, variable, time)
     frames = chosen_map(frames, variable, time)
     if isinstance(frames, (list, tuple)) and frames and all(isinstance(f, Image.Image) for f in frames):
-        return read_pictures(given_images(frames, selection.slice_of(len(frames))), selection)
+        which = selection.slice_of(len(frames))
+        images = given_images(frames, which, spec.frames_in)
+        return read_pictures(images, selection, None if gathers else range(len(frames))[which])
     if isinstance(frames, Tensor):
         return read_tensor(frames, selection, layout)
     if isinstance(frames, np.ndarray):

@@ -106,9 +106,11 @@ def test_maps_are_read_by_the_names_and_units_that_they_have(tmp_path: Path) -> 
         (
             (30, 12, 16),
             np.uint8,
-            r"shape \(24, 12, 16\); expected \(T, H, W\) or .* with 1 channels, of at least 16x16",
+            r"shape \(24, 12, 16\); expected \(T, H, W\) or .* with 1 channels, of at least 16x16, .* --size own\)$",
         ),
-        ((30, 3, 16, 16), np.uint8, "expected"),
+        ((30, 3, 16, 16), np.uint8, "expected .* with 1 channels, given 3$"),
+        ((30, 3, 12, 16), np.uint8, "expected .* with 1 channels, given 3$"),
+        ((30, 16), np.uint8, "expected .* with 1 channels$"),
         ((30, 16, 16), np.int64, "holds int64; expected uint8 or floats"),
     ],
 )

@@ -12,6 +12,7 @@ from PIL import Image
 from stzoo.codec import Codec, load_codec
 from stzoo.errors import FramesError
 from stzoo.forecaster import Forecaster, create
+from stzoo.frames.images import eight_bit
 from stzoo.spec import ModelSpec
 
 
@@ -67,6 +68,42 @@ def test_pictures_in_colour_are_forecast_in_colour(forecaster: Forecaster, colou
         future = forecaster.predict(given)
         assert [image.mode for image in future] == ["RGB"] * 4
         np.testing.assert_array_equal(np.stack([np.asarray(image) for image in future]), expected)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_gray_pictures_among_those_in_colour_are_colours(
+    forecaster: Forecaster, colour_model: Forecaster, colour: np.ndarray, channels: int
+) -> None:
+    model = forecaster if channels == 1 else colour_model
+    given = as_images(colour.transpose(0, 2, 3, 1))
+    for gray in (lambda image: image.convert("L"), lambda image: image.convert("1"), deep):
+        mixed = [gray(image) if i in (0, 3) else image for i, image in enumerate(given)]
+        seen = [np.asarray(image.convert("RGB")) for image in map(eight_bit, mixed)]
+        wanted = model.predict(np.stack(seen))
+        future = model.predict(mixed)
+        assert [image.mode for image in future] == ["RGB"] * 4
+        np.testing.assert_array_equal(np.stack(future), wanted)
+        assert [image.mode for image in model.predict(mixed, color="gray")] == ["I;16" if gray is deep else "L"] * 4
+
+
+def deep(image: Image.Image) -> Image.Image:
+    """The image in gray, with 16 bits a value."""
+    return Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
+
+
+def test_a_gray_picture_stored_as_colour_leaves_others_their_depth(forecaster: Forecaster, colour: np.ndarray) -> None:
+    images = as_images(colour[:, 0])
+    mixed = [deep(image) if i < 3 else image.convert("RGB") for i, image in enumerate(images)]
+    future = forecaster.predict(mixed)
+    assert [image.mode for image in future] == ["I;16"] * 4
+    np.testing.assert_array_equal(np.stack(future), np.stack(forecaster.predict(list(map(deep, images)))))
+
+
+def test_gray_clips_in_a_batch_with_colour(forecaster: Forecaster, colour: np.ndarray) -> None:
+    gray = colour[:, :1].repeat(3, 1)
+    both = forecaster.predict(np.stack([gray, colour]))
+    for clip, future in zip((gray, colour), both, strict=True):
+        np.testing.assert_allclose(future.astype(int), forecaster.predict(clip), atol=1)
 
 
 def test_one_gray_forecast_where_that_is_asked_for(forecaster: Forecaster, colour: np.ndarray) -> None:
@@ -163,5 +200,17 @@ def test_a_codec_reconstructs_any_size_and_colour(codec: Any) -> None:
         assert np.abs(back[:, channel].astype(int) - alone).max() <= 1
     images = as_images(frames.transpose(0, 2, 3, 1))
     assert [(image.mode, image.size) for image in codec.reconstruct(images)] == [("RGB", (18, 15))] * 2
-    with pytest.raises(FramesError, match="expected"):
+    with pytest.raises(
+        FramesError, match="with H and W multiples of 4, given .* takes 1 channel; .* `reconstruct` alone"
+    ):
         codec.encode(np.zeros((2, 3, 16, 16), np.uint8))
+    with pytest.raises(FramesError, match=r"given 15x18 .* that works is 16x16; .* are for `reconstruct` alone"):
+        codec.encode(frames[:, 0])
+
+
+def test_a_codec_makes_one_gray_clip_of_colour(codec: Any) -> None:
+    images = as_images(np.random.default_rng(0).integers(0, 256, (2, 15, 18, 3), dtype=np.uint8))
+    gray = codec.reconstruct(images, color="gray")
+    wanted = codec.reconstruct([image.convert("L") for image in images])
+    assert [image.mode for image in gray] == ["L"] * 2
+    np.testing.assert_array_equal(np.stack(gray), np.stack(wanted))

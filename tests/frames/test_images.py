@@ -61,6 +61,20 @@ def test_bad_images_are_named(forecaster: Forecaster, tmp_path: Path) -> None:
             forecaster.predict(given)
 
 
+def test_images_of_two_sizes_are_named_as_the_caller_knows_them(forecaster: Forecaster, tmp_path: Path) -> None:
+    images = [*pictures(6), Image.new("L", (8, 12)), *pictures(2)]
+    with pytest.raises(FramesError, match="^image 6 is 8x12 but image 5 is 16x16; bring all"):
+        forecaster.predict(images)
+    with pytest.raises(FramesError, match="^image 6 is 8x12 but image 2 is 16x16; bring all"):
+        forecaster.predict(images, every=2)
+    with pytest.raises(FramesError, match="^an image is 8x12 but another is 16x16; bring all"):
+        forecaster.predict(iter(images))
+    for i, image in enumerate(images):
+        image.save(tmp_path / f"img{i}.png")
+    with pytest.raises(FramesError, match=r"img6\.png is 8x12 but img2\.png is 16x16; bring all"):
+        forecaster.predict(tmp_path, every=2)
+
+
 @pytest.mark.parametrize("content", [b"", b"GIF89a", b"not an image"])
 def test_damaged_files_are_named(forecaster: Forecaster, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "bad.gif").write_bytes(content)

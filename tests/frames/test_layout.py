@@ -39,13 +39,13 @@ def test_shapes_are_read_the_one_way_that_fits(spec: ModelSpec, shape: tuple[int
 @pytest.mark.parametrize(
     ("spec", "shape", "layout", "message"),
     [
-        (GRAY, (16, 16), None, r"expected \(T>=4, 16, 16\) or .* given \(16, 16\)"),
+        (GRAY, (16, 16), None, r"expected \(T>=4, H, W\) or .* given \(16, 16\)"),
         (GRAY, (5, 2, 16, 16), None, r"expected .* given \(5, 2, 16, 16\)"),
         (PHYSICAL, (5, 3, 16, 16), None, r"expected .* given \(5, 3, 16, 16\)"),
         (GRAY, (3, 16, 16), None, "at least 4 past frames, given 3"),
         (COLOUR, (5, 2, 16, 16), None, "expected"),
         (COLOUR, (3, 16, 16), None, "at least 4 past frames, given 3"),
-        (GRAY, (0, 5, 1, 16, 16), None, "expected"),
+        (GRAY, (0, 5, 1, 16, 16), None, r"expected .* given \(0, 5, 1, 16, 16\), which is empty"),
         (GRAY, (5, 16, 16), "TCHW", "has 4 axes"),
         (GRAY, (5, 16, 16), "HWT", "it may be THW"),
     ],
@@ -55,6 +55,36 @@ def test_what_does_not_fit_is_explained(
 ) -> None:
     with pytest.raises(FramesError, match=message):
         find_layout(shape, spec, 4, layout)
+
+
+@pytest.mark.parametrize(
+    ("shape", "alpha", "message"),
+    [
+        ((5, 16, 16, 2), False, r"given \(5, 16, 16, 2\): the model takes 1 or 3 channels$"),
+        ((5, 16, 24, 4), False, r"if the fourth channel is alpha, leave it out: frames\[\.\.\., :3\]$"),
+        ((5, 4, 16, 24), True, r"leave it out: frames\[:, :3\]$"),
+        ((2, 5, 4, 16, 24), False, r"leave it out: frames\[:, :, :3\]$"),
+        ((2, 5, 16, 24), False, r"channels; if these are 2 clips of 5 gray frames, say so with layout='BTHW'$"),
+        ((2, 5, 16, 3), False, "at least 4 past frames, given 2"),
+        ((5, 2, 16, 24), False, "channels$"),  # clips of two frames, which are too few
+    ],
+)
+def test_an_error_names_what_would_be_read(shape: tuple[int, ...], alpha: bool, message: str) -> None:
+    with pytest.raises(FramesError, match=message):
+        find_layout(shape, GRAY, 4, None, alpha=alpha)
+
+
+def test_an_error_shows_a_size_only_where_the_model_takes_no_other() -> None:
+    many = r"\(T>=4, H, W\) or \(T>=4, 1 or 3, H, W\) or \(B, T>=4, 1 or 3, H, W\) or \(T>=4, H, W, 1 or 3\), given"
+    with pytest.raises(FramesError, match=many):
+        find_layout((5, 2, 16, 16), GRAY, 4, None)
+    with pytest.raises(FramesError, match=r"expected \(T>=4, 16, 16\) or \(T>=4, 1 or 3, 16, 16\)"):
+        find_layout((5, 2, 16, 16), GRAY, None, None)
+    just = (
+        r"expected \(T>=4, H, W\) or .* or \(T>=4, H, W, 1\) with H and W multiples of 4, .* the model takes 1 channel;"
+    )
+    with pytest.raises(FramesError, match=just):
+        find_layout((5, 3, 16, 16), GRAY, 4, None, exact=True)
 
 
 def test_two_readings_are_refused_with_both_named() -> None:

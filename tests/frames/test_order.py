@@ -28,6 +28,12 @@ ORDERS = {
     "points before numbers": [f"img.{i}.png" for i in range(1, 13)],
     "episodes": ["s1e1.mp4", "s1e2.mp4", "s1e10.mp4", "s2e1.mp4"],
     "capital letters": ["IMG_1.JPG", "img_2.jpg", "IMG_10.jpeg"],
+    "the first without a number": ["shot.png", "shot (2).png", "shot (10).png"],
+    "the first without a number, before hyphens": ["shot.jpg", "shot-2.jpg", "shot-10.jpg"],
+    "the first without a number, before others": ["shot.jpg", "shot2.jpg", "shot10.jpg", "shot_2.jpg"],
+    "the first without a number, after signed ones": ["lead-6.png", "lead+0.png", "shot.png", "shot 2.png"],
+    "folders of versions": ["run", "run.v2", "run.v10", "run_1.v1"],
+    "versions beside numbers with points": ["0.5", "1.5", "run.v2", "run.v10"],
     "a copy": ["photo 1.jpg", "photo (2).jpg", "photo (10).jpg"],
 }
 

@@ -112,6 +112,15 @@ def test_a_frame_that_is_there_twice_is_refused_with_both_names(tmp_path: Path) 
         read_images(tmp_path)
 
 
+def test_a_number_that_is_there_with_and_without_zeros_is_refused(tmp_path: Path) -> None:
+    for i, name in enumerate(("0.05", "0.5", "1", "10", "100")):
+        pictures(5)[i].save(tmp_path / f"{name}.png")
+    assert len(read_images(tmp_path)) == 5
+    pictures(1)[0].save(tmp_path / "01.png")
+    with pytest.raises(FramesError, match=r"holds a frame twice, as 01\.png and as 1\.png; remove one"):
+        read_images(tmp_path)
+
+
 def test_a_folder_without_images_says_what_it_holds(tmp_path: Path) -> None:
     for name in ("b10", "b9"):
         (tmp_path / name).mkdir()
@@ -130,6 +139,11 @@ def test_one_image_object_for_all_frames_is_refused(forecaster: Forecaster, tmp_
         copies = [frame.copy() for frame in ImageSequence.Iterator(file)]
     np.testing.assert_array_equal(stacked(forecaster.predict(copies)), stacked(forecaster.predict(images)))
     assert len(forecaster.predict([images[0], images[0], images[1], images[1]])) == 4
+    for given in ([images[1]] + [images[0]] * 11, images[:2] + [images[2]] * 4):  # the model reads the last four
+        for check in (False, True):
+            with pytest.raises(FramesError, match="the 4 frames that are read are one and the same image object"):
+                forecaster.rollout(given, 2, check=check)
+    assert len(forecaster.predict(images[:3] + [images[3]] * 3)) == 4
 
 
 def test_a_tiff_of_several_pages_is_a_sequence(tmp_path: Path) -> None:
