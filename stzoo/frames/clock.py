@@ -7,9 +7,11 @@ see some frames several times and others not at all.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -17,7 +19,8 @@ import numpy as np
 from stzoo.errors import FramesError
 
 DEFAULT_RATE = Fraction(25)  # frames a second, where a file says nothing at all
-_TOGETHER = 10  # so many steps together may be off by half a step if frames count as evenly spaced
+_JITTER = 0.95  # of a step: less than that is between the earliest and the latest of frames that count as even
+_FEW = 3  # steps: of no more than these, one that is much longer than another tells that frames are missing
 _SAME_RATE = 0.005  # rates that differ by less than this part are one: 29.97 is called 30
 _SAME_MEAN = 0.001  # a rate that a file claims fits its times if it differs from their mean by less than this part
 _MOST = 2**18  # frames that pauses may make of a video, if it has not itself a tenth as many
@@ -107,6 +110,16 @@ class Clock:
             )
 
 
+def warn_of_uneven(path: Path, clock: Clock, fps: float | None) -> None:
+    """One warning if the frames of a file are uneven and no rate is chosen at which it is read."""
+    if not clock.even and fps is None:
+        warnings.warn(
+            f"{path}: its frames are unevenly spaced in time; it is read at {float(clock.rate):.6g} frames a second, "
+            "as it plays (fps or --fps chooses another rate)",
+            stacklevel=3,
+        )
+
+
 def even_clock(rate: Fraction | None, count: int = 0) -> Clock:
     """The clock of frames of which only their rate is known, or not even that."""
     step = 1 / rate if rate and rate > 0 else 1 / DEFAULT_RATE
@@ -116,8 +129,8 @@ def even_clock(rate: Fraction | None, count: int = 0) -> Clock:
 def clock_of(times: np.ndarray, rates: Iterable[Fraction | None]) -> Clock:
     """The clock of frames that are shown at `times`.
 
-    The usual step is the mean of all steps that are between half and one and a half of the median step, so neither
-    pauses nor the rounding of times change it.
+    Frames are even if there is one step such that the n-th of them comes n steps after the first one, give or take less
+    than half a step, unless that is better explained by missing frames.
 
     Args:
         times: (n,) seconds in any order; with what is stored beside a frame and never shown, such as second fields.
@@ -128,17 +141,70 @@ def clock_of(times: np.ndarray, rates: Iterable[Fraction | None]) -> Clock:
     steps = np.diff(times)
     if not len(steps):
         return even_clock(claimed[0] if claimed else None, len(times))
-    times = times[np.concatenate([[True], steps >= _median(steps) / 4])]
-    steps = np.diff(times)
-    usual = _median(steps)
-    near = steps[(steps > usual / 2) & (steps < usual * 1.5)]
-    mean = float(near.mean())
+    shown = times[np.concatenate([[True], steps >= _median(steps) / 4])]
+    for each in (times, shown):
+        step = _even_step(each, claimed)
+        if step is not None:
+            return Clock(step, len(each), float(each[-1] - each[0]) + float(step), True)
+    return uneven_clock(shown, claimed)
+
+
+def uneven_clock(times: np.ndarray, claimed: Sequence[Fraction] = ()) -> Clock:
+    """The clock of frames that are shown at `times` (n,), in order, but not evenly.
+
+    The usual step is the mean of all steps that are between half and one and a half of the median step, so neither
+    pauses nor the rounding of times change it. One of the `claimed` rates that fits it is taken as it is.
+    """
+    mean = _usual(np.diff(times))
     fits = (1 / rate for rate in claimed if abs(mean * float(rate) - 1) < _SAME_MEAN)
-    step = next(fits, None) or Fraction(mean).limit_denominator(10**6) or Fraction(mean)
-    ends = times[_TOGETHER:] - times[:-_TOGETHER] if len(times) > _TOGETHER else times[-1:] - times[:1]
-    expected = mean * min(_TOGETHER, len(times) - 1)
-    even = len(near) == len(steps) and bool((np.abs(ends - expected) <= mean / 2).all())
-    return Clock(step, len(times), float(times[-1] - times[0]) + float(step), even)
+    step = next(fits, None) or _fraction(mean)
+    return Clock(step, len(times), float(times[-1] - times[0]) + float(step), False)
+
+
+def joined(pieces: Sequence[np.ndarray]) -> np.ndarray:
+    """(n,) times of recordings that were joined, (m,) seconds each: one goes on a step after the end of the one before.
+
+    The step is the usual one of the first recording.
+    """
+    steps = (np.diff(np.unique(piece)) for piece in pieces)
+    step = next((_usual(each) for each in steps if len(each)), float(1 / DEFAULT_RATE))
+    moved = [pieces[0]]
+    for piece in pieces[1:]:
+        moved.append(piece - piece.min() + moved[-1].max() + step)
+    return np.concatenate(moved)
+
+
+def _even_step(times: np.ndarray, claimed: Sequence[Fraction]) -> Fraction | None:
+    """The step of frames at `times` (n,), in order, if they are even. See `clock_of`."""
+    order = np.arange(len(times))
+    mean = float(times[-1] - times[0]) / order[-1]
+    best = min((float(np.polyfit(order, times, 1)[0]), mean), key=lambda step: _jitter(times, order, step))
+    least = _jitter(times, order, best)
+    if least >= _JITTER:
+        return None
+    usual = _usual(np.diff(times))
+    near = np.abs(np.diff(times) / usual - 1) < 0.5
+    lasting = np.maximum(np.rint(np.diff(times) / usual), 1)  # steps until the next frame, if frames are missing
+    if (near.sum() * 3 >= len(near) * 2 or len(near) <= _FEW) and lasting.max() > 1:
+        grid = np.concatenate([[0], np.cumsum(lasting)])
+        if 3 * _jitter(times, grid, usual) < least:
+            return None
+    trusted = (1 / rate for rate in claimed if _jitter(times, order, 1 / float(rate)) < 1.25 * least + 0.02)
+    return next(trusted, None) or _fraction(best)
+
+
+def _jitter(times: np.ndarray, order: np.ndarray, step: float) -> float:
+    """How far `times` are from the multiples `order` of a step, from the earliest to the latest, in steps."""
+    return float(np.ptp(times - order * step)) / step
+
+
+def _usual(steps: np.ndarray) -> float:
+    median = _median(steps)
+    return float(steps[(steps > median / 2) & (steps < median * 1.5)].mean())
+
+
+def _fraction(step: float) -> Fraction:
+    return Fraction(step).limit_denominator(10**6) or Fraction(step)
 
 
 def _median(steps: np.ndarray) -> float:

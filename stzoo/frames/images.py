@@ -17,6 +17,8 @@ from torch import Tensor
 
 from stzoo.errors import FramesError, printable
 from stzoo.files import replacing
+from stzoo.frames.clock import even_clock, warn_of_uneven
+from stzoo.frames.delays import Timing, timing
 from stzoo.frames.layout import check_pixels
 from stzoo.frames.order import frame_name, in_order, is_hidden
 
@@ -29,8 +31,6 @@ PAGED = (".tif", ".tiff")  # a file may hold one image, or several in order
 MAX_FRAMES, MAX_ANIMATION_PIXELS = 2**16, 2**30  # of one animation, which is always decoded from its start
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF")  # not all that Pillow knows: for one it runs Ghostscript
 _KEPT_PIXELS = 2**24  # of frames kept in memory until it is known which of them are wanted
-_LONGEST = 1000  # how many of the shortest frames one frame may last
-_PAUSE = 500  # milliseconds: a shorter stop of a loop is no rest that its author meant
 _ORIENTATION, _SUBFILE = 0x112, 0xFE  # tags of EXIF and TIFF
 _UPRIGHT: Mapping[int, Image.Transpose] = MappingProxyType(  # what undoes each orientation of EXIF; 1 is upright
     {
@@ -213,7 +213,7 @@ def iterate_images(path: Path, every: int = 1, last: int | None = None) -> Itera
             or a frame is in the folder twice. The message names the file.
     """
     if not path.is_dir():
-        yield from _played(path, every, last)
+        yield from played(path, every, last)
         return
     files = _images_of(path)
     for number in _kept(range(len(files)), every, last):
@@ -276,48 +276,63 @@ def _kept(numbers: range, every: int, last: int | None) -> range:
     return every_kth if last is None else every_kth[-last:]
 
 
-def _played(path: Path, every: int, last: int | None) -> Iterator[Image.Image]:
-    """The frames of one animation at equal intervals.
+def played(
+    path: Path, every: int = 1, last: int | None = None, start: float | None = None, fps: float | None = None
+) -> Iterator[Image.Image]:
+    """The frames of one animation at equal intervals; one that is shown for long comes several times.
 
-    Writers store a still moment as one frame that is shown longer; here it counts as several frames. So which frames
-    are wanted is known only at the end. If they are few and small, they are kept on the way; otherwise the file is
-    decoded a second time.
+    Which images are wanted is known only at the end. If they are few and small, they are kept on the way; otherwise the
+    file is decoded a second time.
+
+    Args:
+        path: the animation, or the file of pages or of a single image, which says no times.
+        every, last, start, fps: as in `stzoo.frames.moving.moving_pictures`.
     """
-    durations: list[float] = []
+    delays: list[float] = []
     kept: deque[Image.Image] = deque(maxlen=0)
-    for image, duration in _stored(path):
-        if not durations and last is not None and last * every * image.width * image.height <= _KEPT_PIXELS:
-            kept = deque(maxlen=last * every)  # each lasts at least one interval, so the wanted ones are among these
-        durations.append(duration)
+    for image, delay in _stored(path):
+        if not delays and last is not None and last * every * image.width * image.height <= _KEPT_PIXELS:
+            kept = deque(maxlen=last * every)
+        delays.append(delay)
         kept.append(image)
-    ends = np.cumsum(_repeats(durations))  # when each frame ends, counted in intervals
-    chosen = _kept(range(int(ends[-1])), every, last)
-    if len(chosen) > MAX_FRAMES:
-        raise FramesError(
-            f"{path}: its {len(ends)} frames last for {len(chosen)} of the shortest, too many to read; "
-            "save it with frames of equal duration"
-        )
-    wanted = Counter(np.searchsorted(ends, chosen, side="right").tolist())
-    again = enumerate(kept, len(durations) - len(kept)) if kept else enumerate(each for each, _ in _stored(path))
+    try:
+        numbers = _wanted(path, delays, every, last, start, fps)
+    except FramesError as error:
+        raise FramesError(f"{path}: {error}") from error
+    wanted = Counter(numbers)
+    first = len(delays) - len(kept)
+    enough = bool(kept) and min(numbers, default=0) >= first
+    again = enumerate(kept, first) if enough else enumerate(each for each, _ in _stored(path))
     for number, image in again:
         for _ in range(wanted[number]):
             yield image
 
 
-def _repeats(durations: list[float]) -> list[int]:
-    """How many intervals each frame lasts: its duration in units of the shortest one, or 1 if these do not fit.
-
-    A loop that rests on its first or last frame pauses there: that frame lasts one interval, too.
-    """
-    if len(durations) > 2:
-        rest = max(_PAUSE, 2 * max(durations[1:-1]) + 1)
-        shortest = min(durations)
-        ends = [shortest if durations[at] >= rest else durations[at] for at in (0, -1)]
-        durations = [ends[0], *durations[1:-1], ends[1]]
-    shortest = min(durations)
-    if shortest <= 0 or any(duration % shortest for duration in durations):
-        return [1] * len(durations)
-    return [min(round(duration / shortest), _LONGEST) for duration in durations]
+def _wanted(
+    path: Path, delays: list[float], every: int, last: int | None, start: float | None, fps: float | None
+) -> list[int]:
+    """The numbers of the images that `played` yields, in order, some of them several times."""
+    found = timing(delays)
+    if found is None:
+        if start is not None and fps is None:
+            raise FramesError("it does not say when its images are shown; say how many make a second: fps (--fps)")
+        once = np.arange(len(delays) + 1)
+        found = Timing(even_clock(None if fps is None else Fraction(str(fps)), len(delays)), once)
+    clock = found.clock
+    simple = clock.even and start is None and fps is None
+    count = len(range(0, clock.count, every)) if simple else round(clock.seconds / float(clock.interval(every, fps)))
+    if count > MAX_FRAMES and (last is None or not simple):
+        raise FramesError(
+            f"its {len(delays)} frames last for {count} of the shortest, too many to read; "
+            "save it with frames of equal duration"
+        )
+    if simple:
+        chosen = _kept(range(clock.count), every, last)
+        numbers: list[int] = (np.searchsorted(found.starts, chosen, side="right") - 1).tolist()
+        return numbers
+    warn_of_uneven(path, clock, fps)
+    seen = clock.seen(found.shown(), every, start, fps)
+    return list(deque(seen, maxlen=last) if start is None else islice(seen, last))
 
 
 def _stored(path: Path) -> Iterator[tuple[Image.Image, float]]:
@@ -372,9 +387,8 @@ def frame_interval(path: Path) -> Fraction | None:
     """
     if path.is_dir():
         return None
-    durations = [duration for _, duration in _stored(path)]
-    shortest = min(durations)
-    return Fraction(str(shortest)) / 1000 if len(durations) > 1 and shortest > 0 else None
+    found = timing([delay for _, delay in _stored(path)])
+    return None if found is None else found.clock.step
 
 
 def check_folder(path: Path) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from stzoo.errors import FramesError
 from stzoo.frames.clock import even_clock
-from stzoo.frames.images import frame_interval, iterate_images
+from stzoo.frames.images import frame_interval, iterate_images, played
 from stzoo.frames.video import VIDEO, read_video, video_clock
 
 
@@ -49,13 +49,15 @@ def moving_pictures(
     if is_video(path):
         yield from read_video(path, every, last=last, start=start, fps=fps, progress=progress)
         return
-    step = frame_interval(path) if start is not None or fps is not None else None
-    if step is None and start is None:
+    if not path.is_dir():
+        yield from played(path, every, last, start, fps)
+        return
+    if start is None and fps is None:
         yield from iterate_images(path, every, last)
         return
-    if step is None and fps is None:
+    if fps is None:
         raise FramesError(f"{path} does not say when its images are shown; say how many make a second: fps (--fps)")
-    clock = even_clock(Fraction(str(fps)) if step is None else 1 / step)
+    clock = even_clock(Fraction(str(fps)))
     timed = ((number * float(clock.step), image) for number, image in enumerate(iterate_images(path)))
     try:
         seen = clock.seen(timed, every, start, fps)

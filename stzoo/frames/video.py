@@ -6,10 +6,10 @@ Frames are read as a player shows them: the right stream, upright, in the displa
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from stzoo.errors import FramesError, MissingExtraError, printable
 from stzoo.files import replacing
-from stzoo.frames.clock import Clock, clock_of, even_clock
+from stzoo.frames.clock import Clock, clock_of, even_clock, joined, warn_of_uneven
 from stzoo.frames.container import ends_early, opened
 from stzoo.frames.layout import check_pixels
 
@@ -32,6 +32,7 @@ VIDEO = (
 )  # fmt: skip
 WRITTEN = (".mp4", ".avi")
 _NO_TIMES = 0x80  # FFmpeg's flag of formats that store no times, such as a bare stream of MPEG frames
+_RESTARTS = 0x200  # FFmpeg's flag of formats whose time stamps may start again, such as .ts and .mpg
 _FEW = 3  # surplus frames that a header may promise: writers also count unchanged frames that they left out
 _TURNS = {  # (columns become rows, mirrored left and right, mirrored top and bottom) -> what makes the picture so
     (False, True, False): Image.Transpose.FLIP_LEFT_RIGHT,
@@ -42,6 +43,8 @@ _TURNS = {  # (columns become rows, mirrored left and right, mirrored top and bo
     (True, False, True): Image.Transpose.ROTATE_90,
     (True, True, True): Image.Transpose.TRANSVERSE,
 }
+
+_Shown = tuple[Any, Fraction, Image.Transpose | None]  # PyAV's frame, width of a pixel over its height, how to turn it
 
 
 def read_video(
@@ -76,14 +79,10 @@ def read_video(
     """
     with _errors_named(path):
         av = _pyav(path)
-        clock = _clock(av, path)
-        if not clock.even and fps is None:
-            warnings.warn(
-                f"{path}: its frames are unevenly spaced in time; it is read at {float(clock.rate):.6g} frames a "
-                "second, as it plays (fps or --fps chooses another rate)",
-                stacklevel=2,
-            )
-        chosen = clock.seen(_decoded(av, path, clock, progress), every, start, fps)
+        times = _times(av, path)
+        clock = times.clock
+        warn_of_uneven(path, clock, fps)
+        chosen = clock.seen(_decoded(av, path, times, progress), every, start, fps)
         if last is not None:  # what is left out is never made an image
             chosen = iter(deque(chosen, maxlen=last)) if start is None else itertools.islice(chosen, last)
         before, image = None, None
@@ -96,7 +95,7 @@ def read_video(
 def video_clock(path: Path) -> Clock:
     """When the frames of a video are shown. Raises `FramesError` and `MissingExtraError` as `read_video` does."""
     with _errors_named(path):
-        return _clock(_pyav(path), path)
+        return _times(_pyav(path), path).clock
 
 
 @contextmanager
@@ -112,42 +111,82 @@ def _errors_named(path: Path) -> Iterator[None]:
         raise FramesError(f"{path} is damaged or no video: {printable(str(error))}") from error
 
 
-def _clock(av: ModuleType, path: Path) -> Clock:
+@dataclass(frozen=True)
+class _Times:
+    """When the frames of a file are shown.
+
+    Attributes:
+        clock: of all of them.
+        listed: (n,) seconds of each frame in the order of showing, if the file knows no other order; else None.
+        restarts: time stamps may start again, as where recordings were joined.
+    """
+
+    clock: Clock
+    listed: np.ndarray | None = None
+    restarts: bool = False
+
+
+def _times(av: ModuleType, path: Path) -> _Times:
     """When frames are shown, found by going through the packets of the file without decoding them."""
     with opened(av, path) as (container, stream):
         base = float(stream.time_base or 0)
-        packets = (p for p in container.demux(stream) if p.size and not p.is_discard)
-        times = [p.dts if p.pts is None else p.pts for p in packets]
+        packets = [(p.pts, p.dts) for p in container.demux(stream) if p.size and not p.is_discard]
+        # .avi files store no times, but an order of decoding; what FFmpeg says of the order of showing is a guess
+        listed = container.format.name == "avi"
+        times = [dts if pts is None or listed else pts for pts, dts in packets]
         rates = [stream.guessed_rate, stream.average_rate, stream.base_rate]
         known = [time for time in times if time is not None]
-        timeless = int(container.format.flags) & _NO_TIMES
-        if timeless or not base or not known or len(known) < len(times):
-            return even_clock(next((rate for rate in rates[1:] if rate), None), len(times))
-        return clock_of((np.array(known, np.float64) - min(known)) * base, rates)
+        flags = int(container.format.flags)
+        if flags & _NO_TIMES or not base or not known or len(known) < len(times):
+            return _Times(even_clock(next((rate for rate in rates[1:] if rate), None), len(times)))
+        seconds = (np.array(known, np.float64) - min(known)) * base
+        restarts = bool(flags & _RESTARTS)
+        if restarts:
+            seconds = joined(np.split(seconds, _starts([dts for _, dts in packets])))
+        return _Times(clock_of(seconds, rates), np.sort(seconds) if listed else None, restarts)
 
 
-def _decoded(av: ModuleType, path: Path, clock: Clock, progress: bool) -> Iterator[tuple[float, tuple[Any, Fraction]]]:
-    """(time in seconds, (PyAV's frame, aspect ratio of a pixel)) of every frame that is shown, in order.
+def _starts(order: list[int | None]) -> list[int]:
+    """Where the times of decoding go back, although nothing is decoded before what precedes it."""
+    starts, before = [], None
+    for number, time in enumerate(order):
+        if time is not None and before is not None and time < before:
+            starts.append(number)
+        before = before if time is None else time
+    return starts
+
+
+def _decoded(av: ModuleType, path: Path, times: _Times, progress: bool) -> Iterator[tuple[float, _Shown]]:
+    """(time in seconds, what is shown from then on) of every frame that is shown, in order.
 
     Raises:
         FramesError: the file is cut short, or has frames of absurd size.
     """
+    clock, listed = times.clock, times.listed
     with opened(av, path) as (container, stream):
         aspect = stream.sample_aspect_ratio or Fraction(1)
-        base, time, count = float(stream.time_base or 0), 0.0, 0
+        step, base = float(clock.step), float(stream.time_base or 0)
+        time, count, restarted, turn = 0.0, 0, 0.0, None
         frames = container.decode(stream)
         for frame in tqdm(
             frames, f"reading {path.name}", clock.count or None, unit="frame", delay=1, disable=not progress
         ):
             check_pixels(frame.width, frame.height)
             if clock.even:
-                time = count * float(clock.step)
-            elif frame.pts is not None:
-                time = max(time, frame.pts * base) if count else frame.pts * base
+                time = count * step
+            elif listed is not None and count < len(listed):
+                time = float(listed[count])
+            elif listed is None and frame.pts is not None:
+                stamp = frame.pts * base + restarted
+                if count and times.restarts and stamp < time:
+                    restarted += time + step - stamp
+                    stamp = time + step
+                time = max(time, stamp) if count else stamp
             else:
-                time += float(clock.step)
+                time += step
             count += 1
-            yield time, (frame, aspect)
+            turn = _turn(frame, turn)
+            yield time, (frame, aspect, turn)
         if not count:
             raise FramesError(f"{path} holds no frames that can be decoded; copy or download it again")
         if count + max(_FEW, stream.frames // 20) < stream.frames and ends_early(path):
@@ -157,12 +196,13 @@ def _decoded(av: ModuleType, path: Path, clock: Clock, progress: bool) -> Iterat
             )
 
 
-def _picture(frame: Any, aspect: Fraction) -> Image.Image:
+def _picture(frame: Any, aspect: Fraction, turn: Image.Transpose | None) -> Image.Image:
     """A decoded frame as an RGB image, as it is displayed: with square pixels, and upright.
 
     Args:
         frame: PyAV's.
         aspect: width of a pixel over its height.
+        turn: what turns it upright.
     """
     plane = frame.reformat(format="rgb24").planes[0]
     size = (plane.width, plane.height)
@@ -171,12 +211,13 @@ def _picture(frame: Any, aspect: Fraction) -> Image.Image:
     if (wide, high) != size:
         check_pixels(wide, high)
         image = image.resize((wide, high), Image.Resampling.BILINEAR)
-    turn = _turn(frame)
     return image if turn is None else image.transpose(turn)
 
 
-def _turn(frame: Any) -> Image.Transpose | None:
-    """How the frame's display matrix turns or mirrors it; None if it has none, or leaves it as it is.
+def _turn(frame: Any, before: Image.Transpose | None) -> Image.Transpose | None:
+    """How the frame's display matrix turns or mirrors it; None if it leaves it as it is.
+
+    Without a matrix of its own a frame is turned as the one `before`: H.264 need not repeat it.
 
     The matrix (a, b, u, c, d, v, x, y, w) of 32-bit integers shows the pixel (column p, row q) of the frame at column
     ap + cq and row bp + dq. Other angles than quarter turns count as the nearest of these.
@@ -184,7 +225,7 @@ def _turn(frame: Any) -> Image.Transpose | None:
     found = frame.side_data.get("DISPLAYMATRIX")
     matrix = b"" if found is None else bytes(found)
     if len(matrix) != 36:
-        return None
+        return before
     a, b, _, c, d, *_ = np.frombuffer(matrix, np.int32).tolist()
     if abs(a) + abs(d) >= abs(b) + abs(c):
         return _TURNS.get((False, a < 0, d < 0))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from stzoo.errors import FramesError
-from stzoo.frames.clock import clock_of, even_clock
+from stzoo.frames.clock import clock_of, even_clock, joined
 
 
 def seen(times: np.ndarray, rate: int | Fraction = 25, **how: float) -> list[int]:
@@ -77,3 +77,40 @@ def test_absurd_times_are_refused_and_never_waited_for() -> None:
         with pytest.raises(FramesError, match=r"fps=\S+ is too many; it has 25 frames a second"):
             seen(EVEN, fps=rate)
     assert list(even_clock(Fraction(10)).seen(())) == []
+
+
+RNG = np.random.default_rng(3)
+
+
+@pytest.mark.parametrize(
+    ("times", "rate"),
+    [
+        *((EVEN + RNG.uniform(-q, q, 40) / 25, 25) for q in (0.3, 0.4)),
+        (np.cumsum([0] + [0.02, 0.06] * 20), 25),
+        (np.round(np.arange(900) / 600, 3), 600),
+        (EVEN + (np.arange(40) == 20) * 0.024, 25),  # one frame is late
+    ],
+)
+def test_jitter_below_half_a_frame_drops_and_doubles_none(times: np.ndarray, rate: int) -> None:
+    for rates in ([Fraction(rate)], []):
+        clock = clock_of(times, rates)
+        assert (clock.even, clock.count) == (True, len(times))
+        assert float(clock.rate) == pytest.approx(rate, rel=0.01)
+
+
+@pytest.mark.parametrize(("count", "missing"), [(5, 1), (9, 4), (40, 20), (40, 1), (1000, 500)])
+def test_a_single_missing_frame_is_no_jitter(count: int, missing: int) -> None:
+    times = np.delete(np.arange(count) / 25, missing)
+    clock = clock_of(times, [Fraction(count - 1) / Fraction(count) * 25])  # the mean, as .mp4 files claim
+    assert not clock.even
+    assert float(clock.rate) == pytest.approx(25, rel=0.001)
+
+
+def test_a_claimed_rate_that_contradicts_the_times_is_not_believed() -> None:
+    assert clock_of(np.arange(10) / 26, [Fraction(25)]).rate == 26
+    assert not clock_of(np.concatenate([np.arange(50) / 25, 2 + np.arange(50) / 27]), []).even
+
+
+def test_joined_recordings_go_on_a_step_later() -> None:
+    pieces = [5 + EVEN, EVEN, EVEN[:1]]
+    np.testing.assert_allclose(joined(pieces), 5 + np.arange(81) / 25)

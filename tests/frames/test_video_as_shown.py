@@ -15,7 +15,7 @@ from stzoo.data import Reading
 from stzoo.data.recordings import decode_once
 from stzoo.errors import FramesError
 from stzoo.forecaster import Forecaster
-from stzoo.frames.video import read_video, video_clock
+from stzoo.frames.video import _turn, read_video, video_clock
 
 av = pytest.importorskip("av", reason="the extra `video` is not installed")
 
@@ -139,6 +139,63 @@ def test_a_gap_is_a_pause_and_is_told(suffix: str, tmp_path: Path) -> None:
         made = decode_once(path, Reading(channels=1, height=8, width=8), read_video)
     assert len(made) == 40
     np.testing.assert_array_equal(made[24], made[34])
+
+
+@pytest.mark.parametrize(("codec", "first"), [("libx264", -1024), ("mpeg4", -512)])
+def test_an_avi_with_frames_that_refer_to_later_ones(codec: str, first: int, tmp_path: Path) -> None:
+    """Copied from an .mp4, as `ffmpeg -c copy` does: .avi files do not say when frames are shown."""
+    if codec not in av.codecs_available:
+        pytest.skip(f"PyAV was built without {codec}")
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = add(container, codec)
+        stream.options = {**stream.options, "bf": "2"}  # type: ignore[attr-defined]
+        encode(container, stream, ((t, np.full((24, 32), SHADES[t], np.uint8)) for t in range(40)))
+    with av.open(str(tmp_path / "a.mp4")) as given, av.open(str(tmp_path / "a.avi"), "w") as container:
+        source = given.streams.video[0]
+        stream = container.add_stream_from_template(source)
+        name = "h264_mp4toannexb" if codec == "libx264" else "null"
+        converter = av.bitstream.BitStreamFilterContext(name, source, stream)
+        stored = (packet for packet in given.demux(source) if packet.size)
+        for packet in (converted for each in stored for converted in converter.filter(each)):
+            packet.stream, packet.pts, packet.dts = stream, packet.pts - first, packet.dts - first
+            container.mux(packet)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert shades(read_video(tmp_path / "a.avi")) == list(range(40))
+    assert video_clock(tmp_path / "a.avi").rate == 25
+
+
+@pytest.mark.parametrize("suffix", [".ts", ".mpg"])
+def test_joined_recordings_lose_no_frame(suffix: str, tmp_path: Path) -> None:
+    """One goes on a step later; so does one behind a gap."""
+    whole, gap = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
+    for path, times in ((whole, [*range(12)]), (gap, [*range(6), *range(9, 12)])):
+        with av.open(str(path), "w") as container:
+            stream = add(container, "mpeg2video")
+            stream.options = {"qmin": "1", "qmax": "1"}  # type: ignore[attr-defined]
+            encode(container, stream, ((t, np.full((24, 32), SHADES[t], np.uint8)) for t in times))
+    twice, mixed = tmp_path / f"c{suffix}", tmp_path / f"d{suffix}"
+    twice.write_bytes(whole.read_bytes() * 2)
+    mixed.write_bytes(gap.read_bytes() + whole.read_bytes())
+    assert shades(read_video(twice)) == [*range(12)] * 2
+    if suffix == ".mpg":  # its writer closes the gap
+        return
+    with pytest.warns(UserWarning, match="unevenly spaced"):
+        assert shades(read_video(mixed)) == [*range(6), 5, 5, 5, *range(9, 12), *range(12)]
+
+
+def test_a_display_matrix_holds_until_another_one_comes() -> None:
+    class Frame:
+        def __init__(self, *matrix: int) -> None:
+            self.side_data = {"DISPLAYMATRIX": struct.pack("=9i", *matrix)} if matrix else {}
+
+    quarter = Frame(0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30)
+    upright = Frame(65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30)
+    turns, turn = [], None
+    for frame in (Frame(), quarter, Frame(), upright, Frame()):
+        turn = _turn(frame, turn)
+        turns.append(turn)
+    assert turns == [None, Image.Transpose.ROTATE_270, Image.Transpose.ROTATE_270, None, None]
 
 
 def test_start_and_rate_choose_the_past(forecaster: Forecaster, tmp_path: Path) -> None:
