@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from stzoo.errors import ForecastError, FramesError
+from stzoo.errors import ForecastError, FramesError, MemoryNeededError
 from stzoo.forecaster import Forecaster, create
 from stzoo.models import architectures
 from stzoo.spec import ModelSpec
@@ -93,16 +93,60 @@ def test_a_state_begins_anew_with_the_window(carry: int, exact: list[int]) -> No
     assert found == exact
 
 
-def test_frames_that_were_only_read_are_caught_up_on(forecaster: Forecaster) -> None:
+@pytest.mark.parametrize("carry", [None, 1, 4, 5, 7])
+def test_frames_that_were_only_read_count_as_if_pushed(forecaster: Forecaster, carry: int | None) -> None:
     for model in (forecaster, recurrent()):
-        live, frames = model.live(), torch.rand(20, 16, 16)
-        assert [live.read(frame) for frame in frames[:4]] == [False, False, False, True]
-        live.forecast()
-        for frame in frames[4:]:
+        frames = torch.rand(20, 16, 16)
+        for forecasts in ([19], [3, 19], [5, 6, 19]):  # after which frames; more than a window goes by in between
+            pushed, live = model.live(carry=carry), model.live(carry=carry)
+            expected = [pushed.push(frame, 2) for frame in frames]
+            for number, frame in enumerate(frames):
+                assert live.read(frame) is (number > 2)
+                if number in forecasts:
+                    torch.testing.assert_close(live.forecast(2), expected[number], rtol=0, atol=1e-6)
+                    assert torch.equal(live.forecast(2), live.forecast(2))
+
+
+@pytest.mark.filterwarnings("ignore:this model reads gray")
+def test_colour_that_begins_while_frames_are_only_read(forecaster: Forecaster) -> None:
+    gray, colour = np.repeat(clip(14)[..., None], 3, -1), clip(6, 16, 16, 3)
+    frames = [*gray, *colour]
+    for model in (forecaster, recurrent()):
+        pushed, live = model.live(), model.live()
+        for frame in frames:
+            expected = pushed.push(frame, 2)
             live.read(frame)
-        # more than a window went by unread, so the state cannot be that of all frames
-        assert torch.equal(live.forecast(2), model.rollout(frames, 2))
-        assert torch.equal(live.forecast(2), model.rollout(frames, 2))
+        assert np.abs(live.forecast(2).astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["window", "recurrent"])
+@pytest.mark.parametrize("before", [3, 4, 6])
+def test_a_push_that_fails_leaves_everything_as_it_was(kind: str, before: int, forecaster: Forecaster) -> None:
+    model = forecaster if kind == "window" else recurrent()
+    frames = torch.rand(10, 16, 16)
+    live, clean = model.live(every=2), model.live(every=2)
+    for frame in frames[:before].repeat_interleave(2, 0):
+        live.push(frame)
+        clean.push(frame)
+    failures: list[tuple[Any, Any, float, type[Exception]]] = [
+        (frames[before], 10**9, 0.0, MemoryNeededError),
+        (frames[before], None, float("nan"), ForecastError),
+        (None, 10**9, 0.0, MemoryNeededError),
+    ]
+    for frame, steps, change, error in failures:
+        if frame is None and before == 3:
+            continue  # repeats the frame before
+        with torch.no_grad():
+            bias = next(p for name, p in model.module.named_parameters() if "readout" in name)
+            kept = bias.clone()
+            bias += change
+            with pytest.raises(error):
+                live.push(frame, steps)
+            bias.copy_(kept)
+    assert live.needed == clean.needed
+    for frame in frames[before:].repeat_interleave(2, 0):
+        here, there = live.push(frame), clean.push(frame)
+        assert (here is None and there is None) or torch.equal(here, there)
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (1, 16, 16), (16, 16, 1)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ class Live:
     """Frames that come one after the other, and forecasts of what follows the newest one. See `Forecaster.live`.
 
     Memory does not grow: only the last `frames_in` frames that were used are kept, and one state of a recurrent model.
-    An error leaves everything as it was before the push.
+    An error leaves everything as it was before the push, so that the same frame can be pushed again.
     """
 
     def __init__(
@@ -89,10 +90,15 @@ class Live:
             MemoryNeededError: there is not enough memory, by an estimate.
         """
         steps = self._steps(steps)
-        return self.forecast(steps) if self.read(frame) else None
+        with self._all_or_nothing():
+            return self.forecast(steps) if self.read(frame) else None
 
     def read(self, frame: Any) -> bool:
-        """Add the next frame without a forecast, which takes little time: the model reads it when it is needed.
+        """Add the next frame without a forecast. A later forecast is the same as if every frame had been pushed.
+
+        It takes little time, since the model reads the frame only when that is needed: for a forecast, or in place of
+        a missing frame. A recurrent model also reads frames before they leave the window, all `frames_in` at once, so
+        that its state misses none; of reads without a forecast in between one in `frames_in` then takes that long.
 
         Args:
             frame: as in `push`.
@@ -101,14 +107,15 @@ class Live:
             Whether the frame is used and `forecast` can be called now.
 
         Raises:
-            FramesError: as in `push`.
+            FramesError, ForecastError, MemoryNeededError: as in `push`.
         """
         used = self._pushes % self._every == 0
-        if used and frame is None:
-            self._fill_in()
-        elif used:
-            self._add_given(frame)
-        self._pushes += 1
+        with self._all_or_nothing():
+            if used and frame is None:
+                self._fill_in()
+            elif used:
+                self._add_given(frame)
+            self._pushes += 1
         return used and self.needed == 0
 
     def forecast(self, steps: int | None = None) -> Any:
@@ -123,11 +130,22 @@ class Live:
             raise FramesError(f"push {self.needed} more frames first: the model reads {self._spec.frames_in}")
         check_kept(len(self._window[-1]), steps, self._window[-1].shape[1:], self._window[-1].device)
         frames = []
-        for number, frame in enumerate(self._future(steps), 1):
-            if number == 1:
-                self._coming = frame
-            frames.append(self._newest.frame(in_units(frame, self._spec, number)))
-        return self._newest.collect(frames)
+        with self._all_or_nothing():
+            for number, frame in enumerate(self._future(steps), 1):
+                if number == 1:
+                    self._coming = frame
+                frames.append(self._newest.frame(in_units(frame, self._spec, number)))
+            return self._newest.collect(frames)
+
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        """If the block raises an error, everything is as before the block. No tensor is ever changed in place."""
+        before, window = dict(vars(self)), self._window.copy()
+        try:
+            yield
+        except BaseException:
+            vars(self).update(before, _window=window)
+            raise
 
     def _steps(self, steps: int | None) -> int:
         return self._spec.frames_out if steps is None else frames_room.whole_number("steps", steps)
@@ -157,7 +175,7 @@ class Live:
         others = len(self._window[-1]) if self._window else len(frame)
         if len(frame) > others:
             self._window = deque((each.expand_as(frame) for each in self._window), self._window.maxlen)
-            self._state = None
+            self._state, self._unread = None, 0  # it begins anew with the window that ends with this frame
         if len(frame) >= others:
             self._newest = given  # knows the way back for so many clips
             return frame
@@ -173,8 +191,14 @@ class Live:
             self._add(frame)
 
     def _add(self, frame: Tensor) -> None:
+        """Put a frame into the window. The state begins anew with it if it would have read more than `carry` frames."""
+        lasts = self._engine.is_recurrent and self._carry > self._spec.frames_in
+        if lasts and self._unread == self._spec.frames_in:
+            self._up_to_date()  # before the oldest of them leaves the window
         self._window.append(frame)
         self._unread += 1
+        if self._state is None or self._age + self._unread > self._carry:
+            self._state, self._unread = None, len(self._window)
         self._coming = None
 
     def _next(self) -> Tensor:
@@ -190,16 +214,11 @@ class Live:
         return self._engine.unroll(torch.stack(tuple(self._window), 1), steps)
 
     def _up_to_date(self) -> EngineState:
-        """The state after the newest frame. Only frames that it has not read are read now.
-
-        It begins anew with the whole window if it would have read more than `carry` frames, or has missed some.
-        """
-        anew = self._state is None or self._unread > len(self._window) or self._age + self._unread > self._carry
-        count = len(self._window) if anew else self._unread
-        if count:
-            frames = torch.stack(tuple(self._window)[-count:], 1)
-            self._state = self._engine.read_on(frames, None if anew else self._state)
-            self._age = count if anew else self._age + count
+        """The state after the newest frame. Only frames that it has not read are read now."""
+        if self._unread:
+            frames = torch.stack(tuple(self._window)[-self._unread :], 1)
+            self._age = self._unread + (self._age if self._state else 0)
+            self._state = self._engine.read_on(frames, self._state)
             self._unread = 0
         assert self._state is not None
         return self._state
