@@ -14,6 +14,7 @@ from torch import Tensor
 
 from stzoo import frames as frames_room
 from stzoo.engine import Engine, EngineState, in_units
+from stzoo.engine.forking import use_one_thread_if_forked
 from stzoo.engine.memory import check_kept
 from stzoo.errors import FramesError
 from stzoo.frames.values import normalise
@@ -109,6 +110,7 @@ class Live:
         Raises:
             FramesError, ForecastError, MemoryNeededError: as in `push`.
         """
+        use_one_thread_if_forked()
         used = self._pushes % self._every == 0
         with self._all_or_nothing():
             if used and frame is None:
