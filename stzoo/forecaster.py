@@ -240,7 +240,8 @@ class Forecaster(Shareable):
                 ``carry=1`` each forecast equals `predict`. Other models have no state, so that `carry` does not matter.
 
         Raises:
-            FramesError: `every` or `carry` is no whole number of at least 1.
+            FramesError: `every` or `carry` is no whole number of at least 1, or there is no such `layout`, `resize` or
+                `color`.
         """
         return Live(self.engine, self.spec, every=every, layout=layout, resize=resize, color=color, carry=carry)
 

@@ -252,6 +252,47 @@ def test_a_bad_frame_is_refused_and_leaves_no_trace(kind: str, forecaster: Forec
     live.push(np.zeros((16, 20), np.float32))
 
 
+def test_messages_speak_of_a_frame(forecaster: Forecaster) -> None:
+    gray, nan = np.zeros((16, 16), np.float32), np.full((16, 16), np.nan, np.float32)
+    hidden = np.ma.masked_array(gray, mask=gray == 0)
+    wrong: list[tuple[dict[str, Any], Any, str]] = [
+        ({}, nan, "^the frame holds NaN; "),
+        ({}, torch.full((16, 16), torch.inf), "^the frame holds an infinite value; "),
+        ({}, hidden, r"^the frame has masked values; .* frame\.filled\(0\)"),
+        ({}, np.zeros((5, 16, 16)), r"^expected \(16, 16\) or \(1 or 3, 16, 16\) or \(16, 16, 1 or 3\), given \(5, 16"),
+        ({"layout": "CHW"}, np.zeros((16, 16, 3), np.uint8), r"^expected \(16, 16\) .*, given \(16, 16, 3\)$"),
+        ({"layout": "HW"}, np.zeros((16, 16, 3), np.uint8), r"^layout HW has 2 axes, the frame \(16, 16, 3\) has 3$"),
+        ({}, np.zeros((3, 16, 3), np.uint8), r"^\(3, 16, 3\) can be read as CHW or as HWC; say which: layout='CHW' or"),
+    ]  # fmt: skip
+    for options, frame, message in wrong:
+        with pytest.raises(FramesError, match=message):
+            forecaster.live(**options).push(frame)
+    live, plain = forecaster.live(), forecaster.live()
+    for frame in clip(4):
+        forecast = live.push(np.ma.masked_array(frame, mask=False))
+    np.testing.assert_array_equal(forecast, [plain.push(frame) for frame in clip(4)][-1])
+
+
+def test_wrong_arguments_are_refused_before_the_first_frame(forecaster: Forecaster) -> None:
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"layout": "WHC"}, "^layout is 'WHC'; it may be HW, CHW, HWC$"),
+        ({"layout": 5}, "^layout is 5; it may be HW, CHW, HWC$"),
+        ({"resize": "model"}, "^resize is 'model'; it may be True, for the model's size, False, for the frames' own, "),
+        ({"color": "rgb"}, "^color is 'rgb'"),
+        ({"carry": 0}, "^carry is 0"),
+    ]
+    for options, message in wrong:
+        with pytest.raises(FramesError, match=message):
+            forecaster.live(**options)
+
+
+def test_resize_is_none_true_or_false(forecaster: Forecaster) -> None:
+    for method in (forecaster.predict, forecaster.check, forecaster.stream):
+        for resize in ("model", 1, 0):
+            with pytest.raises(FramesError, match=f"resize is {resize!r}; it may be"):
+                method(clip(8), resize=resize)  # type: ignore[operator]
+
+
 def test_too_few_frames_are_told(forecaster: Forecaster) -> None:
     live = forecaster.live()
     live.push(np.zeros((16, 16), np.uint8))
@@ -302,6 +343,9 @@ def test_a_stream_takes_an_iterator_of_past_frames(forecaster: Forecaster) -> No
     np.testing.assert_array_equal(forecaster.predict(reader(), every=3), forecaster.predict(frames, every=3))
     tensors = forecaster.predict(frame for frame in torch.from_numpy(frames))
     np.testing.assert_array_equal(tensors.numpy(), forecaster.predict(frames))
+    hidden = np.ma.masked_array(frames, mask=frames == frames[6, 5, 5])
+    with pytest.raises(FramesError, match="masked values among uint8 frames"):
+        forecaster.predict(iter(hidden))
     images = [Image.fromarray(frame) for frame in frames]
     assert np.array_equal(forecaster.predict(iter(images))[0], forecaster.predict(images)[0])
 
