@@ -313,7 +313,7 @@ def test_a_forecast_that_is_not_finite_is_an_error(forecaster: Forecaster) -> No
 
 @pytest.mark.parametrize("kind", ["window", "recurrent"])
 def test_memory_stays_flat(kind: str, forecaster: Forecaster) -> None:
-    """docs/experiments/live.py memory does so over 100,000 pushes."""
+    """docs/experiments/live.py memory does so over many thousands of pushes."""
     live, frames = (forecaster if kind == "window" else recurrent()).live(), clip(20)
     held = []
     for number in range(61):
