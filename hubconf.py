@@ -26,10 +26,10 @@ def _identifier(name: str) -> str:
 
 
 def _entry_point(name: str, summary: str) -> _Callable[..., _Any]:
-    def entry_point(pretrained: bool = True, progress: bool = True) -> _Any:
-        from stzoo import create, load
+    def entry_point(pretrained: bool = True, progress: bool = True, device: _Any = None) -> _Any:
+        from stzoo import load
 
-        return load(name, progress=progress) if pretrained else create(name)
+        return load(name, pretrained=pretrained, progress=progress, device=device)
 
     entry_point.__name__ = entry_point.__qualname__ = _identifier(name)
     entry_point.__doc__ = f"""{summary}.
@@ -37,6 +37,7 @@ def _entry_point(name: str, summary: str) -> _Callable[..., _Any]:
     Args:
         pretrained (bool): load trained weights (the default), or build the model with random ones.
         progress (bool): show a bar while weights are downloaded.
+        device (str or torch.device): where the model runs, such as "cuda"; None is the CPU.
 
     Returns:
         stzoo.Forecaster: its methods are predict(frames), rollout(frames, steps) and stream(frames).

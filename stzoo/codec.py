@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from stzoo import catalog
 from stzoo import frames as frames_room
 from stzoo.engine import in_units
+from stzoo.engine.forking import use_one_thread_if_forked
 from stzoo.engine.padding import Padding
 from stzoo.errors import ForecastError, FramesError
 from stzoo.frames.values import normalise
@@ -74,6 +75,7 @@ class Codec(Shareable):
         Raises:
             FramesError: `latents` has another shape or dtype, or holds values that are not finite.
         """
+        use_one_thread_if_forked()
         flat = self._latents(latents)
         pieces = [self.module.quantise(some) for some in flat.split(AT_ONCE)]
         quantised, codes = (torch.cat(x).unflatten(0, latents.shape[:2]) for x in zip(*pieces, strict=True))
@@ -90,6 +92,7 @@ class Codec(Shareable):
                 no code's.
             ForecastError: the codec makes NaN or infinite values of them.
         """
+        use_one_thread_if_forked()
         if isinstance(latents, Tensor) and not latents.is_floating_point():
             flat = self.module.look_up(self._codes(latents))
         else:
@@ -162,6 +165,7 @@ class Codec(Shareable):
         color: str | None = None,
         exact: bool = False,
     ) -> frames_room.CallerFrames:
+        use_one_thread_if_forked()
         return frames_room.read(
             frames, self.spec, stride_of(self.module), layout,
             whole=True, resize=False, color=color, exact=exact, bits=bits, variable=variable, time=time,
@@ -215,6 +219,7 @@ def load_codec(
         SpecError: the source is a forecaster, or the device is not there.
         StzooError: the source cannot be found or read, as in `stzoo.load`.
     """
+    use_one_thread_if_forked()
     place = check_device("cpu" if device is None else device)
     if pretrained:
         found = resolve(source, revision=revision, offline=offline, cache_dir=cache_dir, progress=progress)

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from stzoo.codec import Codec, usage
 from stzoo.data import ClipSource
 from stzoo.engine import Engine, in_units
+from stzoo.engine.forking import use_one_thread_if_forked
 from stzoo.engine.padding import Padding
 from stzoo.errors import DataError
 from stzoo.figures import of_persistence
@@ -178,6 +179,7 @@ def evaluate(
         SpecError: there is no such precision.
         ForecastError: the model makes NaN or infinite values of a clip.
     """
+    use_one_thread_if_forked()
     defined = _definition(definition, precision)
     _check(forecaster.spec, stride_of(forecaster.module), clips)
     sums: list[tuple[Curves, Curves]] = []
@@ -214,6 +216,7 @@ def evaluate_codec(
 
     The arguments and errors are those of `evaluate`. Both the past and the future frames of a clip are measured.
     """
+    use_one_thread_if_forked()
     metrics = _definition(definition, precision).metrics
     spec, module, device = codec.spec, codec.module, codec.module.codebook.device
     _check(spec, stride_of(module), clips)

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from stzoo import frames as frames_room
 from stzoo.adapting import adapt_tensors
 from stzoo.engine import Engine, in_units
+from stzoo.engine.forking import use_one_thread_if_forked
 from stzoo.engine.memory import check_kept
 from stzoo.errors import FramesError
 from stzoo.export import Exported, export
@@ -239,7 +240,8 @@ class Forecaster(Shareable):
                 ``carry=1`` each forecast equals `predict`. Other models have no state, so that `carry` does not matter.
 
         Raises:
-            FramesError: `every` or `carry` is no whole number of at least 1.
+            FramesError: `every` or `carry` is no whole number of at least 1, or there is no such `layout`, `resize` or
+                `color`.
         """
         return Live(self.engine, self.spec, every=every, layout=layout, resize=resize, color=color, carry=carry)
 
@@ -278,6 +280,7 @@ class Forecaster(Shareable):
             WeightsError: the folder does not exist or cannot be written to, or `path` is itself a folder.
             MissingExtraError: the package that writes ONNX is not installed; the message holds the pip command.
         """
+        use_one_thread_if_forked()
         return export(self.spec, self.module, format, Path(path), steps)
 
     @classmethod
@@ -335,6 +338,7 @@ class Forecaster(Shareable):
         progress: bool = False,
         extra: int = 0,
     ) -> frames_room.CallerFrames:
+        use_one_thread_if_forked()
         return frames_room.read(
             frames, self.spec, stride_of(self.module), layout, resize=resize, color=color, every=every,
             start=start, fps=fps, bits=bits, variable=variable, time=time, progress=progress, extra=extra,
@@ -398,6 +402,7 @@ def load(
         DownloadError, OfflineError: a remote source cannot be read.
         WeightsError: `source` is neither text nor a path, or leads to no model.
     """
+    use_one_thread_if_forked()
     place = check_device("cpu" if device is None else device)
     if not pretrained:
         made = create(source_text(source), **(adapt or {}))
@@ -406,19 +411,22 @@ def load(
     return Forecaster.from_files(found, source_text(source), adapt, precision).to(place)
 
 
-def create(name_or_spec: str | ModelSpec, **overrides: Any) -> Forecaster:
+def create(name_or_spec: str | ModelSpec, *, device: str | torch.device | None = None, **overrides: Any) -> Forecaster:
     """A forecaster with random weights. Its repr says so.
 
     Args:
         name_or_spec: a catalogue name, a name of a published checkpoint, or a spec.
+        device: where the module runs, as in `load`; the CPU by default. The weights are the same on every device.
         overrides: fields of the spec and keys of its `params` to change: ``create("tau-mmnist", n_t=4, height=128)``.
 
     Raises:
         UnknownModelError: the catalogue has no such entry.
         SpecError: a field or key is unknown or has a wrong value; the message says what it may be. Or the spec is that
-            of a codec.
+            of a codec, or the device is not there.
     """
+    use_one_thread_if_forked()
+    place = check_device("cpu" if device is None else device)
     spec = name_or_spec if isinstance(name_or_spec, ModelSpec) else info(name_or_spec).spec
     spec = spec.replace(**overrides) if overrides else spec
     check_kind(spec, "forecaster", name_or_spec if isinstance(name_or_spec, str) else f"arch {spec.arch!r}")
-    return Forecaster(spec, *random_module(spec))
+    return Forecaster(spec, *random_module(spec)).to(place)

@@ -43,6 +43,10 @@ def test_local_loading(pretrained: bool) -> None:
     model = torch.hub.load(str(ROOT), "tau_mmnist", source="local", pretrained=pretrained)
     assert isinstance(model, Forecaster)
     assert ("random weights" in repr(model)) is not pretrained
+    with pytest.raises(stzoo.StzooError, match="device is 'tpu9'"):
+        torch.hub.load(str(ROOT), "tau_mmnist", source="local", pretrained=pretrained, device="tpu9")
+    again = torch.hub.load(str(ROOT), "tau_mmnist", source="local", pretrained=pretrained, device=torch.device("cpu"))
+    assert next(again.module.parameters()).device.type == "cpu"
 
 
 def test_loading_from_a_zip_of_the_repository_where_stzoo_is_not_installed(tmp_path: Path) -> None:

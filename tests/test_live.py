@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from stzoo.errors import ForecastError, FramesError
+from stzoo.errors import ForecastError, FramesError, MemoryNeededError
 from stzoo.forecaster import Forecaster, create
 from stzoo.models import architectures
 from stzoo.spec import ModelSpec
@@ -93,16 +93,60 @@ def test_a_state_begins_anew_with_the_window(carry: int, exact: list[int]) -> No
     assert found == exact
 
 
-def test_frames_that_were_only_read_are_caught_up_on(forecaster: Forecaster) -> None:
+@pytest.mark.parametrize("carry", [None, 1, 4, 5, 7])
+def test_frames_that_were_only_read_count_as_if_pushed(forecaster: Forecaster, carry: int | None) -> None:
     for model in (forecaster, recurrent()):
-        live, frames = model.live(), torch.rand(20, 16, 16)
-        assert [live.read(frame) for frame in frames[:4]] == [False, False, False, True]
-        live.forecast()
-        for frame in frames[4:]:
+        frames = torch.rand(20, 16, 16)
+        for forecasts in ([19], [3, 19], [5, 6, 19]):  # after which frames; more than a window goes by in between
+            pushed, live = model.live(carry=carry), model.live(carry=carry)
+            expected = [pushed.push(frame, 2) for frame in frames]
+            for number, frame in enumerate(frames):
+                assert live.read(frame) is (number > 2)
+                if number in forecasts:
+                    torch.testing.assert_close(live.forecast(2), expected[number], rtol=0, atol=1e-6)
+                    assert torch.equal(live.forecast(2), live.forecast(2))
+
+
+@pytest.mark.filterwarnings("ignore:this model reads gray")
+def test_colour_that_begins_while_frames_are_only_read(forecaster: Forecaster) -> None:
+    gray, colour = np.repeat(clip(14)[..., None], 3, -1), clip(6, 16, 16, 3)
+    frames = [*gray, *colour]
+    for model in (forecaster, recurrent()):
+        pushed, live = model.live(), model.live()
+        for frame in frames:
+            expected = pushed.push(frame, 2)
             live.read(frame)
-        # more than a window went by unread, so the state cannot be that of all frames
-        assert torch.equal(live.forecast(2), model.rollout(frames, 2))
-        assert torch.equal(live.forecast(2), model.rollout(frames, 2))
+        assert np.abs(live.forecast(2).astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["window", "recurrent"])
+@pytest.mark.parametrize("before", [3, 4, 6])
+def test_a_push_that_fails_leaves_everything_as_it_was(kind: str, before: int, forecaster: Forecaster) -> None:
+    model = forecaster if kind == "window" else recurrent()
+    frames = torch.rand(10, 16, 16)
+    live, clean = model.live(every=2), model.live(every=2)
+    for frame in frames[:before].repeat_interleave(2, 0):
+        live.push(frame)
+        clean.push(frame)
+    failures: list[tuple[Any, Any, float, type[Exception]]] = [
+        (frames[before], 10**9, 0.0, MemoryNeededError),
+        (frames[before], None, float("nan"), ForecastError),
+        (None, 10**9, 0.0, MemoryNeededError),
+    ]
+    for frame, steps, change, error in failures:
+        if frame is None and before == 3:
+            continue  # repeats the frame before
+        with torch.no_grad():
+            bias = next(p for name, p in model.module.named_parameters() if "readout" in name)
+            kept = bias.clone()
+            bias += change
+            with pytest.raises(error):
+                live.push(frame, steps)
+            bias.copy_(kept)
+    assert live.needed == clean.needed
+    for frame in frames[before:].repeat_interleave(2, 0):
+        here, there = live.push(frame), clean.push(frame)
+        assert (here is None and there is None) or torch.equal(here, there)
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (1, 16, 16), (16, 16, 1)])
@@ -208,6 +252,47 @@ def test_a_bad_frame_is_refused_and_leaves_no_trace(kind: str, forecaster: Forec
     live.push(np.zeros((16, 20), np.float32))
 
 
+def test_messages_speak_of_a_frame(forecaster: Forecaster) -> None:
+    gray, nan = np.zeros((16, 16), np.float32), np.full((16, 16), np.nan, np.float32)
+    hidden = np.ma.masked_array(gray, mask=gray == 0)
+    wrong: list[tuple[dict[str, Any], Any, str]] = [
+        ({}, nan, "^the frame holds NaN; "),
+        ({}, torch.full((16, 16), torch.inf), "^the frame holds an infinite value; "),
+        ({}, hidden, r"^the frame has masked values; .* frame\.filled\(0\)"),
+        ({}, np.zeros((5, 16, 16)), r"^expected \(16, 16\) or \(1 or 3, 16, 16\) or \(16, 16, 1 or 3\), given \(5, 16"),
+        ({"layout": "CHW"}, np.zeros((16, 16, 3), np.uint8), r"^expected \(16, 16\) .*, given \(16, 16, 3\)$"),
+        ({"layout": "HW"}, np.zeros((16, 16, 3), np.uint8), r"^layout HW has 2 axes, the frame \(16, 16, 3\) has 3$"),
+        ({}, np.zeros((3, 16, 3), np.uint8), r"^\(3, 16, 3\) can be read as CHW or as HWC; say which: layout='CHW' or"),
+    ]  # fmt: skip
+    for options, frame, message in wrong:
+        with pytest.raises(FramesError, match=message):
+            forecaster.live(**options).push(frame)
+    live, plain = forecaster.live(), forecaster.live()
+    for frame in clip(4):
+        forecast = live.push(np.ma.masked_array(frame, mask=False))
+    np.testing.assert_array_equal(forecast, [plain.push(frame) for frame in clip(4)][-1])
+
+
+def test_wrong_arguments_are_refused_before_the_first_frame(forecaster: Forecaster) -> None:
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"layout": "WHC"}, "^layout is 'WHC'; it may be HW, CHW, HWC$"),
+        ({"layout": 5}, "^layout is 5; it may be HW, CHW, HWC$"),
+        ({"resize": "model"}, "^resize is 'model'; it may be True, for the model's size, False, for the frames' own, "),
+        ({"color": "rgb"}, "^color is 'rgb'"),
+        ({"carry": 0}, "^carry is 0"),
+    ]
+    for options, message in wrong:
+        with pytest.raises(FramesError, match=message):
+            forecaster.live(**options)
+
+
+def test_resize_is_none_true_or_false(forecaster: Forecaster) -> None:
+    for method in (forecaster.predict, forecaster.check, forecaster.stream):
+        for resize in ("model", 1, 0):
+            with pytest.raises(FramesError, match=f"resize is {resize!r}; it may be"):
+                method(clip(8), resize=resize)  # type: ignore[operator]
+
+
 def test_too_few_frames_are_told(forecaster: Forecaster) -> None:
     live = forecaster.live()
     live.push(np.zeros((16, 16), np.uint8))
@@ -228,7 +313,7 @@ def test_a_forecast_that_is_not_finite_is_an_error(forecaster: Forecaster) -> No
 
 @pytest.mark.parametrize("kind", ["window", "recurrent"])
 def test_memory_stays_flat(kind: str, forecaster: Forecaster) -> None:
-    """docs/experiments/live.py memory does so over 100,000 pushes."""
+    """docs/experiments/live.py memory does so over many thousands of pushes."""
     live, frames = (forecaster if kind == "window" else recurrent()).live(), clip(20)
     held = []
     for number in range(61):
@@ -258,6 +343,9 @@ def test_a_stream_takes_an_iterator_of_past_frames(forecaster: Forecaster) -> No
     np.testing.assert_array_equal(forecaster.predict(reader(), every=3), forecaster.predict(frames, every=3))
     tensors = forecaster.predict(frame for frame in torch.from_numpy(frames))
     np.testing.assert_array_equal(tensors.numpy(), forecaster.predict(frames))
+    hidden = np.ma.masked_array(frames, mask=frames == frames[6, 5, 5])
+    with pytest.raises(FramesError, match="masked values among uint8 frames"):
+        forecaster.predict(iter(hidden))
     images = [Image.fromarray(frame) for frame in frames]
     assert np.array_equal(forecaster.predict(iter(images))[0], forecaster.predict(images)[0])
 

@@ -61,7 +61,7 @@ def missing(model: Forecaster, name: str, mnist: Path, count: int) -> None:
         for clip in frames:
             known, truth = clip[: 20 - absent], clip[20:]
             live = model.live()
-            for frame in known:
+            for frame in known[-model.spec.frames_in :]:
                 live.read(frame)
             for _ in range(absent):
                 live.read(None)

@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn, TextIO
 
 from stzoo import __version__, environment
@@ -54,21 +55,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if argv is None:
         _prepare_process()
+    written: Path | None = None
     try:
-        code = _run(argv)
+        code, written = _run(argv)
         _flush(sys.stdout)
     except BrokenPipeError:  # the reader of our output went away
         _discard(sys.stdout)
         return 0
     except OSError as error:
         _discard(sys.stdout)
-        _say(f"stzoo: what was to be printed is lost, since standard output takes no more: {error.strerror}")
+        whole = "" if written is None else f"{printable(str(written))} is written, and only "
+        _say(f"stzoo: {whole}what was to be printed is lost, since standard output takes no more: {error.strerror}")
         return 2
     return code
 
 
-def _run(argv: Sequence[str] | None) -> int:
-    """Run one command and return its exit code. Raises `BrokenPipeError` if the reader of its output goes away."""
+def _run(argv: Sequence[str] | None) -> tuple[int, Path | None]:
+    """Run one command.
+
+    Returns:
+        Its exit code, and the file or folder that it has written, if its option is called --out.
+
+    Raises:
+        BrokenPipeError: the reader of its output goes away. OSError: its output cannot be printed.
+    """
     try:
         arguments = build_parser().parse_args(argv)
     except SystemExit:  # after --help, --version or a wrong word; by now argparse has printed what it had to say
@@ -83,11 +93,11 @@ def _run(argv: Sequence[str] | None) -> int:
         if isinstance(error, OSError) and error.filename is None:
             _flush(sys.stdout)  # which raises the same if it was printing that failed
         _say(f"stzoo: {printable(str(error))}")
-        return 2
+        return 2, None
     except KeyboardInterrupt:
         _say("stzoo: interrupted")
-        return 130
-    return 0
+        return 130, None
+    return 0, getattr(arguments, "out", None)
 
 
 def _say(text: str) -> None:

@@ -14,8 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from stzoo.engine import forking as forking  # from here on, processes that are forked compute with one thread
-from stzoo.engine import translating
+from stzoo.engine import forking, translating
 from stzoo.engine.compiling import compiled
 from stzoo.engine.memory import check_forecast
 from stzoo.engine.packed import PackedConv, Rounded, can_pack, is_plain, pieces, twin
@@ -88,6 +87,7 @@ class Engine:
         Raises:
             MemoryNeededError: there is not enough memory, by an estimate; see `stzoo.engine.memory`.
         """
+        forking.use_one_thread_if_forked()
         padding = Padding.of((past.shape[-2], past.shape[-1]), stride_of(self.module))
         past = padding.add(past)
         check_forecast(self.module, self._spec, past, self._at_once(past))
@@ -110,6 +110,7 @@ class Engine:
         Raises:
             MemoryNeededError: as in `unroll`, if these are the first frames.
         """
+        forking.use_one_thread_if_forked()
         padding = Padding.of((frames.shape[-2], frames.shape[-1]), stride_of(self.module))
         frames = padding.add(frames)
         if before is None:
@@ -169,6 +170,7 @@ class Engine:
 def _side_by_side(streams: Sequence[Iterator[Tensor]], device: torch.device, padding: Padding) -> Iterator[Tensor]:
     """Padded frames of parts of a batch -> frames (B, C, H, W) of the whole batch, made when they are asked for."""
     while True:
+        forking.use_one_thread_if_forked()
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
             frames = [next(stream, None) for stream in streams]
             if frames[0] is None:

@@ -23,6 +23,15 @@ if hasattr(os, "register_at_fork"):  # which Windows lacks, as it lacks forks
     os.register_at_fork(after_in_child=_use_one_thread)
 
 
+def use_one_thread_if_forked() -> None:
+    """In a process that was forked, go back to one thread if somebody has asked torch for more, which would hang.
+
+    Whatever computes calls this first. It takes less than a microsecond.
+    """
+    if os.getpid() != _FIRST and torch.get_num_threads() > 1:
+        _use_one_thread()
+
+
 def set_threads(count: int) -> None:
     """Let torch compute with so many threads from now on, in the thread that calls.
 

@@ -83,7 +83,7 @@ class FrameSelection:
         bits: integers are scaled from 0 to 2^bits - 1; with None from 0 to the largest value of their dtype.
 
     Raises:
-        FramesError: there is no such `color`.
+        FramesError: there is no such `color` or `resize`.
     """
 
     spec: ModelSpec
@@ -100,6 +100,7 @@ class FrameSelection:
 
     def __post_init__(self) -> None:
         check_color(self.color)
+        check_resize(self.resize)
 
     def layout_of(self, shape: tuple[int, ...], layout: str | None, *, alpha: bool = False) -> str:
         """The axes of an array of this shape, see `find_layout`. Raises `FramesError` if none fit, or two do."""
@@ -127,6 +128,14 @@ class FrameSelection:
     def already_selected(self) -> FrameSelection:
         """The same demands on frames that this selection was applied to already: all of them are read."""
         return replace(self, last=None, every=1, start=None, fps=None)
+
+
+def check_resize(resize: bool | None) -> None:
+    """Raises `FramesError` if `resize` is none of None, True and False."""
+    if resize is not None and not isinstance(resize, bool):
+        raise FramesError(
+            f"resize is {resize!r}; it may be True, for the model's size, False, for the frames' own, or None"
+        )
 
 
 def read_tensor(frames: Tensor, selection: FrameSelection, layout: str | None) -> CallerFrames:

@@ -48,7 +48,10 @@ def gathered(frames: Iterator[Any], every: int, last: int | None) -> Any:
         raise FramesError("the iterator yields no frame; it may have been read to its end before")
     if isinstance(first, Image.Image):
         return list(kept)
-    return np.stack(kept) if isinstance(first, np.ndarray) else torch.stack(tuple(kept))
+    if isinstance(first, Tensor):
+        return torch.stack(tuple(kept))
+    masked = any(isinstance(frame, np.ma.MaskedArray) for frame in kept)
+    return np.ma.stack(tuple(kept)) if masked else np.stack(kept)  # the latter would show what is masked
 
 
 def _copied(frame: Any) -> Any:

@@ -5,6 +5,7 @@ The letters of a layout: B samples of a batch, T frames in time, C channels, H r
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -15,6 +16,7 @@ from stzoo.spec import ModelSpec
 
 MAX_PIXELS = 2**25  # of one frame, enough for 7680x4320. Files that claim more are refused before they are decoded
 LAYOUTS = ("THW", "TCHW", "THWC", "BTHW", "BTCHW", "BTHWC")
+FRAME_LAYOUTS = ("HW", "CHW", "HWC")  # of a single frame
 
 
 def find_layout(
@@ -25,6 +27,7 @@ def find_layout(
     *,
     alpha: bool = False,
     exact: bool = False,
+    layouts: Sequence[str] = LAYOUTS,
 ) -> str:
     """The one layout in which frames of `shape` can be read, or the layout that the caller names.
 
@@ -33,25 +36,28 @@ def find_layout(
     colour and colour for gray (`stzoo.frames.colour`), and the sides may have any length.
 
     Args:
-        shape: the lengths of three to five axes.
+        shape: the lengths of the axes.
         spec: the spec of the model that reads the frames.
         stride: what the model's height and width must be multiples of; None if it takes no other size than the spec's.
-        layout: the caller's choice, one of `LAYOUTS`, or None.
+        layout: the caller's choice, one of `layouts`, or None.
         alpha: four channels at the end may be RGBA.
         exact: only what is just what the model reads fits.
+        layouts: `LAYOUTS`, or `FRAME_LAYOUTS` for a single frame, of which the model then reads one.
 
     Raises:
         FramesError: no layout fits or two do, or the model takes no other size than its own.
     """
-    names = LAYOUTS if layout is None else (layout,)
-    if layout is not None and layout not in LAYOUTS:
-        raise FramesError(f"layout is {layout!r}; it may be {', '.join(LAYOUTS)}")
+    names = layouts if layout is None else (layout,)
+    check_layout(layout, layouts)
     if layout is not None and len(layout) != len(shape):
-        raise FramesError(f"layout {layout} has {len(layout)} axes, the frames {_text(shape)} have {len(shape)}")
+        verb = "have" if layouts is LAYOUTS else "has"
+        raise FramesError(
+            f"layout {layout} has {len(layout)} axes, the {_what(layouts)} {_text(shape)} {verb} {len(shape)}"
+        )
     found = [_Reading(shape, name, spec, stride, alpha, exact) for name in names if len(name) == len(shape)]
     candidates = [reading for reading in found if layout is not None or reading.layout != "BTHW"]
     if not candidates:
-        raise FramesError(f"expected {_expected(spec, stride, exact)}, given {_text(shape)}")
+        raise FramesError(f"expected {_expected(spec, stride, exact, layouts)}, given {_text(shape)}")
     readable = [reading for reading in candidates if reading.problem() is None]
     fitting = [reading for reading in readable if reading.is_exact]
     fitting = fitting if exact else fitting or readable
@@ -69,6 +75,12 @@ def find_layout(
         likely = likely or candidates[0]
         raise FramesError(likely.problem() or likely.inexactness() + beyond)
     return fitting[0].layout
+
+
+def check_layout(layout: str | None, layouts: Sequence[str]) -> None:
+    """Raises `FramesError` if `layout` is neither None nor one of these."""
+    if layout is not None and layout not in layouts:
+        raise FramesError(f"layout is {layout!r}; it may be {', '.join(layouts)}")
 
 
 def check_pixels(width: int, height: int) -> None:
@@ -109,14 +121,18 @@ class _Reading:
 
     @property
     def axes(self) -> dict[str, int]:
-        """Letter -> length of that axis; 1 for a batch or channel axis that is absent."""
-        return {"B": 1, "C": 1} | dict(zip(self.layout, self.shape, strict=True))
+        """Letter -> length of that axis; 1 for an axis that is absent."""
+        return {"B": 1, "T": 1, "C": 1} | dict(zip(self.layout, self.shape, strict=True))
 
     @property
     def is_exact(self) -> bool:
         """Are these the spec's channels, and sides that need no padding?"""
         axes, stride = self.axes, self.stride or 1
         return axes["C"] == self.spec.channels and axes["H"] % stride == axes["W"] % stride == 0
+
+    @property
+    def _layouts(self) -> Sequence[str]:
+        return LAYOUTS if "T" in self.layout else FRAME_LAYOUTS
 
     @property
     def channels_fit(self) -> bool:
@@ -129,13 +145,14 @@ class _Reading:
         """Why the frames cannot be forecast; None if they can."""
         spec, axes, given = self.spec, self.axes, _text(self.shape)
         height, width, read_as = axes["H"], axes["W"], f"({given} read as {self.layout})"
+        expected = _expected(spec, self.stride, self.exact, self._layouts)
         if min(self.shape) == 0:
-            return f"expected {_expected(spec, self.stride, self.exact)}, given {given}, which is empty"
+            return f"expected {expected}, given {given}, which is empty"
         if not self.channels_fit:
             takes = _channels(spec, self.exact)
             return (
-                f"expected {_expected(spec, self.stride, self.exact)}, given {given}: "
-                f"the model takes {takes} {'channel' if takes == '1' else 'channels'}"
+                f"expected {expected}, given {given}: the model takes {takes} "
+                f"{'channel' if takes == '1' else 'channels'}"
             )
         if axes["T"] < spec.frames_in:
             return f"expected at least {spec.frames_in} past frames, given {axes['T']} {read_as}"
@@ -172,18 +189,24 @@ class _Reading:
         )
 
 
-def _expected(spec: ModelSpec, stride: int | None, exact: bool) -> str:
+def _expected(spec: ModelSpec, stride: int | None, exact: bool, layouts: Sequence[str]) -> str:
     """The shapes that fit the spec, for a message. H and W stand for sides of any length."""
-    t, size = f"T>={spec.frames_in}", "H, W" if stride else f"{spec.height}, {spec.width}"
-    c = _channels(spec, exact)
-    shapes = [f"({t}, {size})"] if "1" in c.split() else []
-    text = " or ".join([*shapes, f"({t}, {c}, {size})", f"(B, {t}, {c}, {size})", f"({t}, {size}, {c})"])
+    sides = {"H": "H", "W": "W"} if stride else {"H": str(spec.height), "W": str(spec.width)}
+    lengths = {"B": "B", "T": f"T>={spec.frames_in}", "C": _channels(spec, exact)} | sides
+    told = ("THW", "TCHW", "BTCHW", "THWC") if layouts is LAYOUTS else layouts
+    without_channels = "1" in lengths["C"].split()
+    fitting = [layout for layout in told if "C" in layout or without_channels]
+    text = " or ".join(f"({', '.join(lengths[axis] for axis in layout)})" for layout in fitting)
     return f"{text} with H and W multiples of {stride}" if exact and stride else text
 
 
 def _channels(spec: ModelSpec, exact: bool) -> str:
     """How many channels frames may have, for a message."""
     return "1 or 3" if can_convert(spec) and not exact else str(spec.channels)
+
+
+def _what(layouts: Sequence[str]) -> str:
+    return "frames" if layouts is LAYOUTS else "frame"
 
 
 def _text(shape: tuple[int, ...]) -> str:

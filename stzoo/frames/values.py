@@ -116,7 +116,8 @@ def fill_missing(units: Tensor, spec: ModelSpec) -> Tensor:
     finite = units.isfinite()
     if not finite.all():
         clip, frame = (~finite).flatten(2).any(-1).nonzero()[0].tolist()
-        where = f"frame {frame} of the last {units.shape[1]}" + (f" of clip {clip}" if len(units) > 1 else "")
+        where = "the frame" if units.shape[1] == 1 else f"frame {frame} of the last {units.shape[1]}"
+        where += f" of clip {clip}" if len(units) > 1 else ""
         if units[clip, frame].isnan().any():
             raise FramesError(f"{where} holds NaN; this model has no fill value for missing data, so replace NaN first")
         raise FramesError(f"{where} holds an infinite value; replace it before you pass the frames")

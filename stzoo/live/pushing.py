@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,12 @@ from torch import Tensor
 
 from stzoo import frames as frames_room
 from stzoo.engine import Engine, EngineState, in_units
+from stzoo.engine.forking import use_one_thread_if_forked
 from stzoo.engine.memory import check_kept
 from stzoo.errors import FramesError
+from stzoo.frames.arrays import check_resize
+from stzoo.frames.colour import check_color
+from stzoo.frames.layout import FRAME_LAYOUTS, check_layout, find_layout
 from stzoo.frames.values import normalise
 from stzoo.models import stride_of
 from stzoo.spec import ModelSpec
@@ -26,7 +31,7 @@ class Live:
     """Frames that come one after the other, and forecasts of what follows the newest one. See `Forecaster.live`.
 
     Memory does not grow: only the last `frames_in` frames that were used are kept, and one state of a recurrent model.
-    An error leaves everything as it was before the push.
+    An error leaves everything as it was before the push, so that the same frame can be pushed again.
     """
 
     def __init__(
@@ -45,7 +50,10 @@ class Live:
         self._single = spec.replace(frames_in=1)  # for the readers of frames, which are given one at a time
         self._every = frames_room.whole_number("every", every)
         self._carry = CARRIED_WINDOWS * spec.frames_in if carry is None else frames_room.whole_number("carry", carry)
-        self._layout = f"T{layout}" if isinstance(layout, str) and "T" not in layout else layout
+        self._layout = layout.removeprefix("T") if isinstance(layout, str) else layout
+        check_layout(self._layout, FRAME_LAYOUTS)
+        check_resize(resize)
+        check_color(color)
         self._resize, self._color = resize, color
         self._window: deque[Tensor] = deque(maxlen=spec.frames_in)  # (B, C, H, W), normalised, on the model's device
         self.reset()
@@ -89,10 +97,15 @@ class Live:
             MemoryNeededError: there is not enough memory, by an estimate.
         """
         steps = self._steps(steps)
-        return self.forecast(steps) if self.read(frame) else None
+        with self._all_or_nothing():
+            return self.forecast(steps) if self.read(frame) else None
 
     def read(self, frame: Any) -> bool:
-        """Add the next frame without a forecast, which takes little time: the model reads it when it is needed.
+        """Add the next frame without a forecast. A later forecast is the same as if every frame had been pushed.
+
+        It takes little time, since the model reads the frame only when that is needed: for a forecast, or in place of
+        a missing frame. A recurrent model also reads frames before they leave the window, all `frames_in` at once, so
+        that its state misses none; of reads without a forecast in between one in `frames_in` then takes that long.
 
         Args:
             frame: as in `push`.
@@ -101,14 +114,16 @@ class Live:
             Whether the frame is used and `forecast` can be called now.
 
         Raises:
-            FramesError: as in `push`.
+            FramesError, ForecastError, MemoryNeededError: as in `push`.
         """
+        use_one_thread_if_forked()
         used = self._pushes % self._every == 0
-        if used and frame is None:
-            self._fill_in()
-        elif used:
-            self._add_given(frame)
-        self._pushes += 1
+        with self._all_or_nothing():
+            if used and frame is None:
+                self._fill_in()
+            elif used:
+                self._add_given(frame)
+            self._pushes += 1
         return used and self.needed == 0
 
     def forecast(self, steps: int | None = None) -> Any:
@@ -123,11 +138,22 @@ class Live:
             raise FramesError(f"push {self.needed} more frames first: the model reads {self._spec.frames_in}")
         check_kept(len(self._window[-1]), steps, self._window[-1].shape[1:], self._window[-1].device)
         frames = []
-        for number, frame in enumerate(self._future(steps), 1):
-            if number == 1:
-                self._coming = frame
-            frames.append(self._newest.frame(in_units(frame, self._spec, number)))
-        return self._newest.collect(frames)
+        with self._all_or_nothing():
+            for number, frame in enumerate(self._future(steps), 1):
+                if number == 1:
+                    self._coming = frame
+                frames.append(self._newest.frame(in_units(frame, self._spec, number)))
+            return self._newest.collect(frames)
+
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        """If the block raises an error, everything is as before the block. No tensor is ever changed in place."""
+        before, window = dict(vars(self)), self._window.copy()
+        try:
+            yield
+        except BaseException:
+            vars(self).update(before, _window=window)
+            raise
 
     def _steps(self, steps: int | None) -> int:
         return self._spec.frames_out if steps is None else frames_room.whole_number("steps", steps)
@@ -141,12 +167,22 @@ class Live:
             )
         module = self._engine.module
         clip = [frame] if isinstance(frame, Image.Image) else frame[None]
-        given = frames_room.read(
-            clip, self._single, stride_of(module), self._layout, resize=self._resize, color=self._color
-        )
+        layout = None if isinstance(frame, Image.Image) else f"T{self._layout_of(frame)}"
+        given = frames_room.read(clip, self._single, stride_of(module), layout, resize=self._resize, color=self._color)
         past = normalise(given.past.to(next(module.parameters()).device), self._spec)
         self._kind, self._missing = kind, 0
         self._add(self._in_as_many_clips(past[:, 0], given))
+
+    def _layout_of(self, frame: np.ndarray | Tensor) -> str:
+        """The axes of an array or a tensor. Raises `FramesError` if none fit, or it has masked values."""
+        if np.ma.is_masked(frame) and self._spec.fill is None:
+            raise FramesError(
+                "the frame has masked values; this model has no fill value for missing data, so fill them first, such "
+                "as with frame.filled(0), or push None in place of the whole frame"
+            )
+        stride = 1 if self._resize else stride_of(self._engine.module)
+        alpha = frame.dtype in (np.uint8, torch.uint8)
+        return find_layout(tuple(frame.shape), self._single, stride, self._layout, alpha=alpha, layouts=FRAME_LAYOUTS)
 
     def _in_as_many_clips(self, frame: Tensor, given: frames_room.CallerFrames) -> Tensor:
         """The frame (B, C, H, W), with the B of the others.
@@ -157,7 +193,7 @@ class Live:
         others = len(self._window[-1]) if self._window else len(frame)
         if len(frame) > others:
             self._window = deque((each.expand_as(frame) for each in self._window), self._window.maxlen)
-            self._state = None
+            self._state, self._unread = None, 0  # it begins anew with the window that ends with this frame
         if len(frame) >= others:
             self._newest = given  # knows the way back for so many clips
             return frame
@@ -173,8 +209,14 @@ class Live:
             self._add(frame)
 
     def _add(self, frame: Tensor) -> None:
+        """Put a frame into the window. The state begins anew with it if it would have read more than `carry` frames."""
+        lasts = self._engine.is_recurrent and self._carry > self._spec.frames_in
+        if lasts and self._unread == self._spec.frames_in:
+            self._up_to_date()  # before the oldest of them leaves the window
         self._window.append(frame)
         self._unread += 1
+        if self._state is None or self._age + self._unread > self._carry:
+            self._state, self._unread = None, len(self._window)
         self._coming = None
 
     def _next(self) -> Tensor:
@@ -190,16 +232,11 @@ class Live:
         return self._engine.unroll(torch.stack(tuple(self._window), 1), steps)
 
     def _up_to_date(self) -> EngineState:
-        """The state after the newest frame. Only frames that it has not read are read now.
-
-        It begins anew with the whole window if it would have read more than `carry` frames, or has missed some.
-        """
-        anew = self._state is None or self._unread > len(self._window) or self._age + self._unread > self._carry
-        count = len(self._window) if anew else self._unread
-        if count:
-            frames = torch.stack(tuple(self._window)[-count:], 1)
-            self._state = self._engine.read_on(frames, None if anew else self._state)
-            self._age = count if anew else self._age + count
+        """The state after the newest frame. Only frames that it has not read are read now."""
+        if self._unread:
+            frames = torch.stack(tuple(self._window)[-self._unread :], 1)
+            self._age = self._unread + (self._age if self._state else 0)
+            self._state = self._engine.read_on(frames, self._state)
             self._unread = 0
         assert self._state is not None
         return self._state

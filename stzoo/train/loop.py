@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from stzoo.codec import Codec
 from stzoo.data import ClipSource
+from stzoo.engine.forking import use_one_thread_if_forked
 from stzoo.engine.memory import memory_errors_told
 from stzoo.errors import TrainingError
 from stzoo.spec import ModelSpec
@@ -93,6 +94,7 @@ def train(
         MemoryNeededError: there is less memory than a step needs; the message says what needs less.
         MissingExtraError: there are several processes, and accelerate is not installed.
     """
+    use_one_thread_if_forked()
     assignment = Assignment(spec, recipe, training, codec=codec, start=start, micro_batch=micro_batch)
     assignment.check()
     _check_start(assignment)

@@ -35,6 +35,20 @@ def test_a_full_output_is_one_line_and_an_error(words: list[str]) -> None:
     ]
 
 
+@FULL
+def test_what_was_written_before_the_output_was_full_is_told(forecaster: Forecaster, tmp_path: Path) -> None:
+    forecaster.save_pretrained(tmp_path / "model")
+    np.save(tmp_path / "a.npy", np.zeros((4, 16, 16), np.uint8))
+    words = ["predict", tmp_path / "a.npy", "--model", tmp_path / "model", "-o", tmp_path / "b.npy", "--no-check"]
+    done = run(words, "> /dev/full")
+    assert done.returncode == 2
+    assert done.stderr.decode().splitlines() == [
+        f"stzoo: {tmp_path}/b.npy is written, and only what was to be printed is lost, since standard output takes no "
+        "more: No space left on device"
+    ]
+    assert np.load(tmp_path / "b.npy").shape[1:] == (16, 16)
+
+
 def test_a_closed_output_is_one_line_and_an_error() -> None:
     for redirection in (">&-", "<&- >&-"):
         done = run(["list"], redirection)
