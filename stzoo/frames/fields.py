@@ -256,7 +256,8 @@ def chosen_map(frames: Any, variable: str | None, time: str | None) -> Any:
     """The variable of a Dataset that the caller names, or the only one; whatever else is passed comes back as it is.
 
     Raises:
-        FramesError: the Dataset has no such variable, or several and none is named; or there is nothing to which `variable` or `time` applies.
+        FramesError: the Dataset has no such variable, or several and none is named; or there is nothing to which
+            `variable` or `time` applies.
     """
     xarray = sys.modules.get("xarray")
     if xarray is not None and isinstance(frames, xarray.Dataset):
