@@ -64,7 +64,7 @@ def register(commands: Commands) -> None:
         help="for clips: suffix of the files that forecasts are written to, such as npy, gif or mp4 (default: npy)",
     )
     add_size_and_color(parser, arrays=False)
-    add_map(parser, "an archive")
+    add_map(parser, "an archive, or each netCDF, Zarr or .npz file of a folder or table")
     parser.add_argument(
         "--unit",
         type=int,

@@ -28,7 +28,7 @@ from stzoo.frames.axes import as_layout, axes_of, time_of
 from stzoo.frames.fields import FIELDS, check_read, open_field
 from stzoo.frames.images import ANIMATED, PAGED, STILL, holds_pages, iterate_images
 from stzoo.frames.order import in_order, is_hidden
-from stzoo.frames.units import check_units
+from stzoo.frames.units import check_units, holds_numbers
 from stzoo.frames.values import beyond_rounding
 from stzoo.frames.video import VIDEO, read_video
 
@@ -169,15 +169,17 @@ def _field(path: Path, reading: Reading) -> np.ndarray:
             time = time_of(field)
             axes = axes_of(field, reading.channels, time)
             check_units(field, reading.value_range)
+            physical = holds_numbers(field, reading.value_range)
         except FramesError as error:
             raise DataError(f"{path}: {error}") from error
         if "B" in axes:
             raise DataError(f"{path} holds several samples; select one, and write it to its own file")
         check_read(path, field, slice(None), time)
         try:
-            return as_layout(field, axes).to_numpy()
+            values = as_layout(field, axes).to_numpy()
         except RuntimeError as error:
             raise DataError(f"{path} is damaged: {error}") from error
+        return values.astype(np.float32) if physical else values
 
 
 def _cropped(name: str, array: np.ndarray, reading: Reading) -> Recording:

@@ -81,6 +81,7 @@ class FrameSelection:
         exact: frames must have the spec's channels and sides that `stride` divides. Pictures become gray or RGB as the
             spec says.
         bits: integers are scaled from 0 to 2^bits - 1; with None from 0 to the largest value of their dtype.
+        physical: integers of an array are not scaled: they are numbers in the spec's units already.
 
     Raises:
         FramesError: there is no such `color` or `resize`.
@@ -97,6 +98,7 @@ class FrameSelection:
     color: str | None = None
     exact: bool = False
     bits: int | None = None
+    physical: bool = False
 
     def __post_init__(self) -> None:
         check_color(self.color)
@@ -183,6 +185,8 @@ def read_array(frames: np.ndarray, selection: FrameSelection, layout: str | None
     Raises:
         FramesError: the shape, dtype or range does not fit the spec, or a value is missing.
     """
+    if selection.physical and frames.dtype.kind in "iu":
+        return _read_integers(frames, selection, layout)
     if frames.dtype.name not in _DTYPES:
         raise _unscaled(frames.dtype.name)
     layout = selection.layout_of(frames.shape, layout, alpha=frames.dtype == np.uint8)
@@ -194,6 +198,22 @@ def read_array(frames: np.ndarray, selection: FrameSelection, layout: str | None
         given.past,
         lambda frame: given.frame(frame).numpy().astype(frames.dtype, copy=False),
         lambda collected: np.stack(collected, time).astype(frames.dtype, copy=False),  # stacking loses a byte order
+    )
+
+
+def _read_integers(frames: np.ndarray, selection: FrameSelection, layout: str | None) -> CallerFrames:
+    """As `read_array`, for integers that are numbers in the spec's units: the answer is rounded, and stays in range."""
+    limits = np.iinfo(frames.dtype)
+    low, high = selection.spec.value_range or (limits.min, limits.max)
+    least, most = max(math.ceil(low), limits.min), min(math.floor(high), limits.max)
+    layout = selection.layout_of(frames.shape, layout)
+    time = layout.index("T")
+    which = (slice(None),) * time + (selection.slice_of(frames.shape[time]),)
+    given = read_array(frames[which].astype(np.float32), replace(selection.already_selected(), physical=False), layout)
+    return CallerFrames(
+        given.past,
+        lambda frame: np.clip(np.rint(given.frame(frame)), least, most).astype(frames.dtype),
+        lambda collected: np.stack(collected, time).astype(frames.dtype, copy=False),
     )
 
 

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable
+from itertools import permutations
 from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from stzoo.errors import FramesError, printable
 
@@ -19,7 +22,13 @@ _TIME = (
     "time", "valid_time", "t", "times", "datetime", "date", "dates", "timestamp", "validtime", "time_counter",
     "ocean_time", "xtime",
 )  # fmt: skip
-_LEAD = ("step", "lead_time", "leadtime", "prediction_timedelta")  # the time of a forecast, where no other is
+_LEAD = (
+    "step",
+    "lead_time",
+    "leadtime",
+    "prediction_timedelta",
+    "forecast_period",
+)  # the time of a forecast, where no other is
 _BATCH = ("batch", "sample", "member", "ensemble", "realization", "number")
 _CHANNEL = ("channel", "channels", "band", "bands", "variable")
 _SPATIAL = (
@@ -29,14 +38,22 @@ _SPATIAL = (
     ("row", "column"),
     ("row", "col"),
     ("height", "width"),
+    ("n", "e"),
 )
+_TWINS = (  # such names differ in these alone, as xgrid_0 and ygrid_1 do: what stands for rows, and for columns
+    ("y", "x"), ("lat", "lon"), ("lat", "long"), ("latitude", "longitude"), ("row", "col"), ("row", "column"),
+    ("north", "east"), ("south", "west"), ("northing", "easting"), ("height", "width"), ("along", "cross"),
+    ("along", "across"), ("along", "x"), ("line", "sample"), ("line", "element"), ("line", "pixel"), ("scan", "pixel"),
+)  # fmt: skip
 _ROWS = {
     "y", "lat", "lats", "latitude", "latitudes", "rlat", "northing", "northings", "north", "south", "row", "rows",
-    "ny", "nlat", "nj", "yc", "yt", "yu", "yv", "eta",
+    "ny", "nlat", "nj", "yc", "yt", "yu", "yv", "eta", "nrow", "nrows", "line", "lines", "nlines", "scanline",
+    "scanlines", "xlat", "tlat", "ulat", "geolat",
 }  # fmt: skip
 _COLUMNS = {
     "x", "lon", "lons", "long", "lng", "longitude", "longitudes", "rlon", "easting", "eastings", "east", "west",
-    "col", "cols", "column", "columns", "nx", "nlon", "ni", "xc", "xt", "xu", "xv", "xi",
+    "col", "cols", "column", "columns", "nx", "nlon", "ni", "xc", "xt", "xu", "xv", "xi", "ncol", "ncols", "ncolumn",
+    "ncolumns", "pixel", "pixels", "npixels", "xlong", "xlon", "tlong", "tlon", "ulong", "ulon", "geolon",
 }  # fmt: skip
 _VERTICAL = {"z", "lev", "level", "plev", "pressure", "depth", "height", "altitude", "isobaricinhpa", "bottom", "top"}
 _STANDARD = {
@@ -53,7 +70,8 @@ def time_of(field: xr.DataArray, named: str | None = None) -> Hashable:
 
     A dimension that is called `time` is the one. Otherwise its coordinate says so (the attribute `standard_name: time`
     or `axis: T`, a unit such as "hours since 2000-01-01", or dates as values), or it has another well-known name, such
-    as `valid_time`, `Time` or `t`.
+    as `valid_time`, `Time` or `t`; or it is the lead time of a forecast. Of several such dimensions those of length 1,
+    as the time at which a forecast was issued, are passed by.
 
     Args:
         field: the map.
@@ -68,12 +86,13 @@ def time_of(field: xr.DataArray, named: str | None = None) -> Hashable:
         if len(along) != 1:
             raise FramesError(f"no dimension is named {printable(repr(named))}, {_given(field)}; name the one of time")
         return along[0]
-    if "time" in field.dims:
+    likely = [name for name in field.dims if _like_time(field, name)]
+    likely = [name for name in likely if field.sizes[name] != 1] or likely
+    if "time" in likely:
         return "time"
-    said = [name for name in field.dims if _says_time(field, name)]
-    called = [name for name in field.dims if str(name).lower() in _TIME]
-    found = [name for name in said if name in called] or said or called
-    found = found or [name for name in field.dims if str(name).lower() in _LEAD]
+    said = [name for name in likely if _says_time(field, name)]
+    called = [name for name in likely if str(name).lower() in _TIME]
+    found = [name for name in said if name in called] or said or called or likely
     if len(found) == 1:
         return found[0]
     if found:
@@ -98,6 +117,15 @@ def has_time(field: xr.DataArray, named: str | None = None) -> bool:
 
 def _given(field: xr.DataArray) -> str:
     return printable(f"given {', '.join(f'{name}: {size}' for name, size in field.sizes.items()) or 'one value'}")
+
+
+def _like_time(field: xr.DataArray, dimension: Hashable) -> bool:
+    """Whether the name or a coordinate of a dimension says that it is one of times or of lead times."""
+    called = str(dimension).lower()
+    if called in _TIME or called in _LEAD or _says_time(field, dimension):
+        return True
+    own = field.coords.get(dimension)
+    return own is not None and (own.dtype.kind == "m" or own.attrs.get("standard_name") == "forecast_period")
 
 
 def _says_time(field: xr.DataArray, dimension: Hashable) -> bool:
@@ -125,8 +153,9 @@ def axes_of(field: xr.DataArray, channels: int, time: Hashable = "time") -> dict
     """Which dimension is which: letters of the layout, in the order BTCHW -> names of the dimensions.
 
     Rows and columns are what names, such as (y, x), (rlat, rlon) or (south_north, west_east), or CF attributes of the
-    coordinates say. Otherwise they are the two dimensions that remain, in their order. Further dimensions of length 1,
-    such as one level, are left out.
+    coordinates say, or the coordinates of latitude and longitude, by the dimension along which they change. Otherwise
+    they are the two dimensions that remain, in their order. Further dimensions of length 1, such as one level, are left
+    out.
 
     Args:
         field: a map with a dimension of time, two of space, and perhaps one of channels and one of samples.
@@ -147,11 +176,19 @@ def axes_of(field: xr.DataArray, channels: int, time: Hashable = "time") -> dict
         if not channel and len(candidates) == 1 and field.sizes[candidates[0]] == channels:
             channel, many = candidates, [name for name in many if name not in candidates]
     if len(batch) > 1 or len(channel) > 1 or len(space) != 2 or many:
+        other = next(
+            (
+                f", or say with time={name} (--time {name}) that this is the time"
+                for name in many
+                if _like_time(field, name)
+            ),
+            "",
+        )
         names = ["time" if time == "time" else printable(f"time (here {time})"), "two of space"]
         raise FramesError(
             f"expected the dimensions {names[0]}, {names[1]} and at most one named channel and one named sample, "
             f"{_given(field)}; rename dimensions, such as to y (rows) and x (columns), or select one place along each "
-            f"that is too many, such as .isel({printable(str(next(iter(many), 'level')))}=0)"
+            f"that is too many, such as .isel({printable(str(next(iter(many), 'level')))}=0){printable(other)}"
         )
     letters = "B" * len(batch) + "T" + "C" * len(channel) + "HW"
     return dict(zip(letters, [*batch, time, *channel, *space], strict=True))
@@ -190,6 +227,7 @@ def _space(field: xr.DataArray, names: list[Hashable], channels: int) -> tuple[l
             return [], names
         elif not known or (rows and sides[unknown[0]] == "Z"):  # a section along a meridian is read as it stands
             pair = [name for name in names if name in (*known, *unknown)]
+            pair = pair[::-1] if not known and _crosswise(field, *pair) else pair
         else:
             pair = [*rows, *unknown] if rows else [*unknown, *columns]
     return pair, [name for name in names if name not in pair]
@@ -211,12 +249,34 @@ def _well_known(names: list[Hashable]) -> list[Hashable]:
     for pair in _SPATIAL:
         if known.keys() >= set(pair):
             return [known[name] for name in pair]
-    return []
+    twins = [pair for pair in permutations(names, 2) if _are_twins(*map(str, pair))]
+    return list(twins[0]) if len(twins) == 1 else []
+
+
+def _are_twins(rows: str, columns: str) -> bool:
+    """Whether two names differ only in a part that stands for rows in the one and for columns in the other."""
+    rows, columns = (re.sub(r"[^a-z]", "", name.lower()) for name in (rows, columns))
+    return any(
+        rows == columns[: found.start()] + row + columns[found.end() :]
+        for row, column in _TWINS
+        for found in re.finditer(column, columns)
+    )
 
 
 def side_of(field: xr.DataArray, dimension: Hashable) -> Side | None:
-    """Whether a dimension is that of rows (Y), of columns (X) or of height (Z); None if nothing says so."""
-    said: dict[Hashable, Any] = field.coords[dimension].attrs if dimension in field.coords else {}
+    """Whether a dimension is that of rows (Y), of columns (X) or of height (Z); None if nothing says so.
+
+    Its own coordinate and its name are asked first, and then the other coordinates along it, if they agree.
+    """
+    own = _side(dimension, field.coords[dimension].attrs if dimension in field.coords else {})
+    if own is not None:
+        return own
+    others = {_side(name, each.attrs) for name, each in field.coords.items() if each.dims == (dimension,)} - {None, "Z"}
+    return others.pop() if len(others) == 1 else None
+
+
+def _side(name: Hashable, said: dict[Hashable, Any]) -> Side | None:
+    """What the attributes of a coordinate say of its side, or else its name."""
     if said.get("axis") in ("X", "Y", "Z"):
         return said["axis"]
     if said.get("standard_name") in _STANDARD:
@@ -224,8 +284,41 @@ def side_of(field: xr.DataArray, dimension: Hashable) -> Side | None:
     degrees = _DEGREES.match(str(said.get("units", "")))
     if degrees:
         return "Y" if degrees[1][0].lower() == "n" else "X"
-    words = set(re.split(r"[^a-z]+", str(dimension).lower()))
+    words = set(re.split(r"[^a-z]+", str(name).lower()))
     for side, known in (("Y", _ROWS), ("X", _COLUMNS), ("Z", _VERTICAL)):
         if words & known:
             return side  # type: ignore[return-value]
     return None
+
+
+_CLEARLY = 2.0  # so many times as much must the coordinates change one way as the other
+_LOOKED_AT = 32  # places along a dimension
+
+
+def _crosswise(field: xr.DataArray, first: Hashable, second: Hashable) -> bool:
+    """Whether coordinates of both dimensions say that the first one is that of columns.
+
+    Latitudes change along the rows' dimension, longitudes along that of the columns. On a map that is turned, or on
+    unequal distances, the products of the changes tell.
+    """
+    along, across = 1.0, 1.0  # how far the first is the dimension of rows, and how far the second is
+    for name, each in field.coords.items():
+        side = _side(name, each.attrs) if set(each.dims) == {first, second} and each.dtype.kind in "iuf" else None
+        if side not in ("X", "Y"):
+            continue
+        changes = [_change(each.transpose(first, second), dimension) for dimension in (first, second)]
+        changes = changes if side == "Y" else changes[::-1]
+        along, across = along * changes[0], across * changes[1]
+    return across > _CLEARLY * along
+
+
+def _change(places: xr.DataArray, dimension: Hashable) -> float:
+    """By how many degrees neighbours along a dimension differ in the mean, about; 0 if unknown."""
+    some = {name: slice(None, None, -(-size // _LOOKED_AT)) for name, size in places.sizes.items()}
+    try:
+        values = places.isel(some).to_numpy().astype(np.float64)
+    except Exception:  # whatever the library raises on damaged bytes, which are reported when they are needed
+        return 0.0
+    steps = np.diff(values, axis=places.dims.index(dimension))
+    steps = np.abs((steps[np.isfinite(steps)] + 180) % 360 - 180)  # 359 and 1 are neighbours
+    return float(steps.mean()) / some[dimension].step if len(steps) else 0.0

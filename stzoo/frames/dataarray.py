@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Hashable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
@@ -16,7 +17,7 @@ from stzoo.errors import FramesError, printable
 from stzoo.frames.arrays import CallerFrames, FrameSelection, read_array
 from stzoo.frames.axes import axes_of, single_dimensions, time_of
 from stzoo.frames.times import clock_of, continued
-from stzoo.frames.units import check_units
+from stzoo.frames.units import check_units, holds_numbers
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -62,6 +63,7 @@ def read_dataarray(frames: xr.DataArray, selection: FrameSelection, time: str | 
     layout = "".join(axes)
     _check_unpacked(frames)
     check_units(frames, selection.spec.value_range)
+    physical = holds_numbers(frames, selection.spec.value_range, selection.bits)
     selection.layout_of(tuple(frames.sizes[name] for name in axes.values()), layout)
     which = selection.slice_of(frames.sizes[along])
     clock = time if time is not None and time in frames.coords else clock_of(frames, along)
@@ -70,7 +72,8 @@ def read_dataarray(frames: xr.DataArray, selection: FrameSelection, time: str | 
         last = frames.isel({along: which}).compute().transpose(*singles, *axes.values())
     except Exception as error:  # the array may lie in a file, whose library raises anything on damaged bytes
         raise FramesError(f"the values cannot be read: {printable(str(error)) or type(error).__name__}") from error
-    given = read_array(last.to_numpy()[(0,) * len(singles)], selection.already_selected(), layout)
+    chosen = replace(selection.already_selected(), physical=physical)
+    given = read_array(last.to_numpy()[(0,) * len(singles)], chosen, layout)
 
     varying = [name for name, coordinate in last.coords.items() if along in coordinate.dims]
     template = (

@@ -253,16 +253,17 @@ def write_field(path: Path, array: xr.DataArray) -> None:
 
 
 def chosen_map(frames: Any, variable: str | None, time: str | None) -> Any:
-    """The variable of a Dataset that the caller names; whatever else is passed comes back as it is.
+    """The variable of a Dataset that the caller names, or the only one; whatever else is passed comes back as it is.
 
     Raises:
-        FramesError: the Dataset has no such variable, or there is nothing to which `variable` or `time` applies.
+        FramesError: the Dataset has no such variable, or several and none is named; or there is nothing to which
+            `variable` or `time` applies.
     """
     xarray = sys.modules.get("xarray")
-    if xarray is not None and isinstance(frames, xarray.Dataset) and variable is not None:
+    if xarray is not None and isinstance(frames, xarray.Dataset):
         return _with_clock(choose_variable(frames, variable, time), frames, time)
-    if xarray is not None and isinstance(frames, xarray.Dataset | xarray.DataArray):
-        if variable not in (None, getattr(frames, "name", None)):
+    if xarray is not None and isinstance(frames, xarray.DataArray):
+        if variable not in (None, frames.name):
             raise FramesError(f"variable is {variable!r}, but a DataArray is one variable already; leave it out")
         return frames
     if variable is not None or time is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+import re
 from collections.abc import Callable, Hashable, Iterator
 from datetime import datetime, timedelta
 from itertools import count, pairwise
@@ -15,10 +17,21 @@ from stzoo.frames.axes import is_clock
 if TYPE_CHECKING:
     import xarray as xr
 
-_DIGITS = {8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}  # dates that are written as one number
+_DIGITS = {
+    6: "%Y%m",
+    7: "%Y%j",
+    8: "%Y%m%d",
+    10: "%Y%m%d%H",
+    12: "%Y%m%d%H%M",
+    14: "%Y%m%d%H%M%S",
+}  # dates that are written as one number
+_DAYS = ("%Y%m%d", "%Y%j")  # those of whole days
 _DAY = 86_400  # seconds
 _YEARS = range(1900, 2200)  # of such dates; other numbers are counts of something
+_LAST = np.datetime64("10000-01-01", "s")
 _SURE_DAY = 28  # every month has this day
+_OFFSET = re.compile(r":\d\d(\.\d+)? ?[+-]\d\d:?(\d\d)?$")  # of a zone's time from UTC
+_NO_DATE = re.compile(rf"{_OFFSET.pattern}|^\d{{5}}")  # what NumPy would read as the year 20240 or with a warning
 _SEPARATORS = ("T", " ", "_")  # between the day and the hour of a written time
 
 
@@ -44,8 +57,8 @@ def continued(times: np.ndarray, name: Hashable, *, counted: bool) -> Iterator[A
     """The times after the last one, without end, in the kind and the form of those given.
 
     Times at equal steps go on at that step. Dates that are one or several calendar months apart, at the same day of the
-    month, go on by calendar months. Dates that are written as text or as one number, such as 20240131, are read as
-    dates.
+    month, go on by calendar months. Dates that are written as text or as one number, such as 20240131, 202401 for a
+    month or 2024031 for a day of the year, are read as dates.
 
     Args:
         times: (N,) numbers, datetime64, timedelta64, dates of cftime, or text.
@@ -55,14 +68,68 @@ def continued(times: np.ndarray, name: Hashable, *, counted: bool) -> Iterator[A
     Raises:
         FramesError: they cannot be continued.
     """
-    found = _written(times, counted) or _by_months(times) or _by_steps(times)
+    read = None if counted else _number_format(times)
+    read = read or _text_format(times)
+    dates = times if read is None else read[0]
+    found = None if not counted and _are_short_dates(times) else _by_months(dates) or _by_steps(dates)
     if found is None:
         raise FramesError(
-            f"the times {printable(str(times[0]))} to {printable(str(times[-1]))} cannot be continued: they must be at "
-            "least two, rising, at equal steps or at the same day of every month; resample the frames, or leave the "
-            f"times out: .drop_vars({printable(repr(name))})"
+            f"the times {printable(str(times[0]))} to {printable(str(times[-1]))} cannot be continued: "
+            f"{printable(_fault(times, dates, counted=counted))}. They must be at least two, rising, at equal steps or "
+            "at the same day of every month; resample the frames, or leave the times out: "
+            f".drop_vars({printable(repr(name))})"
         )
-    return found
+    return found if read is None else map(read[1], found)
+
+
+def _fault(times: np.ndarray, dates: np.ndarray, *, counted: bool) -> str:
+    """What keeps the times from being continued. `dates` are the same times, as dates where they could be read so."""
+    if len(times) < 2:
+        return "there is only one"
+    if not counted and _are_short_dates(times):
+        return f"{times[0]} may be a date with a year of two digits, or a count; write years with four digits"
+    texts = _texts(times)
+    if texts and dates is times:
+        zone = next(filter(_OFFSET.search, texts), None)
+        if zone is not None:
+            return f"the time zone of {zone!r} is not read; write the times in UTC, such as 2024-01-31T18:00Z"
+        return f"the form of {texts[0]!r} is not read; write dates as 2024-01-31 or 2024-01-31T18:00, alike"
+    missing = next((at for at, date in enumerate(dates.tolist()) if date is None or date != date), None)
+    if missing is not None or (dates.dtype.kind in "mM" and np.isnat(dates).any()):
+        at = int(np.isnat(dates).argmax()) if dates.dtype.kind in "mM" else missing
+        return f"number {at} of them, counted from 0, is missing ({times[at]})"
+    try:
+        ticks = list(dates) if dates.dtype.kind in "mM" else dates.tolist()
+        steps = list(map(operator.sub, ticks[1:], ticks[:-1]))
+        pair = [f"{earlier} and {later}" for earlier, later in pairwise(times)]
+        if all(step < 0 * step for step in steps):
+            return "they descend; sort them with .sortby"
+        for step, both in zip(steps, pair, strict=True):
+            if step == 0 * step:
+                return f"two neighbours are the same, {both}"
+            if step < 0 * step:
+                return f"{both} are in falling order"
+        usual = sorted(steps)[len(steps) // 2]
+        odd = next(at for at, step in enumerate(steps) if abs(step - usual) > 0.001 * usual)
+        return f"{pair[odd]} are {_length(steps[odd])} apart, and most are {_length(usual)} apart"
+    except (TypeError, StopIteration):
+        return "they are no numbers or dates at equal steps"
+
+
+def _length(step: Any) -> str:
+    return str(step.astype("timedelta64[us]").item() if isinstance(step, np.timedelta64) else step)
+
+
+def _are_short_dates(times: np.ndarray) -> bool:
+    """Whether all may be dates of the form yymmdd, whose continuation as numbers would be no dates."""
+    whole = times.dtype.kind in "iuf" and bool((times % 1 == 0).all())  # not so where there is NaN
+    texts = [str(int(time)) for time in times.tolist()] if whole else _texts(times)
+    if not texts or _number_format(times) is not None or not all(len(t) == 6 and t.isdecimal() for t in texts):
+        return False
+    try:
+        return all(datetime.strptime(text, "%y%m%d") for text in texts)
+    except ValueError:
+        return False
 
 
 def _by_steps(times: np.ndarray) -> Iterator[Any] | None:
@@ -140,17 +207,6 @@ def _by_months(times: np.ndarray) -> Iterator[Any] | None:
     return (at(numbers[-1] + k * step) for k in count(1))
 
 
-def _written(times: np.ndarray, counted: bool) -> Iterator[Any] | None:
-    """The dates after the last one, in the form in which those given are written; None if they are not written out."""
-    read = None if counted else _number_format(times)
-    read = read or _text_format(times)
-    if read is None:
-        return None
-    dates, form = read
-    found = _by_months(dates) or _by_steps(dates)
-    return None if found is None else (form(date) for date in found)
-
-
 def _number_format(times: np.ndarray) -> tuple[np.ndarray, Callable[[Any], np.ndarray]] | None:
     """Dates that are written as one number each: the dates, and what writes a date so. None if they are no dates."""
     kind = times.dtype.kind
@@ -167,7 +223,7 @@ def _number_format(times: np.ndarray) -> tuple[np.ndarray, Callable[[Any], np.nd
     pattern = _DIGITS.get(len(texts[0])) if texts else None
     if pattern is None or not all(len(text) == len(texts[0]) and text.isdecimal() for text in texts):
         return None
-    if any(seconds) and pattern != "%Y%m%d":
+    if any(seconds) and pattern not in _DAYS:
         return None
     try:
         days = [datetime.strptime(text, pattern) for text in texts]
@@ -177,10 +233,10 @@ def _number_format(times: np.ndarray) -> tuple[np.ndarray, Callable[[Any], np.nd
         return None
 
     def form(date: Any) -> np.ndarray:
-        at: datetime = date.astype("datetime64[s]").item()
+        at: datetime = _writable(date).astype("datetime64[s]").item()
         text = at.strftime(pattern)
         if kind == "f":
-            rest = (at - at.replace(hour=0, minute=0, second=0)).seconds if pattern == "%Y%m%d" else 0
+            rest = (at - at.replace(hour=0, minute=0, second=0)).seconds if pattern in _DAYS else 0
             return np.array(float(text) + rest / _DAY, times.dtype)
         return np.array(int(text) if kind in "iu" else text, times.dtype)
 
@@ -188,10 +244,17 @@ def _number_format(times: np.ndarray) -> tuple[np.ndarray, Callable[[Any], np.nd
     return np.array(dates, "datetime64[s]"), form
 
 
+def _writable(date: Any) -> Any:
+    """The same date. Raises `FramesError` if its year has more than the four digits that a written date has."""
+    if not date < _LAST:
+        raise FramesError("the times reach the year 10000, which has no form of four digits; ask for fewer steps")
+    return date
+
+
 def _text_format(times: np.ndarray) -> tuple[np.ndarray, Callable[[Any], np.ndarray]] | None:
     """The same for text with separators, such as "2024-01-31T12:00Z"."""
     texts = _texts(times)
-    if not texts or not all(text[:4].isdecimal() for text in texts):
+    if not texts or not all(text[:4].isdecimal() for text in texts) or any(map(_NO_DATE.search, texts)):
         return None
     zone = "Z" if texts[0].endswith("Z") else ""
     separator = next((each for each in _SEPARATORS if each in texts[0]), "T")
@@ -201,7 +264,7 @@ def _text_format(times: np.ndarray) -> tuple[np.ndarray, Callable[[Any], np.ndar
         return None
 
     def written(date: Any) -> str:
-        return str(np.datetime_as_string(date)).replace("T", separator) + zone
+        return str(np.datetime_as_string(_writable(date))).replace("T", separator) + zone
 
     if np.isnat(dates).any() or any(written(date) != text for date, text in zip(dates, texts, strict=True)):
         return None

@@ -23,7 +23,7 @@ from stzoo.frames.axes import as_layout, axes_of, time_of
 from stzoo.frames.fields import check_read, open_field
 from stzoo.frames.netcdf import MAX_CHUNK
 from stzoo.frames.times import clock_of, dates_in_text
-from stzoo.frames.units import check_units
+from stzoo.frames.units import check_units, holds_numbers
 from stzoo.models import stride_of
 from stzoo.scale.plan import ForecastOptions
 from stzoo.spec import ModelSpec
@@ -91,6 +91,7 @@ def check_archive(path: Path, model: Forecaster, options: ForecastOptions) -> tu
     with open_field(path, options.variable, options.time) as field:
         try:
             check_units(field, model.spec.value_range)
+            holds_numbers(field, model.spec.value_range)  # which raises, if nothing says what integers mean
             windows = ArchiveWindows.of(field, model.spec.frames_in, options)
         except FramesError as error:
             raise FramesError(f"{path}: {error}") from error
@@ -182,6 +183,7 @@ def read_windows(
     axes, step = axes_of(field, spec.channels, time), time_step(field, time)
     times = times_in(field, time)
     layout = "".join(axes)
+    physical = holds_numbers(field, spec.value_range)
     starts = [number * windows.stride for number in numbers]
     bounds = slice(starts[0], starts[-1] + windows.span)
     shared: np.ndarray | None = None
@@ -205,7 +207,7 @@ def read_windows(
                 if not sound:
                     check_read(source, field, which, time)
                 frames = _values(field, axes, slice(which.start, which.stop, every))
-            return read_array(frames, FrameSelection(spec, stride, None, 1), layout)
+            return read_array(frames, FrameSelection(spec, stride, None, 1, physical=physical), layout)
         except FramesError as error:
             return error
         except Exception as error:

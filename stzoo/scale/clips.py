@@ -17,7 +17,7 @@ import numpy as np
 
 from stzoo import frames as frames_room
 from stzoo.engine.memory import check_kept
-from stzoo.errors import DataError, FramesError, MissingExtraError, printable
+from stzoo.errors import DataError, FramesError, MissingExtraError, SpecError, printable
 from stzoo.forecaster import Forecaster
 from stzoo.frames.arrays import ARRAYS, CallerFrames
 from stzoo.frames.fields import FIELDS
@@ -107,7 +107,7 @@ def read_clip(path: Path, model: Forecaster, options: ForecastOptions) -> Caller
     Args:
         path: of the clip.
         model: the forecaster that will see the frames, which decides how many are read.
-        options: say which frames are read, in which size and colour.
+        options: say which frames are read, in which size and colour, and of a map which variable and along which time.
 
     Raises:
         MissingExtraError: the package that reads such a file is not installed.
@@ -116,12 +116,21 @@ def read_clip(path: Path, model: Forecaster, options: ForecastOptions) -> Caller
     kind = frames_room.kind_of(path)
     resize = options.resize if kind == "pictures" else None
     color = options.color if kind != "field" else None
+    variable = options.variable if kind == "field" or path.suffix.lower() == ".npz" else None
+    time = options.time if kind == "field" else None
     facts = _facts(path)
     if isinstance(facts, os.stat_result) and not S_ISDIR(facts.st_mode) and not S_ISREG(facts.st_mode):
         return FramesError(f"{path} {_size_and_fault(facts)[1]}")
     try:
         return frames_room.read(
-            path, model.spec, stride_of(model.module), resize=resize, color=color, every=options.every
+            path,
+            model.spec,
+            stride_of(model.module),
+            resize=resize,
+            color=color,
+            every=options.every,
+            variable=variable,
+            time=time,
         )
     except FramesError as error:
         return error
@@ -150,8 +159,14 @@ def check_clips(
         DataError: there is no clip.
         FramesError: none of the clips that were read is sound, or its forecast cannot be written in that format.
         MemoryNeededError: there is no memory for the frames of one forecast.
+        SpecError: the options choose a variable or a time, and no clip has any.
     """
-    seen = survey(clips)
+    suffixes = set[str]()
+    seen = survey(_noting(clips, suffixes))
+    if options.variable is not None and not suffixes & {*FIELDS, ".npz"}:
+        raise SpecError("--variable is for netCDF, Zarr and .npz files, and the source holds none; leave it out")
+    if options.time is not None and not suffixes & {*FIELDS}:
+        raise SpecError("--time is for netCDF and Zarr files, and the source holds none; leave it out")
     if not seen.count:
         raise DataError(f"{source} holds no video, animation, array file, netCDF or Zarr file, or folder of images")
     if not seen.probes:
@@ -171,6 +186,13 @@ def check_clips(
             return seen.count, seen.sha256
     last = f"; the last: {tried[-1]}" if len(tried) > 1 else ""
     raise FramesError(f"of {len(tried)} clips that were looked at, none can be read; the first: {tried[0]}{last}")
+
+
+def _noting(clips: Iterable[ListedClip], suffixes: set[str]) -> Iterator[ListedClip]:
+    """The same clips; the suffixes of their names are added to the set."""
+    for clip in clips:
+        suffixes.add(os.path.splitext(clip.name)[1].lower())
+        yield clip
 
 
 def survey(clips: Iterable[ListedClip]) -> Survey:

@@ -78,8 +78,6 @@ class ArchiveRequest:
                 "--format, --size and --color are for clips; an archive's forecasts have its own size, and go to one "
                 "Zarr store"
             )
-        if kind != "archive" and (options.variable is not None or options.time is not None):
-            raise SpecError("--variable and --time are for archives")
         if options.format is not None and options.format not in FORMATS:
             raise SpecError(f"--format is {options.format!r}; it may be {', '.join(FORMATS)}")
         self._check_out()
@@ -163,8 +161,9 @@ def forecast_archive(
         device: where each worker runs the model, "cpu" or "cuda".
         precision: the number format in which the model computes, as in `stzoo.load`.
         threads: threads of torch in each worker; by default 1 on Ray, and without Ray as many as torch has now.
-        variable: which variable of an archive is forecast, if it has several.
-        time: the name of an archive's dimension of time, if neither its name nor its attributes tell.
+        variable: which variable of an archive, or of each netCDF or Zarr file among the clips, is forecast, if there
+            are several.
+        time: the name of their dimension of time, if neither its name nor its attributes tell.
         workers: how many workers Ray runs; by default as many as there is room for.
         in_process: work without Ray, in this process, which is also what happens if Ray is not installed.
         progress: show a progress bar, and say so if Ray is not installed.

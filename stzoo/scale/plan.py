@@ -52,8 +52,8 @@ class ForecastOptions:
         precision: the number format in which the model computes. "auto" is replaced before it is written down.
         device: "cpu" or "cuda", where each worker runs the model.
         threads: threads of torch in each worker; sums depend on their number. None: not chosen yet.
-        variable: which variable of an archive is forecast; None: its only one.
-        time: the name of an archive's dimension of time; None: the one that its name or attributes tell.
+        variable: which variable of an archive, or of each map among the clips, is forecast; None: the only one.
+        time: the name of their dimension of time; None: the one that its name or attributes tell.
 
     Raises:
         SpecError: a number is below 1, or the device or the precision is unknown.

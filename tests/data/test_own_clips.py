@@ -100,6 +100,15 @@ def test_maps_are_read_by_the_names_and_units_that_they_have(tmp_path: Path) -> 
     np.testing.assert_array_equal(clip.past[0, :, 0].numpy(), values[4:7, 0])
 
 
+def test_integers_in_the_models_unit_are_numbers(tmp_path: Path) -> None:
+    xr = pytest.importorskip("xarray")
+    field = xr.DataArray(np.full((40, 16, 16), 10, np.uint8), dims=("time", "y", "x"), attrs={"units": "dBR"})
+    field.to_netcdf(tmp_path / "f.nc")
+    reading = dataclasses.replace(READING, value_range=(-10.4, 40.6))
+    clip = own_clips.open_folder(tmp_path / "f.nc", reading).split("train", 3, 2).clips(4, 5)
+    assert (clip.past == 10).all()
+
+
 @pytest.mark.parametrize(
     ("shape", "dtype", "message"),
     [

@@ -61,7 +61,10 @@ def test_a_dimension_called_time_is_the_time_and_the_caller_decides_where_it_is_
         ("projection_y_coordinate", "projection_x_coordinate"), ("ny", "nx"), ("nj", "ni"), ("nlat", "nlon"),
         ("lat_0", "lon_0"), ("nav_lat", "nav_lon"), ("eta_rho", "xi_rho"), ("yc", "xc"), ("grid_yt", "grid_xt"),
         ("Y", "X"), ("Latitude", "Longitude"), ("rows", "cols"), ("level", "lon"), ("something", "x"),
-        ("lat", "something"),
+        ("lat", "something"), ("ygrid_0", "xgrid_0"), ("YDim", "XDim"), ("dimy", "dimx"), ("yh", "xh"), ("yq", "xq"),
+        ("YG", "XG"), ("nrows", "ncols"), ("nrow", "ncolumn"), ("nyt", "nxt"), ("N", "E"), ("line", "pixel"),
+        ("scanline", "ground_pixel"), ("lines", "samples"), ("along_track", "cross_track"), ("latc", "lonc"),
+        ("number_of_scans", "number_of_pixels"), ("y_1", "x_0"), ("imageY", "imageX"), ("northing2", "easting2"),
     ],
 )  # fmt: skip
 def test_rows_and_columns_are_known_by_name_in_any_order(rows: str, columns: str) -> None:
@@ -82,6 +85,61 @@ def test_rows_and_columns_are_known_by_name_in_any_order(rows: str, columns: str
 def test_rows_and_columns_are_known_by_attributes(rows: dict[str, str], columns: dict[str, str]) -> None:
     given = a_map("time", "i", "j", i=("i", range(3), columns), j=("j", range(4), rows))
     assert axes_of(given, 1) == {"T": "time", "H": "j", "W": "i"}
+
+
+PLACES = np.add.outer(np.arange(8.0), 0.1 * np.arange(9.0))  # changes along its first dimension, mostly
+
+
+@pytest.mark.parametrize(
+    "coords",
+    [
+        {"lon": ("i", np.arange(8)), "lat": ("j", np.arange(9))},
+        {"a": ("i", np.arange(8), {"units": "degrees_east"})},
+        {"lon": (("i", "j"), PLACES), "lat": (("j", "i"), PLACES.T[:, ::-1] * 0 + np.arange(9)[:, None])},
+        {"a": (("i", "j"), 355 + PLACES, {"units": "degrees_east"})},
+        {"XLAT": (("i", "j"), np.where(np.arange(9) > 2, np.arange(9.0), np.nan) + np.zeros((8, 9)))},
+        {"lon": (("i", "j"), 3 * PLACES), "lat": (("i", "j"), np.add.outer(np.arange(8), 9.0 * np.arange(9)))},
+    ],
+)
+def test_coordinates_of_latitude_and_longitude_tell_rows_and_columns(coords: dict[str, Any]) -> None:
+    for names in (("time", "i", "j"), ("time", "j", "i")):
+        given = xr.DataArray(np.zeros((2, 8, 9)), dims=("time", "i", "j"), coords=coords).transpose(*names)
+        assert axes_of(given, 1) == {"T": "time", "H": "j", "W": "i"}
+
+
+@pytest.mark.parametrize(
+    "coords",
+    [
+        {"lon": ("i", np.arange(8)), "lat": ("i", np.arange(8))},  # along a path
+        {"lon": (("i", "j"), np.zeros((8, 9))), "lat": (("i", "j"), np.full((8, 9), np.nan))},
+        {name: (("i", "j"), np.add.outer(np.arange(8), np.arange(9))) for name in ("lat", "lon")},
+        {"lat": (("i", "j"), PLACES), "lon": (("i", "j"), np.full((8, 9), "there"))},
+    ],
+)
+def test_coordinates_that_tell_nothing_leave_the_order(coords: dict[str, Any]) -> None:
+    given = xr.DataArray(np.zeros((2, 8, 9)), dims=("time", "i", "j"), coords=coords)
+    assert axes_of(given, 1) == {"T": "time", "H": "i", "W": "j"}
+
+
+def test_of_two_dimensions_of_time_the_longer_one_is_taken_if_the_other_has_length_one() -> None:
+    issued = pd.to_datetime(["2024-01-01"])
+    hours = pd.timedelta_range("0h", periods=3, freq="h")
+    for dims, sizes, expected in (
+        (("forecast_period", "forecast_reference_time", "y", "x"), (3, 1, 4, 5), "forecast_period"),
+        (("time", "step", "y", "x"), (1, 3, 4, 5), "step"),
+        (("time", "lead", "y", "x"), (1, 3, 4, 5), "lead"),
+        (("time", "valid_time", "y", "x"), (1, 3, 4, 5), "valid_time"),
+        (("time", "step", "y", "x"), (3, 1, 4, 5), "time"),
+        (("time", "step", "y", "x"), (1, 1, 4, 5), "time"),
+    ):
+        given = a_map(*dims, sizes=sizes)
+        first = dims[0] if sizes[0] == 1 else dims[1]
+        given = given.assign_coords({first: issued, expected: hours[: given.sizes[expected]]})
+        assert time_of(given) == expected
+        assert axes_of(given, 2, expected) == {"T": expected, "H": "y", "W": "x"}
+    both = a_map("time", "step", "y", "x", sizes=(2, 3, 4, 5))
+    with pytest.raises(FramesError, match=r"\.isel\(step=0\), or say with time=step \(--time step\) that this is"):
+        axes_of(both, 1, time_of(both))
 
 
 def test_where_nothing_tells_the_order_holds() -> None:

@@ -188,7 +188,11 @@ def test_missing_values_are_the_specs_affair(spec: ModelSpec, forecaster: Foreca
 
 def test_bad_input_is_refused_with_the_way_out(forecaster: Forecaster, field: Any) -> None:
     cases: list[tuple[Any, str]] = [
-        (field.to_dataset(), r"given a Dataset; choose one of its variables: dataset\['t2m'\]"),
+        (
+            field.to_dataset().assign(z=field),
+            r"expected one variable .*there are t2m, z; choose one with variable=NAME",
+        ),
+        (field.mean("time").to_dataset(), "expected one variable over time and space, there are none among t2m"),
         (field.drop_vars("time").rename(time="frame"), r"dimension named time, given frame: 6, .*rename"),
         (field.isel(latitude=0), "expected the dimensions time, two of space"),
         (field.isel(time=slice(3)), "at least 4 past frames, given 3"),

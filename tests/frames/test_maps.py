@@ -122,6 +122,7 @@ def test_several_variables(
         with open_field(tmp_path / f"out.{suffix}") as field:
             np.testing.assert_array_equal(field, expected)
     np.testing.assert_array_equal(forecaster.predict(dataset, variable="v"), expected)
+    np.testing.assert_array_equal(forecaster.predict(described), forecaster.predict(values))
     with pytest.raises(FramesError, match="variable is 'w', but a DataArray is one variable already"):
         forecaster.predict(dataset.u, variable="w")
 

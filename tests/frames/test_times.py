@@ -55,6 +55,16 @@ def test_dates_of_other_calendars_go_on_by_months(kind: str) -> None:
         ([20240228.5, 20240228.75], [20240229.0, 20240229.25, 20240229.5]),
         ([2024022822, 2024022823], [2024022900, 2024022901, 2024022902]),
         ([202402292350, 202402292355], [202403010000, 202403010005, 202403010010]),
+        ([200010, 200011, 200012], [200101, 200102, 200103]),
+        ([200008.0, 200010.0, 200012.0], [200102.0, 200104.0, 200106.0]),
+        (["200011", "200012"], ["200101", "200102", "200103"]),
+        ([2024365, 2024366], [2025001, 2025002, 2025003]),
+        ([2023365.5, 2024001.0], [2024001.5, 2024002.0, 2024002.5]),
+        ([*range(200006, 200013), *range(200101, 200103)], [200103, 200104, 200105]),
+        ([100000, 100001], [100002, 100003, 100004]),
+        ([200012, 200013], [200014, 200015, 200016]),
+        ([2024365, 2024367], [2024369, 2024371, 2024373]),
+        ([240219.5, 240220.5], [240221.5, 240222.5, 240223.5]),
         ([7, 8], [9, 10, 11]),
         ([0.25, 0.5], [0.75, 1.0, 1.25]),
         ([1704067200, 1704067260], [1704067320, 1704067380, 1704067440]),
@@ -86,6 +96,37 @@ def test_bytes_stay_bytes() -> None:
 def test_times_that_cannot_go_on_are_named(times: Any) -> None:
     with pytest.raises(FramesError, match=r"cannot be continued.*same day of every month.*drop_vars\('when'\)"):
         continued(np.asarray(times), "when", counted=False)
+
+
+@pytest.mark.parametrize(
+    ("times", "fault"),
+    [
+        (["19.02.2024", "20.02.2024"], r"the form of '19.02.2024' is not read; write dates as 2024-01-31"),
+        (["2024-02-28T14:00:00+01:00", "2024-02-28T15:00:00+01:00"], r"the time zone of '.*01:00' is not read; .* UTC"),
+        ([240219, 240220], "240219 may be a date with a year of two digits"),
+        (["240219", "240220"], "240219 may be a date with a year of two digits"),
+        ([20240129, 20240229, 20240329], "20240229 and 20240329 are 29 days, 0:00:00 apart, and most are 31 days"),
+        (np.array(["2024-01-01", "2024-01-02", "NaT"], "M8[ns]"), r"number 2 of them, .* is missing \(NaT\)"),
+        ([0.0, float("nan")], r"number 1 of them, .* is missing \(nan\)"),
+        ([3, 2, 1], "they descend"),
+        (np.array([3, 2, 1], "u1"), "they descend"),
+        ([1, 2, 2, 3], "two neighbours are the same, 2 and 2"),
+        ([1, 3, 2], "3 and 2 are in falling order"),
+        ([1, 2, 4, 5], "2 and 4 are 2 apart, and most are 1 apart"),
+        (np.array(["2024-01-01T00", "2024-01-01T01", "2024-01-01T03", "2024-01-01T04"], "M8[s]"), "2:00:00 apart, and"),
+        ([cftime.DatetimeNoLeap(2020, 1, d) for d in (1, 2, 4, 5)], "2 days, 0:00:00 apart, and most are 1 day, 0"),
+        ([5], "there is only one"),
+    ],
+)
+def test_what_is_wrong_with_times_is_said(times: Any, fault: str) -> None:
+    with pytest.raises(FramesError, match=rf"cannot be continued: .*{fault}.*They must be"):
+        continued(np.asarray(times), "when", counted=False)
+
+
+@pytest.mark.parametrize("times", [["9999-12-30", "9999-12-31"], ["9999-12-31T22:00", "9999-12-31T23:00"]])
+def test_dates_that_are_written_end_with_the_year_9999(times: Any) -> None:
+    with pytest.raises(FramesError, match="the times reach the year 10000"):
+        after(times, 1)
 
 
 def test_text_that_is_no_date_is_left_alone() -> None:

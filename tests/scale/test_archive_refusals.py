@@ -67,6 +67,13 @@ def _saved(place: Place, array: Any) -> Path:
     return place.archive.parent / "other.nc"
 
 
+def _maps(place: Place) -> Path:
+    folder = place.out.parent / "maps"
+    folder.mkdir()
+    field(9).to_netcdf(folder / "f.nc")
+    return folder
+
+
 def _file(path: Path) -> Path:
     path.write_bytes(b"content")
     return path
@@ -97,7 +104,11 @@ WRONG: dict[str, tuple[Callable[[Place], dict[str, Any]], type[Exception], str]]
     "a format of an archive": (lambda p: {"source": p.archive, "format": "gif"}, SpecError, "--format, --size and"),
     "a size of an archive": (lambda p: {"source": p.archive, "size": "own"}, SpecError, "--format, --size and"),
     "two ways to run": (lambda p: {"workers": 2}, SpecError, "--in-process"),
-    "a variable of clips": (lambda p: {"variable": "t2m"}, SpecError, "--variable and --time are for archives"),
+    "a variable that no map among the clips has": (
+        lambda p: {"source": _maps(p), "variable": "u10"}, FramesError, "f.nc: the variable 'u10' is not there"
+    ),
+    "a variable of clips without maps": (lambda p: {"source": _wide(p), "variable": "t2m"}, SpecError, "is for netCDF"),
+    "a time of clips without maps": (lambda p: {"source": _wide(p), "time": "t"}, SpecError, "--time is for netCDF"),
     "no such variable": (
         lambda p: {"source": p.archive, "variable": "u10"}, FramesError, "'u10' is not there; there are t2m"
     ),

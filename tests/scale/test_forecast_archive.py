@@ -72,6 +72,21 @@ def test_fields_keep_their_coordinates(model: Path, clips: Path, tmp_path: Path)
         assert got.time.values[0] == np.datetime64("2020-01-01T05")
 
 
+def test_the_maps_of_a_folder_may_have_several_variables(model: Path, clips: Path, tmp_path: Path) -> None:
+    past = field(5).drop_vars(["age", "step"]).rename(time="moment").drop_vars("moment")
+    for name in ("one", "deep/two"):
+        xr.Dataset({"t": past, "z": 1 - past}).to_netcdf(clips / f"{name}.nc")
+    out = tmp_path / "out"
+    (clips / "field.nc").unlink()
+    report = forecast_archive(clips, model, 2, out, variable="t", time="moment", in_process=True)
+    assert (report.forecasts, report.failed) == (8, 1)  # clips that are no maps are read as ever
+    expected = stzoo.load(model).rollout(past, 2, time="moment")
+    np.testing.assert_allclose(np.load(out / "forecasts" / "deep" / "two.npy"), expected, atol=1e-5)
+    with pytest.raises(DataError, match="variable"):
+        forecast_archive(clips, model, 2, out, variable="z", time="moment", in_process=True)
+    assert forecast_archive(clips, model, 2, out, variable="t", time="moment", in_process=True).earlier == 8
+
+
 def test_a_folder_that_is_one_clip_and_clips_of_one_stem(model: Path, clips: Path, tmp_path: Path) -> None:
     forecast_archive(clips / "deep" / "er" / "pictures", model, 2, tmp_path / "one", in_process=True)
     assert (tmp_path / "one" / "forecasts" / "pictures.npy").is_file()
@@ -151,6 +166,22 @@ def test_other_orders_dtypes_and_dimensions(model: Path, tmp_path: Path) -> None
     for i in range(6):
         expected = stzoo.load(model).rollout(past[:, i : i + 4], 3).transpose("time", "y", "member", "x")
         assert np.abs(got[i].values.astype(np.int16) - expected.values.astype(np.int16)).max() <= 1
+
+
+def test_integers_in_the_models_unit_are_numbers(spec: ModelSpec, tmp_path: Path) -> None:
+    rain = spec.replace(value_range=(-10.4, 40.6), mean=[-10.2], std=[16.0])
+    stzoo.create(rain).save_pretrained(tmp_path / "rain")
+    values = np.random.default_rng(3).integers(0, 40, (5, 16, 16)).astype(np.int16)
+    past = xr.DataArray(values, dims=("time", "y", "x"), name="rain", attrs={"units": "dBR"})
+    past.to_netcdf(tmp_path / "rain.nc")
+    forecast_archive(tmp_path / "rain.nc", tmp_path / "rain", 2, tmp_path / "out", in_process=True)
+    with xr.open_dataset(tmp_path / "out" / "forecasts.zarr", engine="zarr", consolidated=False) as got:
+        assert (got["rain"].dtype, got["rain"].shape) == (np.int16, (2, 2, 16, 16))
+        expected = stzoo.load(tmp_path / "rain").rollout(values[1:].astype(np.float32), 2)
+        assert np.abs(got["rain"].values[1] - expected).max() <= 0.51
+    past.assign_attrs(units="").to_netcdf(tmp_path / "unknown.nc")
+    with pytest.raises(FramesError, match="nothing says what the int16 values mean"):
+        forecast_archive(tmp_path / "unknown.nc", tmp_path / "rain", 2, tmp_path / "other", in_process=True)
 
 
 @pytest.mark.parametrize(
