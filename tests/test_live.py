@@ -260,7 +260,7 @@ def test_messages_speak_of_a_frame(forecaster: Forecaster) -> None:
         ({}, torch.full((16, 16), torch.inf), "^the frame holds an infinite value; "),
         ({}, hidden, r"^the frame has masked values; .* frame\.filled\(0\)"),
         ({}, np.zeros((5, 16, 16)), r"^expected \(H, W\) or \(1 or 3, H, W\) or \(H, W, 1 or 3\), given \(5, 16"),
-        ({"layout": "CHW"}, np.zeros((16, 16, 3), np.uint8), r"^expected \(H, W\) .*, given \(16, 16, 3\): the model takes"),
+        ({"layout": "CHW"}, np.zeros((16, 16, 3), np.uint8), r"^expected \(H, W\) .*, given \(16, 16, 3\): the"),
         ({"layout": "HW"}, np.zeros((16, 16, 3), np.uint8), r"^layout HW has 2 axes, the frame \(16, 16, 3\) has 3$"),
         ({}, np.zeros((3, 16, 3), np.uint8), r"^\(3, 16, 3\) can be read as CHW or as HWC; say which: layout='CHW' or"),
     ]  # fmt: skip

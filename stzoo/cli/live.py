@@ -27,15 +27,15 @@ def register(commands: Commands) -> None:
         "live",
         _run,
         help="forecast a camera, a stream in the network or a video while it plays",
-        description="Forecast SOURCE in real time, always from its newest frames: what comes while a forecast is made "
+        description="Forecast FEED in real time, always from its newest frames: what comes while a forecast is made "
         "is read afterwards, and dropped if it is more than the model reads. Every second a line says how it goes. "
         "Ctrl-C ends the command, and the files are whole.",
         example="stzoo live 0 --model tau-ut -o ahead.mp4",
     )
     parser.add_argument(
         "source",
-        metavar="SOURCE",
-        help="a camera by its number (0 is the first one), the address of a stream, which begins with http://, "
+        metavar="FEED",
+        help="FEED is a camera by its number (0 is the first one), the address of a stream, which begins with http://, "
         "https://, rtsp:// or udp://, or a video or an animation, which is played at its own pace",
     )
     add_model(parser)
@@ -60,7 +60,7 @@ def register(commands: Commands) -> None:
         metavar="N",
         help="stop after N seconds of SOURCE (default: at its end, or at Ctrl-C)",
     )
-    add_every(parser, "SOURCE")
+    add_every(parser, "FEED")
     add_size_and_color(parser, arrays=False)
     add_precision(parser, auto=True)
     add_any_device(parser)
