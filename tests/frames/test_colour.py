@@ -165,3 +165,10 @@ def test_a_codec_reconstructs_any_size_and_colour(codec: Any) -> None:
     assert [(image.mode, image.size) for image in codec.reconstruct(images)] == [("RGB", (18, 15))] * 2
     with pytest.raises(FramesError, match="expected"):
         codec.encode(np.zeros((2, 3, 16, 16), np.uint8))
+
+
+def test_the_warning_of_colour_names_the_line_of_the_caller(forecaster: Forecaster) -> None:
+    colour = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
+    with pytest.warns(UserWarning, match="the frames are in colour") as raised:
+        forecaster.predict(colour, layout="THWC")
+    assert [warning.filename for warning in raised] == [__file__]
