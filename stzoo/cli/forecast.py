@@ -34,6 +34,18 @@ if TYPE_CHECKING:
 
 # Suffixes of what can be written, as `stzoo.frames` has them, which imports torch.
 PICTURES, ARRAYS, MAPS = (".gif", ".png", ".apng", ".webp", ".mp4", ".avi"), (".npy", ".npz"), (".nc", ".nc4", ".zarr")
+UNREAD = (
+    ".grib",
+    ".grib2",
+    ".grb",
+    ".grb2",
+    ".grib1",
+    ".grb1",
+    ".h5",
+    ".hdf5",
+    ".hdf",
+    ".he5",
+)  # of formats that are not read
 
 
 def register(commands: Commands) -> None:
@@ -175,6 +187,8 @@ def _check_words(arguments: Arguments, given: Path) -> None:
         FramesError: the input does not exist, or the output cannot be written from it; both are told.
         UnknownModelError: there is no such model.
     """
+    if given.suffix.lower() in UNREAD:  # the reader of maps says how such a file is converted
+        return
     named = MAPS if given.suffix.lower() in MAPS else ()
     wrong = ""
     try:

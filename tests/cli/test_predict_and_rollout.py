@@ -14,6 +14,7 @@ from PIL import Image
 from stzoo.cli import forecast, main
 from stzoo.errors import FramesError
 from stzoo.forecaster import Forecaster, create
+from stzoo.frames import fields
 from stzoo.frames.arrays import ARRAYS
 from stzoo.frames.fields import FIELDS
 from stzoo.frames.images import ANIMATED, read_images
@@ -344,3 +345,4 @@ def test_what_the_words_alone_show_to_be_wrong_is_refused_before_torch_is_import
 def test_the_suffixes_that_are_known_without_torch_are_those_that_are_written() -> None:
     assert (*ANIMATED, *WRITTEN) == forecast.PICTURES
     assert (forecast.ARRAYS, forecast.MAPS) == (ARRAYS, FIELDS)
+    assert tuple(fields._UNREAD) == forecast.UNREAD
