@@ -252,9 +252,7 @@ class Entry:
         s = self.spec
         lines = [
             f"{self.name}: {self.summary}",
-            f"  architecture  {s.arch} ({settings(s.params)})",
-            f"  frames        {s.frames_in} in, {s.frames_out} out, {s.channels}x{s.height}x{s.width}, "
-            f"values in {s.value_range}",
+            *described(s),
         ]
         lines += [] if self.unsuited is None else [f"  unsuited      {self.unsuited}"]
         if self.weights is None:
@@ -275,6 +273,16 @@ class Entry:
             lines.append(f"  training      {t.sequences_seen:,} sequences in {t.hours:g} h on {t.hardware}; {t.recipe}")
         lines += [f"  license       {self.license}; data: {self.data_terms}", f"  citation      {self.citation}"]
         return "\n".join(lines)
+
+
+def described(spec: ModelSpec) -> list[str]:
+    """What a card says of a spec, in two lines."""
+    s = spec
+    return [
+        f"  architecture  {s.arch} ({settings(s.params)})",
+        f"  frames        {s.frames_in} in, {s.frames_out} out, {s.channels}x{s.height}x{s.width}, "
+        f"values in {s.value_range}",
+    ]
 
 
 def settings(params: Mapping[str, Any]) -> str:

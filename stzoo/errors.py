@@ -3,6 +3,10 @@
 Most classes also derive from the built-in error that a caller would expect: bad frames raise a `ValueError`, too.
 """
 
+import os
+import sys
+import warnings
+
 
 def printable(text: str) -> str:
     """`text` on one line that any terminal only shows, for text that comes from outside: names, headers, messages.
@@ -14,6 +18,14 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def warn_caller(message: str) -> None:
+    """Warn; Python then shows the line from which the package was called, and each warning once for such a line."""
+    inside, level, frame = os.path.dirname(__file__) + os.sep, 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(inside):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)
 
 
 class StzooError(Exception):

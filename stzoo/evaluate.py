@@ -63,6 +63,7 @@ class EvaluationReport(_Heading):
         steps: metric -> its value at each step ahead.
         total: metric -> its mean over steps.
         persistence_steps, persistence_total: the same for persistence, which repeats the last past frame.
+        files: how many files of one's own the sequences are from; None for a dataset, whose files its protocol says.
     """
 
     clips: int
@@ -70,6 +71,7 @@ class EvaluationReport(_Heading):
     total: dict[str, float]
     persistence_steps: dict[str, list[float]]
     persistence_total: dict[str, float]
+    files: int | None = None
 
     @property
     def skill_steps(self) -> list[float | None]:
@@ -102,6 +104,7 @@ class EvaluationReport(_Heading):
             return f"{label:<7}{figures}" + ("         -" if skill is None else f"{skill:10.4f}")
 
         sequences = "1 sequence" if self.clips == 1 else f"{self.clips:,} sequences"
+        sequences += "" if self.files is None else f" of {self.files} file{'s' if self.files > 1 else ''}"
         lines = [
             f"{self.model} on {self.protocol}: {sequences}, metrics as defined by {self.definition}, "
             f"forecasts in {self.precision}",

@@ -14,9 +14,31 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from stzoo.errors import FramesError
+
 # Files that older versions left. No word that a person writes: six or eight characters with a digit among them.
 _OF_OLD = re.compile(r"\..+\.(?=[a-z_]*[0-9])([a-z0-9_]{6}|[a-z0-9_]{8})", re.DOTALL)
 _LONGEST = 245  # bytes of a name that the name of its hidden folder repeats: that may have 255
+
+
+def check_name(path: Path, given: Path, suffixes: Collection[str], *, folder: bool) -> None:
+    """Check that what is made of the file `given` can be written to a file called `path`, as far as names tell.
+
+    Args:
+        path: the file or the folder to be written.
+        given: the input, for the message.
+        suffixes: those that `path` may have.
+        folder: a name without a suffix will do as well: it is that of a folder.
+
+    Raises:
+        FramesError: `path` has another suffix, or the folder that it is to lie in does not exist.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in suffixes and (suffix or not folder):
+        rest = ", or a folder" if folder else ""
+        raise FramesError(f"cannot write {path.name} from {given.name}; use {', '.join(suffixes)}{rest}")
+    if not path.parent.is_dir():
+        raise FramesError(f"the folder {path.parent} does not exist; create it first")
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from stzoo.engine.memory import check_kept
 from stzoo.errors import FramesError
 from stzoo.export import Exported, export
 from stzoo.frames.values import normalise
-from stzoo.hindcast import Hindcast, hindcast, warn_unless_it_fits
+from stzoo.hindcast import Hindcast, hindcast, tried, warn_unless_it_fits
 from stzoo.hub.sharing import Shareable
 from stzoo.hub.sources import Resolved, source_text
 from stzoo.live import Live
@@ -116,8 +116,8 @@ class Forecaster(Shareable):
             time: the name of the dimension of time of a map, if neither its name nor its attributes tell.
             check: warn, in one line, if the model does worse than persistence on the last known frames (with `start` on
                 those that followed the past), as `check` measures it. That costs a second forecast, so it is left out
-                if frames are large (more than 512x512 pixels, of all clips together), or if there are fewer than
-                frames_in + frames_out of them.
+                if frames are large (more than 512x512 pixels, of all clips together). Of fewer than frames_in +
+                frames_out frames those are forecast that there are after the first frames_in, if any.
             progress: show a bar if reading a video, or the forecast, takes longer than a second.
 
         Returns:
@@ -350,7 +350,7 @@ class Forecaster(Shareable):
             source = read(extra=self.spec.frames_out)
         except FramesError:  # it may be in frames that the forecast does not need
             return read()
-        warn_unless_it_fits(self.engine, self.spec, source.past)
+        warn_unless_it_fits(tried(self.engine, self.spec, source.past))
         read_by_model = slice(self.spec.frames_in) if from_start else slice(-self.spec.frames_in, None)
         return dataclasses.replace(source, past=source.past[:, read_by_model])
 

@@ -6,14 +6,13 @@ repeats the last frame before them, needs no model. A model that does worse on f
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from stzoo.engine import Engine, in_units
-from stzoo.errors import ForecastError, FramesError
+from stzoo.errors import ForecastError, FramesError, warn_caller
 from stzoo.frames.values import normalise
 from stzoo.spec import ModelSpec
 
@@ -116,30 +115,36 @@ def hindcast(engine: Engine, spec: ModelSpec, frames: Tensor) -> Hindcast:
     return Hindcast(tuple(made), tuple(kept), spec.value_range is not None)
 
 
-def warn_unless_it_fits(engine: Engine, spec: ModelSpec, frames: Tensor) -> None:
-    """One line of warning if the model does worse than persistence on the last frames that are known.
-
-    Nothing happens if there are fewer frames than one forecast reads and makes, or if the frames are so large that
-    another forecast would take long.
+def tried(engine: Engine, spec: ModelSpec, frames: Tensor) -> Hindcast | None:
+    """`hindcast`, where it can be had cheaply.
 
     Args: as those of `hindcast`.
+
+    Returns:
+        None if there are no frames beyond those that the model reads, if the frames are so large that another forecast
+        would take long, or if the model makes NaN of them.
     """
     b, t, _, h, w = frames.shape
-    if t < spec.frames_in + spec.frames_out or b * h * w > _CHEAP:
-        return
+    if t <= spec.frames_in or b * h * w > _CHEAP:
+        return None
     try:
-        found = hindcast(engine, spec, frames)
+        return hindcast(engine, spec, frames)
     except ForecastError:  # which the forecast itself raises as well, unless only earlier frames cause it
+        return None
+
+
+def warn_unless_it_fits(found: Hindcast | None) -> None:
+    """One line of warning if the model does worse than persistence; None, for frames that were not tried, fits."""
+    if found is None or found.fits:
         return
-    if not found.fits:
-        shown = "" if found.skill is None else f", skill {found.skill:.2f}"
-        warnings.warn(
-            "on these frames this model does worse than repeating the last one: of the last "
-            f"{found.steps} known frames, forecast from those before them, the MSE is {found.mse:.3g}, and that of "
-            f"repeating is {found.persistence_mse:.3g}{shown}. See what the model was trained on (stzoo info NAME); "
-            "perhaps another model fits, or another `every`",
-            stacklevel=4,
-        )
+    shown = "" if found.skill is None else f", skill {found.skill:.2f}"
+    last = "known frame" if found.steps == 1 else f"{found.steps} known frames"
+    warn_caller(
+        "on these frames this model does worse than repeating the last one: of the last "
+        f"{last}, forecast from those before, the MSE is {found.mse:.3g}, and that of "
+        f"repeating is {found.persistence_mse:.3g}{shown}. See what the model was trained on (stzoo info NAME); "
+        "perhaps another model fits, or another `every`"
+    )
 
 
 def _error(made: Tensor, truth: Tensor, width: float) -> float:

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 _GAP, _LABEL = 2, 84  # pixels: between tiles, and for the column of row labels
 _TITLE, _NARROWEST = 20, 96  # pixels: height of a panel's caption, and the width that a caption needs
+_WIDE, _WIDEST, _HIGHEST = 300, 1280, 720  # pixels: panels with larger captions; of a sheet; of a panel
 
 
 def _gray(frames: np.ndarray) -> np.ndarray:
@@ -70,39 +71,56 @@ def animation(
 
 
 def side_by_side(past: list[Image.Image], truth: list[Image.Image], future: list[Image.Image]) -> list[Image.Image]:
-    """Past, truth and forecast in one row of labelled panels, as they follow each other in time.
+    """What is known and the forecast in two labelled panels, as time goes on.
 
-    While the past is shown, the other panels are empty; after that its panel holds the last frame.
+    Both panels play the past. Then the right one shows the forecast, and the left one what really followed; where that
+    is not known at all the last frame of the past, and where it is known no longer nothing.
 
     Args:
         past: at least one gray or RGB image.
-        truth: what really followed; it may have fewer images than the forecast. If it has none, there is no panel.
-        future: at least one image. All images are brought to the size of the first of these, and small ones enlarged
-            by a whole number, so that a caption fits above each.
+        truth: what really followed; it may have fewer images than the forecast, or none.
+        future: at least one image. All images are brought to the size of the first of these. Small ones are enlarged by
+            a whole number, so that a caption fits above each, and large ones reduced: a sheet is at most 1280 pixels
+            wide, and its panels are at most 720 high.
 
     Returns:
         len(past) + len(future) images of one size, in gray if all images are gray, else in RGB.
     """
-    width, height = future[0].size
-    scale = -(-_NARROWEST // width)
-    tile = (width * scale, height * scale)
+    tile = _tile(*future[0].size)
+    smooth = Image.Resampling.NEAREST if tile[0] >= future[0].width else Image.Resampling.BILINEAR
     mode = "L" if all(image.mode == "L" for image in (*past, *truth, *future)) else "RGB"
-    font, ground, ink = ImageFont.load_default(13), 96, 255
-    panels = [("past", past), *([("truth", truth)] if truth else []), ("forecast", future)]
+    large = tile[0] >= _WIDE
+    title, font = (28, ImageFont.load_default(20)) if large else (_TITLE, ImageFont.load_default(13))
+    ground, ink = (96, 255) if mode == "L" else ((96,) * 3, (255,) * 3)
+
+    def fitted(image: Image.Image) -> Image.Image:
+        image = image.convert(mode)
+        if image.size != future[0].size:
+            image = image.resize(future[0].size, Image.Resampling.BILINEAR)
+        return image.resize(tile, smooth)
+
+    known = [(f"past {n}", image) for n, image in enumerate(past, 1)]
+    true: list[tuple[str, Image.Image | None]] = [(f"truth +{n}", image) for n, image in enumerate(truth, 1)]
+    true += [("not recorded", None) if truth else ("last known", past[-1])] * (len(future) - len(true))
+    forecast = [(f"forecast +{n}", image) for n, image in enumerate(future, 1)]
     sheets = []
-    for t in range(len(past) + len(future)):
-        size = (len(panels) * (tile[0] + _GAP) + _GAP, tile[1] + _TITLE + _GAP)
-        sheet = Image.new(mode, size, ground if mode == "L" else (ground,) * 3)
+    for panels in zip([*known, *true], [*known, *forecast], strict=False):
+        sheet = Image.new(mode, (2 * (tile[0] + _GAP) + _GAP, tile[1] + title + _GAP), ground)
         text = ImageDraw.Draw(sheet)
-        for place, (label, images) in enumerate(panels):
-            number = min(t, len(past) - 1) if label == "past" else t - len(past)
+        for place, (caption, image) in enumerate(panels):
             x = _GAP + place * (tile[0] + _GAP)
-            caption = f"past {number + 1}" if label == "past" else f"{label} +{number + 1}" if number >= 0 else label
-            text.text((x + 2, _TITLE // 2), caption, fill=ink if mode == "L" else (ink,) * 3, font=font, anchor="lm")
-            if 0 <= number < len(images):
-                image = images[number].convert(mode)
-                if image.size != (width, height):
-                    image = image.resize((width, height), Image.Resampling.BILINEAR)
-                sheet.paste(image.resize(tile, Image.Resampling.NEAREST), (x, _TITLE))
+            text.text((x + 2, title // 2), caption, fill=ink, font=font, anchor="lm")
+            if image is not None:
+                sheet.paste(fitted(image), (x, title))
         sheets.append(sheet)
     return sheets
+
+
+def _tile(width: int, height: int) -> tuple[int, int]:
+    """The size of a panel for images of this size."""
+    widest = (_WIDEST - 3 * _GAP) // 2
+    enlarged = -(-_NARROWEST // width)
+    if width * enlarged <= widest and height * enlarged <= _HIGHEST:
+        return width * enlarged, height * enlarged
+    reduced = min(widest / width, _HIGHEST / height, enlarged)
+    return max(1, round(width * reduced)), max(1, round(height * reduced))

@@ -104,13 +104,18 @@ def test_a_rollout_warns_in_one_line_if_the_model_does_worse(spec: ModelSpec) ->
     ("frames", "value"),
     [
         (levels(0, 0, 0, 0, 51, 51, 51, 51), 0.2),  # the model is better
-        (levels(0, 0, 0, 10, 10, 10, 10), 1.0),  # there are too few frames
+        (levels(0, 0, 0, 10), 1.0),  # there are too few frames
     ],
 )
 def test_a_rollout_is_silent_if_there_is_nothing_to_say(spec: ModelSpec, frames: np.ndarray, value: float) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         answering(spec, value).rollout(frames, 3, check=True)
+
+
+def test_a_short_input_is_tried_on_the_frames_that_there_are(spec: ModelSpec) -> None:
+    with pytest.warns(UserWarning, match="of the last known frame, forecast from those before"):
+        answering(spec, 1.0).rollout(levels(0, 0, 0, 10, 10), 3, check=True)
 
 
 def test_bad_frames_that_the_forecast_does_not_read_do_not_matter_to_it(spec: ModelSpec) -> None:
@@ -159,5 +164,6 @@ def test_an_evaluation_tells_the_skill(spec: ModelSpec, tmp_path: Path, capsys: 
     assert report["skill"] == pytest.approx(0.8, abs=1e-5)
     assert cli.main(words) == 0
     lines = capsys.readouterr().out.splitlines()
+    assert "1 sequence of 1 file," in lines[0]
     assert lines[1].split()[-1] == "skill"
     assert [line.split()[-1] for line in lines[2:5]] == ["1.0000", "0.7500", "0.8000"]

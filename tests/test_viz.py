@@ -38,9 +38,18 @@ def test_past_truth_and_forecast_follow_each_other_side_by_side() -> None:
 
     sheets = viz.side_by_side(flat(10, 3, (80, 60)), flat(120, 1, (80, 60)), flat(250, 2, (40, 30)))
     assert len(sheets) == 5
-    assert {(sheet.mode, sheet.size) for sheet in sheets} == {("L", (3 * (120 + 2) + 2, 90 + 22))}
-    middles = [[sheet.getpixel((2 + 60 + 122 * place, 60)) for place in range(3)] for sheet in sheets]
-    assert middles == [[10, 96, 96]] * 3 + [[10, 120, 250], [10, 96, 250]]
+    assert {(sheet.mode, sheet.size) for sheet in sheets} == {("L", (2 * (120 + 2) + 2, 90 + 22))}
+    middles = [[sheet.getpixel((2 + 60 + 122 * place, 60)) for place in range(2)] for sheet in sheets]
+    assert middles == [[10, 10]] * 3 + [[120, 250], [96, 250]]  # the past in both, and no truth for the last
     without = viz.side_by_side(flat(10, 1, (100, 60)), [], [Image.new("RGB", (100, 60), "red")])
     assert {(sheet.mode, sheet.size) for sheet in without} == {("RGB", (2 * 102 + 2, 60 + 22))}
     assert without[1].getpixel((2 + 102 + 50, 60)) == (255, 0, 0)
+    assert without[1].getpixel((2 + 50, 60)) == (10, 10, 10)
+
+
+def test_large_pictures_are_reduced_side_by_side() -> None:
+    for size, panel in (((1920, 1080), (637, 358)), ((1080, 1920), (405, 720)), ((10, 4000), (2, 720))):
+        images = [Image.new("L", size)]
+        assert {sheet.size for sheet in viz.side_by_side(images, [], images)} <= {
+            (2 * (panel[0] + 2) + 2, panel[1] + 2 + title) for title in (20, 28)
+        }

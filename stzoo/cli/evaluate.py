@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from stzoo import catalog
@@ -15,8 +18,9 @@ from stzoo.cli.shared import (
     add_json,
     add_precision,
     chosen_dataset,
+    dataset_and_folder,
 )
-from stzoo.errors import SpecError
+from stzoo.errors import DataError, SpecError
 
 # The keys of `stzoo.metrics.DEFINITIONS`, which imports torch.
 _DEFINITIONS = ("stzoo", "stzoo-rain", "openstl", "simvp-2022")
@@ -70,10 +74,22 @@ def register(commands: Commands) -> None:
     add_json(parser)
 
 
+@contextmanager
+def _own_clips_told(arguments: Arguments, default: str) -> Iterator[None]:
+    """An error of a dataset that only the model's name has chosen says how clips of one's own are measured."""
+    try:
+        yield
+    except DataError as error:
+        if dataset_and_folder(arguments)[0] is not None or default == "clips":
+            raise
+        named = f"{arguments.source} is measured on {default}, by its name; for other files add --dataset clips"
+        raise DataError(f"{error}; {named}") from error
+
+
 def _run(arguments: Arguments) -> None:
     from stzoo.codec import Codec
     from stzoo.data import DATASETS, FirstClips, protocol_name
-    from stzoo.evaluate import evaluate, evaluate_codec
+    from stzoo.evaluate import EvaluationReport, evaluate, evaluate_codec
     from stzoo.forecaster import Forecaster
     from stzoo.machine import check_device
     from stzoo.models import architecture_of
@@ -87,7 +103,8 @@ def _run(arguments: Arguments) -> None:
     known = catalog.entries().get(arguments.source) or published().get(arguments.source)
     default = "clips" if known is None or known.dataset not in DATASETS else known.dataset
     own_size = arguments.size == "own"
-    dataset, data = chosen_dataset(arguments, model.spec, default, own_size=own_size)
+    with _own_clips_told(arguments, default):
+        dataset, data = chosen_dataset(arguments, model.spec, default, own_size=own_size)
     if codec and arguments.steps is not None:
         raise SpecError("--steps is for forecasters; a codec is measured on the first two frames of each sequence")
     steps = 1 if codec else model.spec.frames_out if arguments.steps is None else arguments.steps
@@ -95,7 +112,9 @@ def _run(arguments: Arguments) -> None:
         raise SpecError(f"--steps is {steps}; it must be at least 1")
     protocol = protocol_name(dataset, model.spec.frames_in, steps, codec=codec, every=arguments.every)
     protocol += ", frames at their own size" if own_size else ""
-    clips: Any = data.split("test", model.spec.frames_in, steps)
+    with _own_clips_told(arguments, default):
+        clips: Any = data.split("test", model.spec.frames_in, steps)
+    files = len(clips.recordings) if dataset == "clips" else None
     if arguments.limit is not None:
         if not 1 <= arguments.limit <= len(clips):
             raise SpecError(f"--limit is {arguments.limit}; it may be 1 to {len(clips)}")
@@ -109,4 +128,6 @@ def _run(arguments: Arguments) -> None:
         definition=arguments.definition or DATASETS[dataset].definition,
         precision=arguments.precision,
     )
+    if isinstance(report, EvaluationReport):
+        report = replace(report, files=files)
     print(report.to_json() if arguments.json else report.to_csv() if arguments.csv else report)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+from pathlib import Path
 
 from stzoo import catalog
 from stzoo.catalog import Entry
-from stzoo.cli.shared import Arguments, Commands, add_command, add_json
+from stzoo.cli.shared import Arguments, Commands, add_command, add_json, is_path
 from stzoo.errors import SpecError, UnknownModelError
 from stzoo.published import PublishedCheckpoint, info, list_published, published
 from stzoo.published.records import best_for, called_after
@@ -54,11 +56,15 @@ def register(commands: Commands) -> None:
         help="show the card of one model, or of a checkpoint that others published",
         description="Show the card of one model: its architecture, frames and weights, its measured figures with the "
         "commands that print them, its training, its licence and what to cite. Of a checkpoint that others published: "
-        "its publisher and address, what its publisher fed it, and its publisher's figures, which we did not measure.",
+        "its publisher and address, what its publisher fed it, and its publisher's figures, which we did not measure. "
+        "Of a folder or a file of your own: its architecture, frames and weights.",
         example="stzoo info tau-kth.openstl-ep100",
     )
     parser.add_argument(
-        "name", metavar="NAME", help="the model's name, as 'stzoo list' or 'stzoo list --published' shows it"
+        "name",
+        metavar="NAME",
+        help="the model's name, as 'stzoo list' or 'stzoo list --published' shows it; or a folder that save_pretrained "
+        "or 'stzoo train' wrote, or a .safetensors file",
     )
     add_json(parser)
 
@@ -144,6 +150,9 @@ def _plain(record: PublishedCheckpoint) -> dict[str, object]:
 
 
 def _info(arguments: Arguments) -> None:
+    if is_path(arguments.name):
+        _print_saved(arguments.name, arguments.json)
+        return
     found = info(arguments.name)
     if not arguments.json and isinstance(found, Entry):
         print(found if found.weights is not None else found.card(_absent(found)))
@@ -155,6 +164,26 @@ def _info(arguments: Arguments) -> None:
         print(json.dumps(_plain(found), indent=2))
     else:
         _print_entry(found)
+
+
+def _print_saved(source: str, as_json: bool) -> None:
+    """The card of a model in a folder or in a .safetensors file.
+
+    Raises:
+        WeightsError: there is no model. SpecError: its spec is wrong.
+    """
+    from stzoo.hub import resolve
+    from stzoo.hub.card import README
+
+    saved = resolve(source)
+    size, readme = saved.path.stat().st_size, saved.path.parent / README
+    if as_json:
+        print(json.dumps({"path": str(saved.path), "sha256": saved.sha256, "spec": saved.spec.to_dict()}, indent=2))
+        return
+    print(f"{source}: a model on this machine", *catalog.described(saved.spec), sep="\n")
+    print(f"  weights       {saved.path.name}, {size / 1e6:.1f} MB, sha256 {saved.sha256[:12]}...")
+    if Path(os.path.expanduser(source)).is_dir() and readme.is_file():
+        print(f"  card          {readme}")
 
 
 def _absent(entry: Entry) -> str:

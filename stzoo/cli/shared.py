@@ -6,13 +6,16 @@ Nothing here imports torch or NumPy before a command runs.
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
+from stzoo import catalog
 from stzoo.data import DATASETS, Dataset, Reading, open_dataset
 from stzoo.errors import SpecError
 from stzoo.machine import DEVICES, PRECISION_CHOICES, PRECISIONS
+from stzoo.published import info, published
 from stzoo.spec import ModelSpec
 
 Arguments = argparse.Namespace
@@ -48,6 +51,23 @@ def add_command(
 def add_model(parser: argparse.ArgumentParser) -> None:
     """``--model MODEL``, of the commands that forecast."""
     parser.add_argument("--model", required=True, metavar="MODEL", help=f"the model that forecasts: {MODEL}")
+
+
+def check_model_name(source: str) -> None:
+    """Refuse a name that no model has before torch is imported, which takes seconds.
+
+    Raises:
+        UnknownModelError: it is neither a path nor an address, and there is no model of this name.
+    """
+    if not (is_path(source) or source.startswith("hf://") or os.path.exists(source)):
+        info(source)
+
+
+def is_path(source: str) -> bool:
+    """Whether a source leads to a model on this machine, as far as its text and the folders here tell."""
+    if source.startswith("hf://") or source in catalog.entries() or source in published():
+        return False
+    return os.sep in source or source.startswith((".", "~")) or source.endswith(".safetensors") or os.path.isdir(source)
 
 
 def add_every(parser: argparse.ArgumentParser, of: str) -> None:

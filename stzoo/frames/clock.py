@@ -91,7 +91,7 @@ class Clock:
             yield shown[0]
             moment = next(moments)
         if shown is not None and not seen:
-            raise FramesError(f"start={start:g} lies behind its end; it lasts {end:.6g} seconds")
+            raise FramesError(f"start={start:g} is after its end; it lasts {end:.6g} seconds")
 
     def _shown_at(self, start: float) -> float:
         """When the frame begins that is shown at `start`, if frames are even; else `start` itself."""

@@ -6,13 +6,12 @@ three equal channels of a gray clip, and the mean of the three that it makes is 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from stzoo.errors import FramesError
+from stzoo.errors import FramesError, warn_caller
 from stzoo.spec import ModelSpec
 
 GRAY, RGB, RGBA = 1, 3, 4
@@ -74,7 +73,7 @@ def to_channels(past: Tensor, spec: ModelSpec, color: str | None) -> tuple[Tenso
         return past.expand(-1, -1, RGB, -1, -1), lambda frame: frame.clamp(low, high).mean(1, keepdim=True)
     if channels_equal(past):
         return past[:, :, :GRAY], lambda frame: frame.expand(-1, RGB, -1, -1)
-    warnings.warn(_TOLD, stacklevel=2)
+    warn_caller(_TOLD)
     clips = past.transpose(1, 2).flatten(0, 1)[:, :, None]  # (3 B, T, 1, H, W)
     return clips, lambda frame: frame.reshape(-1, RGB, *frame.shape[-2:])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import os
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from stzoo.frames.dataarray import is_dataarray, read_dataarray
 from stzoo.frames.fields import FIELDS, check_map_options, check_read, chosen_map, open_field
 from stzoo.frames.gathering import gathered
 from stzoo.frames.images import given_images
-from stzoo.frames.moving import moving_pictures
+from stzoo.frames.moving import moving_pictures, seconds_between
 from stzoo.frames.pictures import read_pictures
 from stzoo.spec import ModelSpec
 
@@ -148,9 +149,24 @@ def _read_path(
             fps=selection.fps,
             progress=selection.progress,
         )
-        return read_pictures(images, selection)
+        return read_pictures(images if selection.start is None else _enough(images, path, selection), selection)
     except FramesError as error:
         raise error if str(path) in str(error) else FramesError(f"{path}: {error}") from error
+
+
+def _enough(images: Iterator[Image.Image], path: Path, selection: FrameSelection) -> Iterator[Image.Image]:
+    """The images. Raises `FramesError` at their end if `selection.start` leaves fewer than the model reads."""
+    count, needed, start = 0, selection.spec.frames_in, selection.start
+    for image in images:
+        count += 1
+        yield image
+    if start is None or count >= needed:
+        return
+    found = "1 frame follows" if count == 1 else f"{count} frames follow"
+    step = seconds_between(path, selection.every, selection.fps)
+    latest = start - (needed - count) * (step or math.inf)
+    remedy = f"use at most start={math.floor(100 * latest + 0.01) / 100}" if latest >= 0 else "there are too few in all"
+    raise FramesError(f"{path}: {found} start={start:g}, and the model reads {needed}; {remedy}")
 
 
 def _check_volume(field: xr.DataArray, selection: FrameSelection, total: int) -> None:

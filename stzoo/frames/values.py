@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from stzoo.errors import FramesError
+from stzoo.frames.units import DBR
 from stzoo.spec import ModelSpec
 
 ROUNDING = 1e-5  # how far beyond the spec's range, in parts of the range, a float may lie: rounding does not reach it
@@ -127,11 +128,25 @@ def fill_missing(units: Tensor, spec: ModelSpec) -> Tensor:
         bounds: list[float] = torch.tensor([low, high], dtype=units.dtype).tolist()  # rounded as the frames are
         if least < bounds[0] or most > bounds[1]:
             if given := beyond_rounding(least, most, spec.value_range):
-                unit = (low, high) == (0.0, 1.0) and 1.5 <= most <= 255.0
-                hint = "; divide by 255, or pass uint8" if unit else ""
-                raise FramesError(f"expected values in [{low:g}, {high:g}], given [{given[0]}, {given[1]}]{hint}")
+                unit = " dBR, that is 10 log10(mm/h)" if spec.value_range == DBR else ""
+                raise FramesError(
+                    f"expected values in [{low:g}, {high:g}]{unit}, given [{given[0]}, {given[1]}]"
+                    f"{_remedy(units, spec.value_range)}"
+                )
             units = units.clamp(*bounds)
     return units
+
+
+def _remedy(units: Tensor, value_range: tuple[float, float]) -> str:
+    """What to do with values beyond the range, where they look like those of a well-known unit."""
+    if value_range == DBR:
+        return (
+            "; of a rain rate in mm/h take 10 * log10(rate), of dBZ take (dBZ - 23) / 1.6 (Marshall-Palmer), and clip "
+            "what is below 0.1 mm/h to -10.2, which stands for no rain"
+        )
+    least, most = units.min().item(), units.max().item()
+    eight_bits = least >= 0 and most <= 255 and (most > 200 or torch.equal(units, units.round()))
+    return "; divide by 255, or pass uint8" if value_range == (0.0, 1.0) and eight_bits else ""
 
 
 def beyond_rounding(least: float, most: float, value_range: tuple[float, float]) -> tuple[str, str] | None:

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from stzoo.errors import FramesError, StzooError
+from stzoo.files import check_name
 from stzoo.frames.arrays import ARRAYS, open_array, write_array
 from stzoo.frames.dataarray import is_dataarray
 from stzoo.frames.fields import FIELDS, check_field_extra, write_field
@@ -24,8 +25,13 @@ if TYPE_CHECKING:
 UNTIMED = 0.1  # seconds that a frame is shown, if nothing says how far the frames of the past are apart
 
 
-def check_writable(path: Path, given: Path) -> None:
+def check_writable(path: Path, given: Path, *, drawn: bool = False) -> None:
     """Check whether `write` can write to `path` what a model makes of the file `given`, as far as can be told before.
+
+    Args:
+        path: what will be written.
+        given: what is forecast.
+        drawn: maps and arrays of any kind can be written as pictures, because the caller draws them first.
 
     Raises:
         FramesError: the suffix of `path` cannot hold such a forecast, its parent folder does not exist, it is a folder
@@ -33,12 +39,9 @@ def check_writable(path: Path, given: Path) -> None:
         MissingExtraError: a package that writes such a file is not installed.
     """
     suffix, kind = path.suffix.lower(), kind_of(given)
-    suffixes = (*FIELDS, *ARRAYS) if kind == "field" else (*ANIMATED, *WRITTEN, *ARRAYS)
-    if suffix not in suffixes and (suffix or kind == "field"):
-        folder = "" if kind == "field" else ", or a folder"
-        raise FramesError(f"cannot write {path.name} from {given.name}; use {', '.join(suffixes)}{folder}")
-    if not path.parent.is_dir():
-        raise FramesError(f"the folder {path.parent} does not exist; create it first")
+    pictures = kind != "field" or drawn
+    suffixes = (*(FIELDS if kind == "field" else ()), *((*ANIMATED, *WRITTEN) if pictures else ()), *ARRAYS)
+    check_name(path, given, suffixes, folder=pictures)
     _check_apart(path, given)
     if suffix in ("", ".zarr"):
         check_folder(path)
@@ -48,7 +51,7 @@ def check_writable(path: Path, given: Path) -> None:
         check_field_extra(path)
     if suffix in WRITTEN:
         check_video_extra()
-    if kind == "array" and kind_of(path) == "pictures":
+    if kind == "array" and kind_of(path) == "pictures" and not drawn:
         array_to_images(open_array(given)[:1])
 
 

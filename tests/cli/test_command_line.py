@@ -13,6 +13,7 @@ import pytest
 
 from stzoo.cli import main
 from stzoo.cli.main import build_parser
+from stzoo.forecaster import Forecaster
 from stzoo.metrics import DEFINITIONS
 from stzoo.scale import forecast_archive
 
@@ -172,3 +173,27 @@ def test_bad_input_is_one_line_and_exit_2(
     assert err.startswith("stzoo: ")
     assert err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_saved_model_has_a_card_like_that_of_a_name(
+    forecaster: Forecaster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forecaster.save_pretrained(tmp_path / "model")
+    for source in (tmp_path / "model", tmp_path / "model" / "model.safetensors"):
+        assert main(["info", str(source)]) == 0
+        out = capsys.readouterr().out
+        assert out.startswith(f"{source}: a model on this machine\n  architecture  {forecaster.spec.arch} (")
+        assert "4 in, 4 out, 1x16x16, values in (0.0, 1.0)\n  weights       model.safetensors" in out
+        assert main(["info", str(source), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["spec"] == forecaster.spec.to_dict()
+    assert main(["info", str(tmp_path / "none")]) == 2
+    assert "is no folder that save_pretrained wrote" in capsys.readouterr().err
+
+
+def test_clips_of_ones_own_are_named_where_a_models_name_chose_another_dataset(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", "tau-ut", "--data", str(tmp_path)]) == 2
+    assert "for other files add --dataset clips" in capsys.readouterr().err
+    assert main(["evaluate", "tau-ut", "--data", str(tmp_path), "--dataset", "ut"]) == 2
+    assert "--dataset clips" not in capsys.readouterr().err

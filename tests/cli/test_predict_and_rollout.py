@@ -1,5 +1,7 @@
 """`stzoo predict` and `stzoo rollout`: what is read, what is written, and what is refused."""
 
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -9,10 +11,15 @@ import pytest
 import torch
 from PIL import Image
 
-from stzoo.cli import main
+from stzoo.cli import forecast, main
 from stzoo.errors import FramesError
-from stzoo.forecaster import Forecaster
-from stzoo.frames.images import read_images
+from stzoo.forecaster import Forecaster, create
+from stzoo.frames import fields
+from stzoo.frames.arrays import ARRAYS
+from stzoo.frames.fields import FIELDS
+from stzoo.frames.images import ANIMATED, read_images
+from stzoo.frames.video import WRITTEN
+from stzoo.spec import ModelSpec
 
 
 def test_rollout_reads_and_writes_animations(
@@ -144,11 +151,11 @@ def test_arrays_and_fields_come_back_as_what_they_were(
         assert written.rain.time.values.tolist() == [30, 35, 40, 45, 50]
         np.testing.assert_array_equal(written.rain.values, np.load(tmp_path / "b.npy"))
     capsys.readouterr()
-    np.save(tmp_path / "floats.npy", frames / 255)
+    np.save(tmp_path / "clips.npy", np.stack([frames, frames])[:, :, None])
     for name, out, message in (
-        ("in.nc", "c.gif", "cannot write c.gif from in.nc; use .nc"),
+        ("in.nc", "c.tif", "cannot write c.tif from in.nc; use .nc"),
         ("in.npz", "c.nc", "cannot write c.nc from in.npz; use .gif"),
-        ("floats.npy", "c.gif", "are no pictures"),
+        ("clips.npy", "c.gif", "are no pictures: there are 2 clips"),
         ("in.nc", "b.zarr", "exists"),
         ("in.npz", "nowhere/c.npy", "does not exist"),
     ):
@@ -245,12 +252,97 @@ def test_past_truth_and_forecast_side_by_side(
     sheets = read_images(tmp_path / "out.png")
     future = forecaster.predict(images[5:9], resize=True)
     assert len(sheets) == 8
-    for place, image in enumerate((images[8], images[9], future[0])):  # 16x16, six times as large to make room
+    for place, image in enumerate((images[9], future[0])):  # 16x16, six times as large to make room
         x = 2 + place * 98
         tile = sheets[4].crop((x, 20, x + 96, 116)).resize((16, 16), Image.Resampling.NEAREST)
         np.testing.assert_array_equal(np.asarray(tile), np.asarray(image))
+    assert {sheet.width for sheet in sheets} == {2 * 98 + 2}
+    assert "on the 3 frames that really followed" in capsys.readouterr().out
     assert main([*start, "-o", str(tmp_path / "short.png")]) == 0
-    assert {sheet.width for sheet in read_images(tmp_path / "short.png")} == {2 * 98 + 2}
+    assert len(read_images(tmp_path / "short.png")) == 8
     capsys.readouterr()
     assert main([*start, "-o", str(tmp_path / "out.npy")]) == 2
     assert "--side-by-side is for pictures" in capsys.readouterr().err
+
+
+def test_side_by_side_is_gray_as_a_whole_if_the_forecast_is(
+    forecaster: Forecaster, frames: np.ndarray, tmp_path: Path
+) -> None:
+    forecaster.save_pretrained(tmp_path / "model")
+    images = [Image.merge("RGB", [Image.fromarray(frame), *[Image.new("L", (16, 16))] * 2]) for frame in frames]
+    images[0].save(tmp_path / "in.png", save_all=True, append_images=images[1:], duration=100)
+    command = ["predict", str(tmp_path / "in.png"), "--model", str(tmp_path / "model"), "--side-by-side", "--no-check"]
+    assert main([*command, "--color", "gray", "-o", str(tmp_path / "out")]) == 0
+    assert {image.mode for image in read_images(tmp_path / "out")} == {"L"}
+
+
+@pytest.mark.parametrize(
+    ("value_range", "values", "says"),
+    [
+        ((-10.0, 41.0), np.linspace(-10, 40, 6), "values from -10 to 41, the range of the model, are drawn"),
+        (None, np.linspace(270, 280, 6), "values from 274 to 280, the range of the past frames, are drawn"),
+    ],
+)
+def test_numbers_and_maps_become_pictures(
+    value_range: tuple[float, float] | None,
+    values: np.ndarray,
+    says: str,
+    spec: ModelSpec,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    xarray = pytest.importorskip("xarray")
+    model = create(spec.replace(value_range=value_range))
+    model.save_pretrained(tmp_path / "model")
+    frames = values.astype("f4")[:, None, None] * np.ones((16, 16), "f4")
+    np.save(tmp_path / "in.npy", frames)
+    latitudes = {"latitude": np.linspace(40, 55, 16)}  # south first, and pictures have north on top
+    field = xarray.DataArray(frames, coords=latitudes, dims=("time", "latitude", "longitude"))
+    field.transpose("longitude", "time", "latitude").to_netcdf(tmp_path / "in.nc")
+    future = model.predict(frames)
+    low, high = (values[2], values[5]) if value_range is None else value_range
+    expected = np.rint(((future - low) / (high - low)).clip(0, 1) * 255)
+    for name, drawn in (("in.npy", expected), ("in.nc", expected[:, ::-1])):
+        command = ["predict", str(tmp_path / name), "--model", str(tmp_path / "model"), "--no-check"]
+        out = tmp_path / name.replace(".", "_")
+        assert main([*command, "-o", str(out)]) == 0
+        assert says in capsys.readouterr().out
+        np.testing.assert_allclose(np.stack([np.asarray(i) for i in read_images(out)]), drawn, atol=1)
+        assert main([*command, "--side-by-side", "-o", f"{out}.gif"]) == 0
+        assert len(read_images(Path(f"{out}.gif"))) == spec.frames_in + spec.frames_out
+
+
+def test_a_start_too_near_the_end_names_the_latest(
+    forecaster: Forecaster, frames: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forecaster.save_pretrained(tmp_path / "model")
+    images = [Image.fromarray(frame) for frame in frames]
+    images[0].save(tmp_path / "in.png", save_all=True, append_images=images[1:], duration=100)
+    command = ["predict", str(tmp_path / "in.png"), "--model", str(tmp_path / "model"), "-o", str(tmp_path / "out.png")]
+    assert main([*command, "--start", "0.4"]) == 2
+    says = "in.png: 2 frames follow start=0.4, and the model reads 4; use at most start=0.2"
+    assert says in capsys.readouterr().err
+    assert main([*command, "--start", "0.2"]) == 0
+
+
+def test_what_the_words_alone_show_to_be_wrong_is_refused_before_torch_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "in.gif").touch()
+    code = (
+        "import sys; from stzoo.cli import main\n"
+        "for words in (['none.gif', 'tau-ut', 'o.gif'], ['in.gif', 'tau-utt', 'o.gif'], ['in.gif', 'tau-ut', 'o.x']):\n"
+        "    print(main(['predict', words[0], '--model', words[1], '-o', words[2]]))\n"
+        "print({'torch', 'numpy'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "2\n2\n2\nset()\n"
+    assert [line.split("; ")[0] for line in done.stderr.splitlines()] == [
+        "stzoo: none.gif does not exist",
+        "stzoo: no model 'tau-utt' in the catalogue",
+        "stzoo: cannot write o.x from in.gif",
+    ]
+
+
+def test_the_suffixes_that_are_known_without_torch_are_those_that_are_written() -> None:
+    assert (*ANIMATED, *WRITTEN) == forecast.PICTURES
+    assert (forecast.ARRAYS, forecast.MAPS) == (ARRAYS, FIELDS)
+    assert tuple(fields._UNREAD) == forecast.UNREAD

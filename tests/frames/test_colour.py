@@ -214,3 +214,10 @@ def test_a_codec_makes_one_gray_clip_of_colour(codec: Any) -> None:
     wanted = codec.reconstruct([image.convert("L") for image in images])
     assert [image.mode for image in gray] == ["L"] * 2
     np.testing.assert_array_equal(np.stack(gray), np.stack(wanted))
+
+
+def test_the_warning_of_colour_names_the_line_of_the_caller(forecaster: Forecaster) -> None:
+    colour = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
+    with pytest.warns(UserWarning, match="the frames are in colour") as raised:
+        forecaster.predict(colour, layout="THWC")
+    assert [warning.filename for warning in raised] == [__file__]

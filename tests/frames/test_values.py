@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from stzoo import frames as room
 from stzoo.errors import FramesError
-from stzoo.forecaster import Forecaster
+from stzoo.forecaster import Forecaster, create
+from stzoo.frames.units import DBR
 from stzoo.frames.values import denormalise, fill_missing, from_units, normalise, to_units
 from stzoo.spec import ModelSpec
 
@@ -46,7 +47,9 @@ def test_normalisation_is_undone(mean: float, std: float, value: float) -> None:
     [
         (np.nan, "frame 2 of the last 4 holds NaN"),
         (np.inf, "frame 2 of the last 4 holds an infinite value"),
-        (1.5, r"expected values in \[0, 1\], given \[0, 1.5\]; divide by 255"),
+        (1.5, r"expected values in \[0, 1\], given \[0, 1.5\]$"),
+        (2.0, r"given \[0, 2\]; divide by 255"),
+        (201.5, r"given \[0, 201.5\]; divide by 255"),
         (-0.5, r"given \[-0.5, 0\]"),
     ],
 )
@@ -143,3 +146,9 @@ def test_twelve_bits_are_scaled_as_the_caller_says(forecaster: Forecaster, frame
     ):
         with pytest.raises(FramesError, match=message):
             forecaster.predict(given_, bits=bits)
+
+
+def test_the_range_of_rain_is_told_with_its_unit_and_how_to_come_to_it(spec: ModelSpec) -> None:
+    radar = create(spec.replace(value_range=DBR))
+    with pytest.raises(FramesError, match=r"\[-10.4, 40.6\] dBR, .* given \[0, 45\].* 10 \* log10.*\(dBZ - 23\) / 1.6"):
+        radar.predict(np.linspace(0, 45, 4, dtype=np.float32)[:, None, None] * np.ones((16, 16), np.float32))

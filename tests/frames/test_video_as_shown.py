@@ -212,9 +212,9 @@ def test_start_and_rate_choose_the_past(forecaster: Forecaster, tmp_path: Path) 
         for a, b in zip(ours, expected, strict=True):
             np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
     assert len(list(forecaster.stream(path, 3, start=0.4, fps=5, resize=True))) == 3
-    with pytest.raises(FramesError, match=r"a\.mp4: start=9 lies behind its end; it lasts 1\.6 seconds"):
+    with pytest.raises(FramesError, match=r"a\.mp4: start=9 is after its end; it lasts 1\.6 seconds"):
         forecaster.predict(path, start=9, resize=True)
-    with pytest.raises(FramesError, match=r"a\.mp4: expected at least 4 past frames, given 2"):
+    with pytest.raises(FramesError, match=r"a\.mp4: 2 frames follow start=1\.52, .* at most start=1\.44"):
         forecaster.predict(path, start=1.52, resize=True)
     for name, value in (("start", -1), ("start", "1"), ("fps", 0), ("fps", float("nan")), ("fps", True)):
         with pytest.raises(FramesError, match=f"{name} is {value!r}"):
@@ -295,7 +295,7 @@ def test_animations_have_a_clock_as_well(suffix: str, tmp_path: Path) -> None:
     assert shades(room.moving_pictures(path, start=0.2, last=3)) == [5, 6, 7]
     assert shades(room.moving_pictures(path, fps=5)) == [0, 5, 10, 15]
     assert shades(room.moving_pictures(path, 2, fps=12.5, last=2)) == [12, 16]
-    with pytest.raises(FramesError, match=r"start=5 lies behind its end"):
+    with pytest.raises(FramesError, match=r"start=5 is after its end"):
         list(room.moving_pictures(path, start=5))
 
 
