@@ -58,7 +58,7 @@ def register(commands: Commands) -> None:
         "--seconds",
         type=_seconds,
         metavar="N",
-        help="stop after N seconds of FEED (default: at its end, or at Ctrl-C)",
+        help="number of seconds of FEED after which to stop (default: at its end, or at Ctrl-C)",
     )
     add_every(parser, "FEED")
     add_size_and_color(parser, arrays=False)
