@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stzoo.errors import SpecError
+from stzoo.models.motion import along_motion
 from stzoo.models.published import rules
 
 # OpenSTL's names of the tensors below. Its upsampling convolution lies one level deeper, inside its pixel shuffle.
@@ -93,22 +94,34 @@ class EncodeTranslateDecode(nn.Module):
     """Block: encode each frame, translate the features of all frames together, decode each frame.
 
     Time is folded into the batch for the encoder and decoder, and into the channels for the translator:
-    (B, T, C, H, W) -> (B*T, width, h, w) -> (B, T*width, h, w) -> (B, T, C, H, W). With `from_last` the last past frame
-    is added to every future frame.
+    (B, T, C, H, W) -> (B*T, width, h, w) -> (B, T*width, h, w) -> (B, T, C, H, W). With `lagrangian` all of this happens
+    in coordinates that move with the pictures, see `stzoo.models.motion`. With `from_last` the last past frame is added
+    to every future frame.
     """
 
     def __init__(
-        self, channels: int, width: int, layers: int, patch: int, translator: nn.Module, from_last: bool = False
+        self,
+        channels: int,
+        width: int,
+        layers: int,
+        patch: int,
+        translator: nn.Module,
+        from_last: bool = False,
+        lagrangian: bool = False,
     ):
         super().__init__()
         self.encoder = Encoder(channels, width, layers, patch)
         self.translator = translator
         self.decoder = Decoder(channels, width, layers, patch)
-        self.patch, self.from_last = patch, from_last
+        self.patch, self.from_last, self.lagrangian = patch, from_last, lagrangian
         self.stride: int | None = patch * 2 ** (layers // 2)
 
     def forward(self, past: Tensor) -> Tensor:
         """(B, T, C, H, W) normalised past frames -> the T frames that follow. H and W are multiples of `stride`."""
+        return along_motion(self.still, past) if self.lagrangian else self.still(past)
+
+    def still(self, past: Tensor) -> Tensor:
+        """As `forward`, of frames between which nothing is moved."""
         b, t = past.shape[:2]
         hidden, skip = self.encoder(past.flatten(0, 1))
         width, h, w = hidden.shape[1:]

@@ -19,7 +19,9 @@ class GatedConfig:
     encoder (the papers: 1). `drop_path` is the rate at which the last block's branches are skipped in training.
     `layer_scale` is the value that the residual scales start from. `project` puts a 1x1 convolution before and after
     the translator, so that the first block works at hid_t too (the papers: False). `from_last` adds the last past frame
-    to every frame of the block, so that the model learns the change from persistence (the papers: False).
+    to every frame of the block, so that the model learns the change from persistence (the papers: False). `lagrangian`
+    lets the model work in coordinates that move with the pictures, see `stzoo.models.motion.along_motion` (the papers:
+    False); with `from_last` it then learns the change from extrapolation.
     """
 
     hid_s: int = bounded(64, 2, 1024)
@@ -32,6 +34,7 @@ class GatedConfig:
     layer_scale: float = bounded(1e-2, 0.0, 1.0)
     project: bool = False
     from_last: bool = False
+    lagrangian: bool = False
 
     def __post_init__(self) -> None:
         check_even(self.hid_s)

@@ -6,7 +6,7 @@ the right, y counts rows downwards. Motion is steady: a velocity in pixels a fra
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import ceil, log2
 
 import torch
@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 SMALLEST = 12  # pixels: the shorter side of the coarsest picture has at least so many
-FINEST = 2  # how often pictures are halved before the finest estimate
-SIGMA = 4.0  # pixels of each picture: the width of the Gaussian window that moves as one
+FINEST = 1  # how often pictures are halved before the finest estimate
+SIGMA = 6.0  # pixels of each picture: the width of the Gaussian window that moves as one
 ROUNDS = 2  # of refinement at each size
 DAMPING = 0.05  # as a share of the mean squared gradient: where there is less texture, coarser estimates stand
 
@@ -58,23 +58,22 @@ def estimate_motion(frames: Tensor) -> Tensor:
 
 
 def trajectories(motion: Tensor, times: Sequence[int]) -> Tensor:
-    """Where the parcels that are at each cell at some times are at time 0: backward trajectories, step by step.
+    """Where the parcels that are at each cell at some times were at time 0: backward trajectories, frame by frame.
 
-    Going one frame back, x_(n+1) = x_n - v(x_n - v(x_n) / 2), the midpoint rule of semi-Lagrangian schemes.
+    Going one frame back, x_(n+1) = x_n - v(x_n - v(x_n) / 2), the midpoint rule of semi-Lagrangian schemes. As the
+    motion is steady, this is also where a parcel that is at the cell now was that many frames ago.
 
     Args:
         motion: (B, 2, H, W), pixels a frame.
-        times: in whole frames; of negative times the trajectories go forwards.
+        times: whole frames, not negative.
 
     Returns:
         (B, len(times), 2, H, W): displacements from the cell, in pixels; 0 at time 0.
     """
-    found = {0: torch.zeros_like(motion)}
-    for sign in (1, -1):
-        for time in range(1, max([0, *(sign * time for time in times)]) + 1):
-            before = found[sign * (time - 1)]
-            middle = before - sign / 2 * moved(motion, before)
-            found[sign * time] = before - sign * moved(motion, middle)
+    found = [torch.zeros_like(motion)]
+    for _ in range(max(times)):
+        middle = found[-1] - moved(motion, found[-1]) / 2
+        found.append(found[-1] - moved(motion, middle))
     return torch.stack([found[time] for time in times], 1)
 
 
@@ -93,6 +92,25 @@ def moved(frames: Tensor, displacement: Tensor) -> Tensor:
     scale = place.new_tensor([2.0 / max(width - 1, 1), 2.0 / max(height - 1, 1)])
     grid = place.permute(0, 2, 3, 1) * scale - 1.0
     return F.grid_sample(frames, grid.to(frames.dtype), padding_mode="border", align_corners=True)
+
+
+def along_motion(block: Callable[[Tensor], Tensor], past: Tensor) -> Tensor:
+    """What a block forecasts in Lagrangian coordinates, which move with the pictures.
+
+    Each past frame is moved to where its parcels are in the last frame, so that the block sees what grows and decays but
+    nothing that moves. Each frame that it makes of them is moved on to where its parcels will be.
+
+    Args:
+        block: (B, T, C, H, W) -> the same shape.
+        past: (B, T, C, H, W). No gradient is taken through the estimate of the motion.
+
+    Returns:
+        (B, T, C, H, W): the T frames that follow.
+    """
+    t = past.shape[1]
+    ways = trajectories(estimate_motion(past.detach()), range(t + 1))
+    future = block(moved(past.flatten(0, 1), ways[:, :t].flip(1).flatten(0, 1)).view_as(past))
+    return moved(future.flatten(0, 1), ways[:, 1:].flatten(0, 1)).view_as(past)
 
 
 def inside(displacement: Tensor) -> Tensor:
@@ -118,7 +136,7 @@ def _correction(gray: Tensor, motion: Tensor, *, everywhere: bool) -> Tensor:
         there = moved(frame, -tau * motion)
         dx, dy = _gradient((there + last) / 2)
         change = there - last
-        weight = 1.0 / tau  # so that a frame long past does not outweigh the last ones
+        weight = tau**-1.5  # so that frames long past, which have changed on their way, do not outweigh the last ones
         xx, xy, yy = xx + weight * tau**2 * dx * dx, xy + weight * tau**2 * dx * dy, yy + weight * tau**2 * dy * dy
         bx, by = bx + weight * tau * dx * change, by + weight * tau * dy * change
     sums = torch.cat([xx, xy, yy, bx, by], 1)

@@ -58,7 +58,9 @@ class Tau(EncodeTranslateDecode):
     def __init__(self, spec: ModelSpec, config: TauConfig):
         outer = spec.frames_in * config.hid_s
         translator = gated_translator(outer, lambda dim: TauGate(dim, config.statical, config.dynamical), config)
-        super().__init__(spec.channels, config.hid_s, config.n_s, config.patch, translator, config.from_last)
+        super().__init__(
+            spec.channels, config.hid_s, config.n_s, config.patch, translator, config.from_last, config.lagrangian
+        )
 
 
 ARCHITECTURE = Architecture(
