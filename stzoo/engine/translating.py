@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from stzoo.engine.packed import NHWC, PackedConv, Rounded, is_plain, pieces
 from stzoo.models.encoder_decoder import ConvNorm, Decoder, DropPath, Encoder, EncodeTranslateDecode
 from stzoo.models.gated_block import DilatedDepthwise, GatedBlock
+from stzoo.models.motion import along_motion
 from stzoo.models.simvp import GstaGate
 from stzoo.models.tau import TauGate
 
@@ -47,7 +48,7 @@ class Translating(nn.Module):
 
     def __init__(self, plain: Any, dtype: torch.dtype):
         super().__init__()
-        self.dtype, self.patch, self.from_last = dtype, plain.patch, plain.from_last
+        self.dtype, self.patch, self.begins, self.lagrangian = dtype, plain.patch, plain.begins, plain.lagrangian
         self.encoder = nn.ModuleList(_Layer(layer, dtype) for layer in plain.encoder.layers)
         self.blocks = nn.ModuleList(
             _Block(layer, dtype) if isinstance(layer, GatedBlock) else PackedConv.of(layer, dtype)
@@ -58,6 +59,10 @@ class Translating(nn.Module):
 
     def forward(self, past: Tensor) -> Tensor:
         """(B, T, C, H, W) normalised past frames -> the T frames that follow, of the same shape and dtype."""
+        return along_motion(self.still, past) if self.lagrangian else self.still(past)
+
+    def still(self, past: Tensor) -> Tensor:
+        """As `forward`, of frames between which nothing is moved."""
         b, t = past.shape[:2]
         frames = past.flatten(0, 1).to(self.dtype)
         frames = F.pixel_unshuffle(frames, self.patch) if self.patch > 1 else frames
@@ -76,8 +81,8 @@ class Translating(nn.Module):
             painted.append(self.readout(self.decoder[-1](some.add_(skip)).float()))
         future = torch.cat(painted)
         future = F.pixel_shuffle(future, self.patch) if self.patch > 1 else future
-        future = future.to(past.dtype).reshape(past.shape)
-        return future + past[:, -1:] if self.from_last else future
+        future = future.to(past.dtype).unflatten(0, (b, t))
+        return self.begins(future, past[:, -1]) if self.begins else future
 
     def _at_once(self, frames: Tensor) -> int:
         """How many frames to take at once: the output of the widest layers, the first and the last, fits the cache."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stzoo.errors import SpecError
+from stzoo.models.beginning import BlurredLastFrame, LastFrame
 from stzoo.models.motion import along_motion
 from stzoo.models.published import rules
 
@@ -94,9 +95,9 @@ class EncodeTranslateDecode(nn.Module):
     """Block: encode each frame, translate the features of all frames together, decode each frame.
 
     Time is folded into the batch for the encoder and decoder, and into the channels for the translator:
-    (B, T, C, H, W) -> (B*T, width, h, w) -> (B, T*width, h, w) -> (B, T, C, H, W). With `lagrangian` all of this happens
-    in coordinates that move with the pictures, see `stzoo.models.motion`. With `from_last` the last past frame is added
-    to every future frame.
+    (B, T, C, H, W) -> (B*T, width, h, w) -> (B, T*width, h, w) -> (B, T, C, H, W). With `lagrangian` all of this
+    happens in coordinates that move with the pictures, see `stzoo.models.motion`. What is made is added to what the
+    forecast `begins` from, if that is given.
     """
 
     def __init__(
@@ -106,14 +107,15 @@ class EncodeTranslateDecode(nn.Module):
         layers: int,
         patch: int,
         translator: nn.Module,
-        from_last: bool = False,
+        begins: LastFrame | BlurredLastFrame | None = None,
         lagrangian: bool = False,
     ):
         super().__init__()
         self.encoder = Encoder(channels, width, layers, patch)
         self.translator = translator
-        self.decoder = Decoder(channels, width, layers, patch)
-        self.patch, self.from_last, self.lagrangian = patch, from_last, lagrangian
+        self.decoder = Decoder(channels + (begins.more if begins else 0), width, layers, patch)
+        self.begins = begins
+        self.patch, self.lagrangian = patch, lagrangian
         self.stride: int | None = patch * 2 ** (layers // 2)
 
     def forward(self, past: Tensor) -> Tensor:
@@ -127,7 +129,7 @@ class EncodeTranslateDecode(nn.Module):
         width, h, w = hidden.shape[1:]
         hidden = self.translator(hidden.reshape(b, t * width, h, w)).reshape(b * t, width, h, w)
         future = self.decoder(hidden, skip).unflatten(0, (b, t))
-        return future + past[:, -1:] if self.from_last else future
+        return self.begins(future, past[:, -1]) if self.begins else future
 
 
 class DropPath(nn.Module):

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from stzoo.models.beginning import BlurredLastFrame, LastFrame
+from stzoo.models.decibels import Decibels
 from stzoo.models.encoder_decoder import DropPath, block_widths, check_even
 from stzoo.models.published import Shape, rules
-from stzoo.spec import bounded
+from stzoo.spec import ModelSpec, bounded
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,20 @@ class GatedConfig:
     project: bool = False
     from_last: bool = False
     lagrangian: bool = False
+    blurs: int = bounded(0, 0, 8)
+    decibels: bool = False
 
     def __post_init__(self) -> None:
         check_even(self.hid_s)
+
+    def begins(self, spec: ModelSpec) -> LastFrame | BlurredLastFrame | None:
+        """What the forecast begins from."""
+        if not self.from_last:
+            return None
+        if not self.blurs:
+            return LastFrame()
+        decibels = Decibels.of(spec) if self.decibels else None
+        return BlurredLastFrame(spec.frames_in, spec.channels, self.blurs, decibels)
 
 
 class DilatedDepthwise(nn.Conv2d):

@@ -1,20 +1,20 @@
 """How frames move, and frames moved: optical flow by Lucas and Kanade, and semi-Lagrangian advection.
 
-Both are made of differentiable operations that can be exported. Displacements are (x, y) in pixels: x counts columns to
-the right, y counts rows downwards. Motion is steady: a velocity in pixels a frame for each place, the same at all times.
+Both are made of differentiable operations that can be exported. Displacements are (x, y) in pixels: x counts columns
+to the right, y counts rows downwards. Motion is steady: a velocity in pixels a frame for each place, at all times the
+same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import ceil, log2
+from math import ceil
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-SMALLEST = 12  # pixels: the shorter side of the coarsest picture has at least so many
-FINEST = 1  # how often pictures are halved before the finest estimate
+COARSEST, FINEST = 4, 1  # how often pictures are halved before the first estimate, and before the last one
 SIGMA = 6.0  # pixels of each picture: the width of the Gaussian window that moves as one
 ROUNDS = 2  # of refinement at each size
 DAMPING = 0.05  # as a share of the mean squared gradient: where there is less texture, coarser estimates stand
@@ -36,25 +36,21 @@ def estimate_motion(frames: Tensor) -> Tensor:
     Returns:
         (B, 2, H, W): pixels a frame, 0 for a single frame and where nothing moves visibly.
     """
-    b, t, _, height, width = frames.shape
     gray = frames.sum(2)
-    if t == 1:
-        return gray.new_zeros(b, 2, height, width)
-    levels = max(FINEST, int(log2(max(1.0, min(height, width) / SMALLEST))))
-    sizes = [(ceil(height / 2**level), ceil(width / 2**level)) for level in range(levels + 1)]
+    if frames.shape[1] == 1:
+        return torch.cat([torch.zeros_like(gray)] * 2, 1)
     pictures = [gray]
-    for _ in range(levels):
+    for _ in range(COARSEST):
         pictures.append(F.avg_pool2d(pictures[-1], 2, ceil_mode=True, count_include_pad=False))
-    motion = gray.new_zeros(b, 2, *sizes[-1])
-    for level in range(levels, FINEST - 1, -1):
-        if level < levels:
-            motion = 2 * F.interpolate(motion, sizes[level], mode="bilinear", align_corners=False)
-        else:
-            for _ in range(ROUNDS):
-                motion = motion + _correction(pictures[level], motion, everywhere=True)
+    motion = torch.zeros_like(pictures[-1][:, :2])
+    for _ in range(ROUNDS):
+        motion = motion + _correction(pictures[-1], motion, everywhere=True)
+    for picture in pictures[: FINEST - 1 : -1]:
+        if picture is not pictures[-1]:
+            motion = 2 * _resized(motion, picture)
         for _ in range(ROUNDS):
-            motion = motion + _correction(pictures[level], motion, everywhere=False)
-    return 2**FINEST * F.interpolate(motion, (height, width), mode="bilinear", align_corners=False)
+            motion = motion + _correction(picture, motion, everywhere=False)
+    return 2**FINEST * _resized(motion, gray)
 
 
 def trajectories(motion: Tensor, times: Sequence[int]) -> Tensor:
@@ -97,8 +93,8 @@ def moved(frames: Tensor, displacement: Tensor) -> Tensor:
 def along_motion(block: Callable[[Tensor], Tensor], past: Tensor) -> Tensor:
     """What a block forecasts in Lagrangian coordinates, which move with the pictures.
 
-    Each past frame is moved to where its parcels are in the last frame, so that the block sees what grows and decays but
-    nothing that moves. Each frame that it makes of them is moved on to where its parcels will be.
+    Each past frame is moved to where its parcels are in the last frame, so that the block sees what grows and decays
+    but nothing that moves. Each frame that it makes of them is moved on to where its parcels will be.
 
     Args:
         block: (B, T, C, H, W) -> the same shape.
@@ -147,6 +143,11 @@ def _correction(gray: Tensor, motion: Tensor, *, everywhere: bool) -> Tensor:
     determinant = xx * yy - xy * xy
     change = torch.stack([yy * bx - xy * by, xx * by - xy * bx], 1) / determinant[:, None]
     return change.clamp(-1.0, 1.0)
+
+
+def _resized(motion: Tensor, like: Tensor) -> Tensor:
+    """(B, 2, h, w) -> (B, 2, H, W), of the size of `like`, in the same units."""
+    return F.interpolate(motion, like.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def _gradient(picture: Tensor) -> tuple[Tensor, Tensor]:

@@ -59,7 +59,7 @@ class Tau(EncodeTranslateDecode):
         outer = spec.frames_in * config.hid_s
         translator = gated_translator(outer, lambda dim: TauGate(dim, config.statical, config.dynamical), config)
         super().__init__(
-            spec.channels, config.hid_s, config.n_s, config.patch, translator, config.from_last, config.lagrangian
+            spec.channels, config.hid_s, config.n_s, config.patch, translator, config.begins(spec), config.lagrangian
         )
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from stzoo.errors import SpecError
 from stzoo.models import architecture_of, architectures, config_of
 from stzoo.models.contract import Architecture, ClipReadingModule, Decoupling, SequentialModule
+from stzoo.models.decibels import Decibels
 from stzoo.spec import ModelSpec
 from stzoo.train.losses import absolute_error, alignment, divergence_of_differences, moment_error, squared_error
 from stzoo.train.recipe import Recipe
@@ -51,6 +52,8 @@ def _check_sampling(spec: ModelSpec, recipe: Recipe) -> None:
 
 
 def _check_terms(spec: ModelSpec, recipe: Recipe) -> None:
+    if recipe.weighs_quantity:
+        Decibels.of(spec)
     architecture = architecture_of(spec)
     decouples = architecture.decouples(config_of(spec))
     if recipe.decouple_weight and not decouples:
@@ -103,6 +106,10 @@ def objective(
     loss = squared_error(forecast, truth, recipe.reduction, recipe.emphasis) + extra
     if recipe.l1_weight:
         loss = loss + recipe.l1_weight * absolute_error(forecast, truth, recipe.reduction)
+    if recipe.weighs_quantity:
+        rates = [Decibels.of(spec).quantity(values) for values in (forecast, truth)]
+        loss = loss + recipe.quantity_weight * squared_error(*rates, recipe.reduction)
+        loss = loss + recipe.quantity_l1_weight * absolute_error(*rates, recipe.reduction)
     if recipe.ddr_weight:
         divergence = divergence_of_differences(forecast, truth, recipe.ddr_temperature, recipe.reduction)
         loss = loss + recipe.ddr_weight * divergence

@@ -17,6 +17,7 @@ from stzoo.data.recordings import RecordedClips
 from stzoo.frames.values import denormalise, normalise, to_units
 from stzoo.models import architecture_of
 from stzoo.models.contract import CodecModule
+from stzoo.models.decibels import Decibels
 from stzoo.spec import ModelSpec
 from stzoo.train.losses import weight
 from stzoo.train.recipe import Recipe
@@ -32,14 +33,15 @@ def validate(
     Args:
         module: the model, in eval mode, on `device`.
         spec: its spec.
-        recipe: gives `validation_clips`, `batch`, `precision` and `emphasis`.
+        recipe: gives `validation_clips`, `batch`, `precision`, `emphasis` and the weights of the quantity.
         clips: held-out clips, in the units of their files.
         device: where the model is.
         picture: the file to write, a strip of the first clip's first channel.
 
     Returns:
-        `validation_mse`: the squared error of the forecasts in the spec's units, summed over the values of a frame,
-        mean over frames and clips. Where the truth is unknown, the error counts as the mean of the rest of its frame.
+        `validation_mse`: the squared error of the forecasts in the spec's units, or of the quantity if the recipe
+        weighs it, summed over the values of a frame, mean over frames and clips. Where the truth is unknown, the error
+        counts as the mean of the rest of its frame.
         Of a codec it is the error of frames that went through the codebook; then `codes_used`, the number of codes that
         they went to, and their `perplexity` are there too.
     """
@@ -49,10 +51,14 @@ def validate(
     for past, future, valid in _batches(spec, recipe, clips, device):
         with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
             forecast = torch.stack(list(unroll(module, spec, normalise(past, spec), future.shape[1])), 1).float()
-        forecast = denormalise(forecast, spec)
+        made, forecast = forecast, denormalise(forecast, spec)
         if not count:
             _strip(picture, spec, {"past": past, "truth": future, "forecast": forecast})
-        error = (forecast - future).square()
+        if recipe.weighs_quantity:
+            decibels = Decibels.of(spec)
+            error = (decibels.quantity(made) - decibels.quantity(normalise(future, spec))).square()
+        else:
+            error = (forecast - future).square()
         if recipe.emphasis:
             error = error * weight(normalise(future, spec), recipe.emphasis)
         if valid is not None:

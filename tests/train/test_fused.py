@@ -30,6 +30,7 @@ SPEC = ModelSpec(arch="tau", frames_in=3, frames_out=3, channels=2, height=64, w
         {"project": False},
         {"patch": 1, "n_s": 4},
         {"from_last": True},
+        {"from_last": True, "lagrangian": True},
         {"statical": False},
         {"dynamical": False},
         {"statical": False, "dynamical": False},

@@ -22,6 +22,7 @@ from stzoo import environment
 from stzoo.machine import cpu_flags
 from stzoo.models import architecture_of, architectures
 from stzoo.models.gated_block import GatedBlock
+from stzoo.models.motion import along_motion
 from stzoo.models.tau import Tau
 from stzoo.spec import ModelSpec
 from stzoo.train.fused.library import loaded
@@ -77,6 +78,10 @@ class FusedTau(nn.Module):
     @torch.autocast("cpu", enabled=False)  # what is bfloat16 here is so explicitly
     def forward(self, past: Tensor) -> Tensor:
         """(B, T, C, H, W) float32 normalised past frames -> the T frames that follow, float32."""
+        return along_motion(self.still, past) if self.plain.lagrangian else self.still(past)
+
+    def still(self, past: Tensor) -> Tensor:
+        """As `forward`, of frames between which nothing is moved."""
         plain: Any = self.plain  # the type checker does not know what an nn.Sequential holds
         b, t, c, h, w = past.shape
         p = plain.patch
@@ -93,8 +98,8 @@ class FusedTau(nn.Module):
             x = _conv_norm(layer, x)
         x = _conv_norm(plain.decoder.layers[-1], x + skip)
         x = _pointwise(plain.decoder.readout, x).float()
-        x = x.view(b, t, h // p, w // p, c, p, p).permute(0, 1, 4, 2, 5, 3, 6).reshape(b, t, c, h, w)
-        return x + past[:, -1:] if plain.from_last else x
+        x = x.view(b, t, h // p, w // p, -1, p, p).permute(0, 1, 4, 2, 5, 3, 6).reshape(b, t, -1, h, w)
+        return plain.begins(x, past[:, -1]) if plain.begins else x
 
 
 def _pointwise(conv: Any, x: Tensor) -> Tensor:

@@ -1,0 +1,65 @@
+"""What a block's forecast begins from: nothing, the last past frame, or a mixture of ever wider blurs of it.
+
+The longer the time ahead, the less is known of where small things will be. The least squared error then has what is
+there on average, which is the last frame blurred; how far, and where, a network can learn from the past.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stzoo.models.decibels import Decibels
+
+
+class LastFrame(nn.Module):
+    """The last past frame, to which the decoder adds the change."""
+
+    more = 0  # channels that the decoder makes besides those of a frame
+
+    def forward(self, painted: Tensor, last: Tensor) -> Tensor:
+        """(B, T, C, H, W) changes and (B, C, H, W) -> (B, T, C, H, W)."""
+        return painted + last[:, None]
+
+
+class BlurredLastFrame(nn.Module):
+    """A mixture of the last frame and blurs of it, whose weights the decoder makes for each pixel.
+
+    y_t = sum_k w_tk (G_k * x) + r_t with w_t = softmax(logits_t + b_t), where G_0 is the identity, G_k a Gaussian with
+    a standard deviation of 2^(k-1) pixels, and b_t is learned for each of the T frames. Of `Decibels`, x is the
+    quantity, and r_t, in decibels, multiplies the mixture: nothing comes of nothing.
+    """
+
+    def __init__(self, frames: int, channels: int, blurs: int, decibels: Decibels | None):
+        super().__init__()
+        self.channels, self.more, self.decibels = channels, blurs + 1, decibels
+        self.sigmas = [2.0**k for k in range(blurs)]
+        time, blur = torch.arange(1.0, frames + 1)[:, None], torch.arange(float(self.more))
+        self.bias = nn.Parameter(-2 * (blur - torch.log2(1 + time / 2)) ** 2)  # about half a pixel more each frame
+
+    def forward(self, painted: Tensor, last: Tensor) -> Tensor:
+        """(B, T, C + more, H, W): the changes r, then the logits; and (B, C, H, W) -> (B, T, C, H, W)."""
+        changes, logits = painted.split([self.channels, self.more], 2)
+        weights = (logits + self.bias[..., None, None]).softmax(2)
+        begins = last if self.decibels is None else self.decibels.quantity(last)
+        mixed = weights[:, :, :1] * begins[:, None]
+        for k, sigma in enumerate(self.sigmas, 1):
+            mixed = mixed + weights[:, :, k : k + 1] * blurred(begins, sigma)[:, None]
+        if self.decibels is None:
+            return mixed + changes
+        return self.decibels.values(mixed * 10 ** (changes * self.decibels.std / 10))
+
+
+def blurred(frames: Tensor, sigma: float) -> Tensor:
+    """Each channel of (B, C, H, W) averaged in a Gaussian window of `sigma` pixels, within the frame."""
+    radius, channels = ceil(3 * sigma), frames.shape[1]
+    place = torch.arange(-radius, radius + 1, device=frames.device, dtype=frames.dtype)
+    kernel = torch.exp(-(place**2) / (2 * sigma**2))
+    both = torch.cat([frames, torch.ones_like(frames[:, :1])], 1)
+    for shape, padding in (((-1, 1), (radius, 0)), ((1, -1), (0, radius))):
+        kernels = kernel.view(1, 1, *shape).expand(channels + 1, -1, -1, -1)
+        both = F.conv2d(both, kernels, padding=padding, groups=channels + 1)
+    return both[:, :channels] / both[:, channels:]
