@@ -55,7 +55,7 @@ ONE = LAYERED | {"layers": 1}
 CASES: dict[str, ModelSpec] = {  # a graph takes torch time by its nodes, so these are as small as can be
     "tau": spec_of("tau", BLOCK),
     "tau, patch, project, from_last": spec_of("tau", BLOCK | {"patch": 2, "project": True, "from_last": True}),
-    "tau, lagrangian": spec_of("tau", BLOCK | {"from_last": True, "lagrangian": True}),
+    "tau, lagrangian, blurs": spec_of("tau", BLOCK | {"from_last": True, "lagrangian": True, "blurs": 2}),
     "simvp, gSTA": spec_of("simvp", BLOCK),
     "simvp, IncepU": spec_of("simvp", BLOCK | {"translator": "incepu"}),
     **{f"simvp, {kind}": spec_of("simvp", META | {"translator": kind}) for kind in (*METAFORMERS, "van")},

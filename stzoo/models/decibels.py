@@ -38,12 +38,13 @@ class Decibels:
 
     def quantity(self, values: Tensor) -> Tensor:
         """Normalised values -> the quantity, float32; zero for `nothing` and below."""
-        return (10 ** ((values.float() * self.std + self.mean) / 10) - self._floor).clamp(min=0.0)
+        return (10 ** ((values.float() * self.std + self.mean) / 10) - self.least).clamp(min=0.0)
 
     def values(self, quantity: Tensor) -> Tensor:
         """The inverse of `quantity`, for quantities of at least zero."""
-        return (10 / log(10) * torch.log(quantity + self._floor) - self.mean) / self.std
+        return (10 / log(10) * torch.log(quantity + self.least) - self.mean) / self.std
 
     @property
-    def _floor(self) -> float:
+    def least(self) -> float:
+        """What `nothing` would be as a quantity, which is added inside the logarithm."""
         return 10 ** (self.nothing / 10)

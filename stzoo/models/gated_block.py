@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from stzoo.errors import SpecError
 from stzoo.models.beginning import BlurredLastFrame, LastFrame
 from stzoo.models.decibels import Decibels
 from stzoo.models.encoder_decoder import DropPath, block_widths, check_even
@@ -23,7 +24,11 @@ class GatedConfig:
     the translator, so that the first block works at hid_t too (the papers: False). `from_last` adds the last past frame
     to every frame of the block, so that the model learns the change from persistence (the papers: False). `lagrangian`
     lets the model work in coordinates that move with the pictures, see `stzoo.models.motion.along_motion` (the papers:
-    False); with `from_last` it then learns the change from extrapolation.
+    False); with `from_last` it then learns the change from extrapolation. With `blurs` the forecast begins from a
+    mixture of the last frame and so many Gaussian blurs of it, and with `decibels` the mixture is one of the quantity
+    that the values are decibels of, see `stzoo.models.beginning.BlurredLastFrame` (the papers: 0 and False).
+
+    Raises `SpecError` if `hid_s` is odd, `blurs` is set without `from_last`, or `decibels` without `blurs`.
     """
 
     hid_s: int = bounded(64, 2, 1024)
@@ -42,6 +47,10 @@ class GatedConfig:
 
     def __post_init__(self) -> None:
         check_even(self.hid_s)
+        if self.blurs and not self.from_last:
+            raise SpecError("spec.params.blurs is about the last frame; set from_last beside it")
+        if self.decibels and not self.blurs:
+            raise SpecError("spec.params.decibels is about blurs of the last frame; set blurs beside it")
 
     def begins(self, spec: ModelSpec) -> LastFrame | BlurredLastFrame | None:
         """What the forecast begins from."""

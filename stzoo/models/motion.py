@@ -28,7 +28,7 @@ def estimate_motion(frames: Tensor) -> Tensor:
 
         tau d . grad I_k = I_k(x - tau v) - I_last(x)    for all frames k with their tau >= 1.
 
-    The first estimate is one motion for the whole picture.
+    The first estimate is one motion for the whole picture. Motion of more than about 16 pixels a frame is not found.
 
     Args:
         frames: (B, T, C, H, W) with T >= 1, finite; channels are added up.
@@ -42,14 +42,13 @@ def estimate_motion(frames: Tensor) -> Tensor:
     pictures = [gray]
     for _ in range(COARSEST):
         pictures.append(F.avg_pool2d(pictures[-1], 2, ceil_mode=True, count_include_pad=False))
-    motion = torch.zeros_like(pictures[-1][:, :2])
+    coarsest = pictures[-1]
+    motion = torch.zeros_like(coarsest[:, :2])
     for _ in range(ROUNDS):
-        motion = motion + _correction(pictures[-1], motion, everywhere=True)
-    for picture in pictures[: FINEST - 1 : -1]:
-        if picture is not pictures[-1]:
-            motion = 2 * _resized(motion, picture)
-        for _ in range(ROUNDS):
-            motion = motion + _correction(picture, motion, everywhere=False)
+        motion = motion + _correction(coarsest, motion, everywhere=True)
+    motion = _refined(coarsest, motion).clamp(-1.0, 1.0)
+    for picture in pictures[-2 : FINEST - 1 : -1]:
+        motion = _refined(picture, 2 * _resized(motion, picture))
     return 2**FINEST * _resized(motion, gray)
 
 
@@ -121,6 +120,13 @@ def _cells(like: Tensor) -> Tensor:
     height, width = like.shape[-2:]
     rows, columns = (torch.arange(n, device=like.device, dtype=torch.float32) for n in (height, width))
     return torch.stack([columns.expand(height, width), rows[:, None].expand(height, width)])[None]
+
+
+def _refined(gray: Tensor, motion: Tensor) -> Tensor:
+    """The motion, (B, 2, h, w), after `ROUNDS` corrections."""
+    for _ in range(ROUNDS):
+        motion = motion + _correction(gray, motion, everywhere=False)
+    return motion
 
 
 def _correction(gray: Tensor, motion: Tensor, *, everywhere: bool) -> Tensor:

@@ -33,6 +33,22 @@ def absolute_error(forecast: Tensor, truth: Tensor, reduction: Reduction) -> Ten
     return error.mean() if reduction == "mean" else error.sum() / len(error)
 
 
+def poisson_deviance(forecast: Tensor, truth: Tensor, least: float, reduction: Reduction) -> Tensor:
+    """Half the deviance of a Poisson distribution, f - y - y log(f / y), of quantities that are at least zero.
+
+    Its mean is least where the forecast is the mean of the truth, as for the squared error, but errors count by their
+    share of the forecast: light rain is seen beside heavy rain.
+
+    Args:
+        forecast, truth: (B, T, C, H, W), the quantity.
+        least: added to both, so that the logarithm of zero is not asked for.
+        reduction: as in `squared_error`.
+    """
+    forecast, truth = forecast.float() + least, truth.float() + least
+    deviance = forecast - truth - truth * torch.log(forecast / truth)
+    return deviance.mean() if reduction == "mean" else deviance.sum() / len(deviance)
+
+
 def divergence_of_differences(forecast: Tensor, truth: Tensor, temperature: float, reduction: Reduction) -> Tensor:
     """Differential divergence regularisation (TAU, CVPR 2023, equations 7 to 10).
 

@@ -11,7 +11,14 @@ from stzoo.models import architecture_of, architectures, config_of
 from stzoo.models.contract import Architecture, ClipReadingModule, Decoupling, SequentialModule
 from stzoo.models.decibels import Decibels
 from stzoo.spec import ModelSpec
-from stzoo.train.losses import absolute_error, alignment, divergence_of_differences, moment_error, squared_error
+from stzoo.train.losses import (
+    absolute_error,
+    alignment,
+    divergence_of_differences,
+    moment_error,
+    poisson_deviance,
+    squared_error,
+)
 from stzoo.train.recipe import Recipe
 from stzoo.train.recompute import check_recompute
 from stzoo.train.sampling import draw_shown
@@ -52,8 +59,10 @@ def _check_sampling(spec: ModelSpec, recipe: Recipe) -> None:
 
 
 def _check_terms(spec: ModelSpec, recipe: Recipe) -> None:
-    if recipe.weighs_quantity:
+    if recipe.quantity:
         Decibels.of(spec)
+    if recipe.deviance_weight and not recipe.quantity:
+        raise SpecError("recipe.deviance_weight is for the quantity that decibels stand for; set recipe.quantity too")
     architecture = architecture_of(spec)
     decouples = architecture.decouples(config_of(spec))
     if recipe.decouple_weight and not decouples:
@@ -103,13 +112,14 @@ def objective(
         forecast, truth, extra = _forecast(fast, module, spec, recipe, past, future, done)
     if valid is not None:
         forecast = _right_where_unknown(forecast, truth, valid)
+    if recipe.quantity:
+        forecast, truth = (Decibels.of(spec).quantity(values) for values in (forecast, truth))
     loss = squared_error(forecast, truth, recipe.reduction, recipe.emphasis) + extra
     if recipe.l1_weight:
         loss = loss + recipe.l1_weight * absolute_error(forecast, truth, recipe.reduction)
-    if recipe.weighs_quantity:
-        rates = [Decibels.of(spec).quantity(values) for values in (forecast, truth)]
-        loss = loss + recipe.quantity_weight * squared_error(*rates, recipe.reduction)
-        loss = loss + recipe.quantity_l1_weight * absolute_error(*rates, recipe.reduction)
+    if recipe.deviance_weight:
+        least = Decibels.of(spec).least
+        loss = loss + recipe.deviance_weight * poisson_deviance(forecast, truth, least, recipe.reduction)
     if recipe.ddr_weight:
         divergence = divergence_of_differences(forecast, truth, recipe.ddr_temperature, recipe.reduction)
         loss = loss + recipe.ddr_weight * divergence

@@ -51,9 +51,10 @@ class Recipe:
         emphasis: the squared error of a cell is multiplied by 1 + emphasis * max(0, truth), with the normalised truth,
             so that rare large values such as heavy rain count more. The validation error is weighted likewise.
         l1_weight: the weight of the absolute error beside the squared one (E3D-LSTM: 1).
-        quantity_weight, quantity_l1_weight: for values in decibels, such as rain in dBR: the weights of the squared and
-            of the absolute error of the quantity itself, such as the rain rate in mm/h. With either of them the
-            validation error is the squared error of the quantity.
+        quantity: for values in decibels, such as rain in dBR: all errors, that of the validation too, are those of the
+            quantity itself, such as the rain rate in mm/h. The model then learns its mean.
+        deviance_weight: the weight of the Poisson deviance of the quantity beside its squared error, which alone sees
+            little but heavy rain. Both are least for the mean.
         sampling: which true frames a recurrent model reads while it trains, see `stzoo.train.sampling`; with "none" it
             trains as it will be used, on its own forecasts.
         sampling_share: the share of the steps during which it reads fewer and fewer true frames.
@@ -97,8 +98,8 @@ class Recipe:
     ddr_temperature: float = bounded(0.1, 1e-3, 1e3)
     emphasis: float = bounded(0.0, 0.0, 1e3)
     l1_weight: float = bounded(0.0, 0.0, 1e3)
-    quantity_weight: float = bounded(0.0, 0.0, 1e6)
-    quantity_l1_weight: float = bounded(0.0, 0.0, 1e6)
+    quantity: bool = False
+    deviance_weight: float = bounded(0.0, 0.0, 1e6)
     sampling: Sampling = "none"
     sampling_share: float = bounded(0.4, 1e-6, 1.0)
     decouple_weight: float = bounded(0.0, 0.0, 1e3)
@@ -116,11 +117,6 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.dataset not in DATASETS:
             raise SpecError(f"recipe.dataset is {self.dataset!r}; it may be {', '.join(DATASETS)}")
-
-    @property
-    def weighs_quantity(self) -> bool:
-        """Whether the loss has a term of the quantity that decibels stand for."""
-        return self.quantity_weight > 0 or self.quantity_l1_weight > 0
 
     def to_dict(self) -> dict[str, Any]:
         """Every value by its name, tuples included."""

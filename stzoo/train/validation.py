@@ -33,14 +33,14 @@ def validate(
     Args:
         module: the model, in eval mode, on `device`.
         spec: its spec.
-        recipe: gives `validation_clips`, `batch`, `precision`, `emphasis` and the weights of the quantity.
+        recipe: gives `validation_clips`, `batch`, `precision`, `emphasis` and `quantity`.
         clips: held-out clips, in the units of their files.
         device: where the model is.
         picture: the file to write, a strip of the first clip's first channel.
 
     Returns:
         `validation_mse`: the squared error of the forecasts in the spec's units, or of the quantity if the recipe
-        weighs it, summed over the values of a frame, mean over frames and clips. Where the truth is unknown, the error
+        says so, summed over the values of a frame, mean over frames and clips. Where the truth is unknown, the error
         counts as the mean of the rest of its frame.
         Of a codec it is the error of frames that went through the codebook; then `codes_used`, the number of codes that
         they went to, and their `perplexity` are there too.
@@ -54,7 +54,7 @@ def validate(
         made, forecast = forecast, denormalise(forecast, spec)
         if not count:
             _strip(picture, spec, {"past": past, "truth": future, "forecast": forecast})
-        if recipe.weighs_quantity:
+        if recipe.quantity:
             decibels = Decibels.of(spec)
             error = (decibels.quantity(made) - decibels.quantity(normalise(future, spec))).square()
         else:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from models.recurrent_modules import SMALL
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import stzoo
 from stzoo import engine as room
@@ -71,7 +72,11 @@ def module_of(spec: ModelSpec) -> nn.Module:
 
 
 def clips(spec: ModelSpec, batch: int) -> Tensor:
-    return torch.rand(batch, spec.frames_in, spec.channels, spec.height, spec.width)
+    """Noise; or, where motion is looked for, something smooth, since in noise it hangs on the last digits."""
+    size = (spec.frames_in, spec.channels, spec.height, spec.width)
+    if not spec.params.get("lagrangian"):
+        return torch.rand(batch, *size)
+    return F.interpolate(torch.rand(batch, *size[:2], 6, 4), size[1:], mode="trilinear")
 
 
 @torch.no_grad()

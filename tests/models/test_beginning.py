@@ -1,0 +1,88 @@
+"""The mixture of blurs that a forecast begins from, against SciPy's Gaussian filter and a sum in float64."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+
+from stzoo.errors import SpecError
+from stzoo.models import build
+from stzoo.models.beginning import BlurredLastFrame, LastFrame, blurred
+from stzoo.models.decibels import Decibels
+from stzoo.models.gated_block import GatedConfig
+from stzoo.spec import ModelSpec
+
+RAIN = ModelSpec(
+    arch="tau", frames_in=3, frames_out=3, channels=1, height=16, width=16, value_range=(-10.4, 40.6),
+    mean=(-10.2,), std=(16.0,), fill=-10.2,
+    params={
+        "hid_s": 4, "hid_t": 8, "n_s": 2, "n_t": 2, "mlp_ratio": 2, "from_last": True, "blurs": 2, "decibels": True
+    },
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("sigma", [1.0, 2.0, 4.0])
+def test_a_blur_is_a_gaussian_filter_within_the_frame(sigma: float) -> None:
+    frame = np.random.default_rng(0).random((2, 3, 20, 33))
+    options = {"sigma": (0, 0, sigma, sigma), "mode": "constant", "radius": (0, 0, int(3 * sigma), int(3 * sigma))}
+    wanted = gaussian_filter(frame, **options) / gaussian_filter(np.ones_like(frame), **options)
+    np.testing.assert_allclose(blurred(torch.from_numpy(frame), sigma), wanted, rtol=1e-10)
+
+
+def parts(logits: list[float], change: float, more: int = 3, size: int = 24) -> Tensor:
+    """(1, 2, 1 + more, size, size): the same everywhere and at both times."""
+    return torch.tensor([change, *logits]).view(1, 1, -1, 1, 1).expand(1, 2, 1 + more, size, size)
+
+
+def test_the_mixture_is_the_weighted_sum_and_the_change() -> None:
+    begins = BlurredLastFrame(2, 1, 2, None)
+    torch.nn.init.normal_(begins.bias)
+    last, logits = torch.rand(1, 1, 24, 24), [0.3, -1.0, 0.5]
+    found = begins(parts(logits, 0.7), last)
+    for t in range(2):
+        weights = np.exp(np.array(logits) + begins.bias[t].detach().double().numpy())
+        weights /= weights.sum()
+        views = [last, blurred(last, 1.0), blurred(last, 2.0)]
+        wanted = sum(w * v.double() for w, v in zip(weights, views, strict=True)) + 0.7
+        torch.testing.assert_close(found[:, t].double(), wanted, atol=1e-6, rtol=0)
+
+
+def test_of_decibels_the_mean_of_the_quantity_is_taken_and_the_change_multiplies_it() -> None:
+    """Half of the cells have 10 mm/h, half are dry: a wide blur has 5 mm/h, and 3 dB more are twice that."""
+    decibels = Decibels.of(RAIN)
+    begins = BlurredLastFrame(2, 1, 3, decibels)
+    rate = torch.zeros(1, 1, 24, 24)
+    rate[..., ::2] = 10.0
+    last = decibels.values(rate)
+    torch.testing.assert_close(decibels.quantity(last), rate, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(last[..., 0] * 16 - 10.2, torch.full((1, 1, 24), 10 * np.log10(10 + 10**-1.02)))
+    found = decibels.quantity(begins(parts([-60.0, -60.0, -60.0, 60.0], 3.0103 / 16, more=4), last))
+    assert (found[..., 8:-8, 8:-8] - 10.0).abs().max() < 0.1
+
+
+def test_nothing_comes_of_nothing() -> None:
+    decibels = Decibels.of(RAIN)
+    begins = BlurredLastFrame(2, 1, 2, decibels)
+    dry = torch.zeros(1, 1, 24, 24)  # normalised: -10.2 dBR
+    found = begins(torch.randn(1, 2, 4, 24, 24), dry)
+    assert found.abs().max() < 1e-5
+
+
+def test_a_model_of_rain_stays_dry_whatever_its_weights() -> None:
+    torch.manual_seed(0)
+    model = build(RAIN.replace(lagrangian=True)).eval()
+    with torch.no_grad():
+        assert model(torch.zeros(1, 3, 1, 16, 16)).abs().max() < 1e-5
+        assert model(torch.rand(1, 3, 1, 16, 16)).abs().max() > 0.1
+
+
+def test_settings_that_need_others_are_refused_without_them() -> None:
+    with pytest.raises(SpecError, match="from_last"):
+        GatedConfig(blurs=2)
+    with pytest.raises(SpecError, match="blurs"):
+        GatedConfig(from_last=True, decibels=True)
+    with pytest.raises(SpecError, match="fill"):
+        build(RAIN.replace(fill=None))
+    assert isinstance(GatedConfig(from_last=True).begins(RAIN), LastFrame)
+    assert GatedConfig().begins(RAIN) is None
