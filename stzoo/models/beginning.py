@@ -6,11 +6,8 @@ there on average, which is the last frame blurred; how far, and where, a network
 
 from __future__ import annotations
 
-from math import ceil
-
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from stzoo.models.decibels import Decibels
 
@@ -55,11 +52,15 @@ class BlurredLastFrame(nn.Module):
 
 def blurred(frames: Tensor, sigma: float) -> Tensor:
     """Each channel of (B, C, H, W) averaged in a Gaussian window of `sigma` pixels, within the frame."""
-    radius, channels = ceil(3 * sigma), frames.shape[1]
-    place = torch.arange(-radius, radius + 1, device=frames.device, dtype=frames.dtype)
-    kernel = torch.exp(-(place**2) / (2 * sigma**2))
-    both = torch.cat([frames, torch.ones_like(frames[:, :1])], 1)
-    for shape, padding in (((-1, 1), (radius, 0)), ((1, -1), (0, radius))):
-        kernels = kernel.view(1, 1, *shape).expand(channels + 1, -1, -1, -1)
-        both = F.conv2d(both, kernels, padding=padding, groups=channels + 1)
-    return both[:, :channels] / both[:, channels:]
+    rows, columns = (_windows(side, sigma, frames) for side in frames.shape[-2:])
+    return rows @ frames @ columns.T
+
+
+def _windows(side: int, sigma: float, like: Tensor) -> Tensor:
+    """(side, side): the weights of all pixels of a line in the mean around each of them.
+
+    As products of matrices, wide windows cost no more than narrow ones, and the edges need no care.
+    """
+    place = torch.arange(side, device=like.device, dtype=like.dtype)
+    weights = torch.exp(-((place[:, None] - place) ** 2) / (2 * sigma**2))
+    return weights / weights.sum(1, keepdim=True)
