@@ -5,8 +5,16 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.stats import poisson
 
-from stzoo.train.losses import absolute_error, alignment, divergence_of_differences, moment_error, squared_error
+from stzoo.train.losses import (
+    absolute_error,
+    alignment,
+    divergence_of_differences,
+    moment_error,
+    poisson_deviance,
+    squared_error,
+)
 
 
 def softmax(values: np.ndarray, temperature: float) -> np.ndarray:
@@ -136,3 +144,23 @@ def test_emphasis_weighs_large_truths_as_a_loop_does() -> None:
     assert squared_error(forecast, truth, "mean", 3.0).item() == pytest.approx(expected / len(pairs), rel=1e-5)
     assert squared_error(forecast, truth, "sum", 3.0).item() == pytest.approx(expected / 2, rel=1e-5)
     assert torch.equal(squared_error(forecast, truth, "mean", 0.0), squared_error(forecast, truth, "mean"))
+
+
+def test_the_poisson_deviance_is_that_of_scipys_distribution(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
+    """The logarithm of the density of counts under their own mean, less that under the forecast."""
+    forecast, counts = pair[0].double() * 5, (pair[1] * 7).round().double() + 1
+    wanted = poisson.logpmf(counts, counts) - poisson.logpmf(counts, forecast + 1e-12)
+    assert poisson_deviance(forecast, counts, 0.0, "mean").item() == pytest.approx(wanted.mean(), rel=1e-5)
+    assert poisson_deviance(forecast, counts, 0.0, "sum").item() == pytest.approx(wanted.sum() / 2, rel=1e-5)
+
+
+def test_the_poisson_deviance_is_least_at_the_mean() -> None:
+    rain = torch.tensor([0.0, 0.0, 0.0, 0.5, 20.0]).view(1, 5, 1, 1, 1)
+    forecast = torch.tensor(1.0, requires_grad=True)
+
+    def slope(value: float) -> float:
+        forecast.data.fill_(value)
+        return torch.autograd.grad(poisson_deviance(forecast.expand_as(rain), rain, 0.1, "mean"), forecast)[0].item()
+
+    assert slope(4.1) == pytest.approx(0.0, abs=1e-6)  # the mean
+    assert slope(3.0) < 0 < slope(5.0)
