@@ -7,7 +7,10 @@ import os
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import reduce
+from operator import add
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +18,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from stzoo.codec import Codec, usage
-from stzoo.data import ClipSource
+from stzoo.data import Clip, ClipSource
+from stzoo.data.joined import Part, parts_of
 from stzoo.engine import Engine, in_units
 from stzoo.engine.forking import use_one_thread_if_forked
 from stzoo.engine.padding import Padding
@@ -25,12 +29,13 @@ from stzoo.forecaster import Forecaster
 from stzoo.frames.values import denormalise, noise, normalise, to_units
 from stzoo.hindcast import skill
 from stzoo.machine import PRECISIONS, Precision, check_precision
-from stzoo.metrics import DEFINITIONS, Definition
+from stzoo.metrics import DEFINITIONS, Definition, Totals
 from stzoo.models import stride_of
 from stzoo.spec import ModelSpec
 from stzoo.unroll import unroll
 
-Curves = dict[str, np.ndarray]  # metric -> (T, 2): at each step a sum, and what it is to be divided by
+_CELLS_AT_ONCE = 2**18  # of the clips that are measured together: 16 of 128x128
+_COLUMNS = 6  # figures that stand side by side in the text of a report
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,9 @@ class EvaluationReport(_Heading):
         total: metric -> its mean over steps.
         persistence_steps, persistence_total: the same for persistence, which repeats the last past frame.
         files: how many files of one's own the sequences are from; None for a dataset, whose files its protocol says.
+        step_minutes: from one step to the next; None if the clips do not say it, or differ in it.
+        parts: name -> the report of one of several sources that the clips are from, such as radars. The figures of the
+            whole are of the clips of all parts, not means over parts.
     """
 
     clips: int
@@ -72,6 +80,8 @@ class EvaluationReport(_Heading):
     persistence_steps: dict[str, list[float]]
     persistence_total: dict[str, float]
     files: int | None = None
+    step_minutes: float | None = None
+    parts: dict[str, EvaluationReport] = field(default_factory=dict)
 
     @property
     def skill_steps(self) -> list[float | None]:
@@ -85,39 +95,60 @@ class EvaluationReport(_Heading):
 
     def to_json(self) -> str:
         """A JSON object with every field, and the two skills."""
-        return json.dumps(asdict(self) | {"skill_steps": self.skill_steps, "skill": self.skill}, indent=2)
+        return json.dumps(self._values(), indent=2)
+
+    def _values(self) -> dict[str, Any]:
+        inner = {name: part._values() for name, part in self.parts.items()}
+        return asdict(self) | {"parts": inner, "skill_steps": self.skill_steps, "skill": self.skill}
 
     def to_csv(self) -> str:
-        """A row for each step; the figures of persistence are in columns of their own."""
-        names = list(self.steps)
-        rows = [",".join(["step", *names, *map(of_persistence, names)])]
-        for t in range(len(self.steps[names[0]])):
-            values = [self.steps[n][t] for n in names] + [self.persistence_steps[n][t] for n in names]
-            rows.append(",".join([str(t + 1), *(f"{v:.6g}" for v in values)]))
+        """A row for each step; the figures of persistence are in columns of their own.
+
+        If there are parts, the first column names the part, and is empty in the rows of the whole.
+        """
+        names, named = list(self.steps), ["part", "minutes"] if self.parts else []
+        rows = [",".join([*named[:1], "step", *named[1:], *names, *map(of_persistence, names)])]
+        for part, report in {"": self, **self.parts}.items():
+            for t in range(len(report.steps[names[0]])):
+                figures = [x[n][t] for x in (report.steps, report.persistence_steps) for n in names]
+                minutes = "" if report.step_minutes is None else f"{(t + 1) * report.step_minutes:g}"
+                heading = [part, str(t + 1), minutes] if self.parts else [str(t + 1)]
+                rows.append(",".join([*heading, *(f"{v:.6g}" for v in figures)]))
         return "\n".join(rows) + "\n"
 
     def __str__(self) -> str:
-        names = list(self.steps)
-
-        def row(label: str, model: Mapping[str, float], persistence: Mapping[str, float], skill: float | None) -> str:
-            figures = "".join(f"{model[n]:10.4f}" for n in names) + "".join(f"{persistence[n]:16.4f}" for n in names)
-            return f"{label:<7}{figures}" + ("         -" if skill is None else f"{skill:10.4f}")
-
         sequences = "1 sequence" if self.clips == 1 else f"{self.clips:,} sequences"
         sequences += "" if self.files is None else f" of {self.files} file{'s' if self.files > 1 else ''}"
         lines = [
             f"{self.model} on {self.protocol}: {sequences}, metrics as defined by {self.definition}, "
-            f"forecasts in {self.precision}",
-            "step   "
-            + "".join(f"{n:>10}" for n in names)
-            + "".join(f"{'persist. ' + n:>16}" for n in names)
-            + f"{'skill':>10}",
+            f"forecasts in {self.precision}"
         ]
-        for t in range(len(self.steps[names[0]])):
+        names = list(self.steps)
+        for few in np.array_split(names, -(-len(names) // _COLUMNS)):
+            lines += self._table(few.tolist())
+        return "\n\n".join(["\n".join(lines), *map(str, self.parts.values())])
+
+    def _table(self, names: list[str]) -> list[str]:
+        """The lines of a table: a row for each step and one for their mean; the skill is beside the MSE."""
+        longest = max(map(len, names))
+        width, beside = max(10, longest + 2), max(16, longest + 11)
+
+        def row(label: str, model: Mapping[str, float], persistence: Mapping[str, float], skill: float | None) -> str:
+            figures = "".join(f"{model[n]:{width}.4f}" for n in names)
+            figures += "".join(f"{persistence[n]:{beside}.4f}" for n in names)
+            shown = f"{'-':>10}" if skill is None else f"{skill:10.4f}"
+            return f"{label:<{start}}{figures}" + (shown if "mse" in names else "")
+
+        labels = [str(t + 1) for t in range(len(self.steps[names[0]]))]
+        if self.step_minutes is not None:
+            labels = [f"{label} ({int(label) * self.step_minutes:g} min)" for label in labels]
+        start = max(7, 1 + max(map(len, labels)))
+        heading = "".join(f"{n:>{width}}" for n in names) + "".join(f"{'persist. ' + n:>{beside}}" for n in names)
+        lines = [f"{'step':<{start}}{heading}" + (f"{'skill':>10}" if "mse" in names else "")]
+        for t, label in enumerate(labels):
             model, persistence = ({n: v[t] for n, v in x.items()} for x in (self.steps, self.persistence_steps))
-            lines.append(row(str(t + 1), model, persistence, self.skill_steps[t]))
-        lines.append(row("mean", self.total, self.persistence_total, self.skill))
-        return "\n".join(lines)
+            lines.append(row(label, model, persistence, self.skill_steps[t]))
+        return [*lines, row("mean", self.total, self.persistence_total, self.skill)]
 
 
 @dataclass(frozen=True)
@@ -185,22 +216,44 @@ def evaluate(
     use_one_thread_if_forked()
     defined = _definition(definition, precision)
     _check(forecaster.spec, stride_of(forecaster.module), clips)
-    sums: list[tuple[Curves, Curves]] = []
+    found: list[tuple[Part, tuple[Totals, Totals]]] = []  # of the model and of persistence
     workers = os.cpu_count() or 1
-    pending: deque[Future[tuple[Curves, Curves]]] = deque()
     with ThreadPoolExecutor(workers) as pool, tqdm(total=len(clips), unit="seq", disable=not progress) as bar:
-        for past, future, forecast, valid in _forecasts(forecaster, clips, batch, precision):
-            pending.append(pool.submit(_measure, defined, past, future, forecast, valid))
-            if len(pending) > 2 * workers:
-                sums.append(pending.popleft().result())
-            bar.update(len(past))
-        sums += [job.result() for job in pending]
-    model, persistence = ({m: _ratio(np.sum([s[i][m] for s in sums], axis=0)) for m in sums[0][i]} for i in (0, 1))
-    return EvaluationReport(
-        name, protocol, definition, precision, len(clips),
-        {m: v.tolist() for m, v in model.items()}, {m: float(np.nanmean(v)) for m, v in model.items()},
-        {m: v.tolist() for m, v in persistence.items()}, {m: float(np.nanmean(v)) for m, v in persistence.items()},
-    )  # fmt: skip
+        for part in parts_of(clips):
+            pending: deque[Future[tuple[Totals, Totals]]] = deque()
+            totals: list[tuple[Totals, Totals]] = []
+            for past, future, forecast, valid in _forecasts(forecaster, part.source, batch, precision):
+                pending.append(pool.submit(_measure, defined, past, future, forecast, valid))
+                if len(pending) > 2 * workers:
+                    totals.append(pending.popleft().result())
+                bar.update(len(past))
+            totals += [job.result() for job in pending]
+            found.append((part, _sum(totals)))
+
+    def report(
+        protocol: str,
+        count: int,
+        totals: tuple[Totals, Totals],
+        minutes: float | None,
+        parts: dict[str, EvaluationReport],
+    ) -> EvaluationReport:
+        model, persistence = totals
+        return EvaluationReport(
+            name, protocol, definition, precision, count, model.steps(), model.over_steps(), persistence.steps(),
+            persistence.over_steps(), step_minutes=minutes, parts=parts,
+        )  # fmt: skip
+
+    parts = {
+        p.name: report(f"{protocol}, {p.name}", len(p.source), own, p.step_minutes, {}) for p, own in found if p.name
+    }
+    steps = {part.step_minutes for part, _ in found}
+    return report(protocol, len(clips), _sum([t for _, t in found]), steps.pop() if len(steps) == 1 else None, parts)
+
+
+def _sum(totals: list[tuple[Totals, Totals]]) -> tuple[Totals, Totals]:
+    """Totals of the model and of persistence, each summed."""
+    model, persistence = (reduce(add, both) for both in zip(*totals, strict=True))
+    return model, persistence
 
 
 @torch.no_grad()
@@ -221,14 +274,15 @@ def evaluate_codec(
     """
     use_one_thread_if_forked()
     metrics = _definition(definition, precision).metrics
+    if not metrics:
+        raise DataError(f"the metrics {definition} are those of forecasts; those of a codec may be stzoo or openstl")
     spec, module, device = codec.spec, codec.module, codec.module.codebook.device
     _check(spec, stride_of(module), clips)
     low, high = spec.value_range or (0.0, 1.0)
     sums, frames = dict.fromkeys(metrics, 0.0), 0
     counts = torch.zeros(len(module.codebook), dtype=torch.int64)
     with tqdm(total=len(clips), unit="seq", disable=not progress) as bar:
-        for start in range(0, len(clips), batch):
-            clip = clips.clips(start, min(start + batch, len(clips)))
+        for clip in (clip for part in parts_of(clips) for clip in _batches(part.source, batch)):
             truth = to_units(torch.cat([clip.past, clip.future], 1), spec)
             padding = Padding.of((truth.shape[-2], truth.shape[-1]), stride_of(module))
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
@@ -273,14 +327,21 @@ def _forecasts(
     spec, device = forecaster.spec, next(forecaster.module.parameters()).device
     low, high = spec.value_range or (0.0, 1.0)
     engine = Engine(forecaster.module, spec, precision)
-    for start in range(0, len(clips), batch):
-        clip = clips.clips(start, min(start + batch, len(clips)))
+    for clip in _batches(clips, batch):
         past, future = to_units(clip.past, spec), to_units(clip.future, spec)
         window = normalise(past.to(device), spec)
         made = enumerate(engine.unroll(window, future.shape[1]), 1)
         forecast = torch.stack([in_units(frame, spec, number) for number, frame in made], 1)
         unit = [(x.cpu() - low) / (high - low) for x in (past, future, forecast)]
         yield unit[0], unit[1], unit[2], clip.valid
+
+
+def _batches(clips: ClipSource, batch: int) -> Iterator[Clip]:
+    """All clips of one size, at most `batch` at a time, and fewer if they are large."""
+    height, width = clips.clips(0, 1).past.shape[-2:]
+    together = max(1, min(batch, _CELLS_AT_ONCE // (height * width)))
+    for start in range(0, len(clips), together):
+        yield clips.clips(start, min(start + together, len(clips)))
 
 
 def _definition(name: str, precision: str) -> Definition:
@@ -301,7 +362,11 @@ def _check(spec: ModelSpec, stride: int | None, clips: ClipSource) -> None:
         raise DataError("the metrics are defined for values in [0, 1]; this model's values have no range")
     if len(clips) == 0:
         raise DataError("there are no clips to measure")
-    t, c, h, w = clips.clips(0, 1).past.shape[1:]
+    for part in parts_of(clips):
+        _check_size(spec, stride, *part.source.clips(0, 1).past.shape[1:])
+
+
+def _check_size(spec: ModelSpec, stride: int | None, t: int, c: int, h: int, w: int) -> None:
     if c != spec.channels or t < spec.frames_in:
         raise DataError(
             f"the clips have {t} past frames of {c}x{h}x{w}; this model reads {spec.frames_in} of {spec.channels} "
@@ -316,20 +381,9 @@ def _check(spec: ModelSpec, stride: int | None, clips: ClipSource) -> None:
 
 def _measure(
     defined: Definition, past: Tensor, future: Tensor, forecast: Tensor, valid: Tensor | None
-) -> tuple[Curves, Curves]:
-    """Sums over the frames of a batch, (B, T, C, H, W), for the forecast and for persistence; NaN is left out."""
-    truth, last = future.numpy(), past[:, -1:].expand_as(future).numpy()
+) -> tuple[Totals, Totals]:
+    """What a batch, (B, T, C, H, W), adds to the totals of the model and of persistence."""
+    before, truth, last = past.numpy(), future.numpy(), past[:, -1:].expand_as(future).numpy()
     known = None if valid is None else valid.cpu().numpy()
-
-    def curves(frames: np.ndarray) -> Curves:
-        values = {m: f(frames, truth, known) for m, f in defined.metrics.items()}
-        summed = {m: np.stack([np.nansum(v, 0), (~np.isnan(v)).sum(0)], -1) for m, v in values.items()}
-        return summed | {m: f(frames, truth, known).sum(0) for m, f in defined.counts.items()}
-
-    return curves(forecast.numpy()), curves(last)
-
-
-def _ratio(sums: np.ndarray) -> np.ndarray:
-    """(T, 2) sums -> (T,) figures; NaN if the divisor is 0: no such event happened, and none was forecast."""
-    with np.errstate(invalid="ignore"):
-        return sums[:, 0] / sums[:, 1]
+    model, persistence = (Totals.of(defined, before, x, truth, known) for x in (forecast.numpy(), last))
+    return model, persistence

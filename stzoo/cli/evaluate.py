@@ -23,7 +23,7 @@ from stzoo.cli.shared import (
 from stzoo.errors import DataError, SpecError
 
 # The keys of `stzoo.metrics.DEFINITIONS`, which imports torch.
-_DEFINITIONS = ("stzoo", "stzoo-rain", "openstl", "simvp-2022")
+_DEFINITIONS = ("stzoo", "stzoo-rain", "stzoo-rain-rates", "openstl", "simvp-2022")
 
 
 def register(commands: Commands) -> None:
@@ -53,11 +53,18 @@ def register(commands: Commands) -> None:
         help="number of sequences to measure; the report says so (default: all)",
     )
     parser.add_argument(
+        "--part",
+        choices=("test", "validation"),
+        default="test",
+        help="part of the dataset to measure on; choices between models are made on validation (default: %(default)s)",
+    )
+    parser.add_argument(
         "--definition",
         choices=_DEFINITIONS,
-        help="definition of the metrics: stzoo; stzoo-rain, which adds scores of rain events; openstl, which computes "
-        "them as the tables of OpenSTL did; or simvp-2022, as SimVP's code of 2022 did (default: stzoo-rain for the "
-        "dataset radar, else stzoo)",
+        help="definition of the metrics: stzoo; stzoo-rain, which adds scores of rain events; stzoo-rain-rates, which "
+        "measures rates in mm/h, and the place and the area of rain; openstl, which computes them as the tables of "
+        "OpenSTL did; or simvp-2022, as SimVP's code of 2022 did (default: that of the dataset, which is stzoo-rain "
+        "for radar, stzoo-rain-rates for radar-crops and radar-fields, and stzoo for every other)",
     )
     parser.add_argument(
         "--size",
@@ -88,7 +95,8 @@ def _own_clips_told(arguments: Arguments, default: str) -> Iterator[None]:
 
 def _run(arguments: Arguments) -> None:
     from stzoo.codec import Codec
-    from stzoo.data import DATASETS, FirstClips, protocol_name
+    from stzoo.data import DATASETS, protocol_name
+    from stzoo.data.joined import first_clips
     from stzoo.evaluate import EvaluationReport, evaluate, evaluate_codec
     from stzoo.forecaster import Forecaster
     from stzoo.machine import check_device
@@ -112,13 +120,14 @@ def _run(arguments: Arguments) -> None:
         raise SpecError(f"--steps is {steps}; it must be at least 1")
     protocol = protocol_name(dataset, model.spec.frames_in, steps, codec=codec, every=arguments.every)
     protocol += ", frames at their own size" if own_size else ""
+    protocol += "" if arguments.part == "test" else f", {arguments.part} part"
     with _own_clips_told(arguments, default):
-        clips: Any = data.split("test", model.spec.frames_in, steps)
+        clips: Any = data.split(arguments.part, model.spec.frames_in, steps)
     files = len(clips.recordings) if dataset == "clips" else None
     if arguments.limit is not None:
         if not 1 <= arguments.limit <= len(clips):
             raise SpecError(f"--limit is {arguments.limit}; it may be 1 to {len(clips)}")
-        clips = FirstClips(clips, arguments.limit)
+        clips = first_clips(clips, arguments.limit)
         protocol += f", first {arguments.limit} sequences only"
     report: Any = (evaluate_codec if codec else evaluate)(
         model,

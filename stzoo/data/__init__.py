@@ -151,7 +151,8 @@ DATASETS: Mapping[str, DatasetRecord] = MappingProxyType(
         "radar": DatasetRecord(
             "radar", "one .npz a rain event, with frames (T, H, W) in steps of 0.2 dBR", "stzoo-rain"
         ),
-        "radar-crops": DatasetRecord("radar_crops", "the same files as of radar", "stzoo-rain"),
+        "radar-crops": DatasetRecord("radar_crops", "the same files as of radar", "stzoo-rain-rates"),
+        "radar-fields": DatasetRecord("radar_fields", "the same files as of radar", "stzoo-rain-rates"),
         "taxibj": DatasetRecord("taxibj", "the four files BJ13 to BJ16_M32x32_T30_InOut.h5"),
         "ut": DatasetRecord("ut_interaction", "the segmented avi files of UT-Interaction in set1 and set2"),
     }

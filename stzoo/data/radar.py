@@ -4,9 +4,9 @@ A cell is 0 if nothing was observed, 1 if the rain rate is below 0.1 mm/h, and o
 steps of 0.2 from -10 on. Read as uint8 of the range `DBR`, that is exactly dBR, and "dry" is -10.2. Cells that were not
 observed read as dry and are marked as not `valid`, so that neither a loss nor a figure counts them.
 
-The split is by event. A clip of the dataset `radar`, which this file makes, is a crop; crops that are mostly unobserved or
-mostly dry are left out of every part. `stzoo.data.radar_crops` keeps the dry ones, and `stzoo.data.radar_fields` makes
-clips of whole fields.
+The split is by event. A clip of the dataset `radar`, which this file makes, is a crop; crops that are mostly unobserved
+or mostly dry are left out of every part. `stzoo.data.radar_crops` keeps the dry ones, and `stzoo.data.radar_fields`
+makes clips of whole fields.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from stzoo.frames.arrays import open_array
 DBR = (-10.4, 40.6)  # dBR that the values 0 and 255 stand for
 NOTHING, DRY = 0, 1
 _MOST_BYTES = 2**32  # that an event may unpack to: a month of five-minute frames of 700x700
+_MOST_OF_NUMBER = 1000  # bytes that a file of one number may unpack to
 TEST, VALIDATION = ("bom2_20180616", "mch_20160711"), ("fmi_20160928",)
 OBSERVED, WET = 0.75, 0.1  # least shares of the cells of a clip that were observed, and that have rain
 HOP: dict[Split, tuple[int, int]] = {
@@ -53,8 +54,8 @@ class RadarDataset:
         if not len(places):
             raise DataError(
                 f"{self.events.folder}: the {name} part has no crop of {length} frames of "
-                f"{reading.height}x{reading.width} of which at least {OBSERVED:.0%} was observed and at least {WET:.0%} "
-                "has rain"
+                f"{reading.height}x{reading.width} of which at least {OBSERVED:.0%} was observed and at least "
+                f"{WET:.0%} has rain"
             )
         return RecordedClips(recordings, places, frames_in, frames_out, reading.height, reading.width)
 
@@ -92,6 +93,14 @@ class RadarEvents:
             return Recording(file.stem, np.maximum(frames, DRY)[:, None], (frames != NOTHING)[:, None])
 
         return read_each((file for file in self.files if _part(file) == name), read, self.reading.skip_bad)
+
+    def step_minutes(self, event: str) -> float | None:
+        """Minutes from one frame of the event of this name to the next; None if its file does not say it."""
+        path = self.folder / f"{event}.npz"
+        with np.load(path, allow_pickle=False) as file:
+            if "step_minutes" not in file.files or file.zip.getinfo("step_minutes.npy").file_size > _MOST_OF_NUMBER:
+                return None
+            return float(file["step_minutes"].item()) * self.reading.every
 
     def describe(self) -> str:
         lines = [f"radar events in {self.folder}"]

@@ -8,13 +8,14 @@ will meet: they are drawn once from all crops on the grid, and those of a small 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 
 from stzoo.data import Reading, Split
+from stzoo.data.joined import JoinedClips, Part
 from stzoo.data.radar import OBSERVED, RadarEvents, open_events, places_of
 from stzoo.data.recordings import RecordedClips
 from stzoo.errors import DataError
@@ -32,11 +33,14 @@ def open_folder(folder: Path, reading: Reading) -> RadarCrops:
 
 @dataclass(frozen=True)
 class RadarCrops:
-    """Crops of the reading's size, on a grid in space and time, wherever enough was observed."""
+    """Crops of the reading's size, on a grid in space and time, wherever enough was observed.
+
+    Each event is a part of the joined clips of the test, so that figures can be told for each.
+    """
 
     events: RadarEvents
 
-    def split(self, name: Split, frames_in: int, frames_out: int) -> RecordedClips:
+    def split(self, name: Split, frames_in: int, frames_out: int) -> RecordedClips | JoinedClips:
         reading, length = self.events.reading, frames_in + frames_out
         recordings = tuple(self.events.recordings(name))
         places = places_of(recordings, (length, reading.height, reading.width), *HOP[name])
@@ -47,7 +51,16 @@ class RadarCrops:
             )
         if name == "train":
             places = _as_many_of_each(places)
-        return RecordedClips(recordings, places, frames_in, frames_out, reading.height, reading.width)
+        clips = RecordedClips(recordings, places, frames_in, frames_out, reading.height, reading.width)
+        return self._by_event(clips) if name == "test" else clips
+
+    def _by_event(self, clips: RecordedClips) -> JoinedClips:
+        parts = []
+        for number in np.unique(clips.places[:, 0]):
+            event = clips.recordings[number].name
+            own = replace(clips, places=clips.places[clips.places[:, 0] == number])
+            parts.append(Part(event, own, self.events.step_minutes(event)))
+        return JoinedClips(tuple(parts))
 
     def describe(self) -> str:
         return self.events.describe()
