@@ -1,13 +1,13 @@
-"""Scores of rain for models, persistence, and pysteps' extrapolation and S-PROG, all on the same whole fields.
+"""Scores of rain for models, persistence, and pysteps' extrapolation and S-PROG, all on the same clips.
 
     pip install pysteps opencv-python-headless
     python docs/experiments/rain.py --data DIR
     python docs/experiments/rain.py --data DIR --models tau-radar --events mch_20160711 --every 4
 
-Clips and scores are those of `stzoo evaluate MODEL --dataset radar-fields --data DIR` (the metrics "stzoo-rain-rates");
-with --crops those of `--dataset radar-crops`. pysteps moves the last field in dBR along the motion that Lucas and
-Kanade's method finds in the past fields. What comes from beyond the field, or from cells that were not observed, is not
-known: the first table counts it as dry, the second leaves out the cells that extrapolation does not reach.
+Clips and scores are those of `stzoo evaluate MODEL --dataset radar-fields --data DIR`, or of another `--dataset`.
+pysteps moves the last field in dBR along the motion that Lucas and Kanade's method finds in the past fields. What comes
+from beyond the field, or from cells that were not observed, is not known: the first table of an event counts it as dry,
+the second leaves out the cells that extrapolation does not reach.
 """
 
 import argparse
@@ -18,21 +18,21 @@ from functools import cache, partial, reduce
 from io import StringIO
 from operator import add
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pysteps import motion, nowcasts
 
 import stzoo
-from stzoo.data import Reading, open_dataset
+from stzoo.data import DATASETS, Reading, open_dataset
 from stzoo.data.joined import parts_of
 from stzoo.data.radar import DBR
 from stzoo.data.recordings import RecordedClips
-from stzoo.metrics import DEFINITIONS, Totals
+from stzoo.metrics import DEFINITIONS, Definition, Totals
 
 DRY = -15.0  # dBR that pysteps' examples put where it rains less than 0.1 mm/h
 STEPS, PAST = 12, 6
 LOW, HIGH = DBR
-DEFINED = DEFINITIONS["stzoo-rain-rates"]
 Nowcast = Callable[[np.ndarray], np.ndarray]  # past fields (T, H, W) in dBR, `DRY` where dry -> (STEPS, H, W)
 
 find_motion = motion.get_method("LK")
@@ -61,7 +61,7 @@ def of_model(source: str, past: np.ndarray, **how: bool) -> np.ndarray:
 
 
 @cache
-def loaded(source: str) -> stzoo.Forecaster:
+def loaded(source: str) -> Any:
     return stzoo.load(source)
 
 
@@ -69,19 +69,19 @@ def clips_of(source: RecordedClips, every: int) -> Iterator[tuple[np.ndarray, np
     """Past and future fields in dBR, `DRY` where dry or unobserved; where the last past and the future are known."""
     for recording, t, y, x in source.places[::every]:
         window = np.s_[t : t + PAST + STEPS, 0, y : y + source.height, x : x + source.width]
-        frames, valid = (
-            part[window] for part in (source.recordings[recording].frames, source.recordings[recording].valid)
-        )
+        frames, valid = source.recordings[recording].frames[window], source.recordings[recording].valid[window]
         dbr = np.where(frames > 1, LOW + frames / 255 * (HIGH - LOW), DRY)
         yield dbr[:PAST], dbr[PAST:], valid[PAST - 1], valid[PAST:]
 
 
-def scored(past: np.ndarray, forecast: np.ndarray, future: np.ndarray, valid: np.ndarray) -> Totals:
-    """The scores of one clip. What is not known in the forecast counts as dry."""
-    unit = [
-        (np.where(x >= -10.0 - 1e-3, x, LOW) - LOW)[None, :, None] / (HIGH - LOW) for x in (past, forecast, future)
-    ]  # NaN is not at least -10 dBR
-    return Totals.of(DEFINED, *unit, valid[None, :, None])
+def scored(
+    defined: Definition, past: np.ndarray, forecast: np.ndarray, future: np.ndarray, valid: np.ndarray
+) -> Totals:
+    """The scores of one clip. What is not known in the forecast (NaN) counts as dry."""
+    before, made, truth = (
+        (np.where(x >= -10.001, x, LOW + 0.2) - LOW)[None, :, None] / (HIGH - LOW) for x in (past, forecast, future)
+    )
+    return Totals.of(defined, before, made, truth, valid[None, :, None])
 
 
 def table(title: str, rows: dict[str, Totals]) -> None:
@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--part", choices=("test", "validation"), default="test")
     parser.add_argument("--events", nargs="+", help="only these events of the part")
     parser.add_argument("--every", type=int, default=1, help="only every so manieth clip")
-    parser.add_argument("--crops", action="store_true", help="the clips of radar-crops, not whole fields")
+    parser.add_argument("--dataset", choices=("radar", "radar-crops", "radar-fields"), default="radar-fields")
     parser.add_argument("--models", nargs="*", default=["tau-radar"], help="names or folders of models")
     parser.add_argument("--matched", action="store_true", help="also the probability-matched output of each model")
     parser.add_argument("--json", type=Path, help="file to write all scores to")
@@ -116,19 +116,21 @@ def main() -> None:
         if arguments.matched:
             methods[f"{Path(source).name} matched"] = partial(of_model, source, matched=True)
     reading = Reading(channels=1, height=128, width=128)
-    dataset = "radar-crops" if arguments.crops else "radar-fields"
-    clips = open_dataset(dataset, arguments.data, reading).split(arguments.part, PAST, STEPS)
+    clips = open_dataset(arguments.dataset, arguments.data, reading).split(arguments.part, PAST, STEPS)
+    defined = DEFINITIONS[DATASETS[arguments.dataset].definition]
     found: dict[str, dict[str, dict[str, Totals]]] = {}  # event -> which cells -> method -> totals
     for part in parts_of(clips):
         if arguments.events and part.name not in arguments.events:
             continue
-        of_event = found.setdefault(f"{part.name} ({part.step_minutes:g} minutes a step)", {})
+        minutes = "" if part.step_minutes is None else f" ({part.step_minutes:g} minutes a step)"
+        of_event = found.setdefault(f"{part.name or arguments.dataset}{minutes}", {})
+        assert isinstance(part.source, RecordedClips)
         for past, future, before, valid in clips_of(part.source, arguments.every):
             known = extrapolate(np.where(before, 0.0, np.nan), find_motion(past, verbose=False), STEPS)
             for name, nowcast in methods.items():
                 forecast = nowcast(past)
                 for cells, where in (("all cells", valid), ("reached cells", valid & np.isfinite(known))):
-                    totals = scored(past, forecast, future, where)
+                    totals = scored(defined, past, forecast, future, where)
                     of_cells = of_event.setdefault(cells, {})
                     of_cells[name] = of_cells[name] + totals if name in of_cells else totals
     if len(found) > 1:

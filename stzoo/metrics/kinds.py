@@ -30,6 +30,12 @@ class Definition:
     largest: Mapping[str, Metric] = field(default_factory=lambda: MappingProxyType({}))
     among: tuple[Among, ...] = ()
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name."""
+        inner = (name for among in self.among for name in among.measured.names)
+        return (*self.metrics, *self.counts, *self.largest, *inner)
+
 
 @dataclass(frozen=True)
 class Among:

@@ -103,8 +103,8 @@ def far_from_rain(past: np.ndarray) -> np.ndarray:
 
     Distance is counted along rows and columns. What was not observed reads as without rain.
     """
-    wet = (past >= decibels(LEAST)).any((1, 2), keepdims=True)
-    return _near(wet, 2 * FAR + 1) == 0
+    wet = np.any(past >= decibels(LEAST), axis=(1, 2), keepdims=True)
+    return _near(np.asarray(wet), 2 * FAR + 1) == 0
 
 
 def _events(forecast: np.ndarray, truth: np.ndarray, valid: Valid, threshold: float) -> tuple[np.ndarray, np.ndarray]:
