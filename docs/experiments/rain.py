@@ -87,12 +87,12 @@ def scored(
 def table(title: str, rows: dict[str, Totals]) -> None:
     """Each score at every lead time and its mean, a row for each method."""
     print(f"\n{title}")
-    steps = "".join(f"{t:8d}" for t in range(1, STEPS + 1))
+    steps = "".join(f"{t:9d}" for t in range(1, STEPS + 1))
     for score in next(iter(rows.values())).steps():
-        print(f"{score:<24}{steps}    mean")
+        print(f"{score:<24}{steps}     mean")
         for name, totals in rows.items():
             values = [*totals.steps()[score], totals.over_steps()[score]]
-            print(f"  {name:<22}" + "".join(f"{value:8.3f}" for value in values))
+            print(f"  {name:<22}" + "".join(f"{value:9.3f}" for value in values))
 
 
 def main() -> None:
