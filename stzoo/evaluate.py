@@ -18,6 +18,7 @@ from stzoo.codec import Codec, usage
 from stzoo.data import ClipSource
 from stzoo.engine import Engine, in_units
 from stzoo.engine.forking import use_one_thread_if_forked
+from stzoo.engine.matching import handed_out
 from stzoo.engine.padding import Padding
 from stzoo.errors import DataError
 from stzoo.figures import of_persistence
@@ -64,6 +65,7 @@ class EvaluationReport(_Heading):
         total: metric -> its mean over steps.
         persistence_steps, persistence_total: the same for persistence, which repeats the last past frame.
         files: how many files of one's own the sequences are from; None for a dataset, whose files its protocol says.
+        matched: whether forecasts got the values of the last past frame, as in `Forecaster.rollout`.
     """
 
     clips: int
@@ -72,6 +74,7 @@ class EvaluationReport(_Heading):
     persistence_steps: dict[str, list[float]]
     persistence_total: dict[str, float]
     files: int | None = None
+    matched: bool = False
 
     @property
     def skill_steps(self) -> list[float | None]:
@@ -107,7 +110,7 @@ class EvaluationReport(_Heading):
         sequences += "" if self.files is None else f" of {self.files} file{'s' if self.files > 1 else ''}"
         lines = [
             f"{self.model} on {self.protocol}: {sequences}, metrics as defined by {self.definition}, "
-            f"forecasts in {self.precision}",
+            f"{'matched ' if self.matched else ''}forecasts in {self.precision}",
             "step   "
             + "".join(f"{n:>10}" for n in names)
             + "".join(f"{'persist. ' + n:>16}" for n in names)
@@ -160,6 +163,7 @@ def evaluate(
     precision: Precision = "float32",
     batch: int = 16,
     progress: bool = True,
+    matched: bool = False,
 ) -> EvaluationReport:
     """Forecast every clip and measure the forecasts.
 
@@ -175,6 +179,7 @@ def evaluate(
         precision: the precision of the forecasts, "float32" or "bfloat16", whatever the forecaster's own is.
         batch: how many clips are forecast together.
         progress: show a bar.
+        matched: forecasts get the values of the last past frame, as in `Forecaster.rollout`.
 
     Raises:
         DataError: there are no clips, their shape is not the model's, the model's values have no range, or there is no
@@ -189,7 +194,7 @@ def evaluate(
     workers = os.cpu_count() or 1
     pending: deque[Future[tuple[Curves, Curves]]] = deque()
     with ThreadPoolExecutor(workers) as pool, tqdm(total=len(clips), unit="seq", disable=not progress) as bar:
-        for past, future, forecast, valid in _forecasts(forecaster, clips, batch, precision):
+        for past, future, forecast, valid in _forecasts(forecaster, clips, batch, precision, matched):
             pending.append(pool.submit(_measure, defined, past, future, forecast, valid))
             if len(pending) > 2 * workers:
                 sums.append(pending.popleft().result())
@@ -200,6 +205,7 @@ def evaluate(
         name, protocol, definition, precision, len(clips),
         {m: v.tolist() for m, v in model.items()}, {m: float(np.nanmean(v)) for m, v in model.items()},
         {m: v.tolist() for m, v in persistence.items()}, {m: float(np.nanmean(v)) for m, v in persistence.items()},
+        matched=matched,
     )  # fmt: skip
 
 
@@ -264,7 +270,7 @@ def golden(model: Forecaster | Codec, seed: int) -> tuple[float, float]:
 
 @torch.no_grad()
 def _forecasts(
-    forecaster: Forecaster, clips: ClipSource, batch: int, precision: Precision
+    forecaster: Forecaster, clips: ClipSource, batch: int, precision: Precision, matched: bool
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
     """Batch by batch: past, future and forecast, (B, T, C, H, W) float32 on the CPU, and where the future is known.
 
@@ -276,9 +282,9 @@ def _forecasts(
     for start in range(0, len(clips), batch):
         clip = clips.clips(start, min(start + batch, len(clips)))
         past, future = to_units(clip.past, spec), to_units(clip.future, spec)
-        window = normalise(past.to(device), spec)
-        made = enumerate(engine.unroll(window, future.shape[1]), 1)
-        forecast = torch.stack([in_units(frame, spec, number) for number, frame in made], 1)
+        window = past.to(device)
+        made = engine.unroll(normalise(window, spec), future.shape[1])
+        forecast = torch.stack(list(handed_out(made, spec, window if matched else None)), 1)
         unit = [(x.cpu() - low) / (high - low) for x in (past, future, forecast)]
         yield unit[0], unit[1], unit[2], clip.valid
 

@@ -15,8 +15,9 @@ from tqdm import tqdm
 
 from stzoo import frames as frames_room
 from stzoo.adapting import adapt_tensors
-from stzoo.engine import Engine, in_units
+from stzoo.engine import Engine
 from stzoo.engine.forking import use_one_thread_if_forked
+from stzoo.engine.matching import handed_out
 from stzoo.engine.memory import check_kept
 from stzoo.errors import FramesError
 from stzoo.export import Exported, export
@@ -64,11 +65,12 @@ class Forecaster(Shareable):
         bits: int | None = None,
         variable: str | None = None,
         time: str | None = None,
+        matched: bool = False,
     ) -> Any:
         """The next `spec.frames_out` frames: ``rollout(frames, spec.frames_out)``."""
         return self.rollout(
             frames, self.spec.frames_out, layout=layout, resize=resize, color=color, every=every, start=start, fps=fps,
-            bits=bits, variable=variable, time=time,
+            bits=bits, variable=variable, time=time, matched=matched,
         )  # fmt: skip
 
     def rollout(
@@ -85,6 +87,7 @@ class Forecaster(Shareable):
         bits: int | None = None,
         variable: str | None = None,
         time: str | None = None,
+        matched: bool = False,
         check: bool = False,
         progress: bool = False,
     ) -> Any:
@@ -114,6 +117,10 @@ class Forecaster(Shareable):
             variable: which variable of a netCDF or Zarr file or of an xarray Dataset, if it has several; or which array
                 of a .npz file.
             time: the name of the dimension of time of a map, if neither its name nor its attributes tell.
+            matched: give each frame of the forecast the values of the last past frame, carried to its time along the
+                motion in the past, in the order of its own cells (`stzoo.engine.matching`). The plain forecast is the
+                mean of what may come, with the least squared error, but too smooth; a matched one has the right areas
+                and peaks, and a larger squared error. The model goes on from its plain frames.
             check: warn, in one line, if the model does worse than persistence on the last known frames (with `start` on
                 those that followed the past), as `check` measures it. That costs a second forecast, so it is left out
                 if frames are large (more than 512x512 pixels, of all clips together). Of fewer than frames_in +
@@ -142,7 +149,7 @@ class Forecaster(Shareable):
         )  # fmt: skip
         source = self._checked(read, from_start=start is not None) if check else read()
         check_kept(len(source.past), steps, source.frame_shape, source.past.device)
-        coming = tqdm(self._frames(source, steps), total=steps, unit="frame", delay=1, disable=not progress)
+        coming = tqdm(self._frames(source, steps, matched), total=steps, unit="frame", delay=1, disable=not progress)
         return source.collect(list(coming))
 
     def stream(
@@ -159,6 +166,7 @@ class Forecaster(Shareable):
         bits: int | None = None,
         variable: str | None = None,
         time: str | None = None,
+        matched: bool = False,
     ) -> Iterator[Any]:
         """Like `rollout`, but one frame at a time; without end if `steps` is None. Memory does not grow.
 
@@ -172,7 +180,7 @@ class Forecaster(Shareable):
             frames, layout=layout, resize=resize, color=color, every=every, start=start, fps=fps,
             bits=bits, variable=variable, time=time,
         )  # fmt: skip
-        return self._frames(source, steps)
+        return self._frames(source, steps, matched)
 
     def check(
         self,
@@ -225,6 +233,7 @@ class Forecaster(Shareable):
         resize: bool | None = None,
         color: str | None = None,
         carry: int | None = None,
+        matched: bool = False,
     ) -> Live:
         """A live source: push one frame after the other, and get the forecast of what follows. See docs/live.md.
 
@@ -238,12 +247,15 @@ class Forecaster(Shareable):
             carry: how many frames the state of a recurrent model may have read. One that would have read more begins
                 anew with the last `spec.frames_in` frames. By default it is ten times `spec.frames_in`; with
                 ``carry=1`` each forecast equals `predict`. Other models have no state, so that `carry` does not matter.
+            matched: as in `rollout`.
 
         Raises:
             FramesError: `every` or `carry` is no whole number of at least 1, or there is no such `layout`, `resize` or
                 `color`.
         """
-        return Live(self.engine, self.spec, every=every, layout=layout, resize=resize, color=color, carry=carry)
+        return Live(
+            self.engine, self.spec, every=every, layout=layout, resize=resize, color=color, carry=carry, matched=matched
+        )
 
     def to(self, device: str | torch.device) -> Forecaster:
         """Move the module, in place, and return the forecaster. Forecasts still return to the device of their frames.
@@ -355,11 +367,10 @@ class Forecaster(Shareable):
         return dataclasses.replace(source, past=source.past[:, read_by_model])
 
     @torch.no_grad()
-    def _frames(self, source: frames_room.CallerFrames, steps: int | None) -> Iterator[Any]:
-        device = next(self.module.parameters()).device
-        past = normalise(source.past.to(device), self.spec)
-        for number, frame in enumerate(self.engine.unroll(past, steps), 1):
-            yield source.frame(in_units(frame, self.spec, number))
+    def _frames(self, source: frames_room.CallerFrames, steps: int | None, matched: bool) -> Iterator[Any]:
+        past = source.past.to(next(self.module.parameters()).device)
+        made = self.engine.unroll(normalise(past, self.spec), steps)
+        yield from map(source.frame, handed_out(made, self.spec, past if matched else None))
 
 
 def load(

@@ -17,6 +17,7 @@ from stzoo.cli.shared import (
     add_command,
     add_every,
     add_map,
+    add_matched,
     add_model,
     add_precision,
     add_size_and_color,
@@ -119,6 +120,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     )
     add_bits(parser)
     add_size_and_color(parser)
+    add_matched(parser)
     add_precision(parser, auto=True)
     add_any_device(parser)
     parser.add_argument(
@@ -168,6 +170,7 @@ def _run(arguments: Arguments) -> None:
             bits=arguments.bits,
             variable=arguments.variable,
             time=arguments.time,
+            matched=arguments.matched,
             check=checked and arguments.start is None,
             progress=True,
         )

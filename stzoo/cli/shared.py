@@ -134,6 +134,17 @@ def add_map(parser: argparse.ArgumentParser, of: str) -> None:
     )
 
 
+def add_matched(parser: argparse.ArgumentParser) -> None:
+    """``--matched``, of the commands that forecast or measure forecasts."""
+    parser.add_argument(
+        "--matched",
+        action="store_true",
+        help="give each frame of the forecast the values of the last past frame, carried along its motion, in the "
+        "order of its own pixels. The plain forecast is a mean of what may come, and smooth; in a matched one areas "
+        "and peaks, as of rain, keep their sizes",
+    )
+
+
 def add_precision(parser: argparse.ArgumentParser, *, auto: bool = False) -> None:
     """``--precision``. Commands whose figures are kept must name the precision, so they offer no `auto`."""
     meaning = "number format that the model computes in"

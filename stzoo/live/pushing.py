@@ -15,12 +15,13 @@ from torch import Tensor
 from stzoo import frames as frames_room
 from stzoo.engine import Engine, EngineState, in_units
 from stzoo.engine.forking import use_one_thread_if_forked
+from stzoo.engine.matching import handed_out
 from stzoo.engine.memory import check_kept
 from stzoo.errors import FramesError
 from stzoo.frames.arrays import check_resize
 from stzoo.frames.colour import check_color
 from stzoo.frames.layout import FRAME_LAYOUTS, check_layout, find_layout
-from stzoo.frames.values import normalise
+from stzoo.frames.values import denormalise, normalise
 from stzoo.models import stride_of
 from stzoo.spec import ModelSpec
 
@@ -44,6 +45,7 @@ class Live:
         resize: bool | None = None,
         color: str | None = None,
         carry: int | None = None,
+        matched: bool = False,
     ):
         """The arguments are those of `Forecaster.live`; `engine` runs the model that `spec` describes."""
         self._engine, self._spec = engine, spec
@@ -54,7 +56,7 @@ class Live:
         check_layout(self._layout, FRAME_LAYOUTS)
         check_resize(resize)
         check_color(color)
-        self._resize, self._color = resize, color
+        self._resize, self._color, self._matched = resize, color, matched
         self._window: deque[Tensor] = deque(maxlen=spec.frames_in)  # (B, C, H, W), normalised, on the model's device
         self.reset()
 
@@ -137,13 +139,10 @@ class Live:
         if self.needed or self._newest is None:
             raise FramesError(f"push {self.needed} more frames first: the model reads {self._spec.frames_in}")
         check_kept(len(self._window[-1]), steps, self._window[-1].shape[1:], self._window[-1].device)
-        frames = []
         with self._all_or_nothing():
-            for number, frame in enumerate(self._future(steps), 1):
-                if number == 1:
-                    self._coming = frame
-                frames.append(self._newest.frame(in_units(frame, self._spec, number)))
-            return self._newest.collect(frames)
+            past = denormalise(torch.stack(tuple(self._window), 1), self._spec) if self._matched else None
+            coming = handed_out(self._noted(steps), self._spec, past)
+            return self._newest.collect([self._newest.frame(frame) for frame in coming])
 
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
@@ -218,6 +217,13 @@ class Live:
         if self._state is None or self._age + self._unread > self._carry:
             self._state, self._unread = None, len(self._window)
         self._coming = None
+
+    def _noted(self, steps: int) -> Iterator[Tensor]:
+        """The next frames, as `_future` yields them; the first one is kept."""
+        for number, frame in enumerate(self._future(steps)):
+            if number == 0:
+                self._coming = frame
+            yield frame
 
     def _next(self) -> Tensor:
         """The model's forecast of the next frame (B, C, H, W), normalised. Raises `ForecastError` if it has none."""

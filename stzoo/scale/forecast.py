@@ -137,6 +137,7 @@ def forecast_archive(
     threads: int | None = None,
     variable: str | None = None,
     time: str | None = None,
+    matched: bool = False,
     workers: int | None = None,
     in_process: bool = False,
     progress: bool = False,
@@ -164,6 +165,7 @@ def forecast_archive(
         variable: which variable of an archive, or of each netCDF or Zarr file among the clips, is forecast, if there
             are several.
         time: the name of their dimension of time, if neither its name nor its attributes tell.
+        matched: as in `Forecaster.rollout`.
         workers: how many workers Ray runs; by default as many as there is room for.
         in_process: work without Ray, in this process, which is also what happens if Ray is not installed.
         progress: show a progress bar, and say so if Ray is not installed.
@@ -187,6 +189,7 @@ def forecast_archive(
         threads=threads,
         variable=variable,
         time=time,
+        matched=matched,
     )
     request = ArchiveRequest(
         source=Path(source),

@@ -6,6 +6,7 @@ Imports no torch, so that the command line can show the defaults.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from types import MappingProxyType, NoneType
 from typing import Any, Literal
@@ -16,7 +17,10 @@ from stzoo.spec import shown
 
 UNIT = 16  # how many forecasts are made together by default
 
-_LATER = ("variable", "time")  # keys that plans did not have before; None, the default, is not written down
+_LATER: Mapping[str, Any] = MappingProxyType(  # keys that plans did not have before; the default is not written down
+    {"variable": None, "time": None, "matched": False}
+)
+_NAMES = ("variable", "time")
 _NUMBERS = ("steps", "every", "stride", "unit", "threads")
 
 SIZES = ("model", "own")  # what `--size` may say
@@ -54,6 +58,7 @@ class ForecastOptions:
         threads: threads of torch in each worker; sums depend on their number. None: not chosen yet.
         variable: which variable of an archive, or of each map among the clips, is forecast; None: the only one.
         time: the name of their dimension of time; None: the one that its name or attributes tell.
+        matched: forecasts get the values of the last past frame, see `Forecaster.rollout`.
 
     Raises:
         SpecError: a number is below 1, or the device or the precision is unknown.
@@ -71,6 +76,7 @@ class ForecastOptions:
     threads: int | None
     variable: str | None = None
     time: str | None = None
+    matched: bool = False
 
     def __post_init__(self) -> None:
         for name in _NUMBERS:
@@ -126,7 +132,7 @@ class Plan:
         """The keys and values of plan.json: one flat object."""
         values = asdict(self)
         values |= values.pop("options")
-        return {key: value for key, value in values.items() if key not in _LATER or value is not None}
+        return {key: value for key, value in values.items() if key not in _LATER or value != _LATER[key]}
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=2)
@@ -134,7 +140,7 @@ class Plan:
     @classmethod
     def from_json(cls, text: str) -> Plan:
         """Raises ValueError, TypeError or RecursionError if the text is not what `to_json` writes."""
-        values: dict[str, Any] = dict.fromkeys(_LATER) | dict(json.loads(text))
+        values: dict[str, Any] = dict(_LATER) | dict(json.loads(text))
         if isinstance(values.get("keep_size"), bool):  # as versions of stzoo wrote it that made gray of colour
             values |= {"size": "own" if values.pop("keep_size") else "model", "color": "gray"}
         known = [field.name for each in (cls, ForecastOptions) for field in fields(each) if field.name != "options"]
@@ -145,8 +151,10 @@ class Plan:
             )
         if any(type(values[name]) not in (int, NoneType) for name in _NUMBERS):
             raise ValueError(f"{', '.join(_NUMBERS)} must be whole numbers or null")
-        if any(type(values[name]) not in (str, NoneType) for name in _LATER):
-            raise ValueError(f"{' and '.join(_LATER)} must be names or null")
+        if any(type(values[name]) not in (str, NoneType) for name in _NAMES):
+            raise ValueError(f"{' and '.join(_NAMES)} must be names or null")
+        if type(values["matched"]) is not bool:
+            raise ValueError("matched must be true or false")
         options = {field.name: values.pop(field.name) for field in fields(ForecastOptions) if field.name in values}
         return cls(options=ForecastOptions(**options), **values)
 

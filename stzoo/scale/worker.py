@@ -28,7 +28,7 @@ from stzoo.published.fetching import find
 from stzoo.scale.archive import ArchiveWindows, names_of, read_windows
 from stzoo.scale.clips import line_ends, place_of, read_clip, read_clip_list
 from stzoo.scale.folder import ArchiveFolder
-from stzoo.scale.plan import Plan
+from stzoo.scale.plan import ForecastOptions, Plan
 
 # Errors of one file's name, which cost its own forecast and no other: it is too long, no name for this file system, or
 # something else stands in its place.
@@ -153,7 +153,7 @@ class ClipsForecaster:
         }
         errors = {i: past for i, past in read.items() if isinstance(past, FramesError)}
         sources = {i: past for i, past in read.items() if not isinstance(past, FramesError)}
-        for i, future in forecast_together(self._model, sources, options.steps).items():
+        for i, future in forecast_together(self._model, sources, options).items():
             if isinstance(future, FramesError):
                 errors[i] = future
                 continue
@@ -198,7 +198,7 @@ class ArchiveForecaster:
         values = np.full((len(numbers), *array.shape[1:]), array.fill_value, array.dtype)
         sources = {at: past for at, past in enumerate(read) if not isinstance(past, FramesError)}
         errors = {at: past for at, past in enumerate(read) if isinstance(past, FramesError)}
-        for at, future in forecast_together(model, sources, options.steps).items():
+        for at, future in forecast_together(model, sources, options).items():
             if isinstance(future, FramesError):
                 errors[at] = future
             else:
@@ -207,8 +207,8 @@ class ArchiveForecaster:
         return [(names[at], numbers[at], error) for at, error in sorted(errors.items())]
 
 
-def forecast_together(model: Forecaster, sources: dict[int, CallerFrames], steps: int) -> dict[int, Any]:
-    """What `Forecaster.rollout` returns for each source, `steps` frames of the source's own kind, by the same keys.
+def forecast_together(model: Forecaster, sources: dict[int, CallerFrames], options: ForecastOptions) -> dict[int, Any]:
+    """What `Forecaster.rollout` returns for each source, `options.steps` frames of its own kind, by the same keys.
 
     Sources whose past frames (B, T, C, H, W) agree in all but B go through the model together. A source of which the
     model makes NaN or infinite values gets a `FramesError` instead of frames, and costs the others nothing.
@@ -220,21 +220,23 @@ def forecast_together(model: Forecaster, sources: dict[int, CallerFrames], steps
     for numbers in alike.values():
         first = sources[numbers[0]]
         largest = max((sources[i].frame_shape for i in numbers), key=math.prod)
-        check_kept(sum(len(sources[i].past) for i in numbers), steps, largest, first.past.device)
+        check_kept(sum(len(sources[i].past) for i in numbers), options.steps, largest, first.past.device)
         frames: dict[int, list[Any]] = {i: [] for i in numbers}
         while numbers:
             try:
-                _extend(frames, model, {i: sources[i] for i in numbers}, steps)
+                _extend(frames, model, {i: sources[i] for i in numbers}, options)
                 break
             except ForecastError as error:
-                bad = {i: found for i in numbers if (found := _failure(model, sources[i], steps))}
+                bad = {i: found for i in numbers if (found := _failure(model, sources[i], options.steps))}
                 made |= bad or dict.fromkeys(numbers, FramesError(str(error)))
                 numbers = [i for i in numbers if i not in made]
         made |= {i: sources[i].collect(frames[i]) for i in numbers}
     return made
 
 
-def _extend(frames: dict[int, list[Any]], model: Forecaster, sources: dict[int, CallerFrames], steps: int) -> None:
+def _extend(
+    frames: dict[int, list[Any]], model: Forecaster, sources: dict[int, CallerFrames], options: ForecastOptions
+) -> None:
     """Forecast the sources together, and append the frames that their lists lack.
 
     Raises:
@@ -242,7 +244,8 @@ def _extend(frames: dict[int, list[Any]], model: Forecaster, sources: dict[int, 
     """
     pasts = [source.past for source in sources.values()]
     sizes, there = [len(past) for past in pasts], min(len(frames[i]) for i in sources)
-    for at, frame in enumerate(model.stream(torch.cat(pasts), steps, layout="BTCHW")):
+    coming = model.stream(torch.cat(pasts), options.steps, layout="BTCHW", matched=options.matched)
+    for at, frame in enumerate(coming):
         if at >= there:
             for i, part in zip(sources, frame.split(sizes), strict=True):
                 frames[i].append(sources[i].frame(part))
