@@ -21,6 +21,7 @@ from stzoo.engine.matching import handed_out
 from stzoo.engine.memory import check_kept
 from stzoo.errors import FramesError
 from stzoo.export import Exported, export
+from stzoo.frames import ReadingOptions
 from stzoo.frames.values import normalise
 from stzoo.hindcast import Hindcast, hindcast, tried, warn_unless_it_fits
 from stzoo.hub.sharing import Shareable
@@ -68,10 +69,11 @@ class Forecaster(Shareable):
         matched: bool = False,
     ) -> Any:
         """The next `spec.frames_out` frames: ``rollout(frames, spec.frames_out)``."""
-        return self.rollout(
-            frames, self.spec.frames_out, layout=layout, resize=resize, color=color, every=every, start=start, fps=fps,
-            bits=bits, variable=variable, time=time, matched=matched,
+        options = ReadingOptions(
+            layout=layout, resize=resize, color=color, every=every, start=start, fps=fps, bits=bits, variable=variable,
+            time=time,
         )  # fmt: skip
+        return self._rollout(frames, self.spec.frames_out, options, matched=matched)
 
     def rollout(
         self,
@@ -139,18 +141,13 @@ class Forecaster(Shareable):
             MemoryNeededError: there is not enough memory, by an estimate.
             MissingExtraError: the package that reads such a file is not installed; the message holds the pip command.
         """
-        steps = frames_room.whole_number("steps", steps)
-        if check and isinstance(frames, Iterator):  # which can be read only once
-            last = self.spec.frames_in + self.spec.frames_out
-            frames, every = frames_room.gathered(frames, frames_room.whole_number("every", every), last), 1
-        read = partial(
-            self._read, frames, layout=layout, resize=resize, color=color, every=every, start=start, fps=fps,
-            bits=bits, variable=variable, time=time, progress=progress,
+        options = ReadingOptions(
+            layout=layout, resize=resize, color=color, every=every, start=start, fps=fps, bits=bits, variable=variable,
+            time=time,
         )  # fmt: skip
-        source = self._checked(read, from_start=start is not None) if check else read()
-        check_kept(len(source.past), steps, source.frame_shape, source.past.device)
-        coming = tqdm(self._frames(source, steps, matched), total=steps, unit="frame", delay=1, disable=not progress)
-        return source.collect(list(coming))
+        return self._rollout(
+            frames, frames_room.whole_number("steps", steps), options, matched=matched, check=check, progress=progress
+        )
 
     def stream(
         self,
@@ -176,10 +173,11 @@ class Forecaster(Shareable):
         The frames before one that holds NaN or infinite values are yielded; that one raises `ForecastError`.
         """
         steps = None if steps is None else frames_room.whole_number("steps", steps)
-        source = self._read(
-            frames, layout=layout, resize=resize, color=color, every=every, start=start, fps=fps,
-            bits=bits, variable=variable, time=time,
+        options = ReadingOptions(
+            layout=layout, resize=resize, color=color, every=every, start=start, fps=fps, bits=bits, variable=variable,
+            time=time,
         )  # fmt: skip
+        source = self._read(frames, options)
         return self._frames(source, steps, matched)
 
     def check(
@@ -214,10 +212,11 @@ class Forecaster(Shareable):
             StzooError: the frames cannot be read or forecast for another reason, as in `rollout`.
         """
         wanted = self.spec.frames_out if steps is None else frames_room.whole_number("steps", steps)
-        known = self._read(
-            frames, layout=layout, resize=resize, color=color, every=every, start=start, fps=fps,
-            bits=bits, variable=variable, time=time, extra=wanted,
-        ).past  # fmt: skip
+        options = ReadingOptions(
+            layout=layout, resize=resize, color=color, every=every, start=start, fps=fps, bits=bits, variable=variable,
+            time=time,
+        )  # fmt: skip
+        known = self._read(frames, options, extra=wanted).past
         if steps is not None and known.shape[1] < self.spec.frames_in + steps:
             raise FramesError(
                 f"to forecast the last {steps} frames from {self.spec.frames_in} before them takes "
@@ -334,27 +333,30 @@ class Forecaster(Shareable):
         shape = f"{s.frames_in} frames of {s.channels}x{s.height}x{s.width} -> {s.frames_out}"
         return f"Forecaster({s.arch}, {shape}, {self.report})"
 
-    def _read(
+    def _rollout(
         self,
         frames: Any,
+        steps: int,
+        options: ReadingOptions,
         *,
-        layout: str | None,
-        resize: bool | None,
-        color: str | None,
-        every: int,
-        start: float | None,
-        fps: float | None,
-        bits: int | None,
-        variable: str | None,
-        time: str | None,
+        matched: bool,
+        check: bool = False,
         progress: bool = False,
-        extra: int = 0,
+    ) -> Any:
+        if check and isinstance(frames, Iterator):  # which can be read only once
+            last = self.spec.frames_in + self.spec.frames_out
+            frames, options = frames_room.gathered(frames, options.every, last), dataclasses.replace(options, every=1)
+        read = partial(self._read, frames, options, progress=progress)
+        source = self._checked(read, from_start=options.start is not None) if check else read()
+        check_kept(len(source.past), steps, source.frame_shape, source.past.device)
+        coming = tqdm(self._frames(source, steps, matched), total=steps, unit="frame", delay=1, disable=not progress)
+        return source.collect(list(coming))
+
+    def _read(
+        self, frames: Any, options: ReadingOptions, *, progress: bool = False, extra: int = 0
     ) -> frames_room.CallerFrames:
         use_one_thread_if_forked()
-        return frames_room.read(
-            frames, self.spec, stride_of(self.module), layout, resize=resize, color=color, every=every,
-            start=start, fps=fps, bits=bits, variable=variable, time=time, progress=progress, extra=extra,
-        )  # fmt: skip
+        return frames_room.read(frames, self.spec, stride_of(self.module), options, progress=progress, extra=extra)
 
     def _checked(self, read: Callable[..., frames_room.CallerFrames], *, from_start: bool) -> frames_room.CallerFrames:
         """What `read()` returns. If enough frames beside those are known and good, the model is tried on them first."""

@@ -137,7 +137,7 @@ def _run(arguments: Arguments) -> None:
 
     from stzoo.engine.memory import memory_errors_told
     from stzoo.forecaster import load
-    from stzoo.frames import check_writable, kind_of, read, refuse_address, seconds_between, write
+    from stzoo.frames import ReadingOptions, check_writable, kind_of, read, refuse_address, seconds_between, write
     from stzoo.frames.fields import check_map_options
     from stzoo.models import stride_of
 
@@ -149,11 +149,11 @@ def _run(arguments: Arguments) -> None:
     model = load(arguments.model, device=arguments.device, precision=arguments.precision)
     steps = model.spec.frames_out if arguments.steps is None else arguments.steps
     of_pictures, to_pictures = (kind_of(path) == "pictures" for path in (given, arguments.out))
-    reading = partial(
-        read, given, model.spec, stride_of(model.module), resize=resize_of(arguments), color=arguments.color,
-        every=arguments.every, start=arguments.start, fps=arguments.fps, bits=arguments.bits,
-        variable=arguments.variable, time=arguments.time,
+    options = ReadingOptions(
+        resize=resize_of(arguments), color=arguments.color, every=arguments.every, start=arguments.start,
+        fps=arguments.fps, bits=arguments.bits, variable=arguments.variable, time=arguments.time,
     )  # fmt: skip
+    reading = partial(read, given, model.spec, stride_of(model.module), options)
     with memory_errors_told("this forecast"):
         draw = _drawing(arguments, given, model, reading()) if to_pictures and not of_pictures else None
         checked = not arguments.no_check
@@ -162,14 +162,7 @@ def _run(arguments: Arguments) -> None:
         future = model.rollout(
             given,
             steps,
-            resize=resize_of(arguments),
-            color=arguments.color,
-            every=arguments.every,
-            start=arguments.start,
-            fps=arguments.fps,
-            bits=arguments.bits,
-            variable=arguments.variable,
-            time=arguments.time,
+            **vars(options),
             matched=arguments.matched,
             check=checked and arguments.start is None,
             progress=True,

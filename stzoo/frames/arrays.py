@@ -21,8 +21,9 @@ from torch.nn import functional as F
 
 from stzoo.errors import FramesError, printable
 from stzoo.files import replacing
-from stzoo.frames.colour import check_color, to_channels
+from stzoo.frames.colour import to_channels
 from stzoo.frames.layout import find_layout, from_bchw, to_btchw
+from stzoo.frames.options import ReadingOptions
 from stzoo.frames.order import is_hidden
 from stzoo.frames.values import check_integers, fill_missing, from_units, to_units
 from stzoo.spec import ModelSpec, shown
@@ -69,44 +70,25 @@ class FrameSelection:
         stride: what the model's height and width must be multiples of, to which the engine pads frames of any size;
             None if the model takes no other size than the spec's.
         last: how many frames are read, counted from the end; None reads all.
-        every: only the frames 0, every, 2 * every, ... are read; `last` counts among these.
-        start: seconds from the beginning of a video or an animation to the first frame that is read; then `last`
-            counts from there.
-        fps: frames a second at which a video or an animation is sampled, before `every` thins them.
+        options: how the caller wants them to be read; `last` counts among the frames that `options.every` leaves, and
+            from `options.start` on if there is one.
         progress: show a bar while a video is read.
-        resize: True brings frames to the spec's size, where the answer stays. False leaves them at their own. With None
-            arrays stay at their own size, and pictures come to the spec's and the answer goes back to theirs.
-        color: "gray" makes gray of colour before anything else. With None, a model that reads gray forecasts each
-            channel of a colour clip as a clip of its own.
         exact: frames must have the spec's channels and sides that `stride` divides. Pictures become gray or RGB as the
             spec says.
-        bits: integers are scaled from 0 to 2^bits - 1; with None from 0 to the largest value of their dtype.
         physical: integers of an array are not scaled: they are numbers in the spec's units already.
-
-    Raises:
-        FramesError: there is no such `color` or `resize`.
     """
 
     spec: ModelSpec
     stride: int | None
     last: int | None
-    every: int
-    start: float | None = None
-    fps: float | None = None
+    options: ReadingOptions
     progress: bool = False
-    resize: bool | None = None
-    color: str | None = None
     exact: bool = False
-    bits: int | None = None
     physical: bool = False
-
-    def __post_init__(self) -> None:
-        check_color(self.color)
-        check_resize(self.resize)
 
     def layout_of(self, shape: tuple[int, ...], layout: str | None, *, alpha: bool = False) -> str:
         """The axes of an array of this shape, see `find_layout`. Raises `FramesError` if none fit, or two do."""
-        stride = 1 if self.resize else self.stride
+        stride = 1 if self.options.resize else self.stride
         return find_layout(shape, self.spec, stride, layout, alpha=alpha, exact=self.exact)
 
     def slice_of(self, total: int) -> slice:
@@ -115,36 +97,29 @@ class FrameSelection:
         Raises:
             FramesError: `every` leaves fewer frames than the model reads, or `start` or `fps` is given.
         """
-        if self.start is not None or self.fps is not None:
-            name = "fps" if self.start is None else "start"
+        options = self.options
+        if options.start is not None or options.fps is not None:
+            name = "fps" if options.start is None else "start"
             raise FramesError(f"{name} is for the files of videos, animations and images; select the frames yourself")
-        which = range(0, total, self.every)
-        if self.every > 1 and len(which) < self.spec.frames_in:
+        which = range(0, total, options.every)
+        if options.every > 1 and len(which) < self.spec.frames_in:
             raise FramesError(
-                f"every={self.every} leaves {len(which)} of {total} frames; the model reads {self.spec.frames_in}, so "
-                "give a longer sequence or a smaller `every`"
+                f"every={options.every} leaves {len(which)} of {total} frames; the model reads {self.spec.frames_in}, "
+                "so give a longer sequence or a smaller `every`"
             )
         which = which if self.last is None else which[-self.last :]
         return slice(which.start, which.stop, which.step)
 
     def already_selected(self) -> FrameSelection:
         """The same demands on frames that this selection was applied to already: all of them are read."""
-        return replace(self, last=None, every=1, start=None, fps=None)
-
-
-def check_resize(resize: bool | None) -> None:
-    """Raises `FramesError` if `resize` is none of None, True and False."""
-    if resize is not None and not isinstance(resize, bool):
-        raise FramesError(
-            f"resize is {resize!r}; it may be True, for the model's size, False, for the frames' own, or None"
-        )
+        return replace(self, last=None, options=replace(self.options, every=1, start=None, fps=None))
 
 
 def read_tensor(frames: Tensor, selection: FrameSelection, layout: str | None) -> CallerFrames:
     """A tensor of three to five axes -> `CallerFrames` that answer with tensors on the same device.
 
     Args:
-        frames: integers are scaled from 0 and the largest value of their dtype (or of `selection.bits`); floats are in
+        frames: integers are scaled from 0 and the largest value of their dtype (or of `options.bits`); floats are in
             the spec's units.
         selection: which frames are read.
         layout: the axes, such as "TCHW"; None finds them out.
@@ -156,14 +131,14 @@ def read_tensor(frames: Tensor, selection: FrameSelection, layout: str | None) -
         raise FramesError("expected a dense tensor that holds values, given a sparse tensor or one on the meta device")
     if str(frames.dtype).removeprefix("torch.") not in (*_DTYPES, "bfloat16"):
         raise _unscaled(str(frames.dtype))
-    spec, bits = selection.spec, selection.bits
+    spec, options, bits = selection.spec, selection.options, selection.options.bits
     layout = selection.layout_of(tuple(frames.shape), layout, alpha=frames.dtype == torch.uint8)
     past = to_btchw(frames.detach(), layout)
     past = past[:, selection.slice_of(past.shape[1])]
     check_integers(past, spec, bits)
     device, dtype = frames.device, frames.dtype
-    past, as_given = to_channels(fill_missing(to_units(past, spec, bits), spec), spec, selection.color)
-    if selection.resize and past.shape[-2:] != (spec.height, spec.width):
+    past, as_given = to_channels(fill_missing(to_units(past, spec, bits), spec), spec, options.color)
+    if options.resize and past.shape[-2:] != (spec.height, spec.width):
         past = _resized(past, (spec.height, spec.width))
     return CallerFrames(
         # two copies, so that nothing the caller does to the frames passed in or handed out reaches the model

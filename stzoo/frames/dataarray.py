@@ -41,7 +41,7 @@ def is_dataarray(frames: Any) -> TypeGuard[xr.DataArray]:
     return isinstance(frames, xarray.DataArray)
 
 
-def read_dataarray(frames: xr.DataArray, selection: FrameSelection, time: str | None = None) -> CallerFrames:
+def read_dataarray(frames: xr.DataArray, selection: FrameSelection) -> CallerFrames:
     """A DataArray -> `CallerFrames` that answer with DataArrays of the same dimensions, attributes and coordinates.
 
     The dimensions are one of time, two of space, and perhaps one of channels and one of samples, in any order
@@ -51,19 +51,19 @@ def read_dataarray(frames: xr.DataArray, selection: FrameSelection, time: str | 
     Args:
         frames: the map.
         selection: which frames are read.
-        time: the name of the dimension of time; None finds it out (`time_of`).
 
     Raises:
         FramesError: the dimensions, shape, dtype, units or range do not fit the spec, a value is missing, or the times
             have no constant step.
     """
+    time = selection.options.time
     along = time_of(frames, time)
     axes = axes_of(frames, selection.spec.channels, along)
     singles = single_dimensions(frames, axes)
     layout = "".join(axes)
     _check_unpacked(frames)
     check_units(frames, selection.spec.value_range)
-    physical = holds_numbers(frames, selection.spec.value_range, selection.bits)
+    physical = holds_numbers(frames, selection.spec.value_range, selection.options.bits)
     selection.layout_of(tuple(frames.sizes[name] for name in axes.values()), layout)
     which = selection.slice_of(frames.sizes[along])
     clock = time if time is not None and time in frames.coords else clock_of(frames, along)
@@ -115,7 +115,7 @@ def _joined(
 
 def _times(clock: xr.DataArray, selection: FrameSelection) -> Iterator[Any]:
     """The times of the frames to come, without end, or of the given frames if all are read."""
-    times = clock.to_numpy()[:: selection.every]
+    times = clock.to_numpy()[:: selection.options.every]
     if selection.last is None:
         return iter(times)
     return continued(times[-max(2, selection.last) :], clock.name, counted=" since " in str(clock.attrs.get("units")))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,6 @@ from stzoo.engine.forking import use_one_thread_if_forked
 from stzoo.engine.matching import handed_out
 from stzoo.engine.memory import check_kept
 from stzoo.errors import FramesError
-from stzoo.frames.arrays import check_resize
-from stzoo.frames.colour import check_color
 from stzoo.frames.layout import FRAME_LAYOUTS, check_layout, find_layout
 from stzoo.frames.values import denormalise, normalise
 from stzoo.models import stride_of
@@ -50,13 +49,12 @@ class Live:
         """The arguments are those of `Forecaster.live`; `engine` runs the model that `spec` describes."""
         self._engine, self._spec = engine, spec
         self._single = spec.replace(frames_in=1)  # for the readers of frames, which are given one at a time
+        self._options = frames_room.ReadingOptions(resize=resize, color=color)
+        self._matched = matched
         self._every = frames_room.whole_number("every", every)
         self._carry = CARRIED_WINDOWS * spec.frames_in if carry is None else frames_room.whole_number("carry", carry)
         self._layout = layout.removeprefix("T") if isinstance(layout, str) else layout
         check_layout(self._layout, FRAME_LAYOUTS)
-        check_resize(resize)
-        check_color(color)
-        self._resize, self._color, self._matched = resize, color, matched
         self._window: deque[Tensor] = deque(maxlen=spec.frames_in)  # (B, C, H, W), normalised, on the model's device
         self.reset()
 
@@ -167,7 +165,7 @@ class Live:
         module = self._engine.module
         clip = [frame] if isinstance(frame, Image.Image) else frame[None]
         layout = None if isinstance(frame, Image.Image) else f"T{self._layout_of(frame)}"
-        given = frames_room.read(clip, self._single, stride_of(module), layout, resize=self._resize, color=self._color)
+        given = frames_room.read(clip, self._single, stride_of(module), replace(self._options, layout=layout))
         past = normalise(given.past.to(next(module.parameters()).device), self._spec)
         self._kind, self._missing = kind, 0
         self._add(self._in_as_many_clips(past[:, 0], given))
@@ -179,7 +177,7 @@ class Live:
                 "the frame has masked values; this model has no fill value for missing data, so fill them first, such "
                 "as with frame.filled(0), or push None in place of the whole frame"
             )
-        stride = 1 if self._resize else stride_of(self._engine.module)
+        stride = 1 if self._options.resize else stride_of(self._engine.module)
         alpha = frame.dtype in (np.uint8, torch.uint8)
         return find_layout(tuple(frame.shape), self._single, stride, self._layout, alpha=alpha, layouts=FRAME_LAYOUTS)
 

@@ -22,6 +22,7 @@ from stzoo.frames.arrays import CallerFrames, FrameSelection, read_array
 from stzoo.frames.axes import as_layout, axes_of, time_of
 from stzoo.frames.fields import check_read, open_field
 from stzoo.frames.netcdf import MAX_CHUNK
+from stzoo.frames.options import ReadingOptions
 from stzoo.frames.times import clock_of, dates_in_text
 from stzoo.frames.units import check_units, holds_numbers
 from stzoo.models import stride_of
@@ -207,7 +208,7 @@ def read_windows(
                 if not sound:
                     check_read(source, field, which, time)
                 frames = _values(field, axes, slice(which.start, which.stop, every))
-            return read_array(frames, FrameSelection(spec, stride, None, 1, physical=physical), layout)
+            return read_array(frames, FrameSelection(spec, stride, None, ReadingOptions(), physical=physical), layout)
         except FramesError as error:
             return error
         except Exception as error:
