@@ -172,7 +172,7 @@ def _run(arguments: Arguments) -> None:
         elif arguments.side_by_side:
             future = _beside_the_truth(arguments, given, model.spec.frames_in, future)
     seconds = seconds_between(given, arguments.every, arguments.fps) if of_pictures else None
-    write(arguments.out, future, seconds)
+    write(arguments.out, future, seconds, issued=reading().issued if arguments.out.suffix.lower() in MAPS else None)
     print(f"{steps} frames -> {arguments.out}")
 
 

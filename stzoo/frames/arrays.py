@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -27,6 +27,9 @@ from stzoo.frames.options import ReadingOptions
 from stzoo.frames.order import is_hidden
 from stzoo.frames.values import check_integers, fill_missing, from_units, to_units
 from stzoo.spec import ModelSpec, shown
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 ARRAYS = (".npy", ".npz")
 MAX_UNPACKED = 2**30  # bytes of an array in a .npz file, which must be unpacked whole; a .npy file is mapped instead
@@ -47,12 +50,14 @@ class CallerFrames:
             axes (without the time axis).
         collect: takes a list of such frames; returns them as one sequence of the caller's kind.
         returned: (H, W) of the frames that `frame` returns; None if it is that of `past`.
+        issued: the date of the last past frame, with the name of its coordinate; None if the frames have no dates.
     """
 
     past: Tensor
     frame: Callable[[Tensor], Any]
     collect: Callable[[list[Any]], Any]
     returned: tuple[int, int] | None = None
+    issued: xr.DataArray | None = None
 
     @property
     def frame_shape(self) -> tuple[int, int, int]:

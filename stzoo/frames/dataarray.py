@@ -85,7 +85,8 @@ def read_dataarray(frames: xr.DataArray, selection: FrameSelection) -> CallerFra
         one = template.copy(data=given.frame(units)[(np.newaxis,) * len(singles)]).transpose(*order)
         return one if times is None else one.assign_coords({clock: ((), next(times), frames[clock].attrs)})
 
-    return CallerFrames(given.past, frame, lambda collected: _joined(collected, frames, along, clock))
+    issued = None if clock is None else _date(frames[clock][which][-1])
+    return CallerFrames(given.past, frame, lambda collected: _joined(collected, frames, along, clock), issued=issued)
 
 
 def _check_unpacked(frames: xr.DataArray) -> None:
@@ -96,6 +97,11 @@ def _check_unpacked(frames: xr.DataArray) -> None:
             f"the values are packed integers, as the attribute {packed[0]} says; unpack them: "
             "xarray.decode_cf(dataset), or open the file without mask_and_scale=False"
         )
+
+
+def _date(time: xr.DataArray) -> xr.DataArray | None:
+    """A single time, if it is a date, of NumPy or of cftime."""
+    return time if time.dtype.kind == "M" or hasattr(time.item(), "calendar") else None
 
 
 def _joined(

@@ -160,7 +160,8 @@ class ClipsForecaster:
             path = folder.forecasts / f"{clips[i].out}.{options.format}"
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                frames_room.write(path, future, _pace(place_of(clips[i], self._job.source), path, options.every))
+                pace = _pace(place_of(clips[i], self._job.source), path, options.every)
+                frames_room.write(path, future, pace, issued=sources[i].issued)
             except FramesError as error:
                 errors[i] = error
             except OSError as error:
