@@ -18,6 +18,7 @@ from stzoo.adapting import adapt_tensors
 from stzoo.engine import Engine, in_units
 from stzoo.engine.forking import use_one_thread_if_forked
 from stzoo.engine.memory import check_kept
+from stzoo.engine.observing import where_observed
 from stzoo.errors import FramesError
 from stzoo.export import Exported, export
 from stzoo.frames import ReadingOptions
@@ -65,11 +66,13 @@ class Forecaster(Shareable):
         bits: int | None = None,
         variable: str | None = None,
         time: str | None = None,
+        units: str | None = None,
+        missing: str = "keep",
     ) -> Any:
         """The next `spec.frames_out` frames: ``rollout(frames, spec.frames_out)``."""
         options = ReadingOptions(
             layout=layout, resize=resize, color=color, every=every, start=start, fps=fps, bits=bits, variable=variable,
-            time=time,
+            time=time, units=units, missing=missing,
         )  # fmt: skip
         return self._rollout(frames, self.spec.frames_out, options)
 
@@ -87,6 +90,8 @@ class Forecaster(Shareable):
         bits: int | None = None,
         variable: str | None = None,
         time: str | None = None,
+        units: str | None = None,
+        missing: str = "keep",
         check: bool = False,
         progress: bool = False,
     ) -> Any:
@@ -116,6 +121,13 @@ class Forecaster(Shareable):
             variable: which variable of a netCDF or Zarr file or of an xarray Dataset, if it has several; or which array
                 of a .npz file.
             time: the name of the dimension of time of a map, if neither its name nor its attributes tell.
+            units: of a model of rain, the unit of the numbers in arrays and maps, which is also that of the forecast:
+                "mm/h", "dBZ" (Marshall-Palmer), "dBR", or another spelling of these such as "kg m-2 s-1". Less than
+                0.1 mm/h is dry, which comes back as 0 mm/h or -32 dBZ. With None it is the attribute `units` of a map;
+                numbers without one are in dBR.
+            missing: of a model of rain that is given floats, in which NaN stands for what was not observed. "keep"
+                makes NaN of the cells of the forecast whose rain, followed back along the motion of the past frames,
+                was nowhere observed, or comes from beyond the edge; "fill" leaves what the model makes of them.
             check: warn, in one line, if the model does worse than persistence on the last known frames (with `start` on
                 those that followed the past), as `check` measures it. That costs a second forecast, so it is left out
                 if frames are large (more than 512x512 pixels, of all clips together). Of fewer than frames_in +
@@ -136,7 +148,7 @@ class Forecaster(Shareable):
         """
         options = ReadingOptions(
             layout=layout, resize=resize, color=color, every=every, start=start, fps=fps, bits=bits, variable=variable,
-            time=time,
+            time=time, units=units, missing=missing,
         )  # fmt: skip
         return self._rollout(frames, frames_room.whole_number("steps", steps), options, check=check, progress=progress)
 
@@ -154,6 +166,8 @@ class Forecaster(Shareable):
         bits: int | None = None,
         variable: str | None = None,
         time: str | None = None,
+        units: str | None = None,
+        missing: str = "keep",
     ) -> Iterator[Any]:
         """Like `rollout`, but one frame at a time; without end if `steps` is None. Memory does not grow.
 
@@ -165,7 +179,7 @@ class Forecaster(Shareable):
         steps = None if steps is None else frames_room.whole_number("steps", steps)
         options = ReadingOptions(
             layout=layout, resize=resize, color=color, every=every, start=start, fps=fps, bits=bits, variable=variable,
-            time=time,
+            time=time, units=units, missing=missing,
         )  # fmt: skip
         source = self._read(frames, options)
         return self._frames(source, steps)
@@ -184,6 +198,8 @@ class Forecaster(Shareable):
         bits: int | None = None,
         variable: str | None = None,
         time: str | None = None,
+        units: str | None = None,
+        missing: str = "keep",
     ) -> Hindcast:
         """Does the model fit these frames? Forecasts the last of them from those before, and compares with persistence.
 
@@ -192,7 +208,8 @@ class Forecaster(Shareable):
                 there are forecast, instead of the last ones.
             steps: how many of the last frames are forecast; by default `spec.frames_out`, or as many as there are after
                 the first `spec.frames_in`.
-            layout, resize, color, every, start, fps, bits, variable, time: as in `rollout`.
+            layout, resize, color, every, start, fps, bits, variable, time, units, missing: as in `rollout`. Cells that
+                were not observed are left out.
 
         Returns:
             The errors of the forecast and of persistence, and the skill; ``fits`` says whether the model is of use.
@@ -204,15 +221,16 @@ class Forecaster(Shareable):
         wanted = self.spec.frames_out if steps is None else frames_room.whole_number("steps", steps)
         options = ReadingOptions(
             layout=layout, resize=resize, color=color, every=every, start=start, fps=fps, bits=bits, variable=variable,
-            time=time,
+            time=time, units=units, missing=missing,
         )  # fmt: skip
-        known = self._read(frames, options, extra=wanted).past
+        source = self._read(frames, options, extra=wanted)
+        known = source.past
         if steps is not None and known.shape[1] < self.spec.frames_in + steps:
             raise FramesError(
                 f"to forecast the last {steps} frames from {self.spec.frames_in} before them takes "
                 f"{self.spec.frames_in + steps} frames; given are {known.shape[1]}, so use fewer steps"
             )
-        return hindcast(self.engine, self.spec, known)
+        return hindcast(self.engine, self.spec, known, source.observed)
 
     def live(
         self,
@@ -221,6 +239,8 @@ class Forecaster(Shareable):
         layout: str | None = None,
         resize: bool | None = None,
         color: str | None = None,
+        units: str | None = None,
+        missing: str = "keep",
         carry: int | None = None,
     ) -> Live:
         """A live source: push one frame after the other, and get the forecast of what follows. See docs/live.md.
@@ -231,16 +251,17 @@ class Forecaster(Shareable):
         Args:
             every: use the pushes 0, every, 2 * every, ... The others give no forecast, and are not looked at.
             layout: the axes of a frame whose shape alone is ambiguous: "HW", "CHW" or "HWC".
-            resize, color: as in `rollout`.
+            resize, color, units, missing: as in `rollout`. A frame that is missing as a whole was not observed.
             carry: how many frames the state of a recurrent model may have read. One that would have read more begins
                 anew with the last `spec.frames_in` frames. By default it is ten times `spec.frames_in`; with
                 ``carry=1`` each forecast equals `predict`. Other models have no state, so that `carry` does not matter.
 
         Raises:
-            FramesError: `every` or `carry` is no whole number of at least 1, or there is no such `layout`, `resize` or
-                `color`.
+            FramesError: `every` or `carry` is no whole number of at least 1, or there is no such `layout`, `resize`,
+                `color`, `units` or `missing`.
         """
-        return Live(self.engine, self.spec, every=every, layout=layout, resize=resize, color=color, carry=carry)
+        options = ReadingOptions(layout=layout, resize=resize, color=color, every=every, units=units, missing=missing)
+        return Live(self.engine, self.spec, options, carry=carry)
 
     def to(self, device: str | torch.device) -> Forecaster:
         """Move the module, in place, and return the forecaster. Forecasts still return to the device of their frames.
@@ -343,16 +364,16 @@ class Forecaster(Shareable):
             source = read(extra=self.spec.frames_out)
         except FramesError:  # it may be in frames that the forecast does not need
             return read()
-        warn_unless_it_fits(tried(self.engine, self.spec, source.past))
-        read_by_model = slice(self.spec.frames_in) if from_start else slice(-self.spec.frames_in, None)
-        return dataclasses.replace(source, past=source.past[:, read_by_model])
+        warn_unless_it_fits(tried(self.engine, self.spec, source.past, source.observed))
+        return source.part(slice(self.spec.frames_in) if from_start else slice(-self.spec.frames_in, None))
 
     @torch.no_grad()
     def _frames(self, source: frames_room.CallerFrames, steps: int | None) -> Iterator[Any]:
         device = next(self.module.parameters()).device
         past = normalise(source.past.to(device), self.spec)
-        for number, frame in enumerate(self.engine.unroll(past, steps), 1):
-            yield source.frame(in_units(frame, self.spec, number))
+        made = enumerate(self.engine.unroll(past, steps), 1)
+        coming = (in_units(frame, self.spec, number) for number, frame in made)
+        yield from map(source.frame, where_observed(coming, source.past, source.observed))
 
 
 def load(

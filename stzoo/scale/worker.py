@@ -18,11 +18,13 @@ from stzoo import frames as frames_room
 from stzoo import hub
 from stzoo.engine.forking import set_threads
 from stzoo.engine.memory import check_kept
+from stzoo.engine.observing import where_observed
 from stzoo.errors import ForecastError, FramesError, IntegrityError, StzooError, printable
 from stzoo.forecaster import Forecaster
 from stzoo.frames.arrays import CallerFrames
 from stzoo.frames.axes import axes_of
 from stzoo.frames.fields import open_field
+from stzoo.frames.options import ReadingOptions
 from stzoo.models import stride_of
 from stzoo.published.fetching import find
 from stzoo.scale.archive import ArchiveWindows, names_of, read_windows
@@ -188,7 +190,15 @@ class ArchiveForecaster:
         options, model = self._job.plan.options, self._model
         with open_field(self._job.source, options.variable, options.time) as field:
             windows = ArchiveWindows.of(field, model.spec.frames_in, options)
-            read = read_windows(self._job.source, field, numbers, windows, model.spec, stride_of(model.module))
+            read = read_windows(
+                self._job.source,
+                field,
+                numbers,
+                windows,
+                model.spec,
+                stride_of(model.module),
+                ReadingOptions(units=options.units, missing=options.missing),
+            )
             names = names_of(field, numbers, windows)
             read_as = list(axes_of(field, model.spec.channels, windows.time).values())
             kept = [name for name in field.dims if name in read_as and name != windows.time]
@@ -210,12 +220,13 @@ class ArchiveForecaster:
 def forecast_together(model: Forecaster, sources: dict[int, CallerFrames], steps: int) -> dict[int, Any]:
     """What `Forecaster.rollout` returns for each source, `steps` frames of the source's own kind, by the same keys.
 
-    Sources whose past frames (B, T, C, H, W) agree in all but B go through the model together. A source of which the
+    Sources whose past frames (B, T, C, H, W) agree in all but B, and of which all or none may have cells that nobody
+    observed, go through the model together. A source of which the
     model makes NaN or infinite values gets a `FramesError` instead of frames, and costs the others nothing.
     """
     alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for i, source in sources.items():
-        alike[tuple(source.past.shape[1:])].append(i)
+        alike[(source.observed is None, *source.past.shape[1:])].append(i)
     made = dict[int, Any]()
     for numbers in alike.values():
         first = sources[numbers[0]]
@@ -240,9 +251,11 @@ def _extend(frames: dict[int, list[Any]], model: Forecaster, sources: dict[int, 
     Raises:
         ForecastError: a forecast is not finite; the frames before it have been appended.
     """
-    pasts = [source.past for source in sources.values()]
-    sizes, there = [len(past) for past in pasts], min(len(frames[i]) for i in sources)
-    for at, frame in enumerate(model.stream(torch.cat(pasts), steps, layout="BTCHW")):
+    past = torch.cat([source.past for source in sources.values()])
+    masks = [source.observed for source in sources.values() if source.observed is not None]
+    sizes, there = [len(source.past) for source in sources.values()], min(len(frames[i]) for i in sources)
+    coming = model.stream(past, steps, layout="BTCHW", missing="fill")
+    for at, frame in enumerate(where_observed(coming, past, torch.cat(masks) if masks else None)):
         if at >= there:
             for i, part in zip(sources, frame.split(sizes), strict=True):
                 frames[i].append(sources[i].frame(part))
@@ -251,7 +264,7 @@ def _extend(frames: dict[int, list[Any]], model: Forecaster, sources: dict[int, 
 def _failure(model: Forecaster, source: CallerFrames, steps: int) -> FramesError | None:
     """Why there is no forecast of this source alone; None if there is one."""
     try:
-        for _ in model.stream(source.past, steps, layout="BTCHW"):
+        for _ in model.stream(source.past, steps, layout="BTCHW", missing="fill"):
             pass
     except ForecastError as error:
         return FramesError(str(error))
