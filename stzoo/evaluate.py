@@ -18,7 +18,7 @@ from stzoo.codec import Codec, usage
 from stzoo.data import ClipSource
 from stzoo.engine import Engine, in_units
 from stzoo.engine.forking import use_one_thread_if_forked
-from stzoo.engine.matching import handed_out
+from stzoo.engine.handing_out import future as future_of
 from stzoo.engine.padding import Padding
 from stzoo.errors import DataError
 from stzoo.figures import of_persistence
@@ -276,15 +276,13 @@ def _forecasts(
 
     The spec's range of values is brought to [0, 1].
     """
-    spec, device = forecaster.spec, next(forecaster.module.parameters()).device
+    spec = forecaster.spec
     low, high = spec.value_range or (0.0, 1.0)
     engine = Engine(forecaster.module, spec, precision)
     for start in range(0, len(clips), batch):
         clip = clips.clips(start, min(start + batch, len(clips)))
         past, future = to_units(clip.past, spec), to_units(clip.future, spec)
-        window = past.to(device)
-        made = engine.unroll(normalise(window, spec), future.shape[1])
-        forecast = torch.stack(list(handed_out(made, spec, window if matched else None)), 1)
+        forecast = torch.stack(list(future_of(engine, spec, past, future.shape[1], matched=matched)), 1)
         unit = [(x.cpu() - low) / (high - low) for x in (past, future, forecast)]
         yield unit[0], unit[1], unit[2], clip.valid
 

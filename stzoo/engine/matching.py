@@ -13,30 +13,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-from stzoo.engine import in_units
 from stzoo.models.motion import estimate_motion, inside, moved, trajectories
-from stzoo.spec import ModelSpec
-
-
-def handed_out(made: Iterable[Tensor], spec: ModelSpec, match_to: Tensor | None = None) -> Iterator[Tensor]:
-    """What a module made, in the spec's units, and matched if that is asked for.
-
-    Args:
-        made: frames (B, C, H, W), normalised.
-        spec: the module's.
-        match_to: the past frames (B, T, C, H, W) in the spec's units, to whose last one each frame is matched; None
-            leaves the frames as they are, and unclipped.
-
-    Raises:
-        ForecastError: a frame holds NaN or infinite values.
-    """
-    coming: Iterator[Tensor] = (in_units(frame, spec, number) for number, frame in enumerate(made, 1))
-    if match_to is None:
-        return coming
-    if spec.value_range is not None:  # beyond it values are delivered as equals, so that their order means nothing
-        low, high = spec.value_range
-        coming = (frame.clamp(low, high) for frame in coming)
-    return match_rollout(coming, match_to)
 
 
 def matched(forecast: Tensor, reference: Tensor, known: Tensor | None = None) -> Tensor:
@@ -63,6 +40,7 @@ def matched(forecast: Tensor, reference: Tensor, known: Tensor | None = None) ->
     return torch.where(count > 0, found, forecast.flatten(2)).view_as(forecast)
 
 
+@torch.no_grad()
 def match_rollout(coming: Iterable[Tensor], past: Tensor, known: Tensor | None = None) -> Iterator[Tensor]:
     """Each frame of a forecast `matched` to the last past frame, carried to its time along the motion in the past.
 

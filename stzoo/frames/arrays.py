@@ -25,6 +25,7 @@ from stzoo.frames.colour import to_channels
 from stzoo.frames.layout import find_layout, from_bchw, to_btchw
 from stzoo.frames.options import ReadingOptions
 from stzoo.frames.order import is_hidden
+from stzoo.frames.rain import RainUnit, is_rain
 from stzoo.frames.values import check_integers, fill_missing, from_units, to_units
 from stzoo.spec import ModelSpec, shown
 
@@ -36,6 +37,7 @@ MAX_UNPACKED = 2**30  # bytes of an array in a .npz file, which must be unpacked
 _MOST_ARRAYS = 1000  # arrays that a .npz file may hold; the header of each is read
 _NPY = b"\x93NUMPY"  # how a .npy file begins
 _DTYPES = ("uint8", "uint16", "int8", "int16", "float16", "float32", "float64")
+_WIDE = ("int32", "int64")  # of numbers in a unit alone; nothing says what their largest value would stand for
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,9 @@ class CallerFrames:
             axes (without the time axis).
         collect: takes a list of such frames; returns them as one sequence of the caller's kind.
         returned: (H, W) of the frames that `frame` returns; None if it is that of `past`.
+        observed: (B, T, 1, H, W) booleans, true where `past` was observed and false where it was filled. None if
+            forecasts are to have a number everywhere.
+        unit: the unit of rain that `frame` returns; None if it is the spec's, or none of rain.
         issued: the date of the last past frame, with the name of its coordinate; None if the frames have no dates.
     """
 
@@ -57,6 +62,8 @@ class CallerFrames:
     frame: Callable[[Tensor], Any]
     collect: Callable[[list[Any]], Any]
     returned: tuple[int, int] | None = None
+    observed: Tensor | None = None
+    unit: RainUnit | None = None
     issued: xr.DataArray | None = None
 
     @property
@@ -64,6 +71,11 @@ class CallerFrames:
         """(C, H, W) of what `frame` returns for each of the B clips."""
         channels, height, width = self.past.shape[2:]
         return (channels, *(self.returned or (height, width)))
+
+    def part(self, which: slice) -> CallerFrames:
+        """The same with some of the past frames."""
+        observed = None if self.observed is None else self.observed[:, which]
+        return replace(self, past=self.past[:, which], observed=observed)
 
 
 @dataclass(frozen=True)
@@ -80,7 +92,7 @@ class FrameSelection:
         progress: show a bar while a video is read.
         exact: frames must have the spec's channels and sides that `stride` divides. Pictures become gray or RGB as the
             spec says.
-        physical: integers of an array are not scaled: they are numbers in the spec's units already.
+        unit: of a model of rain, the unit of the numbers; None if they are in the spec's units, or stand for its range.
     """
 
     spec: ModelSpec
@@ -89,7 +101,7 @@ class FrameSelection:
     options: ReadingOptions
     progress: bool = False
     exact: bool = False
-    physical: bool = False
+    unit: RainUnit | None = None
 
     def layout_of(self, shape: tuple[int, ...], layout: str | None, *, alpha: bool = False) -> str:
         """The axes of an array of this shape, see `find_layout`. Raises `FramesError` if none fit, or two do."""
@@ -124,8 +136,8 @@ def read_tensor(frames: Tensor, selection: FrameSelection, layout: str | None) -
     """A tensor of three to five axes -> `CallerFrames` that answer with tensors on the same device.
 
     Args:
-        frames: integers are scaled from 0 and the largest value of their dtype (or of `options.bits`); floats are in
-            the spec's units.
+        frames: numbers in `selection.unit`, if there is one. Otherwise integers are scaled from 0 and the largest value
+            of their dtype (or of `options.bits`), and floats are in the spec's units.
         selection: which frames are read.
         layout: the axes, such as "TCHW"; None finds them out.
 
@@ -134,23 +146,36 @@ def read_tensor(frames: Tensor, selection: FrameSelection, layout: str | None) -
     """
     if frames.layout != torch.strided or frames.is_meta:
         raise FramesError("expected a dense tensor that holds values, given a sparse tensor or one on the meta device")
-    if str(frames.dtype).removeprefix("torch.") not in (*_DTYPES, "bfloat16"):
+    spec, options, bits, unit = selection.spec, selection.options, selection.options.bits, selection.unit
+    if str(frames.dtype).removeprefix("torch.") not in (*_DTYPES, "bfloat16", *(_WIDE if unit else ())):
         raise _unscaled(str(frames.dtype))
-    spec, options, bits = selection.spec, selection.options, selection.options.bits
     layout = selection.layout_of(tuple(frames.shape), layout, alpha=frames.dtype == torch.uint8)
     past = to_btchw(frames.detach(), layout)
     past = past[:, selection.slice_of(past.shape[1])]
-    check_integers(past, spec, bits)
+    check_integers(past, spec, bits, unit)
     device, dtype = frames.device, frames.dtype
-    past, as_given = to_channels(fill_missing(to_units(past, spec, bits), spec), spec, options.color)
+    given = to_units(past, spec, bits, unit)
+    observed = ~given.isnan().any(2, keepdim=True) if _hides(frames, selection) else None
+    past, as_given = to_channels(fill_missing(given, spec), spec, options.color)
+    if observed is not None:  # of each channel that is a clip of its own
+        observed = observed.repeat_interleave(len(past) // len(observed), 0)
     if options.resize and past.shape[-2:] != (spec.height, spec.width):
         past = _resized(past, (spec.height, spec.width))
+        observed = None if observed is None else _resized(observed.float(), (spec.height, spec.width)) > 0.5
     return CallerFrames(
         # two copies, so that nothing the caller does to the frames passed in or handed out reaches the model
         past.clone(),
-        lambda frame: from_bchw(from_units(as_given(frame), spec, dtype, bits), layout).to(device, copy=True),
+        lambda frame: from_bchw(from_units(as_given(frame), spec, dtype, bits, unit), layout).to(device, copy=True),
         lambda collected: torch.stack(collected, layout.index("T")),
+        observed=observed,
+        unit=unit,
     )
+
+
+def _hides(frames: Tensor, selection: FrameSelection) -> bool:
+    """Whether a forecast of these frames is to be NaN where nothing was observed, for which it takes floats."""
+    keeps = selection.options.missing == "keep"
+    return keeps and is_rain(selection.spec.value_range) and frames.dtype.is_floating_point
 
 
 def _resized(frames: Tensor, size: tuple[int, int]) -> Tensor:
@@ -165,35 +190,19 @@ def read_array(frames: np.ndarray, selection: FrameSelection, layout: str | None
     Raises:
         FramesError: the shape, dtype or range does not fit the spec, or a value is missing.
     """
-    if selection.physical and frames.dtype.kind in "iu":
-        return _read_integers(frames, selection, layout)
-    if frames.dtype.name not in _DTYPES:
+    if frames.dtype.name not in (*_DTYPES, *(_WIDE if selection.unit else ())):
         raise _unscaled(frames.dtype.name)
     layout = selection.layout_of(frames.shape, layout, alpha=frames.dtype == np.uint8)
     time = layout.index("T")
     last = _unmasked(frames[(slice(None),) * time + (selection.slice_of(frames.shape[time]),)])
     native = torch.from_numpy(last.astype(last.dtype.newbyteorder("=")))
     given = read_tensor(native, selection.already_selected(), layout)
-    return CallerFrames(
-        given.past,
-        lambda frame: given.frame(frame).numpy().astype(frames.dtype, copy=False),
-        lambda collected: np.stack(collected, time).astype(frames.dtype, copy=False),  # stacking loses a byte order
-    )
-
-
-def _read_integers(frames: np.ndarray, selection: FrameSelection, layout: str | None) -> CallerFrames:
-    """As `read_array`, for integers that are numbers in the spec's units: the answer is rounded, and stays in range."""
-    limits = np.iinfo(frames.dtype)
-    low, high = selection.spec.value_range or (limits.min, limits.max)
-    least, most = max(math.ceil(low), limits.min), min(math.floor(high), limits.max)
-    layout = selection.layout_of(frames.shape, layout)
-    time = layout.index("T")
-    which = (slice(None),) * time + (selection.slice_of(frames.shape[time]),)
-    given = read_array(frames[which].astype(np.float32), replace(selection.already_selected(), physical=False), layout)
-    return CallerFrames(
-        given.past,
-        lambda frame: np.clip(np.rint(given.frame(frame)), least, most).astype(frames.dtype),
-        lambda collected: np.stack(collected, time).astype(frames.dtype, copy=False),
+    return replace(
+        given,
+        frame=lambda frame: given.frame(frame).numpy().astype(frames.dtype, copy=False),
+        collect=lambda collected: np.stack(collected, time).astype(
+            frames.dtype, copy=False
+        ),  # which loses a byte order
     )
 
 

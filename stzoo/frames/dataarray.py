@@ -16,8 +16,9 @@ from torch import Tensor
 from stzoo.errors import FramesError, printable
 from stzoo.frames.arrays import CallerFrames, FrameSelection, read_array
 from stzoo.frames.axes import axes_of, single_dimensions, time_of
+from stzoo.frames.rain import asked_unit
 from stzoo.frames.times import clock_of, continued
-from stzoo.frames.units import check_units, holds_numbers
+from stzoo.frames.units import unit_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -62,8 +63,8 @@ def read_dataarray(frames: xr.DataArray, selection: FrameSelection) -> CallerFra
     singles = single_dimensions(frames, axes)
     layout = "".join(axes)
     _check_unpacked(frames)
-    check_units(frames, selection.spec.value_range)
-    physical = holds_numbers(frames, selection.spec.value_range, selection.options.bits)
+    options, spec = selection.options, selection.spec
+    unit = unit_of(frames, spec.value_range, asked_unit(options.units, spec.value_range), options.bits)
     selection.layout_of(tuple(frames.sizes[name] for name in axes.values()), layout)
     which = selection.slice_of(frames.sizes[along])
     clock = time if time is not None and time in frames.coords else clock_of(frames, along)
@@ -72,13 +73,15 @@ def read_dataarray(frames: xr.DataArray, selection: FrameSelection) -> CallerFra
         last = frames.isel({along: which}).compute().transpose(*singles, *axes.values())
     except Exception as error:  # the array may lie in a file, whose library raises anything on damaged bytes
         raise FramesError(f"the values cannot be read: {printable(str(error)) or type(error).__name__}") from error
-    chosen = replace(selection.already_selected(), physical=physical)
+    chosen = replace(selection.already_selected(), unit=unit)
     given = read_array(last.to_numpy()[(0,) * len(singles)], chosen, layout)
 
     varying = [name for name, coordinate in last.coords.items() if along in coordinate.dims]
     template = (
         last.drop_vars(varying).isel({along: 0}).drop_encoding()
     )  # the file's packing may not fit the forecast's values
+    if unit is not None:
+        template.attrs["units"] = unit.name
     order = [name for name in frames.dims if name != along]
 
     def frame(units: Tensor) -> xr.DataArray:
@@ -86,7 +89,9 @@ def read_dataarray(frames: xr.DataArray, selection: FrameSelection) -> CallerFra
         return one if times is None else one.assign_coords({clock: ((), next(times), frames[clock].attrs)})
 
     issued = None if clock is None else _date(frames[clock][which][-1])
-    return CallerFrames(given.past, frame, lambda collected: _joined(collected, frames, along, clock), issued=issued)
+    return replace(
+        given, frame=frame, collect=lambda collected: _joined(collected, frames, along, clock), issued=issued
+    )
 
 
 def _check_unpacked(frames: xr.DataArray) -> None:

@@ -8,6 +8,10 @@ from typing import Any
 
 from stzoo.errors import FramesError
 from stzoo.frames.colour import check_color
+from stzoo.frames.rain import checked_unit
+from stzoo.spec import shown
+
+MISSING = ("keep", "fill")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,9 +33,14 @@ class ReadingOptions:
         variable: which variable of a netCDF or Zarr file or of a Dataset, or which array of a .npz file; None if there
             is only one.
         time: the name of the dimension of time of a map; None finds it out.
+        units: of a model of rain, the unit of the numbers: "mm/h", "dBZ", "dBR" or another spelling of these. None goes
+            by the attribute `units` of a map, and takes numbers without one as dBR.
+        missing: of a model of rain, what a forecast in floats holds where nothing was observed along the path of the
+            rain: NaN ("keep"), or what the model makes of it ("fill").
 
     Raises:
-        FramesError: there is no such `resize` or `color`, or `every` or `bits` is no whole number of at least 1.
+        FramesError: there is no such `resize`, `color`, `units` or `missing`, or `every` or `bits` is no whole number
+            of at least 1.
     """
 
     layout: str | None = None
@@ -43,6 +52,8 @@ class ReadingOptions:
     bits: int | None = None
     variable: str | None = None
     time: str | None = None
+    units: str | None = None
+    missing: str = "keep"
 
     def __post_init__(self) -> None:
         check_color(self.color)
@@ -53,6 +64,10 @@ class ReadingOptions:
         object.__setattr__(self, "every", whole_number("every", self.every))
         if self.bits is not None:
             object.__setattr__(self, "bits", whole_number("bits", self.bits))
+        if self.units is not None:
+            checked_unit(self.units)
+        if self.missing not in MISSING:
+            raise FramesError(f"missing is {shown(self.missing)}; it may be {' or '.join(map(repr, MISSING))}")
 
 
 def whole_number(name: str, value: Any) -> int:

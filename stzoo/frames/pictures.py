@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -61,12 +62,18 @@ def read_pictures(
             return image
         return image.resize(own, Image.Resampling.BICUBIC)
 
-    return CallerFrames(given.past, frame, list, own[::-1] if selection.options.resize is None else None)
+    returned = own[::-1] if selection.options.resize is None else None
+    return replace(given, frame=frame, collect=list, returned=returned)
 
 
 def _check_first(image: Image.Image, selection: FrameSelection) -> None:
     """Raises `FramesError` if pictures like this one cannot be frames of the model, however many there are."""
     spec = selection.spec
+    if selection.unit is not None:
+        raise FramesError(
+            f"units={selection.unit.name!r} (in commands --units) is for arrays and maps, and pictures hold shades: "
+            "0 to 255 stand for the range of the model. Leave it out, or save the numbers themselves"
+        )
     if spec.channels not in (GRAY, RGB):
         raise FramesError(f"images are gray or RGB; this model has {spec.channels} channels, so pass an array instead")
     if selection.options.resize is False:

@@ -23,6 +23,7 @@ from stzoo.frames.images import given_images
 from stzoo.frames.moving import moving_pictures, seconds_between
 from stzoo.frames.options import ReadingOptions
 from stzoo.frames.pictures import read_pictures
+from stzoo.frames.rain import asked_unit
 from stzoo.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ def read(
     gathers = isinstance(frames, Iterator)
     if gathers:
         frames, options = gathered(frames, options.every, last), replace(options, every=1)
-    selection = FrameSelection(spec, stride, last, options, exact=exact, progress=progress)
+    unit = asked_unit(options.units, spec.value_range)
+    selection = FrameSelection(spec, stride, last, options, exact=exact, progress=progress, unit=unit)
     if isinstance(frames, (str, os.PathLike)):
         if not os.fspath(frames):
             raise FramesError("the path is empty; give the path of a video, an animation, images or an array file")

@@ -123,7 +123,13 @@ def read_clip(path: Path, model: Forecaster, options: ForecastOptions) -> Caller
         return FramesError(f"{path} {_size_and_fault(facts)[1]}")
     try:
         chosen = frames_room.ReadingOptions(
-            resize=resize, color=color, every=options.every, variable=variable, time=time
+            resize=resize,
+            color=color,
+            every=options.every,
+            variable=variable,
+            time=time,
+            units=options.units,
+            missing=options.missing,
         )
         return frames_room.read(path, model.spec, stride_of(model.module), chosen)
     except FramesError as error:

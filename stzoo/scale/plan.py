@@ -6,7 +6,6 @@ Imports no torch, so that the command line can show the defaults.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from types import MappingProxyType, NoneType
 from typing import Any, Literal
@@ -17,10 +16,9 @@ from stzoo.spec import shown
 
 UNIT = 16  # how many forecasts are made together by default
 
-_LATER: Mapping[str, Any] = MappingProxyType(  # keys that plans did not have before; the default is not written down
-    {"variable": None, "time": None, "matched": False}
+_LATER = MappingProxyType(  # keys that plans did not have before, with their defaults, which are not written down
+    {"variable": None, "time": None, "units": None, "missing": "keep", "matched": False}
 )
-_NAMES = ("variable", "time")
 _NUMBERS = ("steps", "every", "stride", "unit", "threads")
 
 SIZES = ("model", "own")  # what `--size` may say
@@ -58,6 +56,8 @@ class ForecastOptions:
         threads: threads of torch in each worker; sums depend on their number. None: not chosen yet.
         variable: which variable of an archive, or of each map among the clips, is forecast; None: the only one.
         time: the name of their dimension of time; None: the one that its name or attributes tell.
+        units: of a model of rain, the unit of the numbers; None: that of the attribute of a map, or else the model's.
+        missing: what a forecast of rain holds where nothing was observed: NaN ("keep") or the model's values ("fill").
         matched: forecasts get the values of the last past frame, see `Forecaster.rollout`.
 
     Raises:
@@ -76,6 +76,8 @@ class ForecastOptions:
     threads: int | None
     variable: str | None = None
     time: str | None = None
+    units: str | None = None
+    missing: str = "keep"
     matched: bool = False
 
     def __post_init__(self) -> None:
@@ -151,10 +153,8 @@ class Plan:
             )
         if any(type(values[name]) not in (int, NoneType) for name in _NUMBERS):
             raise ValueError(f"{', '.join(_NUMBERS)} must be whole numbers or null")
-        if any(type(values[name]) not in (str, NoneType) for name in _NAMES):
-            raise ValueError(f"{' and '.join(_NAMES)} must be names or null")
-        if type(values["matched"]) is not bool:
-            raise ValueError("matched must be true or false")
+        if any(type(values[name]) not in (type(default), str, NoneType) for name, default in _LATER.items()):
+            raise ValueError(f"{', '.join(_LATER)} must be text or null, or true or false")
         options = {field.name: values.pop(field.name) for field in fields(ForecastOptions) if field.name in values}
         return cls(options=ForecastOptions(**options), **values)
 

@@ -17,12 +17,14 @@ import torch
 from stzoo import frames as frames_room
 from stzoo import hub
 from stzoo.engine.forking import set_threads
+from stzoo.engine.handing_out import future
 from stzoo.engine.memory import check_kept
 from stzoo.errors import ForecastError, FramesError, IntegrityError, StzooError, printable
 from stzoo.forecaster import Forecaster
 from stzoo.frames.arrays import CallerFrames
 from stzoo.frames.axes import axes_of
 from stzoo.frames.fields import open_field
+from stzoo.frames.options import ReadingOptions
 from stzoo.models import stride_of
 from stzoo.published.fetching import find
 from stzoo.scale.archive import ArchiveWindows, names_of, read_windows
@@ -153,15 +155,15 @@ class ClipsForecaster:
         }
         errors = {i: past for i, past in read.items() if isinstance(past, FramesError)}
         sources = {i: past for i, past in read.items() if not isinstance(past, FramesError)}
-        for i, future in forecast_together(self._model, sources, options).items():
-            if isinstance(future, FramesError):
-                errors[i] = future
+        for i, made in forecast_together(self._model, sources, options).items():
+            if isinstance(made, FramesError):
+                errors[i] = made
                 continue
             path = folder.forecasts / f"{clips[i].out}.{options.format}"
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 pace = _pace(place_of(clips[i], self._job.source), path, options.every)
-                frames_room.write(path, future, pace, issued=sources[i].issued)
+                frames_room.write(path, made, pace, issued=sources[i].issued)
             except FramesError as error:
                 errors[i] = error
             except OSError as error:
@@ -189,7 +191,15 @@ class ArchiveForecaster:
         options, model = self._job.plan.options, self._model
         with open_field(self._job.source, options.variable, options.time) as field:
             windows = ArchiveWindows.of(field, model.spec.frames_in, options)
-            read = read_windows(self._job.source, field, numbers, windows, model.spec, stride_of(model.module))
+            read = read_windows(
+                self._job.source,
+                field,
+                numbers,
+                windows,
+                model.spec,
+                stride_of(model.module),
+                ReadingOptions(units=options.units, missing=options.missing),
+            )
             names = names_of(field, numbers, windows)
             read_as = list(axes_of(field, model.spec.channels, windows.time).values())
             kept = [name for name in field.dims if name in read_as and name != windows.time]
@@ -199,11 +209,11 @@ class ArchiveForecaster:
         values = np.full((len(numbers), *array.shape[1:]), array.fill_value, array.dtype)
         sources = {at: past for at, past in enumerate(read) if not isinstance(past, FramesError)}
         errors = {at: past for at, past in enumerate(read) if isinstance(past, FramesError)}
-        for at, future in forecast_together(model, sources, options).items():
-            if isinstance(future, FramesError):
-                errors[at] = future
+        for at, made in forecast_together(model, sources, options).items():
+            if isinstance(made, FramesError):
+                errors[at] = made
             else:
-                values[at] = future.transpose(order).reshape(values.shape[1:])  # with the dimensions of length 1
+                values[at] = made.transpose(order).reshape(values.shape[1:])  # with the dimensions of length 1
         array[numbers.start : numbers.stop] = values
         return [(names[at], numbers[at], error) for at, error in sorted(errors.items())]
 
@@ -211,12 +221,13 @@ class ArchiveForecaster:
 def forecast_together(model: Forecaster, sources: dict[int, CallerFrames], options: ForecastOptions) -> dict[int, Any]:
     """What `Forecaster.rollout` returns for each source, `options.steps` frames of its own kind, by the same keys.
 
-    Sources whose past frames (B, T, C, H, W) agree in all but B go through the model together. A source of which the
-    model makes NaN or infinite values gets a `FramesError` instead of frames, and costs the others nothing.
+    Sources whose past frames (B, T, C, H, W) agree in all but B, and of which all or none may have cells that nobody
+    observed, go through the model together. A source of which the model makes NaN or infinite values gets a
+    `FramesError` instead of frames, and costs the others nothing.
     """
     alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for i, source in sources.items():
-        alike[tuple(source.past.shape[1:])].append(i)
+        alike[(source.observed is None, *source.past.shape[1:])].append(i)
     made = dict[int, Any]()
     for numbers in alike.values():
         first = sources[numbers[0]]
@@ -243,9 +254,11 @@ def _extend(
     Raises:
         ForecastError: a forecast is not finite; the frames before it have been appended.
     """
-    pasts = [source.past for source in sources.values()]
-    sizes, there = [len(past) for past in pasts], min(len(frames[i]) for i in sources)
-    coming = model.stream(torch.cat(pasts), options.steps, layout="BTCHW", matched=options.matched)
+    past = torch.cat([source.past for source in sources.values()])
+    masks = [source.observed for source in sources.values() if source.observed is not None]
+    sizes, there = [len(source.past) for source in sources.values()], min(len(frames[i]) for i in sources)
+    seen = torch.cat(masks) if masks else None
+    coming = future(model.engine, model.spec, past, options.steps, observed=seen, matched=options.matched)
     for at, frame in enumerate(coming):
         if at >= there:
             for i, part in zip(sources, frame.split(sizes), strict=True):
@@ -255,7 +268,7 @@ def _extend(
 def _failure(model: Forecaster, source: CallerFrames, steps: int) -> FramesError | None:
     """Why there is no forecast of this source alone; None if there is one."""
     try:
-        for _ in model.stream(source.past, steps, layout="BTCHW"):
+        for _ in future(model.engine, model.spec, source.past, steps):
             pass
     except ForecastError as error:
         return FramesError(str(error))
