@@ -22,6 +22,7 @@ from stzoo.data import Clip, ClipSource
 from stzoo.data.joined import Part, parts_of
 from stzoo.engine import Engine, in_units
 from stzoo.engine.forking import use_one_thread_if_forked
+from stzoo.engine.handing_out import future as future_of
 from stzoo.engine.padding import Padding
 from stzoo.errors import DataError
 from stzoo.figures import of_persistence
@@ -69,6 +70,7 @@ class EvaluationReport(_Heading):
         total: metric -> its mean over steps.
         persistence_steps, persistence_total: the same for persistence, which repeats the last past frame.
         files: how many files of one's own the sequences are from; None for a dataset, whose files its protocol says.
+        matched: whether forecasts got the values of the last past frame, as in `Forecaster.rollout`.
         step_minutes: from one step to the next; None if the clips do not say it, or differ in it.
         parts: name -> the report of one of several sources that the clips are from, such as radars. The figures of the
             whole are of the clips of all parts, not means over parts.
@@ -80,6 +82,7 @@ class EvaluationReport(_Heading):
     persistence_steps: dict[str, list[float]]
     persistence_total: dict[str, float]
     files: int | None = None
+    matched: bool = False
     step_minutes: float | None = None
     parts: dict[str, EvaluationReport] = field(default_factory=dict)
 
@@ -121,7 +124,7 @@ class EvaluationReport(_Heading):
         sequences += "" if self.files is None else f" of {self.files} file{'s' if self.files > 1 else ''}"
         lines = [
             f"{self.model} on {self.protocol}: {sequences}, metrics as defined by {self.definition}, "
-            f"forecasts in {self.precision}"
+            f"{'matched ' if self.matched else ''}forecasts in {self.precision}"
         ]
         names = list(self.steps)
         for few in np.array_split(names, -(-len(names) // _COLUMNS)):
@@ -191,6 +194,7 @@ def evaluate(
     precision: Precision = "float32",
     batch: int = 16,
     progress: bool = True,
+    matched: bool = False,
 ) -> EvaluationReport:
     """Forecast every clip and measure the forecasts.
 
@@ -206,6 +210,7 @@ def evaluate(
         precision: the precision of the forecasts, "float32" or "bfloat16", whatever the forecaster's own is.
         batch: how many clips are forecast together.
         progress: show a bar.
+        matched: forecasts get the values of the last past frame, as in `Forecaster.rollout`.
 
     Raises:
         DataError: there are no clips, their shape is not the model's, the model's values have no range, or there is no
@@ -222,7 +227,7 @@ def evaluate(
         for part in parts_of(clips):
             pending: deque[Future[tuple[Totals, Totals]]] = deque()
             totals: list[tuple[Totals, Totals]] = []
-            for past, future, forecast, valid in _forecasts(forecaster, part.source, batch, precision):
+            for past, future, forecast, valid in _forecasts(forecaster, part.source, batch, precision, matched):
                 pending.append(pool.submit(_measure, defined, past, future, forecast, valid))
                 if len(pending) > 2 * workers:
                     totals.append(pending.popleft().result())
@@ -240,7 +245,7 @@ def evaluate(
         model, persistence = totals
         return EvaluationReport(
             name, protocol, definition, precision, count, model.steps(), model.over_steps(), persistence.steps(),
-            persistence.over_steps(), step_minutes=minutes, parts=parts,
+            persistence.over_steps(), matched=matched, step_minutes=minutes, parts=parts,
         )  # fmt: skip
 
     parts = {
@@ -318,20 +323,18 @@ def golden(model: Forecaster | Codec, seed: int) -> tuple[float, float]:
 
 @torch.no_grad()
 def _forecasts(
-    forecaster: Forecaster, clips: ClipSource, batch: int, precision: Precision
+    forecaster: Forecaster, clips: ClipSource, batch: int, precision: Precision, matched: bool
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
     """Batch by batch: past, future and forecast, (B, T, C, H, W) float32 on the CPU, and where the future is known.
 
     The spec's range of values is brought to [0, 1].
     """
-    spec, device = forecaster.spec, next(forecaster.module.parameters()).device
+    spec = forecaster.spec
     low, high = spec.value_range or (0.0, 1.0)
     engine = Engine(forecaster.module, spec, precision)
     for clip in _batches(clips, batch):
         past, future = to_units(clip.past, spec), to_units(clip.future, spec)
-        window = normalise(past.to(device), spec)
-        made = enumerate(engine.unroll(window, future.shape[1]), 1)
-        forecast = torch.stack([in_units(frame, spec, number) for number, frame in made], 1)
+        forecast = torch.stack(list(future_of(engine, spec, past, future.shape[1], matched=matched)), 1)
         unit = [(x.cpu() - low) / (high - low) for x in (past, future, forecast)]
         yield unit[0], unit[1], unit[2], clip.valid
 

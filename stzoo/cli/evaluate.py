@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from stzoo import catalog
@@ -16,6 +17,7 @@ from stzoo.cli.shared import (
     add_command,
     add_dataset,
     add_json,
+    add_matched,
     add_precision,
     chosen_dataset,
     dataset_and_folder,
@@ -73,6 +75,7 @@ def register(commands: Commands) -> None:
         help="size of the frames that are measured: with model, that which the model was trained on; with own, that of "
         "your own clips, on which the model then runs (default: %(default)s)",
     )
+    add_matched(parser)
     add_precision(parser)
     add_any_device(parser)
     parser.add_argument(
@@ -115,6 +118,8 @@ def _run(arguments: Arguments) -> None:
         dataset, data = chosen_dataset(arguments, model.spec, default, own_size=own_size)
     if codec and arguments.steps is not None:
         raise SpecError("--steps is for forecasters; a codec is measured on the first two frames of each sequence")
+    if codec and arguments.matched:
+        raise SpecError("--matched is for forecasters; a codec forecasts nothing")
     steps = 1 if codec else model.spec.frames_out if arguments.steps is None else arguments.steps
     if steps < 1:
         raise SpecError(f"--steps is {steps}; it must be at least 1")
@@ -129,7 +134,8 @@ def _run(arguments: Arguments) -> None:
             raise SpecError(f"--limit is {arguments.limit}; it may be 1 to {len(clips)}")
         clips = first_clips(clips, arguments.limit)
         protocol += f", first {arguments.limit} sequences only"
-    report: Any = (evaluate_codec if codec else evaluate)(
+    run: Any = evaluate_codec if codec else partial(evaluate, matched=arguments.matched)
+    report: Any = run(
         model,
         clips,
         name=arguments.source,
