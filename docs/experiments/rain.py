@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from pysteps import motion, nowcasts
+from tqdm import tqdm
 
 import stzoo
 from stzoo.data import DATASETS, Reading, open_dataset
@@ -125,7 +126,8 @@ def main() -> None:
         minutes = "" if part.step_minutes is None else f" ({part.step_minutes:g} minutes a step)"
         of_event = found.setdefault(f"{part.name or arguments.dataset}{minutes}", {})
         assert isinstance(part.source, RecordedClips)
-        for past, future, before, valid in clips_of(part.source, arguments.every):
+        count = len(part.source.places[:: arguments.every])
+        for past, future, before, valid in tqdm(clips_of(part.source, arguments.every), part.name, count):
             known = extrapolate(np.where(before, 0.0, np.nan), find_motion(past, verbose=False), STEPS)
             for name, nowcast in methods.items():
                 forecast = nowcast(past)
