@@ -373,7 +373,7 @@ class Forecaster(Shareable):
         past = normalise(source.past.to(device), self.spec)
         made = enumerate(self.engine.unroll(past, steps), 1)
         coming = (in_units(frame, self.spec, number) for number, frame in made)
-        yield from map(source.frame, where_observed(coming, source.past, source.observed))
+        yield from map(source.frame, where_observed(coming, past, source.observed))
 
 
 def load(

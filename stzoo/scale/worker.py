@@ -25,6 +25,7 @@ from stzoo.frames.arrays import CallerFrames
 from stzoo.frames.axes import axes_of
 from stzoo.frames.fields import open_field
 from stzoo.frames.options import ReadingOptions
+from stzoo.frames.values import normalise
 from stzoo.models import stride_of
 from stzoo.published.fetching import find
 from stzoo.scale.archive import ArchiveWindows, names_of, read_windows
@@ -255,7 +256,7 @@ def _extend(frames: dict[int, list[Any]], model: Forecaster, sources: dict[int, 
     masks = [source.observed for source in sources.values() if source.observed is not None]
     sizes, there = [len(source.past) for source in sources.values()], min(len(frames[i]) for i in sources)
     coming = model.stream(past, steps, layout="BTCHW", missing="fill")
-    for at, frame in enumerate(where_observed(coming, past, torch.cat(masks) if masks else None)):
+    for at, frame in enumerate(where_observed(coming, normalise(past, model.spec), torch.cat(masks) if masks else None)):
         if at >= there:
             for i, part in zip(sources, frame.split(sizes), strict=True):
                 frames[i].append(sources[i].frame(part))
