@@ -111,10 +111,11 @@ def hindcast(engine: Engine, spec: ModelSpec, frames: Tensor, observed: Tensor |
     low, high = spec.value_range or (0.0, 1.0)
     device = next(engine.module.parameters()).device
     made, kept = [], []
-    unrolled = enumerate(engine.unroll(normalise(past.to(device), spec), truth.shape[1]), 1)
+    window = normalise(past.to(device), spec)
+    unrolled = enumerate(engine.unroll(window, truth.shape[1]), 1)
     coming = (in_units(frame, spec, number).to(truth.device) for number, frame in unrolled)
     seen = None if observed is None else observed[:, : spec.frames_in]
-    for step, forecast in enumerate(where_observed(coming, past, seen)):
+    for step, forecast in enumerate(where_observed(coming, window, seen)):
         if spec.value_range is not None:
             forecast = forecast.clamp(low, high)  # as whoever asks for a forecast gets it
         known = ~forecast.isnan()

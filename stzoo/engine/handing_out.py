@@ -53,5 +53,5 @@ def handed_out(
         if spec.value_range is not None:  # beyond it values are delivered as equals, so that their order means nothing
             low, high = spec.value_range
             coming = (frame.clamp(low, high) for frame in coming)
-        coming = match_rollout(coming, past, None if observed is None else observed[:, -1])
+        coming = match_rollout(coming, past, observed)
     return where_observed(coming, past, observed)

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-from stzoo.models.motion import estimate_motion, inside, moved, trajectories
+from stzoo.engine.observing import observed_motion
+from stzoo.models.motion import inside, moved, trajectories
 
 
 def matched(forecast: Tensor, reference: Tensor, known: Tensor | None = None) -> Tensor:
@@ -41,7 +42,7 @@ def matched(forecast: Tensor, reference: Tensor, known: Tensor | None = None) ->
 
 
 @torch.no_grad()
-def match_rollout(coming: Iterable[Tensor], past: Tensor, known: Tensor | None = None) -> Iterator[Tensor]:
+def match_rollout(coming: Iterable[Tensor], past: Tensor, observed: Tensor | None = None) -> Iterator[Tensor]:
     """Each frame of a forecast `matched` to the last past frame, carried to its time along the motion in the past.
 
     What has left the field by then does not count, nor do cells whose parcels come from beyond it.
@@ -49,15 +50,17 @@ def match_rollout(coming: Iterable[Tensor], past: Tensor, known: Tensor | None =
     Args:
         coming: the frames (B, C, H, W) that follow the past at its pace; they may be without end.
         past: (B, T, C, H, W), finite, in the same units.
-        known: (B, 1, H, W) booleans, true where the last past frame was observed; None if everywhere.
+        observed: (B, T, 1, H, W) booleans, true where the past was observed; None if everywhere.
     """
     last = past[:, -1]
-    observed = torch.ones_like(last[:, :1], dtype=torch.bool) if known is None else known
-    back = trajectories(estimate_motion(past), [1])[:, 0]  # from a cell to where its parcel was a frame before
+    known = torch.ones_like(last[:, :1], dtype=torch.bool) if observed is None else observed[:, -1]
+    back = trajectories(observed_motion(past, observed), [1])[
+        :, 0
+    ]  # from a cell to where its parcel was a frame before
     origin = torch.zeros_like(back)  # and where it was at the time of the last past frame
     for frame in coming:
         origin = back + moved(origin, back)
-        yield matched(frame, _nearest(last, origin), _nearest(observed, origin) & inside(origin))
+        yield matched(frame, _nearest(last, origin), _nearest(known, origin) & inside(origin))
 
 
 def _nearest(frames: Tensor, displacement: Tensor) -> Tensor:

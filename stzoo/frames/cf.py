@@ -6,7 +6,7 @@ time is, and the standard name of what a unit of rain measures.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -49,13 +49,23 @@ def cf_dataset(forecast: xr.DataArray, issued: xr.DataArray | None = None) -> xr
     for each in dataset.coords:
         dataset[each].encoding["_FillValue"] = None  # coordinates have no missing values
     for variable in dataset.variables.values():
-        for role in _REFERENCES:
-            named = variable.attrs.pop(role, variable.encoding.pop(role, None))
-            if named is not None and _leads_somewhere(named, dataset):
-                variable.encoding[role] = named  # where xarray looks for what it must not list as a coordinate
+        about = referring(variable.attrs, dataset.variables)
+        variable.attrs = {key: value for key, value in about.items() if key not in _REFERENCES}
+        # where xarray looks for what it must not list among the coordinates
+        variable.encoding |= {key: value for key, value in about.items() if key in _REFERENCES}
     dataset[name].attrs.update(rain_attributes(dataset[name].attrs))
-    dataset.attrs = {"Conventions": CONVENTIONS, "title": f"forecast of {name}", "source": "forecast by stzoo"}
+    dataset.attrs = global_attributes(name)
     return dataset
+
+
+def global_attributes(name: Hashable) -> dict[str, str]:
+    """The attributes of a file with forecasts of the variable `name`."""
+    return {"Conventions": CONVENTIONS, "title": f"forecast of {name}", "source": "forecast by stzoo"}
+
+
+def referring(attributes: Mapping[Hashable, Any], there: Collection[Hashable]) -> dict[Hashable, Any]:
+    """Attributes of a variable, without those that name other variables which are not among those that are there."""
+    return {key: value for key, value in attributes.items() if key not in _REFERENCES or _are_there(value, there)}
 
 
 def rain_attributes(attributes: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -64,7 +74,9 @@ def rain_attributes(attributes: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
     unit = rain_unit(units) if isinstance(units, str) else None
     if unit is None:
         return {}
-    wanted = {"standard_name": _STANDARD_NAMES.get(unit.scale), "long_name": _LONG_NAMES[unit.scale]}
+    of_mass = unit.scale == "rate" and "kg" in unit.name.lower()
+    standard = "precipitation_flux" if of_mass else _STANDARD_NAMES.get(unit.scale)
+    wanted = {"standard_name": standard, "long_name": _LONG_NAMES[unit.scale]}
     return {key: value for key, value in wanted.items() if value is not None and key not in attributes}
 
 
@@ -79,6 +91,6 @@ def _lead(times: xr.DataArray, issued: Any) -> dict[str, Any]:
     }
 
 
-def _leads_somewhere(reference: Any, dataset: xr.Dataset) -> bool:
-    """Whether an attribute that names other variables, such as "crs" or "crs: x y", names only such that are there."""
-    return all(word.removesuffix(":") in dataset.variables for word in str(reference).split())
+def _are_there(reference: Any, there: Collection[Hashable]) -> bool:
+    """Whether all variables are there that a text such as "crs" or "crs: x y" names."""
+    return all(word.removesuffix(":") in there for word in str(reference).split())

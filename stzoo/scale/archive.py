@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from stzoo.files import replacing
 from stzoo.forecaster import Forecaster
 from stzoo.frames.arrays import CallerFrames, FrameSelection, read_array
 from stzoo.frames.axes import as_layout, axes_of, time_of
+from stzoo.frames.cf import global_attributes, rain_attributes, referring
 from stzoo.frames.fields import check_read, open_field
 from stzoo.frames.netcdf import MAX_CHUNK
 from stzoo.frames.options import ReadingOptions
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
 
 _CHUNK = 2**24  # values in a chunk of the store; more only where one step of a unit has more
 _PROBES = 8  # windows that are read before the first forecast
+_ISSUED: Mapping[str, str] = MappingProxyType(
+    {"standard_name": "forecast_reference_time", "long_name": "time of the last observation"}
+)
 _OWN = ("step", "lead_time")  # what the store adds to the archive's dimensions and coordinates
 
 
@@ -265,7 +270,7 @@ def create_store(
     at_once = max(1, min(steps, _CHUNK // (unit * math.prod(sizes))))
     dtype = field.dtype.newbyteorder("=")
     with replacing(path) as partial:
-        coordinates = xr.Dataset(coords=_coordinates(field, windows, steps))
+        coordinates = xr.Dataset(coords=_coordinates(field, windows, steps), attrs=global_attributes(field.name))
         coordinates.to_zarr(partial, consolidated=False, zarr_format=3)
         array = zarr.open_group(partial, mode="r+").create_array(
             str(field.name),
@@ -275,7 +280,10 @@ def create_store(
             fill_value=np.nan if dtype.kind == "f" else 0,
             dimension_names=[str(time), "step", *(str(name) for name in field.dims if name != time)],
         )
-        array.attrs.update(_plain(field.attrs) | ({} if rain is None else {"units": rain.name}))
+        about = referring(field.attrs, coordinates.variables) | ({} if rain is None else {"units": rain.name})
+        apart = {*coordinates.dims, *str(about.get("grid_mapping", "")).replace(":", " ").split()}
+        beside = " ".join(str(name) for name in coordinates.coords if name not in apart)
+        array.attrs.update(_plain(about | rain_attributes(about) | ({"coordinates": beside} if beside else {})))
 
 
 def _coordinates(field: xr.DataArray, windows: ArchiveWindows, steps: int) -> dict[Hashable, Any]:
@@ -292,9 +300,11 @@ def _coordinates(field: xr.DataArray, windows: ArchiveWindows, steps: int) -> di
         is_text = field[clock].dtype.kind in "SUO" and times.dtype.kind == "M"
         of_file = {} if is_text else field[clock].encoding
         packed = {key: value for key, value in of_file.items() if key in ("units", "calendar", "dtype")}
-        coordinates[clock] = (time, times[windows.ends()], field[clock].attrs, packed)
+        issued = times.dtype.kind == "M" or hasattr(times[0], "calendar")
+        about = field[clock].attrs | dict(_ISSUED if issued else {})
+        coordinates[clock] = (time, times[windows.ends()], about, packed)
         lead = [k * windows.every * step for k in range(1, steps + 1)]
-        about = {"standard_name": "forecast_period", "long_name": "time from the last past frame"}
+        about = {"standard_name": "forecast_period", "long_name": "time since the last observation"}
         coordinates["lead_time"] = ("step", np.array(lead, _lead_dtype(step)), about)
     return coordinates
 

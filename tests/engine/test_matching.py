@@ -106,7 +106,7 @@ def test_the_reference_is_the_last_frame_where_its_parcels_are_by_then() -> None
 def test_what_was_not_observed_does_not_count() -> None:
     past = torch.full((1, 3, 1, 16, 16), 5.0)
     past[..., :8] = 90.0
-    seen = torch.zeros(1, 1, 16, 16, dtype=torch.bool)
+    seen = torch.zeros(1, 3, 1, 16, 16, dtype=torch.bool)
     seen[..., 8:] = True
     (found,) = match_rollout([torch.rand(1, 1, 16, 16)], past, seen)
     assert found.unique().tolist() == [5.0]
