@@ -7,7 +7,7 @@
 Clips and scores are those of `stzoo evaluate MODEL --dataset radar-fields --data DIR`, or of another `--dataset`.
 pysteps moves the last field in dBR along the motion that Lucas and Kanade's method finds in the past fields. What comes
 from beyond the field, or from cells that were not observed, is not known: the first table of an event counts it as dry,
-the second leaves out the cells that extrapolation does not reach.
+the second leaves out the cells that extrapolation does not reach. Models forecast every cell (`missing="fill"`).
 """
 
 import argparse
@@ -58,7 +58,8 @@ def persistence(past: np.ndarray) -> np.ndarray:
 
 
 def of_model(source: str, past: np.ndarray, **how: bool) -> np.ndarray:
-    return loaded(source).rollout(np.maximum(past, LOW + 0.2).astype(np.float32), STEPS, **how)
+    dbr = np.maximum(past, LOW + 0.2).astype(np.float32)
+    return loaded(source).rollout(dbr, STEPS, missing="fill", **how)
 
 
 @cache
