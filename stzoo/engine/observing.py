@@ -52,7 +52,7 @@ def _observed_after(past: Tensor, observed: Tensor) -> Iterator[Tensor]:
 
 
 def _without_edges(past: Tensor, observed: Tensor) -> Tensor:
-    """The past with what is around in place of what was not observed: edges of a mask that stands would seem not to move.
+    """The past with what is around in place of what was not observed: the edges of a mask would seem to stand still.
 
     Args:
         past: (B, T, C, H, W). observed: (B, T, 1, H, W) booleans.
@@ -62,7 +62,7 @@ def _without_edges(past: Tensor, observed: Tensor) -> Tensor:
 
 
 def _spread(sums: Tensor, weights: Tensor) -> Tensor:
-    """Means (N, C, h, w) of sums and their weights (N, 1, h, w); where there is no weight, means of ever larger cells."""
+    """Means (N, C, h, w) by sums and their weights (N, 1, h, w); without a weight, the mean of a larger cell."""
     means = sums / weights.clamp(min=1e-12)
     if weights.all() or max(weights.shape[-2:]) == 1:
         return means

@@ -256,7 +256,9 @@ def _extend(frames: dict[int, list[Any]], model: Forecaster, sources: dict[int, 
     masks = [source.observed for source in sources.values() if source.observed is not None]
     sizes, there = [len(source.past) for source in sources.values()], min(len(frames[i]) for i in sources)
     coming = model.stream(past, steps, layout="BTCHW", missing="fill")
-    for at, frame in enumerate(where_observed(coming, normalise(past, model.spec), torch.cat(masks) if masks else None)):
+    for at, frame in enumerate(
+        where_observed(coming, normalise(past, model.spec), torch.cat(masks) if masks else None)
+    ):
         if at >= there:
             for i, part in zip(sources, frame.split(sizes), strict=True):
                 frames[i].append(sources[i].frame(part))
