@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stzoo.engine import Engine, in_units
 from stzoo.engine.matching import match_rollout
-from stzoo.engine.observing import where_observed
+from stzoo.engine.observing import observed_motion, where_observed
 from stzoo.frames.values import normalise
 from stzoo.spec import ModelSpec
 
@@ -48,10 +48,12 @@ def handed_out(
     made: Iterable[Tensor], spec: ModelSpec, past: Tensor, *, observed: Tensor | None, matched: bool
 ) -> Iterator[Tensor]:
     """The same of frames (B, C, H, W) that a module made, normalised, on the device of the past."""
+    seen = normalise(past, spec)
     coming: Iterator[Tensor] = (in_units(frame, spec, number) for number, frame in enumerate(made, 1))
     if matched:
         if spec.value_range is not None:  # beyond it values are delivered as equals, so that their order means nothing
             low, high = spec.value_range
             coming = (frame.clamp(low, high) for frame in coming)
-        coming = match_rollout(coming, past, observed)
-    return where_observed(coming, past, observed)
+        motion = observed_motion(seen, observed)
+        coming = match_rollout(coming, past[:, -1], motion, None if observed is None else observed[:, -1])
+    return where_observed(coming, seen, observed)

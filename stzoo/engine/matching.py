@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-from stzoo.engine.observing import observed_motion
 from stzoo.models.motion import inside, moved, trajectories
 
 
@@ -42,21 +41,21 @@ def matched(forecast: Tensor, reference: Tensor, known: Tensor | None = None) ->
 
 
 @torch.no_grad()
-def match_rollout(coming: Iterable[Tensor], past: Tensor, observed: Tensor | None = None) -> Iterator[Tensor]:
-    """Each frame of a forecast `matched` to the last past frame, carried to its time along the motion in the past.
+def match_rollout(
+    coming: Iterable[Tensor], last: Tensor, motion: Tensor, known: Tensor | None = None
+) -> Iterator[Tensor]:
+    """Each frame of a forecast `matched` to the last past frame, carried to its time along the motion.
 
     What has left the field by then does not count, nor do cells whose parcels come from beyond it.
 
     Args:
-        coming: the frames (B, C, H, W) that follow the past at its pace; they may be without end.
-        past: (B, T, C, H, W), finite, in the same units.
-        observed: (B, T, 1, H, W) booleans, true where the past was observed; None if everywhere.
+        coming: the frames (B, C, H, W) at the times 1, 2, 3, ... after the last one; they may be without end.
+        last: (B, C, H, W), finite, in the same units.
+        motion: (B, 2, H, W), pixels a frame, as `estimate_motion` finds it.
+        known: (B, 1, H, W) booleans, true where the last past frame was observed; None if everywhere.
     """
-    last = past[:, -1]
-    known = torch.ones_like(last[:, :1], dtype=torch.bool) if observed is None else observed[:, -1]
-    back = trajectories(observed_motion(past, observed), [1])[
-        :, 0
-    ]  # from a cell to where its parcel was a frame before
+    known = torch.ones_like(last[:, :1], dtype=torch.bool) if known is None else known
+    back = trajectories(motion, [1])[:, 0]  # from a cell to where its parcel was a frame before
     origin = torch.zeros_like(back)  # and where it was at the time of the last past frame
     for frame in coming:
         origin = back + moved(origin, back)

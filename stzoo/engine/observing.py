@@ -72,7 +72,7 @@ def _without_edges(past: Tensor, observed: Tensor) -> Tensor:
 
 
 def _spread(sums: Tensor, weights: Tensor) -> Tensor:
-    """Means (N, C, h, w) of sums and weights (N, 1, h, w); where there is no weight, means of ever larger cells."""
+    """Means (N, C, h, w) by sums and their weights (N, 1, h, w); without a weight, the mean of a larger cell."""
     means = sums / weights.clamp(min=1e-12)
     if weights.all() or max(weights.shape[-2:]) == 1:
         return means

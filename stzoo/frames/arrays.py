@@ -25,7 +25,7 @@ from stzoo.frames.colour import to_channels
 from stzoo.frames.layout import find_layout, from_bchw, to_btchw
 from stzoo.frames.options import ReadingOptions
 from stzoo.frames.order import is_hidden
-from stzoo.frames.rain import RainUnit, is_rain
+from stzoo.frames.rain import RainUnit, is_rain, warn_of_rates
 from stzoo.frames.values import check_integers, fill_missing, from_units, to_units
 from stzoo.spec import ModelSpec, shown
 
@@ -155,6 +155,8 @@ def read_tensor(frames: Tensor, selection: FrameSelection, layout: str | None) -
     check_integers(past, spec, bits, unit)
     device, dtype = frames.device, frames.dtype
     given = to_units(past, spec, bits, unit)
+    if unit is None and is_rain(spec.value_range) and dtype.is_floating_point:
+        warn_of_rates(given)
     observed = ~given.isnan().any(2, keepdim=True) if _hides(frames, selection) else None
     past, as_given = to_channels(fill_missing(given, spec), spec, options.color)
     if observed is not None:  # of each channel that is a clip of its own

@@ -20,7 +20,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from stzoo.errors import FramesError
+from stzoo.errors import FramesError, warn_caller
 from stzoo.spec import shown
 
 DBR = (-10.4, 40.6)  # the range of models of rain, in dBR; see `stzoo.data.radar`
@@ -173,6 +173,16 @@ def checked_unit(units: str) -> RainUnit:
         return found
     amount = "; that is an amount: divide it by the hours in which it fell" if is_amount(str(units)) else ""
     raise FramesError(f"units is {shown(units)}; it may be {', '.join(UNITS)}, or another spelling of these{amount}")
+
+
+def warn_of_rates(numbers: Tensor) -> None:
+    """Warn if numbers that are taken as dBR may be rates: dBR has rain of less than 1 mm/h, or dry cells, below 0."""
+    known = numbers[~numbers.isnan()]
+    if len(known) and known.min() >= 0:
+        warn_caller(
+            "none of these numbers is below 0, and as dBR, in which this model reads them, 0 is 1 mm/h and dry is "
+            "-10.2; if they are rates, say units='mm/h' (in commands --units mm/h)"
+        )
 
 
 def _amount(factors: Mapping[str, int]) -> float | None:

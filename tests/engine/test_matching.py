@@ -14,6 +14,7 @@ from stzoo.engine.matching import match_rollout, matched
 from stzoo.errors import DataError
 from stzoo.forecaster import Forecaster, create
 from stzoo.frames.values import normalise
+from stzoo.models.motion import estimate_motion
 from stzoo.scale import forecast_archive
 from stzoo.spec import ModelSpec
 
@@ -94,21 +95,23 @@ def blob(x: float, y: float, size: int = 48) -> np.ndarray:
     return 10 * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / 18).astype(np.float32)
 
 
+def last_and_motion(past: Tensor) -> tuple[Tensor, Tensor]:
+    return past[:, -1], estimate_motion(past)
+
+
 def test_the_reference_is_the_last_frame_where_its_parcels_are_by_then() -> None:
     """Two showers move four columns a frame. When the stronger one has left, the other one must not get its values."""
     past = np.stack([np.maximum(blob(4 + 4 * t, 12), 2 * blob(20 + 4 * t, 34)) for t in range(5)])[None, :, None]
     coming = [plane(blob(20 + 4 * t, 12)) for t in range(1, 5)]
-    found = [round(frame.max().item()) for frame in match_rollout(coming, torch.from_numpy(past))]
+    found = [round(frame.max().item()) for frame in match_rollout(coming, *last_and_motion(torch.from_numpy(past)))]
     assert found[0] == 20
     assert found[-1] == 10
 
 
 def test_what_was_not_observed_does_not_count() -> None:
-    past = torch.full((1, 3, 1, 16, 16), 5.0)
-    past[..., :8] = 90.0
-    seen = torch.zeros(1, 3, 1, 16, 16, dtype=torch.bool)
-    seen[..., 8:] = True
-    (found,) = match_rollout([torch.rand(1, 1, 16, 16)], past, seen)
+    last, motion = torch.full((1, 1, 16, 16), 5.0), torch.zeros(1, 2, 16, 16)
+    last[..., :8] = 90.0
+    (found,) = match_rollout([torch.rand(1, 1, 16, 16)], last, motion, last < 90)
     assert found.unique().tolist() == [5.0]
 
 
@@ -134,7 +137,7 @@ def test_every_method_gives_the_same_and_goes_on_from_plain_frames() -> None:
     forecaster, frames = model(), clip()
     past = torch.from_numpy(frames)[None, :, None]
     plain = [in_units(made, SPEC, 1).clamp(0, 1) for made in forecaster.engine.unroll(normalise(past, SPEC), 10)]
-    expected = torch.cat(list(match_rollout(plain, past)))[:, 0].numpy()
+    expected = torch.cat(list(match_rollout(plain, *last_and_motion(past))))[:, 0].numpy()
     assert set(np.unique(expected)) <= set(np.unique(frames[-1]))
     np.testing.assert_array_equal(forecaster.rollout(frames, 10, matched=True), expected)
     np.testing.assert_array_equal(forecaster.predict(frames, matched=True), expected[:4])

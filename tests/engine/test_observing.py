@@ -68,11 +68,11 @@ def test_the_hole_moves_with_the_rain_and_nothing_comes_in_from_beyond_the_edge(
     hole[40:56, 50:66] = True
     holes = shifted(hole, 4) if moves else np.repeat(hole[None], 4, 0)
     given = np.where(holes, np.nan, rain).astype(np.float32)
-    future = model.rollout(given, 9, units="mm/h")
-    filled = model.rollout(given, 9, units="mm/h", missing="fill")
+    future = model.rollout(given, 8, units="mm/h")
+    filled = model.rollout(given, 8, units="mm/h", missing="fill")
     assert not np.isnan(filled).any()
     inner = (slice(30, 80), slice(10, 66))  # which nothing from beyond the edge reaches
-    for step in range(1, 10):
+    for step in range(1, 9):
         unseen = np.isnan(future[step - 1])
         np.testing.assert_array_equal(future[step - 1][~unseen], filled[step - 1][~unseen])
         wanted = expected(lambda k, rows, columns: ~holes[3 - k, rows, columns], step)
@@ -80,9 +80,9 @@ def test_the_hole_moves_with_the_rain_and_nothing_comes_in_from_beyond_the_edge(
         assert agreed[sure(wanted)].mean() > (0.995 if step < 4 else 0.97)
         # the parcels in a hole that stays were seen before they came there, but for those that were in it all along
         assert wanted[inner].sum() == (16 * 16 if moves else 10 * 7)
-        assert unseen[inner].sum() == pytest.approx(wanted[inner].sum(), rel=0.4)
+        assert unseen[inner].sum() == pytest.approx(wanted[inner].sum(), rel=0.2)
         centres = [np.argwhere(mask[inner]).mean(0) for mask in (unseen, wanted)]
-        np.testing.assert_allclose(*centres, atol=0.5 + 0.3 * step)
+        np.testing.assert_allclose(*centres, atol=0.5 + 0.1 * step)
 
 
 def test_a_parcel_that_any_frame_observed_is_observed(model: Forecaster) -> None:
