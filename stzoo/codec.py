@@ -166,10 +166,10 @@ class Codec(Shareable):
         exact: bool = False,
     ) -> frames_room.CallerFrames:
         use_one_thread_if_forked()
-        return frames_room.read(
-            frames, self.spec, stride_of(self.module), layout,
-            whole=True, resize=False, color=color, exact=exact, bits=bits, variable=variable, time=time,
-        )  # fmt: skip
+        options = frames_room.ReadingOptions(
+            layout=layout, resize=False, color=color, bits=bits, variable=variable, time=time
+        )
+        return frames_room.read(frames, self.spec, stride_of(self.module), options, whole=True, exact=exact)
 
     @torch.no_grad()
     def _encode(self, source: frames_room.CallerFrames) -> Tensor:

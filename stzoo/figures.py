@@ -27,7 +27,9 @@ class Metrics:
     """Figures of the packaged file on a whole test protocol, and the command that printed them.
 
     MSE and MAE are summed over a frame of values in [0, 1] and averaged over frames; PSNR is in dB. The critical
-    success indices of rain, `csi_1` and `csi_5`, are those of the definition "stzoo-rain". A forecaster has
+    success indices of rain, `csi_1` and `csi_5`, are those of the definition "stzoo-rain". With the definition
+    "stzoo-rain-rates", MSE and MAE are those of a cell in mm/h, there is neither SSIM nor PSNR, and there are further
+    scores of rain, of which these fields keep some. A forecaster has
     `persistence_mse`, and may have further figures of persistence. `mse_steps` and `persistence_mse_steps` are the two
     errors at each step ahead; an entry has both or neither. A codec's error is that of its reconstruction; it has
     `codes_used`, and the `perplexity` of its codes.
@@ -36,15 +38,23 @@ class Metrics:
     protocol: str
     mse: float = _figure("MSE", 2)
     mae: float = _figure("MAE", 2)
-    ssim: float = _figure("SSIM", 4)
-    psnr: float = _figure("PSNR", 2)
+    ssim: float | None = _figure("SSIM", 4, None)
+    psnr: float | None = _figure("PSNR", 2, None)
     csi_1: float | None = _figure("CSI 1 mm/h", 4, None)
     csi_5: float | None = _figure("CSI 5 mm/h", 4, None)
+    csi_0_1: float | None = _figure("CSI 0.1 mm/h", 4, None)
+    bias_0_1: float | None = _figure("frequency bias 0.1 mm/h", 3, None)
+    bias_1: float | None = _figure("frequency bias 1 mm/h", 3, None)
+    bias_5: float | None = _figure("frequency bias 5 mm/h", 3, None)
+    fss33_1: float | None = _figure("FSS 1 mm/h, 33 cells", 4, None)
+    dry_rate: float | None = _figure("mm/h far from rain", 4, None)
     persistence_mse: float | None = None
     persistence_ssim: float | None = None
     persistence_psnr: float | None = None
     persistence_csi_1: float | None = None
     persistence_csi_5: float | None = None
+    persistence_csi_0_1: float | None = None
+    persistence_fss33_1: float | None = None
     codes_used: int | None = _figure("codes in use", 0, None, codec_only=True)
     perplexity: float | None = _figure("perplexity", 1, None, codec_only=True)
     mse_steps: tuple[float, ...] | None = None

@@ -15,12 +15,13 @@ from tqdm import tqdm
 
 from stzoo import frames as frames_room
 from stzoo.adapting import adapt_tensors
-from stzoo.engine import Engine, in_units
+from stzoo.engine import Engine
 from stzoo.engine.forking import use_one_thread_if_forked
+from stzoo.engine.handing_out import future
 from stzoo.engine.memory import check_kept
 from stzoo.errors import FramesError
 from stzoo.export import Exported, export
-from stzoo.frames.values import normalise
+from stzoo.frames import ReadingOptions
 from stzoo.hindcast import Hindcast, hindcast, tried, warn_unless_it_fits
 from stzoo.hub.sharing import Shareable
 from stzoo.hub.sources import Resolved, source_text
@@ -64,12 +65,16 @@ class Forecaster(Shareable):
         bits: int | None = None,
         variable: str | None = None,
         time: str | None = None,
+        units: str | None = None,
+        missing: str = "keep",
+        matched: bool = False,
     ) -> Any:
         """The next `spec.frames_out` frames: ``rollout(frames, spec.frames_out)``."""
-        return self.rollout(
-            frames, self.spec.frames_out, layout=layout, resize=resize, color=color, every=every, start=start, fps=fps,
-            bits=bits, variable=variable, time=time,
+        options = ReadingOptions(
+            layout=layout, resize=resize, color=color, every=every, start=start, fps=fps, bits=bits, variable=variable,
+            time=time, units=units, missing=missing,
         )  # fmt: skip
+        return self._rollout(frames, self.spec.frames_out, options, matched=matched)
 
     def rollout(
         self,
@@ -85,6 +90,9 @@ class Forecaster(Shareable):
         bits: int | None = None,
         variable: str | None = None,
         time: str | None = None,
+        units: str | None = None,
+        missing: str = "keep",
+        matched: bool = False,
         check: bool = False,
         progress: bool = False,
     ) -> Any:
@@ -114,6 +122,17 @@ class Forecaster(Shareable):
             variable: which variable of a netCDF or Zarr file or of an xarray Dataset, if it has several; or which array
                 of a .npz file.
             time: the name of the dimension of time of a map, if neither its name nor its attributes tell.
+            units: of a model of rain, the unit of the numbers in arrays and maps, which is also that of the forecast:
+                "mm/h", "dBZ" (Marshall-Palmer), "dBR", or another spelling of these such as "kg m-2 s-1". Less than
+                0.1 mm/h is dry, which comes back as 0 mm/h or -32 dBZ. With None it is the attribute `units` of a map;
+                numbers without one are in dBR.
+            missing: of a model of rain that is given floats, in which NaN stands for what was not observed. "keep"
+                makes NaN of the cells of the forecast whose rain, followed back along the motion of the past frames,
+                was nowhere observed, or comes from beyond the edge; "fill" leaves what the model makes of them.
+            matched: give each frame of the forecast the values of the last past frame, carried to its time along the
+                motion in the past, in the order of its own cells (`stzoo.engine.matching`). The plain forecast is the
+                mean of what may come, with the least squared error, but too smooth; a matched one has the right areas
+                and peaks, and a larger squared error. The model goes on from its plain frames.
             check: warn, in one line, if the model does worse than persistence on the last known frames (with `start` on
                 those that followed the past), as `check` measures it. That costs a second forecast, so it is left out
                 if frames are large (more than 512x512 pixels, of all clips together). Of fewer than frames_in +
@@ -132,18 +151,13 @@ class Forecaster(Shareable):
             MemoryNeededError: there is not enough memory, by an estimate.
             MissingExtraError: the package that reads such a file is not installed; the message holds the pip command.
         """
-        steps = frames_room.whole_number("steps", steps)
-        if check and isinstance(frames, Iterator):  # which can be read only once
-            last = self.spec.frames_in + self.spec.frames_out
-            frames, every = frames_room.gathered(frames, frames_room.whole_number("every", every), last), 1
-        read = partial(
-            self._read, frames, layout=layout, resize=resize, color=color, every=every, start=start, fps=fps,
-            bits=bits, variable=variable, time=time, progress=progress,
+        options = ReadingOptions(
+            layout=layout, resize=resize, color=color, every=every, start=start, fps=fps, bits=bits, variable=variable,
+            time=time, units=units, missing=missing,
         )  # fmt: skip
-        source = self._checked(read, from_start=start is not None) if check else read()
-        check_kept(len(source.past), steps, source.frame_shape, source.past.device)
-        coming = tqdm(self._frames(source, steps), total=steps, unit="frame", delay=1, disable=not progress)
-        return source.collect(list(coming))
+        return self._rollout(
+            frames, frames_room.whole_number("steps", steps), options, matched=matched, check=check, progress=progress
+        )
 
     def stream(
         self,
@@ -159,6 +173,9 @@ class Forecaster(Shareable):
         bits: int | None = None,
         variable: str | None = None,
         time: str | None = None,
+        units: str | None = None,
+        missing: str = "keep",
+        matched: bool = False,
     ) -> Iterator[Any]:
         """Like `rollout`, but one frame at a time; without end if `steps` is None. Memory does not grow.
 
@@ -168,11 +185,12 @@ class Forecaster(Shareable):
         The frames before one that holds NaN or infinite values are yielded; that one raises `ForecastError`.
         """
         steps = None if steps is None else frames_room.whole_number("steps", steps)
-        source = self._read(
-            frames, layout=layout, resize=resize, color=color, every=every, start=start, fps=fps,
-            bits=bits, variable=variable, time=time,
+        options = ReadingOptions(
+            layout=layout, resize=resize, color=color, every=every, start=start, fps=fps, bits=bits, variable=variable,
+            time=time, units=units, missing=missing,
         )  # fmt: skip
-        return self._frames(source, steps)
+        source = self._read(frames, options)
+        return self._frames(source, steps, matched)
 
     def check(
         self,
@@ -188,6 +206,8 @@ class Forecaster(Shareable):
         bits: int | None = None,
         variable: str | None = None,
         time: str | None = None,
+        units: str | None = None,
+        missing: str = "keep",
     ) -> Hindcast:
         """Does the model fit these frames? Forecasts the last of them from those before, and compares with persistence.
 
@@ -196,7 +216,8 @@ class Forecaster(Shareable):
                 there are forecast, instead of the last ones.
             steps: how many of the last frames are forecast; by default `spec.frames_out`, or as many as there are after
                 the first `spec.frames_in`.
-            layout, resize, color, every, start, fps, bits, variable, time: as in `rollout`.
+            layout, resize, color, every, start, fps, bits, variable, time, units, missing: as in `rollout`. Cells that
+                were not observed are left out.
 
         Returns:
             The errors of the forecast and of persistence, and the skill; ``fits`` says whether the model is of use.
@@ -206,16 +227,18 @@ class Forecaster(Shareable):
             StzooError: the frames cannot be read or forecast for another reason, as in `rollout`.
         """
         wanted = self.spec.frames_out if steps is None else frames_room.whole_number("steps", steps)
-        known = self._read(
-            frames, layout=layout, resize=resize, color=color, every=every, start=start, fps=fps,
-            bits=bits, variable=variable, time=time, extra=wanted,
-        ).past  # fmt: skip
+        options = ReadingOptions(
+            layout=layout, resize=resize, color=color, every=every, start=start, fps=fps, bits=bits, variable=variable,
+            time=time, units=units, missing=missing,
+        )  # fmt: skip
+        source = self._read(frames, options, extra=wanted)
+        known = source.past
         if steps is not None and known.shape[1] < self.spec.frames_in + steps:
             raise FramesError(
                 f"to forecast the last {steps} frames from {self.spec.frames_in} before them takes "
                 f"{self.spec.frames_in + steps} frames; given are {known.shape[1]}, so use fewer steps"
             )
-        return hindcast(self.engine, self.spec, known)
+        return hindcast(self.engine, self.spec, known, source.observed)
 
     def live(
         self,
@@ -224,7 +247,10 @@ class Forecaster(Shareable):
         layout: str | None = None,
         resize: bool | None = None,
         color: str | None = None,
+        units: str | None = None,
+        missing: str = "keep",
         carry: int | None = None,
+        matched: bool = False,
     ) -> Live:
         """A live source: push one frame after the other, and get the forecast of what follows. See docs/live.md.
 
@@ -234,16 +260,18 @@ class Forecaster(Shareable):
         Args:
             every: use the pushes 0, every, 2 * every, ... The others give no forecast, and are not looked at.
             layout: the axes of a frame whose shape alone is ambiguous: "HW", "CHW" or "HWC".
-            resize, color: as in `rollout`.
+            resize, color, units, missing: as in `rollout`. A frame that is missing as a whole was not observed.
             carry: how many frames the state of a recurrent model may have read. One that would have read more begins
                 anew with the last `spec.frames_in` frames. By default it is ten times `spec.frames_in`; with
                 ``carry=1`` each forecast equals `predict`. Other models have no state, so that `carry` does not matter.
+            matched: as in `rollout`.
 
         Raises:
-            FramesError: `every` or `carry` is no whole number of at least 1, or there is no such `layout`, `resize` or
-                `color`.
+            FramesError: `every` or `carry` is no whole number of at least 1, or there is no such `layout`, `resize`,
+                `color`, `units` or `missing`.
         """
-        return Live(self.engine, self.spec, every=every, layout=layout, resize=resize, color=color, carry=carry)
+        options = ReadingOptions(layout=layout, resize=resize, color=color, every=every, units=units, missing=missing)
+        return Live(self.engine, self.spec, options, carry=carry, matched=matched)
 
     def to(self, device: str | torch.device) -> Forecaster:
         """Move the module, in place, and return the forecaster. Forecasts still return to the device of their frames.
@@ -322,27 +350,30 @@ class Forecaster(Shareable):
         shape = f"{s.frames_in} frames of {s.channels}x{s.height}x{s.width} -> {s.frames_out}"
         return f"Forecaster({s.arch}, {shape}, {self.report})"
 
-    def _read(
+    def _rollout(
         self,
         frames: Any,
+        steps: int,
+        options: ReadingOptions,
         *,
-        layout: str | None,
-        resize: bool | None,
-        color: str | None,
-        every: int,
-        start: float | None,
-        fps: float | None,
-        bits: int | None,
-        variable: str | None,
-        time: str | None,
+        matched: bool,
+        check: bool = False,
         progress: bool = False,
-        extra: int = 0,
+    ) -> Any:
+        if check and isinstance(frames, Iterator):  # which can be read only once
+            last = self.spec.frames_in + self.spec.frames_out
+            frames, options = frames_room.gathered(frames, options.every, last), dataclasses.replace(options, every=1)
+        read = partial(self._read, frames, options, progress=progress)
+        source = self._checked(read, from_start=options.start is not None) if check else read()
+        check_kept(len(source.past), steps, source.frame_shape, source.past.device)
+        coming = tqdm(self._frames(source, steps, matched), total=steps, unit="frame", delay=1, disable=not progress)
+        return source.collect(list(coming))
+
+    def _read(
+        self, frames: Any, options: ReadingOptions, *, progress: bool = False, extra: int = 0
     ) -> frames_room.CallerFrames:
         use_one_thread_if_forked()
-        return frames_room.read(
-            frames, self.spec, stride_of(self.module), layout, resize=resize, color=color, every=every,
-            start=start, fps=fps, bits=bits, variable=variable, time=time, progress=progress, extra=extra,
-        )  # fmt: skip
+        return frames_room.read(frames, self.spec, stride_of(self.module), options, progress=progress, extra=extra)
 
     def _checked(self, read: Callable[..., frames_room.CallerFrames], *, from_start: bool) -> frames_room.CallerFrames:
         """What `read()` returns. If enough frames beside those are known and good, the model is tried on them first."""
@@ -350,16 +381,13 @@ class Forecaster(Shareable):
             source = read(extra=self.spec.frames_out)
         except FramesError:  # it may be in frames that the forecast does not need
             return read()
-        warn_unless_it_fits(tried(self.engine, self.spec, source.past))
-        read_by_model = slice(self.spec.frames_in) if from_start else slice(-self.spec.frames_in, None)
-        return dataclasses.replace(source, past=source.past[:, read_by_model])
+        warn_unless_it_fits(tried(self.engine, self.spec, source.past, source.observed))
+        return source.part(slice(self.spec.frames_in) if from_start else slice(-self.spec.frames_in, None))
 
     @torch.no_grad()
-    def _frames(self, source: frames_room.CallerFrames, steps: int | None) -> Iterator[Any]:
-        device = next(self.module.parameters()).device
-        past = normalise(source.past.to(device), self.spec)
-        for number, frame in enumerate(self.engine.unroll(past, steps), 1):
-            yield source.frame(in_units(frame, self.spec, number))
+    def _frames(self, source: frames_room.CallerFrames, steps: int | None, matched: bool) -> Iterator[Any]:
+        coming = future(self.engine, self.spec, source.past, steps, observed=source.observed, matched=matched)
+        yield from map(source.frame, coming)
 
 
 def load(

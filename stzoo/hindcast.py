@@ -6,12 +6,14 @@ repeats the last frame before them, needs no model. A model that does worse on f
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from stzoo.engine import Engine, in_units
+from stzoo.engine.observing import where_observed
 from stzoo.errors import ForecastError, FramesError, warn_caller
 from stzoo.frames.values import normalise
 from stzoo.spec import ModelSpec
@@ -28,7 +30,7 @@ class Hindcast:
     to [0, 1]; otherwise errors are in the units of the data.
 
     Attributes:
-        mse_steps: the error of the forecast at each step ahead.
+        mse_steps: the error of the forecast at each step ahead; NaN where nothing was observed.
         persistence_mse_steps: the error of persistence, which repeats the last past frame, at each step ahead.
         has_range: whether the model's values have a range.
     """
@@ -45,12 +47,12 @@ class Hindcast:
     @property
     def mse(self) -> float:
         """The error of the forecast, mean over steps."""
-        return sum(self.mse_steps) / self.steps
+        return _mean(self.mse_steps)
 
     @property
     def persistence_mse(self) -> float:
         """The error of persistence, mean over steps."""
-        return sum(self.persistence_mse_steps) / self.steps
+        return _mean(self.persistence_mse_steps)
 
     @property
     def skill(self) -> float | None:
@@ -84,16 +86,19 @@ def skill(mse: float, persistence_mse: float) -> float | None:
 
 
 @torch.no_grad()
-def hindcast(engine: Engine, spec: ModelSpec, frames: Tensor) -> Hindcast:
+def hindcast(engine: Engine, spec: ModelSpec, frames: Tensor, observed: Tensor | None = None) -> Hindcast:
     """Forecast all frames but the first `spec.frames_in` from these, and compare.
+
+    A cell counts if its truth and its last past value were observed, and something along the path of what is there.
 
     Args:
         engine: runs the model.
         spec: the spec of the model.
         frames: (B, T, C, H, W) float32 in the spec's units, T > frames_in.
+        observed: (B, T, 1, H, W) booleans, true where the frames were observed; None if all of them were, everywhere.
 
     Raises:
-        FramesError: there are no frames beyond those that the model reads.
+        FramesError: there are no frames beyond those that the model reads, or no cell counts at any step.
         ForecastError: the model makes NaN or infinite values.
         MemoryNeededError: there is not enough memory, by an estimate.
     """
@@ -106,30 +111,43 @@ def hindcast(engine: Engine, spec: ModelSpec, frames: Tensor) -> Hindcast:
     low, high = spec.value_range or (0.0, 1.0)
     device = next(engine.module.parameters()).device
     made, kept = [], []
-    for step, frame in enumerate(engine.unroll(normalise(past.to(device), spec), truth.shape[1])):
-        forecast = in_units(frame, spec, step + 1).to(truth.device)
+    window = normalise(past.to(device), spec)
+    unrolled = enumerate(engine.unroll(window, truth.shape[1]), 1)
+    coming = (in_units(frame, spec, number).to(truth.device) for number, frame in unrolled)
+    seen = None if observed is None else observed[:, : spec.frames_in]
+    for step, forecast in enumerate(where_observed(coming, window, seen)):
         if spec.value_range is not None:
             forecast = forecast.clamp(low, high)  # as whoever asks for a forecast gets it
-        made.append(_error(forecast, truth[:, step], high - low))
-        kept.append(_error(past[:, -1], truth[:, step], high - low))
+        known = ~forecast.isnan()
+        if observed is not None:
+            known &= observed[:, spec.frames_in + step] & observed[:, spec.frames_in - 1]
+        made.append(_error(forecast, truth[:, step], known, high - low))
+        kept.append(_error(past[:, -1], truth[:, step], known, high - low))
+    if all(map(math.isnan, made)):
+        raise FramesError(
+            "no cell was observed both in the past and in the frames that followed, so nothing is compared"
+        )
     return Hindcast(tuple(made), tuple(kept), spec.value_range is not None)
 
 
-def tried(engine: Engine, spec: ModelSpec, frames: Tensor) -> Hindcast | None:
+def tried(engine: Engine, spec: ModelSpec, frames: Tensor, observed: Tensor | None = None) -> Hindcast | None:
     """`hindcast`, where it can be had cheaply.
 
     Args: as those of `hindcast`.
 
     Returns:
         None if there are no frames beyond those that the model reads, if the frames are so large that another forecast
-        would take long, or if the model makes NaN of them.
+        would take long, if the model makes NaN of them, or if too little of them was observed.
     """
     b, t, _, h, w = frames.shape
     if t <= spec.frames_in or b * h * w > _CHEAP:
         return None
     try:
-        return hindcast(engine, spec, frames)
-    except ForecastError:  # which the forecast itself raises as well, unless only earlier frames cause it
+        return hindcast(engine, spec, frames, observed)
+    except (
+        FramesError,
+        ForecastError,
+    ):  # which the forecast itself raises as well, unless only earlier frames cause it
         return None
 
 
@@ -147,5 +165,12 @@ def warn_unless_it_fits(found: Hindcast | None) -> None:
     )
 
 
-def _error(made: Tensor, truth: Tensor, width: float) -> float:
-    return ((made.double() - truth.double()) / width).square().mean().item()
+def _error(made: Tensor, truth: Tensor, known: Tensor, width: float) -> float:
+    """The mean squared error of the known values; NaN if there are none."""
+    return ((made.double() - truth.double())[known] / width).square().mean().item()
+
+
+def _mean(errors: tuple[float, ...]) -> float:
+    """Of the steps at which something was known."""
+    known = [error for error in errors if not math.isnan(error)]
+    return sum(known) / len(known)

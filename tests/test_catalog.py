@@ -139,10 +139,13 @@ def test_metrics_are_those_of_the_kind() -> None:
                 parse_manifest(json.dumps(manifest).encode())
 
 
-def test_every_metric_that_an_entry_is_measured_by_is_a_figure_of_the_catalogue() -> None:
-    used = [DEFINITIONS[name] for name in dict.fromkeys(record.definition for record in DATASETS.values())]
-    measured = [name for definition in used for name in (*definition.metrics, *definition.counts)]
-    assert list(dict.fromkeys(measured)) == [figure.name for figure in FIGURES if not figure.codec_only]
+def test_every_figure_of_the_catalogue_is_a_metric_that_an_entry_is_measured_by() -> None:
+    """And every metric is a figure, except for some of the many scores of rain."""
+    used = dict.fromkeys(record.definition for record in DATASETS.values())
+    measured = {name: set(DEFINITIONS[name].names) for name in used}
+    figures = {figure.name for figure in FIGURES if not figure.codec_only}
+    assert figures <= set.union(*measured.values())
+    assert figures >= set.union(*(names for name, names in measured.items() if name != "stzoo-rain-rates"))
 
 
 def test_modular_entries_pin_the_codec_that_is_there() -> None:

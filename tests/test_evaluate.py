@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from stzoo.data import Clip
+from stzoo.data.joined import JoinedClips, Part, first_clips, parts_of
 from stzoo.errors import DataError
 from stzoo.evaluate import evaluate
 from stzoo.forecaster import Forecaster
@@ -145,3 +146,70 @@ def test_the_critical_success_index_is_pooled_over_clips(persistence: Forecaster
     assert report.persistence_steps["csi_1"] == pytest.approx(expected)
     assert 0 < report.total["csi_1"] < 1
     assert "csi_5" in str(report)
+
+
+class Wide(Ramp):
+    """Two clips of another size, steeper."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def clips(self, start: int, stop: int) -> Clip:
+        frames = (0.1 * torch.arange(6))[None, :, None, None, None].expand(stop - start, -1, 1, 9, 12)
+        return Clip(frames[:, :2], frames[:, 2:])
+
+
+def test_parts_of_different_sizes_are_measured_together_and_each_for_itself(persistence: Forecaster) -> None:
+    clips = JoinedClips((Part("narrow", Ramp(), 5.0), Part("wide", Wide(), 6.0)))
+    report = evaluate(persistence, clips, name="n", protocol="p", progress=False, batch=3)
+    assert report.clips == 7
+    assert {name: part.clips for name, part in report.parts.items()} == {"narrow": 5, "wide": 2}
+    for name, source in (("narrow", Ramp()), ("wide", Wide())):
+        alone = evaluate(persistence, source, name="n", protocol="p", progress=False)
+        for metric, curve in alone.steps.items():
+            assert report.parts[name].steps[metric] == pytest.approx(curve)
+        assert report.parts[name].protocol == f"p, {name}"
+    narrow, wide = (report.parts[name].steps["mse"] for name in ("narrow", "wide"))
+    assert report.steps["mse"] == pytest.approx([(5 * a + 2 * b) / 7 for a, b in zip(narrow, wide, strict=True)])
+    assert report.step_minutes is None  # they differ
+    text = str(report)
+    assert text.count("persist. mse") == 3
+    assert "3 (15 min)" in text
+    assert "3 (18 min)" in text
+    rows = list(csv.DictReader(io.StringIO(report.to_csv())))
+    assert [(r["part"], r["step"], r["minutes"]) for r in rows[:1] + rows[6:7] + rows[-1:]] == [
+        ("", "1", ""),
+        ("narrow", "3", "15"),
+        ("wide", "4", "24"),
+    ]
+    values = json.loads(report.to_json())
+    assert values["parts"]["wide"]["steps"] == report.parts["wide"].steps
+    assert values["parts"]["wide"]["skill"] == report.parts["wide"].skill
+
+
+def test_the_first_clips_of_several_parts(persistence: Forecaster) -> None:
+    clips = JoinedClips((Part("narrow", Ramp()), Part("wide", Wide()), Part("more", Wide())))
+    few, some = (first_clips(clips, count) for count in (5, 6))
+    assert [(p.name, len(p.source)) for p in parts_of(few)] == [("narrow", 5)]
+    assert [(p.name, len(p.source)) for p in parts_of(some)] == [("narrow", 5), ("wide", 1)]
+    assert len(some) == 6
+    assert len(first_clips(Ramp(), 3)) == 3
+
+
+def test_rain_rates_are_in_mm_per_hour(persistence: Forecaster) -> None:
+    """From 1 to 2, 3, 4 and 5 mm/h in half of the frame."""
+
+    class Heavier(Ramp):
+        def clips(self, start: int, stop: int) -> Clip:
+            rates = torch.tensor([1.0, 1.0, 2.0, 3.0, 4.0, 5.0])[None, :, None, None, None]
+            frames = (10 * rates.log10()).expand(stop - start, -1, 1, 8, 8).clone()
+            frames[..., 4:] = -10.2
+            return Clip(frames[:, :2], frames[:, 2:])
+
+    model = Forecaster(persistence.spec.replace(value_range=[-10.4, 40.6]), Repeat(), persistence.report)
+    report = evaluate(model, Heavier(), name="n", protocol="p", definition="stzoo-rain-rates", progress=False)
+    assert report.steps["mse"] == pytest.approx([0.5, 2, 4.5, 8], rel=1e-4)
+    assert report.steps["mae"] == pytest.approx([0.5, 1, 1.5, 2], rel=1e-4)
+    assert report.steps["csi_1"] == [1, 1, 1, 1]
+    assert report.steps["bias_5"][-1] == 0
+    assert len(str(report).splitlines()) == 1 + 4 * (1 + 4 + 1)

@@ -12,6 +12,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from stzoo import metrics
 from stzoo.errors import DataError, MissingExtraError
 from stzoo.metrics import DEFINITIONS
+from stzoo.metrics.perceptual import _lpips_network
 
 
 @pytest.fixture
@@ -120,7 +121,7 @@ def test_a_blur_is_less_sharp_than_the_truth() -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec("lpips") is not None, reason="the extra is installed")
 def test_lpips_names_its_extra() -> None:
-    metrics._lpips_network.cache_clear()
+    _lpips_network.cache_clear()
     with pytest.raises(MissingExtraError, match=r'pip install "stzoo\[metrics\]"'):
         metrics.lpips(np.zeros((1, 1, 1, 64, 64)), np.zeros((1, 1, 1, 64, 64)))
 
@@ -138,7 +139,7 @@ def test_lpips_looks_at_each_frame_in_colour_and_in_plus_minus_one(monkeypatch: 
             return (a - b).abs().mean((1, 2, 3), keepdim=True)
 
     monkeypatch.setitem(sys.modules, "lpips", SimpleNamespace(LPIPS=Lpips))
-    metrics._lpips_network.cache_clear()
+    _lpips_network.cache_clear()
     rng = np.random.default_rng(0)
     forecast, truth = (rng.random((3, 2, 1, 8, 8)) for _ in range(2))
     found = metrics.lpips(forecast, truth)
@@ -150,7 +151,7 @@ def test_lpips_looks_at_each_frame_in_colour_and_in_plus_minus_one(monkeypatch: 
     assert metrics.lpips(swapped, truth.transpose(1, 0, 2, 3, 4)).shape == (2, 3)
     with pytest.raises(DataError, match="not at 2 channels"):
         metrics.lpips(np.zeros((1, 1, 2, 8, 8)), np.zeros((1, 1, 2, 8, 8)))
-    metrics._lpips_network.cache_clear()
+    _lpips_network.cache_clear()
 
 
 def test_unknown_cells_are_left_out_as_in_a_loop(pair: tuple[np.ndarray, np.ndarray]) -> None:

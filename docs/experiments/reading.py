@@ -22,7 +22,7 @@ import numpy as np
 from stzoo import create
 from stzoo.data import Reading
 from stzoo.data.recordings import decode_once
-from stzoo.frames import read
+from stzoo.frames import ReadingOptions, read
 from stzoo.frames.video import read_video
 
 WIDTH, HEIGHT, FRAMES = 1920, 1080, 300
@@ -71,7 +71,7 @@ def main() -> None:
 
         ways: dict[str, Callable[[], object]] = {
             "PyAV, decode and resize": lambda: pyav(path, size, "gray"),
-            "the past of a forecast": lambda: read(path, spec, 4, resize=True),
+            "the past of a forecast": lambda: read(path, spec, 4, ReadingOptions(resize=True)),
             "every frame, for training": cached,
         }
         taken: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}

@@ -13,9 +13,11 @@ from stzoo.cli.shared import (
     add_every,
     add_json,
     add_map,
+    add_matched,
     add_model,
     add_precision,
     add_size_and_color,
+    add_units,
 )
 from stzoo.errors import StzooError
 from stzoo.scale.plan import UNIT
@@ -65,6 +67,8 @@ def register(commands: Commands) -> None:
     )
     add_size_and_color(parser, arrays=False)
     add_map(parser, "an archive, or each netCDF, Zarr or .npz file of a folder or table")
+    add_units(parser)
+    add_matched(parser)
     parser.add_argument(
         "--unit",
         type=int,
@@ -114,6 +118,9 @@ def _run(arguments: Arguments) -> None:
         threads=arguments.threads,
         variable=arguments.variable,
         time=arguments.time,
+        units=arguments.units,
+        missing=arguments.missing,
+        matched=arguments.matched,
         workers=arguments.workers,
         in_process=arguments.in_process,
         progress=True,

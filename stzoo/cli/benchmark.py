@@ -23,7 +23,7 @@ from stzoo.cli.shared import (
 from stzoo.errors import SpecError
 
 _OF_FORECASTS = ("precision", "batch", "steps", "device", "threads", "against", "repeats", "stream", "plot")
-_OF_LOADER = ("data", "mnist", "dataset", "every", "skip_bad", "download")
+_OF_LOADER = ("data", "mnist", "dataset", "every", "skip_bad", "units", "download")
 
 
 def register(commands: Commands) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from stzoo import catalog
@@ -16,6 +17,7 @@ from stzoo.cli.shared import (
     add_command,
     add_dataset,
     add_json,
+    add_matched,
     add_precision,
     chosen_dataset,
     dataset_and_folder,
@@ -23,7 +25,7 @@ from stzoo.cli.shared import (
 from stzoo.errors import DataError, SpecError
 
 # The keys of `stzoo.metrics.DEFINITIONS`, which imports torch.
-_DEFINITIONS = ("stzoo", "stzoo-rain", "openstl", "simvp-2022")
+_DEFINITIONS = ("stzoo", "stzoo-rain", "stzoo-rain-rates", "openstl", "simvp-2022")
 
 
 def register(commands: Commands) -> None:
@@ -53,11 +55,18 @@ def register(commands: Commands) -> None:
         help="number of sequences to measure; the report says so (default: all)",
     )
     parser.add_argument(
+        "--part",
+        choices=("test", "validation"),
+        default="test",
+        help="part of the dataset to measure on; choices between models are made on validation (default: %(default)s)",
+    )
+    parser.add_argument(
         "--definition",
         choices=_DEFINITIONS,
-        help="definition of the metrics: stzoo; stzoo-rain, which adds scores of rain events; openstl, which computes "
-        "them as the tables of OpenSTL did; or simvp-2022, as SimVP's code of 2022 did (default: stzoo-rain for the "
-        "dataset radar, else stzoo)",
+        help="definition of the metrics: stzoo; stzoo-rain, which adds scores of rain events; stzoo-rain-rates, which "
+        "measures rates in mm/h, and the place and the area of rain; openstl, which computes them as the tables of "
+        "OpenSTL did; or simvp-2022, as SimVP's code of 2022 did (default: that of the dataset, which is stzoo-rain "
+        "for radar, stzoo-rain-rates for radar-crops and radar-fields, and stzoo for every other)",
     )
     parser.add_argument(
         "--size",
@@ -66,6 +75,7 @@ def register(commands: Commands) -> None:
         help="size of the frames that are measured: with model, that which the model was trained on; with own, that of "
         "your own clips, on which the model then runs (default: %(default)s)",
     )
+    add_matched(parser)
     add_precision(parser)
     add_any_device(parser)
     parser.add_argument(
@@ -88,7 +98,8 @@ def _own_clips_told(arguments: Arguments, default: str) -> Iterator[None]:
 
 def _run(arguments: Arguments) -> None:
     from stzoo.codec import Codec
-    from stzoo.data import DATASETS, FirstClips, protocol_name
+    from stzoo.data import DATASETS, protocol_name
+    from stzoo.data.joined import first_clips
     from stzoo.evaluate import EvaluationReport, evaluate, evaluate_codec
     from stzoo.forecaster import Forecaster
     from stzoo.machine import check_device
@@ -107,20 +118,24 @@ def _run(arguments: Arguments) -> None:
         dataset, data = chosen_dataset(arguments, model.spec, default, own_size=own_size)
     if codec and arguments.steps is not None:
         raise SpecError("--steps is for forecasters; a codec is measured on the first two frames of each sequence")
+    if codec and arguments.matched:
+        raise SpecError("--matched is for forecasters; a codec forecasts nothing")
     steps = 1 if codec else model.spec.frames_out if arguments.steps is None else arguments.steps
     if steps < 1:
         raise SpecError(f"--steps is {steps}; it must be at least 1")
     protocol = protocol_name(dataset, model.spec.frames_in, steps, codec=codec, every=arguments.every)
     protocol += ", frames at their own size" if own_size else ""
+    protocol += "" if arguments.part == "test" else f", {arguments.part} part"
     with _own_clips_told(arguments, default):
-        clips: Any = data.split("test", model.spec.frames_in, steps)
+        clips: Any = data.split(arguments.part, model.spec.frames_in, steps)
     files = len(clips.recordings) if dataset == "clips" else None
     if arguments.limit is not None:
         if not 1 <= arguments.limit <= len(clips):
             raise SpecError(f"--limit is {arguments.limit}; it may be 1 to {len(clips)}")
-        clips = FirstClips(clips, arguments.limit)
+        clips = first_clips(clips, arguments.limit)
         protocol += f", first {arguments.limit} sequences only"
-    report: Any = (evaluate_codec if codec else evaluate)(
+    run: Any = evaluate_codec if codec else partial(evaluate, matched=arguments.matched)
+    report: Any = run(
         model,
         clips,
         name=arguments.source,

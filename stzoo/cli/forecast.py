@@ -17,9 +17,11 @@ from stzoo.cli.shared import (
     add_command,
     add_every,
     add_map,
+    add_matched,
     add_model,
     add_precision,
     add_size_and_color,
+    add_units,
     check_model_name,
     resize_of,
 )
@@ -27,6 +29,7 @@ from stzoo.errors import FramesError
 from stzoo.files import check_name
 
 if TYPE_CHECKING:
+    import numpy as np
     from PIL import Image
 
     from stzoo.forecaster import Forecaster
@@ -118,7 +121,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "followed it if --start leaves room for that), and the past with the forecast",
     )
     add_bits(parser)
+    add_units(parser)
     add_size_and_color(parser)
+    add_matched(parser)
     add_precision(parser, auto=True)
     add_any_device(parser)
     parser.add_argument(
@@ -135,7 +140,7 @@ def _run(arguments: Arguments) -> None:
 
     from stzoo.engine.memory import memory_errors_told
     from stzoo.forecaster import load
-    from stzoo.frames import check_writable, kind_of, read, refuse_address, seconds_between, write
+    from stzoo.frames import ReadingOptions, check_writable, kind_of, read, refuse_address, seconds_between, write
     from stzoo.frames.fields import check_map_options
     from stzoo.models import stride_of
 
@@ -147,11 +152,12 @@ def _run(arguments: Arguments) -> None:
     model = load(arguments.model, device=arguments.device, precision=arguments.precision)
     steps = model.spec.frames_out if arguments.steps is None else arguments.steps
     of_pictures, to_pictures = (kind_of(path) == "pictures" for path in (given, arguments.out))
-    reading = partial(
-        read, given, model.spec, stride_of(model.module), resize=resize_of(arguments), color=arguments.color,
-        every=arguments.every, start=arguments.start, fps=arguments.fps, bits=arguments.bits,
-        variable=arguments.variable, time=arguments.time,
+    options = ReadingOptions(
+        resize=resize_of(arguments), color=arguments.color, every=arguments.every, start=arguments.start,
+        fps=arguments.fps, bits=arguments.bits, variable=arguments.variable, time=arguments.time,
+        units=arguments.units, missing=arguments.missing,
     )  # fmt: skip
+    reading = partial(read, given, model.spec, stride_of(model.module), options)
     with memory_errors_told("this forecast"):
         draw = _drawing(arguments, given, model, reading()) if to_pictures and not of_pictures else None
         checked = not arguments.no_check
@@ -160,14 +166,8 @@ def _run(arguments: Arguments) -> None:
         future = model.rollout(
             given,
             steps,
-            resize=resize_of(arguments),
-            color=arguments.color,
-            every=arguments.every,
-            start=arguments.start,
-            fps=arguments.fps,
-            bits=arguments.bits,
-            variable=arguments.variable,
-            time=arguments.time,
+            **vars(options),
+            matched=arguments.matched,
             check=checked and arguments.start is None,
             progress=True,
         )
@@ -176,7 +176,7 @@ def _run(arguments: Arguments) -> None:
         elif arguments.side_by_side:
             future = _beside_the_truth(arguments, given, model.spec.frames_in, future)
     seconds = seconds_between(given, arguments.every, arguments.fps) if of_pictures else None
-    write(arguments.out, future, seconds)
+    write(arguments.out, future, seconds, issued=reading().issued if arguments.out.suffix.lower() in MAPS else None)
     print(f"{steps} frames -> {arguments.out}")
 
 
@@ -212,7 +212,8 @@ def _tell_skill(model: Forecaster, reading: Callable[..., CallerFrames], steps: 
     from stzoo.hindcast import tried, warn_unless_it_fits
 
     try:
-        found = tried(model.engine, model.spec, reading(extra=max(0, steps)).past)
+        source = reading(extra=max(0, steps))
+        found = tried(model.engine, model.spec, source.past, source.observed)
     except FramesError:  # it may be in frames that the forecast does not need
         return
     if found is None:
@@ -242,11 +243,13 @@ def _drawing(
 ) -> Callable[[Any], list[Image.Image]]:
     """What makes pictures of the forecast of an array or a map, and prints in which shades.
 
-    With --side-by-side the past is beside it, in the same shades.
+    With --side-by-side the past is beside it, in the same shades. Rain is drawn in dBR, whatever its unit.
 
     Raises:
         FramesError: these frames are no pictures.
     """
+    import torch
+
     from stzoo.frames import drawable, kind_of, shades_of
     from stzoo.frames.arrays import open_array
     from stzoo.frames.layout import find_layout
@@ -259,13 +262,18 @@ def _drawing(
         stride = 1 if arguments.size == "model" else stride_of(model.module)
         layout = find_layout(array.shape, spec, stride, None, alpha=array.dtype == "uint8")
     frames = source.collect([source.frame(frame) for frame in source.past.unbind(1)])
-    past = drawable(frames, layout, spec, arguments.time)
+
+    def numbers(frames: Any) -> np.ndarray:
+        clip = drawable(frames, layout, spec, arguments.time)
+        return clip if source.unit is None else source.unit.to_dbr(torch.from_numpy(clip)).numpy()
+
+    past = numbers(frames)
     shades = shades_of(past, spec, arguments.bits)
 
     def drawn(future: Any) -> list[Image.Image]:
         if shades.meaning:
             print(shades)
-        pictures = shades.images(drawable(future, layout, spec, arguments.time))
+        pictures = shades.images(numbers(future))
         return side_by_side(shades.images(past), [], pictures) if arguments.side_by_side else pictures
 
     return drawn

@@ -13,6 +13,7 @@ from stzoo.cli.shared import (
     add_any_device,
     add_command,
     add_every,
+    add_matched,
     add_model,
     add_precision,
     add_size_and_color,
@@ -62,6 +63,7 @@ def register(commands: Commands) -> None:
     )
     add_every(parser, "FEED")
     add_size_and_color(parser, arrays=False)
+    add_matched(parser)
     add_precision(parser, auto=True)
     add_any_device(parser)
 
@@ -90,7 +92,7 @@ def _run(arguments: Arguments) -> None:
     model = load(arguments.model, device=arguments.device, precision=arguments.precision)
     steps = model.spec.frames_out if arguments.steps is None else whole_number("steps", arguments.steps)
     resize = resize_of(arguments)
-    live = model.live(resize=resize, color=arguments.color)
+    live = model.live(resize=resize, color=arguments.color, matched=arguments.matched)
     running.warm_up(live, model.spec)
 
     stop = threading.Event()

@@ -134,6 +134,36 @@ def add_map(parser: argparse.ArgumentParser, of: str) -> None:
     )
 
 
+def add_units(parser: argparse.ArgumentParser, *, forecasts: bool = True) -> None:
+    """``--units UNIT`` of rain, and of commands that write forecasts ``--missing``."""
+    parser.add_argument(
+        "--units",
+        metavar="UNIT",
+        help="for a model of rain, the UNIT of the numbers in arrays and maps: mm/h, dBZ, dBR or another spelling of "
+        f"these, such as kg m-2 s-1{', which is also that of the forecast' if forecasts else ''} (default: what the "
+        "attribute units of a map says, else dBR)",
+    )
+    if forecasts:
+        parser.add_argument(
+            "--missing",
+            choices=("keep", "fill"),
+            default="keep",
+            help="for a model of rain, what a forecast in floats holds where nothing was observed along the path of "
+            "the rain: with keep NaN, with fill what the model makes of it (default: %(default)s)",
+        )
+
+
+def add_matched(parser: argparse.ArgumentParser) -> None:
+    """``--matched``, of the commands that forecast or measure forecasts."""
+    parser.add_argument(
+        "--matched",
+        action="store_true",
+        help="give each frame of the forecast the values of the last past frame, carried along its motion, in the "
+        "order of its own pixels. The plain forecast is a mean of what may come, and smooth; in a matched one areas "
+        "and peaks, as of rain, keep their sizes",
+    )
+
+
 def add_precision(parser: argparse.ArgumentParser, *, auto: bool = False) -> None:
     """``--precision``. Commands whose figures are kept must name the precision, so they offer no `auto`."""
     meaning = "number format that the model computes in"
@@ -192,6 +222,7 @@ def add_dataset(parser: argparse.ArgumentParser, *, default: str, required: bool
     """The folder of a dataset as in `add_data_folder`, and how the files in it are read."""
     add_data_folder(parser, default=default, required=required)
     add_every(parser, "each recording")
+    add_units(parser, forecasts=False)
     parser.add_argument(
         "--skip-bad",
         action="store_true",
@@ -245,5 +276,9 @@ def chosen_dataset(
         from stzoo.data.mmnist import download_digits
 
         download_digits(folder, arguments.download)
-    reading = Reading.of(spec, zoom=zoom, every=arguments.every, skip_bad=arguments.skip_bad, own_size=own_size)
+    if arguments.units is not None and name != "clips":
+        raise SpecError(f"--units is for your own clips; the numbers of {name} are in the unit that its files have")
+    reading = Reading.of(
+        spec, zoom=zoom, every=arguments.every, skip_bad=arguments.skip_bad, own_size=own_size, units=arguments.units
+    )
     return name, open_dataset(name, folder, reading)

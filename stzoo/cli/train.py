@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -179,4 +180,5 @@ def _tell(arguments: Arguments, best: Path, dataset: str) -> None:
         f"--mnist {arguments.mnist}" if arguments.mnist is not None else f"--dataset {dataset} --data {arguments.data}"
     )
     where += "" if arguments.every == 1 else f" --every {arguments.every}"
+    where += "" if arguments.units is None else f" --units {shlex.quote(arguments.units)}"
     print(f"best weights: {best}\nmeasure them: stzoo evaluate {best} {where}")

@@ -95,6 +95,8 @@ class Reading:
         every: only the frames 0, every, 2 * every, ... of a recording are kept.
         skip_bad: leave out files that cannot be read, with a warning for each, instead of raising an error.
         own_size: frames of your own clips stay at the size that their file has, whatever `height` and `width` say.
+        units: of a model of rain, the unit of the numbers in your own arrays and maps; None goes by the attribute of a
+            map, and takes numbers without one as dBR.
     """
 
     channels: int
@@ -106,15 +108,24 @@ class Reading:
     every: int = 1
     skip_bad: bool = False
     own_size: bool = False
+    units: str | None = None
 
     @classmethod
     def of(
-        cls, spec: ModelSpec, *, zoom: float = 1.0, every: int = 1, skip_bad: bool = False, own_size: bool = False
+        cls,
+        spec: ModelSpec,
+        *,
+        zoom: float = 1.0,
+        every: int = 1,
+        skip_bad: bool = False,
+        own_size: bool = False,
+        units: str | None = None,
     ) -> Reading:
         """The reading that gives frames as `spec` describes them."""
         return cls(
             channels=spec.channels, height=spec.height, width=spec.width,
             zoom=zoom, value_range=spec.value_range, fill=spec.fill, every=every, skip_bad=skip_bad, own_size=own_size,
+            units=units,
         )  # fmt: skip
 
     def larger(self) -> Reading:
@@ -151,6 +162,8 @@ DATASETS: Mapping[str, DatasetRecord] = MappingProxyType(
         "radar": DatasetRecord(
             "radar", "one .npz a rain event, with frames (T, H, W) in steps of 0.2 dBR", "stzoo-rain"
         ),
+        "radar-crops": DatasetRecord("radar_crops", "the same files as of radar", "stzoo-rain-rates"),
+        "radar-fields": DatasetRecord("radar_fields", "the same files as of radar", "stzoo-rain-rates"),
         "taxibj": DatasetRecord("taxibj", "the four files BJ13 to BJ16_M32x32_T30_InOut.h5"),
         "ut": DatasetRecord("ut_interaction", "the segmented avi files of UT-Interaction in set1 and set2"),
     }

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
+import torch
 
 from stzoo.data import Reading, Split
 from stzoo.data.recordings import RecordedClips, Recording, decode_once, read_each, sliding_clips
@@ -28,7 +29,8 @@ from stzoo.frames.axes import as_layout, axes_of, time_of
 from stzoo.frames.fields import FIELDS, check_read, open_field
 from stzoo.frames.images import ANIMATED, PAGED, STILL, holds_pages, iterate_images
 from stzoo.frames.order import in_order, is_hidden
-from stzoo.frames.units import check_units, holds_numbers
+from stzoo.frames.rain import RainUnit, asked_unit
+from stzoo.frames.units import unit_of
 from stzoo.frames.values import beyond_rounding
 from stzoo.frames.video import VIDEO, read_video
 
@@ -41,7 +43,9 @@ def open_folder(folder: Path, reading: Reading) -> OwnClips:
 
     Raises:
         DataError: nothing there can be read, or the folder has only some of the sub-folders of the three parts.
+        FramesError: the reading names a unit of rain, and its range of values is none of rain.
     """
+    asked_unit(reading.units, reading.value_range)  # which raises
     missing = [part for part in PARTS if not (folder / part).is_dir()]
     if 0 < len(missing) < len(PARTS):
         raise DataError(
@@ -90,6 +94,8 @@ class OwnClips:
         """A file, or the part's share of it if files are split by time."""
         suffix = path.suffix.lower()
         if suffix not in (*ARRAYS, *FIELDS):
+            if self.reading.units is not None:
+                raise DataError(f"{path} holds pictures, whose shades are in no unit; leave out --units, or the file")
             reading = self.reading.larger() if part == "train" else self.reading
             decode = read_video if suffix in VIDEO else iterate_images
             if reading.own_size:
@@ -98,9 +104,10 @@ class OwnClips:
             whole = decode_once(path, reading, decode)
             first, last = self._share(part, whole.last)
             return Recording(self._name(path, part), dataclasses.replace(whole, first=first, last=last))
-        array = open_array(path) if suffix in ARRAYS else _field(path, self.reading)
+        asked = asked_unit(self.reading.units, self.reading.value_range)
+        array, unit = (open_array(path), asked) if suffix in ARRAYS else _field(path, self.reading)
         first, last = self._share(part, len(array))
-        return _cropped(self._name(path, part), array[first : last : self.reading.every], self.reading)
+        return _cropped(self._name(path, part), array[first : last : self.reading.every], self.reading, unit)
 
     def _share(self, part: Split, count: int) -> tuple[int, int]:
         """The part's frames of a file that has `count`: the first one, and the one after the last."""
@@ -162,33 +169,36 @@ def _inside(folder: Path) -> list[Path]:
         raise DataError(f"{folder} cannot be looked into: {error.strerror}") from error
 
 
-def _field(path: Path, reading: Reading) -> np.ndarray:
-    """The values of a netCDF or Zarr file: (T, H, W) or (T, C, H, W), whatever the order of its dimensions."""
+def _field(path: Path, reading: Reading) -> tuple[np.ndarray, RainUnit | None]:
+    """The values of a netCDF or Zarr file, (T, H, W) or (T, C, H, W), whatever the order of its dimensions.
+
+    With them comes the unit that they are in, if they are rain.
+    """
     with open_field(path) as field:
         try:
             time = time_of(field)
             axes = axes_of(field, reading.channels, time)
-            check_units(field, reading.value_range)
-            physical = holds_numbers(field, reading.value_range)
+            unit = unit_of(field, reading.value_range, asked_unit(reading.units, reading.value_range))
         except FramesError as error:
             raise DataError(f"{path}: {error}") from error
         if "B" in axes:
             raise DataError(f"{path} holds several samples; select one, and write it to its own file")
         check_read(path, field, slice(None), time)
         try:
-            values = as_layout(field, axes).to_numpy()
+            return as_layout(field, axes).to_numpy(), unit
         except RuntimeError as error:
             raise DataError(f"{path} is damaged: {error}") from error
-        return values.astype(np.float32) if physical else values
 
 
-def _cropped(name: str, array: np.ndarray, reading: Reading) -> Recording:
+def _cropped(name: str, array: np.ndarray, reading: Reading, unit: RainUnit | None) -> Recording:
     """The middle of an array, of the size of the model's frames; all of it if the reading keeps frames at their size.
 
     Args:
         name: what errors call the array.
-        array: (T, H, W), (T, C, H, W) or, if only that fits, (T, H, W, C); uint8, or floats in the model's units.
+        array: (T, H, W), (T, C, H, W) or, if only that fits, (T, H, W, C); uint8, floats in the model's units, or
+            numbers in `unit`.
         reading: what the frames shall be like.
+        unit: of the numbers, which are converted; None if they are in the model's units, or stand for its range.
 
     Raises:
         DataError: the array has another shape or dtype, is too small, has values outside the model's range, or holds
@@ -211,6 +221,8 @@ def _cropped(name: str, array: np.ndarray, reading: Reading) -> Recording:
         )
     top, left = (there[1] - height) // 2, (there[2] - width) // 2
     frames = frames[..., top : top + height, left : left + width]
+    if unit is not None:
+        frames = _converted(name, frames, unit)
     if frames.dtype == np.uint8:
         return Recording(name, frames)
     if frames.dtype.kind != "f":
@@ -224,6 +236,17 @@ def _cropped(name: str, array: np.ndarray, reading: Reading) -> Recording:
     if reading.fill is None:
         raise DataError(f"{name} holds NaN; the model's spec names no fill value for missing data, so replace it")
     return Recording(name, np.where(known, frames, np.float32(reading.fill)), known)
+
+
+def _converted(name: str, frames: np.ndarray, unit: RainUnit) -> np.ndarray:
+    """Numbers in a unit of rain -> dBR in float32. Raises `DataError` if some are no rain."""
+    dbr = np.empty(frames.shape, np.float32)
+    try:
+        for number, frame in enumerate(frames):  # each alone, so that no second copy of a long recording is made
+            dbr[number] = unit.to_dbr(torch.from_numpy(np.array(frame, np.float64)))
+    except FramesError as error:
+        raise DataError(f"{name}: {error}") from error
+    return dbr
 
 
 def _in_range(name: str, frames: np.ndarray, value_range: tuple[float, float]) -> np.ndarray:

@@ -10,10 +10,11 @@ from stzoo.frames.arrays import CallerFrames, FrameSelection
 from stzoo.frames.drawing import drawable, shades_of
 from stzoo.frames.gathering import gathered
 from stzoo.frames.moving import moving_pictures, seconds_between
-from stzoo.frames.reading import kind_of, read, refuse_address, whole_number
+from stzoo.frames.options import ReadingOptions, whole_number
+from stzoo.frames.reading import kind_of, read, refuse_address
 from stzoo.frames.writing import check_writable, write
 
 __all__ = [
-    "CallerFrames", "FrameSelection", "check_writable", "drawable", "gathered", "kind_of", "moving_pictures", "read",
-    "refuse_address", "seconds_between", "shades_of", "whole_number", "write",
+    "CallerFrames", "FrameSelection", "ReadingOptions", "check_writable", "drawable", "gathered", "kind_of",
+    "moving_pictures", "read", "refuse_address", "seconds_between", "shades_of", "whole_number", "write",
 ]  # fmt: skip

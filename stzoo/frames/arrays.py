@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,17 +21,23 @@ from torch.nn import functional as F
 
 from stzoo.errors import FramesError, printable
 from stzoo.files import replacing
-from stzoo.frames.colour import check_color, to_channels
+from stzoo.frames.colour import to_channels
 from stzoo.frames.layout import find_layout, from_bchw, to_btchw
+from stzoo.frames.options import ReadingOptions
 from stzoo.frames.order import is_hidden
+from stzoo.frames.rain import RainUnit, is_rain, warn_of_rates
 from stzoo.frames.values import check_integers, fill_missing, from_units, to_units
 from stzoo.spec import ModelSpec, shown
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 ARRAYS = (".npy", ".npz")
 MAX_UNPACKED = 2**30  # bytes of an array in a .npz file, which must be unpacked whole; a .npy file is mapped instead
 _MOST_ARRAYS = 1000  # arrays that a .npz file may hold; the header of each is read
 _NPY = b"\x93NUMPY"  # how a .npy file begins
 _DTYPES = ("uint8", "uint16", "int8", "int16", "float16", "float32", "float64")
+_WIDE = ("int32", "int64")  # of numbers in a unit alone; nothing says what their largest value would stand for
 
 
 @dataclass(frozen=True)
@@ -46,18 +52,30 @@ class CallerFrames:
             axes (without the time axis).
         collect: takes a list of such frames; returns them as one sequence of the caller's kind.
         returned: (H, W) of the frames that `frame` returns; None if it is that of `past`.
+        observed: (B, T, 1, H, W) booleans, true where `past` was observed and false where it was filled. None if
+            forecasts are to have a number everywhere.
+        unit: the unit of rain that `frame` returns; None if it is the spec's, or none of rain.
+        issued: the date of the last past frame, with the name of its coordinate; None if the frames have no dates.
     """
 
     past: Tensor
     frame: Callable[[Tensor], Any]
     collect: Callable[[list[Any]], Any]
     returned: tuple[int, int] | None = None
+    observed: Tensor | None = None
+    unit: RainUnit | None = None
+    issued: xr.DataArray | None = None
 
     @property
     def frame_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of what `frame` returns for each of the B clips."""
         channels, height, width = self.past.shape[2:]
         return (channels, *(self.returned or (height, width)))
+
+    def part(self, which: slice) -> CallerFrames:
+        """The same with some of the past frames."""
+        observed = None if self.observed is None else self.observed[:, which]
+        return replace(self, past=self.past[:, which], observed=observed)
 
 
 @dataclass(frozen=True)
@@ -69,44 +87,25 @@ class FrameSelection:
         stride: what the model's height and width must be multiples of, to which the engine pads frames of any size;
             None if the model takes no other size than the spec's.
         last: how many frames are read, counted from the end; None reads all.
-        every: only the frames 0, every, 2 * every, ... are read; `last` counts among these.
-        start: seconds from the beginning of a video or an animation to the first frame that is read; then `last`
-            counts from there.
-        fps: frames a second at which a video or an animation is sampled, before `every` thins them.
+        options: how the caller wants them to be read; `last` counts among the frames that `options.every` leaves, and
+            from `options.start` on if there is one.
         progress: show a bar while a video is read.
-        resize: True brings frames to the spec's size, where the answer stays. False leaves them at their own. With None
-            arrays stay at their own size, and pictures come to the spec's and the answer goes back to theirs.
-        color: "gray" makes gray of colour before anything else. With None, a model that reads gray forecasts each
-            channel of a colour clip as a clip of its own.
         exact: frames must have the spec's channels and sides that `stride` divides. Pictures become gray or RGB as the
             spec says.
-        bits: integers are scaled from 0 to 2^bits - 1; with None from 0 to the largest value of their dtype.
-        physical: integers of an array are not scaled: they are numbers in the spec's units already.
-
-    Raises:
-        FramesError: there is no such `color` or `resize`.
+        unit: of a model of rain, the unit of the numbers; None if they are in the spec's units, or stand for its range.
     """
 
     spec: ModelSpec
     stride: int | None
     last: int | None
-    every: int
-    start: float | None = None
-    fps: float | None = None
+    options: ReadingOptions
     progress: bool = False
-    resize: bool | None = None
-    color: str | None = None
     exact: bool = False
-    bits: int | None = None
-    physical: bool = False
-
-    def __post_init__(self) -> None:
-        check_color(self.color)
-        check_resize(self.resize)
+    unit: RainUnit | None = None
 
     def layout_of(self, shape: tuple[int, ...], layout: str | None, *, alpha: bool = False) -> str:
         """The axes of an array of this shape, see `find_layout`. Raises `FramesError` if none fit, or two do."""
-        stride = 1 if self.resize else self.stride
+        stride = 1 if self.options.resize else self.stride
         return find_layout(shape, self.spec, stride, layout, alpha=alpha, exact=self.exact)
 
     def slice_of(self, total: int) -> slice:
@@ -115,37 +114,30 @@ class FrameSelection:
         Raises:
             FramesError: `every` leaves fewer frames than the model reads, or `start` or `fps` is given.
         """
-        if self.start is not None or self.fps is not None:
-            name = "fps" if self.start is None else "start"
+        options = self.options
+        if options.start is not None or options.fps is not None:
+            name = "fps" if options.start is None else "start"
             raise FramesError(f"{name} is for the files of videos, animations and images; select the frames yourself")
-        which = range(0, total, self.every)
-        if self.every > 1 and len(which) < self.spec.frames_in:
+        which = range(0, total, options.every)
+        if options.every > 1 and len(which) < self.spec.frames_in:
             raise FramesError(
-                f"every={self.every} leaves {len(which)} of {total} frames; the model reads {self.spec.frames_in}, so "
-                "give a longer sequence or a smaller `every`"
+                f"every={options.every} leaves {len(which)} of {total} frames; the model reads {self.spec.frames_in}, "
+                "so give a longer sequence or a smaller `every`"
             )
         which = which if self.last is None else which[-self.last :]
         return slice(which.start, which.stop, which.step)
 
     def already_selected(self) -> FrameSelection:
         """The same demands on frames that this selection was applied to already: all of them are read."""
-        return replace(self, last=None, every=1, start=None, fps=None)
-
-
-def check_resize(resize: bool | None) -> None:
-    """Raises `FramesError` if `resize` is none of None, True and False."""
-    if resize is not None and not isinstance(resize, bool):
-        raise FramesError(
-            f"resize is {resize!r}; it may be True, for the model's size, False, for the frames' own, or None"
-        )
+        return replace(self, last=None, options=replace(self.options, every=1, start=None, fps=None))
 
 
 def read_tensor(frames: Tensor, selection: FrameSelection, layout: str | None) -> CallerFrames:
     """A tensor of three to five axes -> `CallerFrames` that answer with tensors on the same device.
 
     Args:
-        frames: integers are scaled from 0 and the largest value of their dtype (or of `selection.bits`); floats are in
-            the spec's units.
+        frames: numbers in `selection.unit`, if there is one. Otherwise integers are scaled from 0 and the largest value
+            of their dtype (or of `options.bits`), and floats are in the spec's units.
         selection: which frames are read.
         layout: the axes, such as "TCHW"; None finds them out.
 
@@ -154,23 +146,38 @@ def read_tensor(frames: Tensor, selection: FrameSelection, layout: str | None) -
     """
     if frames.layout != torch.strided or frames.is_meta:
         raise FramesError("expected a dense tensor that holds values, given a sparse tensor or one on the meta device")
-    if str(frames.dtype).removeprefix("torch.") not in (*_DTYPES, "bfloat16"):
+    spec, options, bits, unit = selection.spec, selection.options, selection.options.bits, selection.unit
+    if str(frames.dtype).removeprefix("torch.") not in (*_DTYPES, "bfloat16", *(_WIDE if unit else ())):
         raise _unscaled(str(frames.dtype))
-    spec, bits = selection.spec, selection.bits
     layout = selection.layout_of(tuple(frames.shape), layout, alpha=frames.dtype == torch.uint8)
     past = to_btchw(frames.detach(), layout)
     past = past[:, selection.slice_of(past.shape[1])]
-    check_integers(past, spec, bits)
+    check_integers(past, spec, bits, unit)
     device, dtype = frames.device, frames.dtype
-    past, as_given = to_channels(fill_missing(to_units(past, spec, bits), spec), spec, selection.color)
-    if selection.resize and past.shape[-2:] != (spec.height, spec.width):
+    given = to_units(past, spec, bits, unit)
+    if unit is None and is_rain(spec.value_range) and dtype.is_floating_point:
+        warn_of_rates(given)
+    observed = ~given.isnan().any(2, keepdim=True) if _hides(frames, selection) else None
+    past, as_given = to_channels(fill_missing(given, spec), spec, options.color)
+    if observed is not None:  # of each channel that is a clip of its own
+        observed = observed.repeat_interleave(len(past) // len(observed), 0)
+    if options.resize and past.shape[-2:] != (spec.height, spec.width):
         past = _resized(past, (spec.height, spec.width))
+        observed = None if observed is None else _resized(observed.float(), (spec.height, spec.width)) > 0.5
     return CallerFrames(
         # two copies, so that nothing the caller does to the frames passed in or handed out reaches the model
         past.clone(),
-        lambda frame: from_bchw(from_units(as_given(frame), spec, dtype, bits), layout).to(device, copy=True),
+        lambda frame: from_bchw(from_units(as_given(frame), spec, dtype, bits, unit), layout).to(device, copy=True),
         lambda collected: torch.stack(collected, layout.index("T")),
+        observed=observed,
+        unit=unit,
     )
+
+
+def _hides(frames: Tensor, selection: FrameSelection) -> bool:
+    """Whether a forecast of these frames is to be NaN where nothing was observed, for which it takes floats."""
+    keeps = selection.options.missing == "keep"
+    return keeps and is_rain(selection.spec.value_range) and frames.dtype.is_floating_point
 
 
 def _resized(frames: Tensor, size: tuple[int, int]) -> Tensor:
@@ -185,35 +192,19 @@ def read_array(frames: np.ndarray, selection: FrameSelection, layout: str | None
     Raises:
         FramesError: the shape, dtype or range does not fit the spec, or a value is missing.
     """
-    if selection.physical and frames.dtype.kind in "iu":
-        return _read_integers(frames, selection, layout)
-    if frames.dtype.name not in _DTYPES:
+    if frames.dtype.name not in (*_DTYPES, *(_WIDE if selection.unit else ())):
         raise _unscaled(frames.dtype.name)
     layout = selection.layout_of(frames.shape, layout, alpha=frames.dtype == np.uint8)
     time = layout.index("T")
     last = _unmasked(frames[(slice(None),) * time + (selection.slice_of(frames.shape[time]),)])
     native = torch.from_numpy(last.astype(last.dtype.newbyteorder("=")))
     given = read_tensor(native, selection.already_selected(), layout)
-    return CallerFrames(
-        given.past,
-        lambda frame: given.frame(frame).numpy().astype(frames.dtype, copy=False),
-        lambda collected: np.stack(collected, time).astype(frames.dtype, copy=False),  # stacking loses a byte order
-    )
-
-
-def _read_integers(frames: np.ndarray, selection: FrameSelection, layout: str | None) -> CallerFrames:
-    """As `read_array`, for integers that are numbers in the spec's units: the answer is rounded, and stays in range."""
-    limits = np.iinfo(frames.dtype)
-    low, high = selection.spec.value_range or (limits.min, limits.max)
-    least, most = max(math.ceil(low), limits.min), min(math.floor(high), limits.max)
-    layout = selection.layout_of(frames.shape, layout)
-    time = layout.index("T")
-    which = (slice(None),) * time + (selection.slice_of(frames.shape[time]),)
-    given = read_array(frames[which].astype(np.float32), replace(selection.already_selected(), physical=False), layout)
-    return CallerFrames(
-        given.past,
-        lambda frame: np.clip(np.rint(given.frame(frame)), least, most).astype(frames.dtype),
-        lambda collected: np.stack(collected, time).astype(frames.dtype, copy=False),
+    return replace(
+        given,
+        frame=lambda frame: given.frame(frame).numpy().astype(frames.dtype, copy=False),
+        collect=lambda collected: np.stack(collected, time).astype(
+            frames.dtype, copy=False
+        ),  # which loses a byte order
     )
 
 

@@ -16,8 +16,9 @@ from torch import Tensor
 from stzoo.errors import FramesError, printable
 from stzoo.frames.arrays import CallerFrames, FrameSelection, read_array
 from stzoo.frames.axes import axes_of, single_dimensions, time_of
+from stzoo.frames.rain import asked_unit
 from stzoo.frames.times import clock_of, continued
-from stzoo.frames.units import check_units, holds_numbers
+from stzoo.frames.units import unit_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -41,7 +42,7 @@ def is_dataarray(frames: Any) -> TypeGuard[xr.DataArray]:
     return isinstance(frames, xarray.DataArray)
 
 
-def read_dataarray(frames: xr.DataArray, selection: FrameSelection, time: str | None = None) -> CallerFrames:
+def read_dataarray(frames: xr.DataArray, selection: FrameSelection) -> CallerFrames:
     """A DataArray -> `CallerFrames` that answer with DataArrays of the same dimensions, attributes and coordinates.
 
     The dimensions are one of time, two of space, and perhaps one of channels and one of samples, in any order
@@ -51,19 +52,19 @@ def read_dataarray(frames: xr.DataArray, selection: FrameSelection, time: str | 
     Args:
         frames: the map.
         selection: which frames are read.
-        time: the name of the dimension of time; None finds it out (`time_of`).
 
     Raises:
         FramesError: the dimensions, shape, dtype, units or range do not fit the spec, a value is missing, or the times
             have no constant step.
     """
+    time = selection.options.time
     along = time_of(frames, time)
     axes = axes_of(frames, selection.spec.channels, along)
     singles = single_dimensions(frames, axes)
     layout = "".join(axes)
     _check_unpacked(frames)
-    check_units(frames, selection.spec.value_range)
-    physical = holds_numbers(frames, selection.spec.value_range, selection.bits)
+    options, spec = selection.options, selection.spec
+    unit = unit_of(frames, spec.value_range, asked_unit(options.units, spec.value_range), options.bits)
     selection.layout_of(tuple(frames.sizes[name] for name in axes.values()), layout)
     which = selection.slice_of(frames.sizes[along])
     clock = time if time is not None and time in frames.coords else clock_of(frames, along)
@@ -72,20 +73,25 @@ def read_dataarray(frames: xr.DataArray, selection: FrameSelection, time: str | 
         last = frames.isel({along: which}).compute().transpose(*singles, *axes.values())
     except Exception as error:  # the array may lie in a file, whose library raises anything on damaged bytes
         raise FramesError(f"the values cannot be read: {printable(str(error)) or type(error).__name__}") from error
-    chosen = replace(selection.already_selected(), physical=physical)
+    chosen = replace(selection.already_selected(), unit=unit)
     given = read_array(last.to_numpy()[(0,) * len(singles)], chosen, layout)
 
     varying = [name for name, coordinate in last.coords.items() if along in coordinate.dims]
     template = (
         last.drop_vars(varying).isel({along: 0}).drop_encoding()
     )  # the file's packing may not fit the forecast's values
+    if unit is not None:
+        template.attrs["units"] = unit.name
     order = [name for name in frames.dims if name != along]
 
     def frame(units: Tensor) -> xr.DataArray:
         one = template.copy(data=given.frame(units)[(np.newaxis,) * len(singles)]).transpose(*order)
         return one if times is None else one.assign_coords({clock: ((), next(times), frames[clock].attrs)})
 
-    return CallerFrames(given.past, frame, lambda collected: _joined(collected, frames, along, clock))
+    issued = None if clock is None else _date(frames[clock][which][-1])
+    return replace(
+        given, frame=frame, collect=lambda collected: _joined(collected, frames, along, clock), issued=issued
+    )
 
 
 def _check_unpacked(frames: xr.DataArray) -> None:
@@ -96,6 +102,11 @@ def _check_unpacked(frames: xr.DataArray) -> None:
             f"the values are packed integers, as the attribute {packed[0]} says; unpack them: "
             "xarray.decode_cf(dataset), or open the file without mask_and_scale=False"
         )
+
+
+def _date(time: xr.DataArray) -> xr.DataArray | None:
+    """A single time, if it is a date, of NumPy or of cftime."""
+    return time if time.dtype.kind == "M" or hasattr(time.item(), "calendar") else None
 
 
 def _joined(
@@ -115,7 +126,7 @@ def _joined(
 
 def _times(clock: xr.DataArray, selection: FrameSelection) -> Iterator[Any]:
     """The times of the frames to come, without end, or of the given frames if all are read."""
-    times = clock.to_numpy()[:: selection.every]
+    times = clock.to_numpy()[:: selection.options.every]
     if selection.last is None:
         return iter(times)
     return continued(times[-max(2, selection.last) :], clock.name, counted=" since " in str(clock.attrs.get("units")))

@@ -15,6 +15,7 @@ from stzoo.frames.colour import GRAY, RGB
 from stzoo.frames.dataarray import is_dataarray
 from stzoo.frames.images import tensor_to_image
 from stzoo.frames.layout import to_btchw
+from stzoo.frames.rain import is_rain
 from stzoo.frames.values import largest
 from stzoo.spec import ModelSpec
 
@@ -64,7 +65,8 @@ def shades_of(past: np.ndarray, spec: ModelSpec, bits: int | None) -> Shades:
     if past.dtype.kind in "iu":
         top = largest(torch.from_numpy(past[:0]).dtype, bits)
         return Shades(0, top, f"the range of {bits} bits" if bits else f"the range of {past.dtype}")
-    return Shades(*spec.value_range, "the range of the model")
+    meaning = "the range of the model" + (", in dBR" if is_rain(spec.value_range) else "")
+    return Shades(*spec.value_range, meaning)
 
 
 def drawable(frames: np.ndarray | xr.DataArray, layout: str, spec: ModelSpec, time: str | None = None) -> np.ndarray:

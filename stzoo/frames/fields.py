@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from stzoo.errors import FramesError, MissingExtraError, printable
 from stzoo.files import replacing
 from stzoo.frames.axes import has_time, time_of
+from stzoo.frames.cf import cf_dataset
 from stzoo.frames.netcdf import check_chunks, check_coordinates, check_netcdf
 from stzoo.frames.times import clock_of, dates_in_text
 from stzoo.frames.zarr_store import check_zarr, guarded_store, stated_fill_values
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 FIELDS = (".nc", ".nc4", ".zarr")
 _MAX_TEXT = 2**20  # times that are written as text
+_PACKED = MappingProxyType({"zlib": True, "shuffle": True, "complevel": 1})
 MAX_CHUNKS = 2**18  # chunks that are read at once: each costs time, however small it is
 
 
@@ -73,7 +75,7 @@ def open_field(path: Path, variable: str | None = None, time: str | None = None)
         raise FramesError(f"{path} is damaged or no {path.suffix} file: {printable(str(error))}") from error
     with dataset:
         try:
-            field = _with_clock(choose_variable(dataset, variable, time), dataset, time)
+            field = _complete(choose_variable(dataset, variable, time), dataset, time)
         except FramesError as error:
             raise FramesError(f"{path}: {error}") from error
         yield field
@@ -182,6 +184,14 @@ def _is_auxiliary(dataset: xr.Dataset, name: Hashable) -> bool:
     )
 
 
+def _complete(field: xr.DataArray, dataset: xr.Dataset, time: str | None) -> xr.DataArray:
+    """The map with what other variables of the dataset say of it: its times, and what its grid is."""
+    mapping = str(field.attrs.get("grid_mapping", field.encoding.get("grid_mapping", "")))
+    named = {word.removesuffix(":") for word in mapping.split()} & {*dataset.data_vars}
+    grids = {name: dataset[name] for name in named if not dataset[name].ndim}
+    return _with_clock(field.assign_coords(grids), dataset, time)
+
+
 def _with_clock(field: xr.DataArray, dataset: xr.Dataset, time: str | None) -> xr.DataArray:
     """The map with a coordinate of times, if another variable of the file holds them as text, as WRF's `Times` does."""
     if not has_time(field, time):
@@ -231,19 +241,24 @@ def _listed(names: Iterable[Hashable]) -> str:
     return text if len(text) <= 300 else f"{text[:300]}..."
 
 
-def write_field(path: Path, array: xr.DataArray) -> None:
-    """Write a Zarr file if the suffix is ``.zarr``, and a netCDF file otherwise.
+def write_field(path: Path, array: xr.DataArray, issued: xr.DataArray | None = None) -> None:
+    """Write a Zarr file if the suffix is ``.zarr``, and a netCDF file otherwise, as `cf_dataset` describes the array.
+
+    A netCDF file is packed without loss.
 
     Raises:
         FramesError: the format cannot hold the array, its names or its attributes.
         OSError: the disk is full, or does not take the file for another reason.
     """
     try:
+        dataset = cf_dataset(array, issued)
         with replacing(path) as partial:
             if path.suffix.lower() == ".zarr":
-                array.to_zarr(partial, consolidated=False)  # version 3 of the format has no consolidated metadata
+                dataset.to_zarr(partial, consolidated=False)  # version 3 of the format has no consolidated metadata
             else:
-                array.to_netcdf(partial, engine="netcdf4")
+                for each in dataset.data_vars.values():
+                    each.encoding |= _PACKED if each.dtype.kind in "iuf" and each.ndim else {}
+                dataset.to_netcdf(partial, engine="netcdf4")
     except RuntimeError as error:  # netCDF4's, for everything that its C library cannot do
         if "HDF error" in str(error):  # which it says of a full disk, too
             raise OSError(f"not all of {path} was written") from error
@@ -261,7 +276,7 @@ def chosen_map(frames: Any, variable: str | None, time: str | None) -> Any:
     """
     xarray = sys.modules.get("xarray")
     if xarray is not None and isinstance(frames, xarray.Dataset):
-        return _with_clock(choose_variable(frames, variable, time), frames, time)
+        return _complete(choose_variable(frames, variable, time), frames, time)
     if xarray is not None and isinstance(frames, xarray.DataArray):
         if variable not in (None, frames.name):
             raise FramesError(f"variable is {variable!r}, but a DataArray is one variable already; leave it out")

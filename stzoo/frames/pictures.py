@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -27,15 +28,15 @@ def read_pictures(
 ) -> CallerFrames:
     """The last `selection.last` of some pictures -> `CallerFrames` that answer with pictures.
 
-    `selection.resize` decides about sizes. With None the model sees the pictures in its own size, and the answer comes
+    The option `resize` decides about sizes. With None the model sees the pictures in its own size, and the answer comes
     back in theirs; with True it stays in the model's; with False the model runs at their size.
 
     A model that reads gray answers with gray pictures (mode L) if the three channels of the given ones are equal, and
     else with RGB. A model that reads colour answers with gray if each of the given ones has a mode that is gray.
 
     Args:
-        images: at least one, from which `selection.every` has been taken already. At most `selection.last` and one more
-            are in memory at the same time.
+        images: at least one, from which the option `every` has been taken already. At most `selection.last` and one
+            more are in memory at the same time.
         selection: what the model reads, and how sizes and colour are brought to it.
         numbers: of the images, as the caller counts them; None if that is not known.
 
@@ -57,19 +58,25 @@ def read_pictures(
 
     def frame(units: Tensor) -> Image.Image:
         image = tensor_to_image(given.frame(units))
-        if selection.resize is not None or image.size == own:
+        if selection.options.resize is not None or image.size == own:
             return image
         return image.resize(own, Image.Resampling.BICUBIC)
 
-    return CallerFrames(given.past, frame, list, own[::-1] if selection.resize is None else None)
+    returned = own[::-1] if selection.options.resize is None else None
+    return replace(given, frame=frame, collect=list, returned=returned)
 
 
 def _check_first(image: Image.Image, selection: FrameSelection) -> None:
     """Raises `FramesError` if pictures like this one cannot be frames of the model, however many there are."""
     spec = selection.spec
+    if selection.unit is not None:
+        raise FramesError(
+            f"units={selection.unit.name!r} (in commands --units) is for arrays and maps, and pictures hold shades: "
+            "0 to 255 stand for the range of the model. Leave it out, or save the numbers themselves"
+        )
     if spec.channels not in (GRAY, RGB):
         raise FramesError(f"images are gray or RGB; this model has {spec.channels} channels, so pass an array instead")
-    if selection.resize is False:
+    if selection.options.resize is False:
         shape = (spec.frames_in, spec.channels, image.height, image.width)
         selection.layout_of(shape, "TCHW")
 
@@ -82,7 +89,7 @@ def _one_size(sizes: list[tuple[str, tuple[int, int]]], selection: FrameSelectio
     """
     first, wanted = sizes[0]
     for name, size in sizes:
-        if size != wanted and selection.resize is not True:
+        if size != wanted and selection.options.resize is not True:
             first = "another" if name == first else first
             raise FramesError(
                 f"{name} is {size[0]}x{size[1]} but {first} is {wanted[0]}x{wanted[1]}; bring all to one size, "
@@ -94,8 +101,8 @@ def _one_size(sizes: list[tuple[str, tuple[int, int]]], selection: FrameSelectio
 def _fitted(image: Image.Image, selection: FrameSelection) -> Image.Image:
     """The picture in mode L, RGB or, of 16 bits, I;16, in the size in which the model sees it."""
     spec = selection.spec
-    width, height = image.size if selection.resize is False else (spec.width, spec.height)
-    channels = GRAY if selection.color == "gray" or image.mode in _GRAY_MODES else RGB
+    width, height = image.size if selection.options.resize is False else (spec.width, spec.height)
+    channels = GRAY if selection.options.color == "gray" or image.mode in _GRAY_MODES else RGB
     converts = can_convert(spec) and not selection.exact
     return resized(image, channels if converts else spec.channels, height, width)
 

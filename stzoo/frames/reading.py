@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import operator
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,12 +21,15 @@ from stzoo.frames.fields import FIELDS, check_map_options, check_read, chosen_ma
 from stzoo.frames.gathering import gathered
 from stzoo.frames.images import given_images
 from stzoo.frames.moving import moving_pictures, seconds_between
+from stzoo.frames.options import ReadingOptions
 from stzoo.frames.pictures import read_pictures
+from stzoo.frames.rain import asked_unit
 from stzoo.spec import ModelSpec
 
 if TYPE_CHECKING:
     import xarray as xr
 
+_AS_GIVEN = ReadingOptions()
 _MAX_VALUES = 2**26  # of the frames read from one file: a tiny file can claim any number of equal values
 
 
@@ -34,18 +37,10 @@ def read(
     frames: Any,
     spec: ModelSpec,
     stride: int | None,
-    layout: str | None = None,
+    options: ReadingOptions = _AS_GIVEN,
     *,
     whole: bool = False,
-    resize: bool | None = None,
-    color: str | None = None,
     exact: bool = False,
-    every: int = 1,
-    start: float | None = None,
-    fps: float | None = None,
-    bits: int | None = None,
-    variable: str | None = None,
-    time: str | None = None,
     progress: bool = False,
     extra: int = 0,
 ) -> CallerFrames:
@@ -57,24 +52,11 @@ def read(
         spec: the spec of the model that will see the frames.
         stride: what the model's height and width must be multiples of, to which `stzoo.engine` pads frames of any size;
             None if the model takes no other size than the spec's.
-        layout: the axes of an array, such as "TCHW" (one of `stzoo.frames.layout.LAYOUTS`); None finds them out.
+        options: how they are read.
         whole: keep all frames, and give the answer the times of these frames. Otherwise only the last `frames_in` are
             kept (so the memory used does not grow with the length of a video), and the answer follows them in time.
-        resize: True brings images, videos and arrays to the spec's height and width, where the answer stays. False
-            leaves everything at its own size. With None arrays and maps stay at their own size, and images and videos
-            come to the spec's and the answer goes back to theirs.
-        color: "gray" makes one gray forecast of frames in colour. With None, a model that reads gray forecasts each of
-            their channels as a clip of its own, and a warning says so.
         exact: refuse what must be padded or converted to be read: other channels than the spec's, and sides that
             `stride` does not divide. Pictures become gray or RGB as the spec says.
-        every: use the frames 0, every, 2 * every, ... The last frame used is the last of these.
-        start: of a video or an animation, seconds from the beginning to the first frame that is kept; from there the
-            first `frames_in` are kept, instead of the last.
-        fps: sample a video or an animation at so many frames a second, before `every` thins them.
-        bits: scale integers from 0 to 2^bits - 1 instead of to the largest value of their dtype, as 12 bits in uint16.
-        variable: which variable of a netCDF or Zarr file or of a Dataset, or which array of a .npz file; None if there
-            is only one.
-        time: the name of the dimension of time of a map; None finds it out.
         progress: show a bar if reading a video takes longer than a second.
         extra: keep up to so many frames more than the model reads, where there are any: those before the others, or
             with `start` those after them.
@@ -84,15 +66,12 @@ def read(
             says what was expected.
         MissingExtraError: a package that reads such a file is not installed. The message says how to install it.
     """
-    every, last = whole_number("every", every), None if whole else spec.frames_in + extra
+    last = None if whole else spec.frames_in + extra
     gathers = isinstance(frames, Iterator)
     if gathers:
-        frames, every = gathered(frames, every, last), 1
-    selection = FrameSelection(
-        spec, stride, last, every,
-        start=start, fps=fps, progress=progress, resize=resize, color=color, exact=exact,
-        bits=None if bits is None else whole_number("bits", bits),
-    )  # fmt: skip
+        frames, options = gathered(frames, options.every, last), replace(options, every=1)
+    unit = asked_unit(options.units, spec.value_range)
+    selection = FrameSelection(spec, stride, last, options, exact=exact, progress=progress, unit=unit)
     if isinstance(frames, (str, os.PathLike)):
         if not os.fspath(frames):
             raise FramesError("the path is empty; give the path of a video, an animation, images or an array file")
@@ -102,19 +81,19 @@ def read(
                 refuse_address(os.fspath(frames))
         except OSError as error:
             raise FramesError(f"{str(path)[:300]}: {error.strerror}") from error
-        return _read_path(path, selection, layout, variable, time)
-    frames = chosen_map(frames, variable, time)
+        return _read_path(path, selection)
+    frames = chosen_map(frames, options.variable, options.time)
     if isinstance(frames, (list, tuple)) and frames and all(isinstance(f, Image.Image) for f in frames):
         which = selection.slice_of(len(frames))
         images = given_images(frames, which, spec.frames_in)
         return read_pictures(images, selection, None if gathers else range(len(frames))[which])
     if isinstance(frames, Tensor):
-        return read_tensor(frames, selection, layout)
+        return read_tensor(frames, selection, options.layout)
     if isinstance(frames, np.ndarray):
-        return read_array(frames, selection, layout)
+        return read_array(frames, selection, options.layout)
     if is_dataarray(frames):
         _check_map(selection)
-        return read_dataarray(frames, selection, time)
+        return read_dataarray(frames, selection)
     what = f"a {type(frames).__name__}"
     if isinstance(frames, (list, tuple)):
         what += f" of {type(frames[0]).__name__}" if frames else " without elements"
@@ -126,44 +105,42 @@ def read(
     )
 
 
-def _read_path(
-    path: Path, selection: FrameSelection, layout: str | None, variable: str | None, time: str | None
-) -> CallerFrames:
-    kind = kind_of(path)
-    check_map_options(path, variable, time)
+def _read_path(path: Path, selection: FrameSelection) -> CallerFrames:
+    kind, options = kind_of(path), selection.options
+    check_map_options(path, options.variable, options.time)
     try:
         if kind == "array":
-            return read_array(open_array(path, named=variable), selection, layout)
+            return read_array(open_array(path, named=options.variable), selection, options.layout)
         if kind == "field":
-            with open_field(path, variable, time) as field:
-                along = time_of(field, time)
+            with open_field(path, options.variable, options.time) as field:
+                along = time_of(field, options.time)
                 _check_volume(field, selection, field.sizes[along])
                 _check_map(selection)
                 check_read(path, field, selection.slice_of(field.sizes[along]), along)
-                return read_dataarray(field, selection, time)
+                return read_dataarray(field, selection)
         images = moving_pictures(
             path,
-            selection.every,
+            options.every,
             last=selection.last,
-            start=selection.start,
-            fps=selection.fps,
+            start=options.start,
+            fps=options.fps,
             progress=selection.progress,
         )
-        return read_pictures(images if selection.start is None else _enough(images, path, selection), selection)
+        return read_pictures(images if options.start is None else _enough(images, path, selection), selection)
     except FramesError as error:
         raise error if str(path) in str(error) else FramesError(f"{path}: {error}") from error
 
 
 def _enough(images: Iterator[Image.Image], path: Path, selection: FrameSelection) -> Iterator[Image.Image]:
-    """The images. Raises `FramesError` at their end if `selection.start` leaves fewer than the model reads."""
-    count, needed, start = 0, selection.spec.frames_in, selection.start
+    """The images. Raises `FramesError` at their end if `options.start` leaves fewer than the model reads."""
+    count, needed, start = 0, selection.spec.frames_in, selection.options.start
     for image in images:
         count += 1
         yield image
     if start is None or count >= needed:
         return
     found = "1 frame follows" if count == 1 else f"{count} frames follow"
-    step = seconds_between(path, selection.every, selection.fps)
+    step = seconds_between(path, selection.options.every, selection.options.fps)
     latest = start - (needed - count) * (step or math.inf)
     remedy = f"use at most start={math.floor(100 * latest + 0.01) / 100}" if latest >= 0 else "there are too few in all"
     raise FramesError(f"{path}: {found} start={start:g}, and the model reads {needed}; {remedy}")
@@ -181,15 +158,15 @@ def _check_volume(field: xr.DataArray, selection: FrameSelection, total: int) ->
 
 def _check_map(selection: FrameSelection) -> None:
     """Raises `FramesError` if a map is to change its size or its channels, which its coordinates describe."""
-    if selection.resize:
+    if selection.options.resize:
         raise FramesError(
             "a map is not resized, since its coordinates would be wrong: leave out resize=True (in commands --size "
             "model), or interpolate the map yourself, such as with DataArray.interp"
         )
-    if selection.color is not None:
+    if selection.options.color is not None:
         raise FramesError(
-            f"color={selection.color!r} (in commands --color) is for pictures and arrays; of a map take the mean over "
-            "its channels yourself: .mean('channel')"
+            f"color={selection.options.color!r} (in commands --color) is for pictures and arrays; of a map take the "
+            "mean over its channels yourself: .mean('channel')"
         )
 
 
@@ -203,17 +180,6 @@ def refuse_address(text: str) -> None:
     if scheme.lower() == "file":
         remedy = f"leave out {scheme}://"
     raise FramesError(f"{address} is an address, and only files on this machine are read; {remedy}, and give its path")
-
-
-def whole_number(name: str, value: Any) -> int:
-    """`value` as an int. Raises `FramesError`, which calls it `name`, unless it is one of 1, 2, 3, ..."""
-    try:
-        count = operator.index(value)
-    except TypeError:
-        count = 0
-    if count < 1 or isinstance(value, bool):
-        raise FramesError(f"{name} is {value!r}; it must be a whole number, at least 1")
-    return count
 
 
 def kind_of(path: Path) -> Literal["pictures", "array", "field"]:

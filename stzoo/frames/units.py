@@ -6,17 +6,12 @@ import re
 from typing import TYPE_CHECKING
 
 from stzoo.errors import FramesError
+from stzoo.frames.rain import UNITS, RainUnit, is_amount, is_rain, rain_unit
 from stzoo.spec import shown
 
 if TYPE_CHECKING:
     import xarray as xr
 
-DBR = (-10.4, 40.6)  # the range of models of rain, in dBR; see `stzoo.data.radar`
-_MEANINGS = {
-    DBR: "dBR, that is 10 log10(rain rate in mm/h)",
-    (0.0, 1.0): "1, that is fractions from 0 to 1",
-}
-_DECIBELS_OF_RAIN = {"dbr", "db", "dbrr", "dbrainrate", "10log10mmh", "10log10mmhr", "dbmmh", "dbmmhr"}
 _PHYSICAL = {
     "m", "mm", "cm", "dm", "km", "um", "gpm", "dam", "in", "inch", "ft", "metre", "metres", "meter", "meters",
     "s", "sec", "second", "seconds", "h", "hr", "hour", "hours", "min", "minute", "minutes", "d", "day", "days",
@@ -27,65 +22,81 @@ _PHYSICAL = {
 }  # fmt: skip
 
 
-def check_units(field: xr.DataArray, value_range: tuple[float, float] | None) -> None:
-    """Check that a map is in the units of the model, as far as both are known.
+def unit_of(
+    field: xr.DataArray, value_range: tuple[float, float] | None, asked: RainUnit | None = None, bits: int | None = None
+) -> RainUnit | None:
+    """The unit of rain in which the numbers of a map are, after a check that they fit the model as far as is known.
 
-    Models of rain are in dBR, and models with the range [0, 1] in fractions, such as gray levels; of other models the
-    units are not known. A map without the attribute `units`, or with units that are not known here, is accepted, and
-    so are integers for a model with the range [0, 1], which are scaled from the range of their dtype.
+    For a model of rain it is the one that the caller or the attribute `units` names. A map without that attribute, or
+    with units that are not known here, is accepted: its floats are in the units of the model, and its integers are
+    scaled, if they are uint8 or `bits` says how. Models with the range [0, 1] read fractions, such as gray levels; of
+    other models the units are not known.
 
     Args:
         field: the map.
         value_range: that of the model's spec, by which its units are known.
-
-    Raises:
-        FramesError: the units contradict each other. The message names both.
-    """
-    meaning = None if value_range is None else _MEANINGS.get(value_range)
-    stated = field.attrs.get("units")
-    if meaning is None or not isinstance(stated, str):
-        return
-    if value_range == DBR:
-        wrong = is_physical(stated) and not _is_rain(stated)
-    else:
-        wrong = field.dtype.kind not in "iu" and (_is_rain(stated) or is_physical(stated))
-    if wrong:
-        raise FramesError(
-            f"the values are in {shown(stated)}, as the attribute units says, and the model's are in {meaning}; "
-            "convert the values, or correct the attribute if they are converted already: "
-            f".assign_attrs(units={'dBR' if value_range == DBR else '1'!r})"
-        )
-
-
-def holds_numbers(field: xr.DataArray, value_range: tuple[float, float] | None, bits: int | None = None) -> bool:
-    """Whether the integers of a map are numbers in the model's units, which are not scaled from the range of a dtype.
-
-    They are if the attribute `units` says so. Otherwise they are scaled for models with the range [0, 1], or if `bits`
-    says how, or if they are uint8, in which 0 to 255 stand for the range of the model, as in the data of radars.
-
-    Args:
-        field: the map.
-        value_range: that of the model's spec; without one all integers are numbers in its units anyway.
+        asked: the unit that the caller names, of a model of rain.
         bits: the caller's choice of how integers are scaled.
 
+    Returns:
+        The unit of the numbers; None if they are in the units of the model, or stand for its range.
+
     Raises:
-        FramesError: nothing says what the integers mean, or `bits` contradicts the attribute.
+        FramesError: the units contradict each other or those of the model, or nothing says what integers mean.
     """
-    if field.dtype.kind not in "iu" or value_range is None or value_range == (0.0, 1.0):
-        return False
     stated = field.attrs.get("units")
-    if value_range == DBR and isinstance(stated, str) and _is_rain(stated):
-        if bits is not None:
+    stated = stated if isinstance(stated, str) else ""
+    of_rain = rain_unit(stated)
+    if is_rain(value_range):
+        unit = _agreed(stated, of_rain, asked)
+        _check_integers(field, value_range, unit, bits)
+        return unit
+    if value_range == (0.0, 1.0) and field.dtype.kind not in "iu" and (of_rain or is_physical(stated)):
+        raise FramesError(
+            f"the values are in {shown(stated)}, as the attribute units says, and the model's are in "
+            "1, that is fractions from 0 to 1; convert the values, or correct the attribute if they are converted "
+            "already: .assign_attrs(units='1')"
+        )
+    _check_integers(field, value_range, None, bits)
+    return None
+
+
+def _agreed(stated: str, of_rain: RainUnit | None, asked: RainUnit | None) -> RainUnit | None:
+    """The unit that the attribute of a map (`stated`, which is `of_rain`) and the caller (`asked`) agree on."""
+    if asked is not None:
+        if of_rain is not None and (of_rain.scale, of_rain.of_a_rate) != (asked.scale, asked.of_a_rate):
             raise FramesError(
-                f"bits={bits} says how integers are scaled; these are numbers in {shown(stated)}, as the attribute "
-                "units says, so leave it out"
+                f"the values are in {shown(stated)}, as the attribute units says, and not in {asked.name}; leave out "
+                "units (in commands --units), or correct the attribute"
             )
-        return True
-    if bits is not None or field.dtype == "uint8":
-        return False
+        return of_rain or asked
+    if of_rain is not None:
+        return of_rain
+    if is_amount(stated):
+        raise FramesError(
+            f"the values are in {shown(stated)}, as the attribute units says, which is an amount of rain and not a "
+            "rate: divide them by the hours in which it fell, and say .assign_attrs(units='mm/h')"
+        )
+    if is_physical(stated):
+        raise FramesError(
+            f"the values are in {shown(stated)}, as the attribute units says, and the model reads rain in "
+            f"{', '.join(UNITS)} or other spellings of these; convert the values, or correct the attribute, such as "
+            "with .assign_attrs(units='mm/h')"
+        )
+    return None
+
+
+def _check_integers(
+    field: xr.DataArray, value_range: tuple[float, float] | None, unit: RainUnit | None, bits: int | None
+) -> None:
+    """Raises `FramesError` if the values are integers, and nothing says what they mean."""
+    if field.dtype.kind not in "iu" or value_range is None or value_range == (0.0, 1.0):
+        return
+    if unit is not None or bits is not None or field.dtype == "uint8":
+        return
     low, high = value_range
-    wanted = "dBR" if value_range == DBR else "the model's units"
-    named = ", or say that they are in dBR already: .assign_attrs(units='dBR')" if value_range == DBR else ""
+    named = ", or say in which unit they are: .assign_attrs(units='mm/h')" if is_rain(value_range) else ""
+    wanted = "dBR" if is_rain(value_range) else "the model's units"
     raise FramesError(
         f"nothing says what the {field.dtype.name} values mean: the model reads {wanted}, from {low:g} to {high:g}. "
         f"Convert them to floats in that range{named}. Only uint8 is scaled: 0 to 255 stand for the range"
@@ -100,8 +111,3 @@ def is_physical(units: str) -> bool:
     words = [word for word in re.findall(r"per_cent|[a-z°%]+", units.lower()) if word not in ("per", "since")]
     ratio = len(words) == 2 and words[0] == words[1]
     return bool(words) and not ratio and all(word in _PHYSICAL for word in words)
-
-
-def _is_rain(units: str) -> bool:
-    """Whether `units` is one of the spellings of dBR."""
-    return re.sub(r"[^a-z0-9]", "", units.lower()) in _DECIBELS_OF_RAIN

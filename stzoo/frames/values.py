@@ -10,18 +10,24 @@ import torch
 from torch import Tensor
 
 from stzoo.errors import FramesError
-from stzoo.frames.units import DBR
+from stzoo.frames.rain import RainUnit, is_rain
 from stzoo.spec import ModelSpec
 
 ROUNDING = 1e-5  # how far beyond the spec's range, in parts of the range, a float may lie: rounding does not reach it
 
 
-def to_units(frames: Tensor, spec: ModelSpec, bits: int | None = None) -> Tensor:
+def to_units(frames: Tensor, spec: ModelSpec, bits: int | None = None, unit: RainUnit | None = None) -> Tensor:
     """A caller's frames -> the same shape in float32, in the spec's units.
 
-    Integers are scaled from [0, largest value of their dtype, or 2^bits - 1] to the spec's range. If the spec has no
-    range, they are already numbers in its physical units. Floats are in the spec's units already.
+    Numbers in a unit of rain are converted. Otherwise integers are scaled from [0, largest value of their dtype, or
+    2^bits - 1] to the spec's range. If the spec has no range, they are already numbers in its physical units. Floats
+    are in the spec's units already.
+
+    Raises:
+        FramesError: a number is none of rain, if there is a `unit`.
     """
+    if unit is not None:
+        return unit.to_dbr(frames)
     units = frames.to(torch.float32)
     if frames.dtype.is_floating_point or spec.value_range is None:
         return units
@@ -29,17 +35,21 @@ def to_units(frames: Tensor, spec: ModelSpec, bits: int | None = None) -> Tensor
     return (units * ((high - low) / largest(frames.dtype, bits)) + low).clamp(low, high)
 
 
-def from_units(frames: Tensor, spec: ModelSpec, dtype: torch.dtype, bits: int | None = None) -> Tensor:
+def from_units(
+    frames: Tensor, spec: ModelSpec, dtype: torch.dtype, bits: int | None = None, unit: RainUnit | None = None
+) -> Tensor:
     """Frames in the spec's units -> the same shape in `dtype`: clipped to the spec's range, and integers rounded.
 
-    It undoes `to_units`.
+    It undoes `to_units`. NaN stays in floats.
     """
     if spec.value_range is not None:
         frames = frames.clamp(*spec.value_range)
+    if unit is not None:
+        frames = unit.from_dbr(frames)
     if dtype.is_floating_point:
         return frames.to(dtype)
     limits = torch.iinfo(dtype)
-    if spec.value_range is not None:
+    if spec.value_range is not None and unit is None:
         low, high = spec.value_range
         frames = (frames - low) * (largest(dtype, bits) / (high - low))
     return frames.round().clamp(limits.min, limits.max).to(dtype)
@@ -50,17 +60,23 @@ def largest(dtype: torch.dtype, bits: int | None) -> int:
     return int(torch.iinfo(dtype).max) if bits is None else 2**bits - 1
 
 
-def check_integers(frames: Tensor, spec: ModelSpec, bits: int | None) -> None:
+def check_integers(frames: Tensor, spec: ModelSpec, bits: int | None, unit: RainUnit | None = None) -> None:
     """Check that a caller's integers are what `to_units` can scale.
 
     Raises:
         FramesError: a value is negative or above 2^bits - 1, although the spec has a range; or `bits` has no meaning
-            for this dtype or this spec.
+            for this dtype, this spec or this unit.
     """
     kind = str(frames.dtype).removeprefix("torch.")
     if frames.dtype.is_floating_point:
         if bits is not None:
             raise FramesError(f"bits={bits} says how integers are scaled; these frames are {kind}, so leave it out")
+        return
+    if unit is not None:
+        if bits is not None:
+            raise FramesError(
+                f"bits={bits} says how integers are scaled; these are numbers in {unit.name}, so leave it out"
+            )
         return
     limits = torch.iinfo(frames.dtype)
     if bits is not None and not 1 <= bits <= (most := int(limits.max).bit_length()):
@@ -128,7 +144,7 @@ def fill_missing(units: Tensor, spec: ModelSpec) -> Tensor:
         bounds: list[float] = torch.tensor([low, high], dtype=units.dtype).tolist()  # rounded as the frames are
         if least < bounds[0] or most > bounds[1]:
             if given := beyond_rounding(least, most, spec.value_range):
-                unit = " dBR, that is 10 log10(mm/h)" if spec.value_range == DBR else ""
+                unit = " dBR, that is 10 log10(mm/h)" if is_rain(spec.value_range) else ""
                 raise FramesError(
                     f"expected values in [{low:g}, {high:g}]{unit}, given [{given[0]}, {given[1]}]"
                     f"{_remedy(units, spec.value_range)}"
@@ -139,10 +155,9 @@ def fill_missing(units: Tensor, spec: ModelSpec) -> Tensor:
 
 def _remedy(units: Tensor, value_range: tuple[float, float]) -> str:
     """What to do with values beyond the range, where they look like those of a well-known unit."""
-    if value_range == DBR:
+    if is_rain(value_range):
         return (
-            "; of a rain rate in mm/h take 10 * log10(rate), of dBZ take (dBZ - 23) / 1.6 (Marshall-Palmer), and clip "
-            "what is below 0.1 mm/h to -10.2, which stands for no rain"
+            "; of numbers in another unit say units='mm/h' or units='dBZ' (in commands --units), and they are converted"
         )
     least, most = units.min().item(), units.max().item()
     eight_bits = least >= 0 and most <= 255 and (most > 200 or torch.equal(units, units.round()))

@@ -65,7 +65,13 @@ def _check_apart(path: Path, given: Path) -> None:
         raise FramesError(f"{path} is one of the images of the input; name another file for the forecast")
 
 
-def write(path: Path, frames: list[Image.Image] | np.ndarray | xr.DataArray, seconds: float | None = None) -> None:
+def write(
+    path: Path,
+    frames: list[Image.Image] | np.ndarray | xr.DataArray,
+    seconds: float | None = None,
+    *,
+    issued: xr.DataArray | None = None,
+) -> None:
     """Write a forecast to a file of the kind that its suffix names, or to a folder of PNGs. It is written whole or not.
 
     Args:
@@ -74,6 +80,8 @@ def write(path: Path, frames: list[Image.Image] | np.ndarray | xr.DataArray, sec
         frames: what `Forecaster.rollout` returned.
         seconds: how long each frame of an animation or a video is shown; None means a tenth of a second. A GIF counts
             in hundredths of a second, and shows a frame for at least two: players take less for a mistake.
+        issued: the date of the last past frame, as `CallerFrames.issued` has it, from which files of maps tell how far
+            ahead each time is.
 
     Raises:
         FramesError: files with this suffix cannot hold these frames.
@@ -81,7 +89,7 @@ def write(path: Path, frames: list[Image.Image] | np.ndarray | xr.DataArray, sec
         OSError: the disk is full, or does not take the file for another reason; the message names the file.
     """
     with writing_errors_named(path):
-        _write(path, frames, seconds or UNTIMED)
+        _write(path, frames, seconds or UNTIMED, issued)
 
 
 @contextmanager
@@ -98,12 +106,14 @@ def writing_errors_named(path: Path) -> Iterator[None]:
         raise named from error
 
 
-def _write(path: Path, frames: list[Image.Image] | np.ndarray | xr.DataArray, seconds: float) -> None:
+def _write(
+    path: Path, frames: list[Image.Image] | np.ndarray | xr.DataArray, seconds: float, issued: xr.DataArray | None
+) -> None:
     kind = kind_of(path)
     if kind == "field":
         if not is_dataarray(frames):
             raise FramesError(f"cannot write {path.name}: the frames have no coordinates; use {' or '.join(ARRAYS)}")
-        write_field(path, frames)
+        write_field(path, frames, issued)
     elif kind == "array":
         write_array(path, np.stack([np.asarray(f) for f in frames]) if isinstance(frames, list) else np.asarray(frames))
     else:

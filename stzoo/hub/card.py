@@ -305,6 +305,8 @@ def _figures(metrics: Sequence[Metrics]) -> str:
         "Defined as in `stzoo evaluate`: values are scaled to [0, 1]; MSE and MAE are summed over a frame and averaged "
         "over frames."
     )
+    if any(m.bias_1 is not None for m in metrics):
+        says += " Where there is a frequency bias, they are those of a cell instead, in mm/h."
     says += " Persistence repeats the last past frame." if beside else ""
     commands = "\n".join(f"- {m.protocol}: `{m.command}`" for m in metrics)
     return f"{table}\n\n{says} These commands print the figures:\n\n{commands}"

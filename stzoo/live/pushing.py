@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,11 @@ from torch import Tensor
 from stzoo import frames as frames_room
 from stzoo.engine import Engine, EngineState, in_units
 from stzoo.engine.forking import use_one_thread_if_forked
+from stzoo.engine.handing_out import handed_out
 from stzoo.engine.memory import check_kept
 from stzoo.errors import FramesError
-from stzoo.frames.arrays import check_resize
-from stzoo.frames.colour import check_color
 from stzoo.frames.layout import FRAME_LAYOUTS, check_layout, find_layout
-from stzoo.frames.values import normalise
+from stzoo.frames.values import denormalise, normalise
 from stzoo.models import stride_of
 from stzoo.spec import ModelSpec
 
@@ -38,29 +38,27 @@ class Live:
         self,
         engine: Engine,
         spec: ModelSpec,
+        options: frames_room.ReadingOptions,
         *,
-        every: int = 1,
-        layout: str | None = None,
-        resize: bool | None = None,
-        color: str | None = None,
         carry: int | None = None,
+        matched: bool = False,
     ):
-        """The arguments are those of `Forecaster.live`; `engine` runs the model that `spec` describes."""
+        """`engine` runs the model that `spec` describes; the other arguments are those of `Forecaster.live`."""
         self._engine, self._spec = engine, spec
         self._single = spec.replace(frames_in=1)  # for the readers of frames, which are given one at a time
-        self._every = frames_room.whole_number("every", every)
+        self._matched = matched
+        self._every, self._options = options.every, replace(options, every=1)
         self._carry = CARRIED_WINDOWS * spec.frames_in if carry is None else frames_room.whole_number("carry", carry)
-        self._layout = layout.removeprefix("T") if isinstance(layout, str) else layout
+        self._layout = options.layout.removeprefix("T") if isinstance(options.layout, str) else options.layout
         check_layout(self._layout, FRAME_LAYOUTS)
-        check_resize(resize)
-        check_color(color)
-        self._resize, self._color = resize, color
         self._window: deque[Tensor] = deque(maxlen=spec.frames_in)  # (B, C, H, W), normalised, on the model's device
+        self._observed: deque[Tensor | None] = deque(maxlen=spec.frames_in)  # (B, 1, H, W), as in `CallerFrames`
         self.reset()
 
     def reset(self) -> None:
         """Forget every frame. The next ones may be of another kind and size."""
         self._window.clear()
+        self._observed.clear()
         self._kind: str | None = None  # of all frames, as the first one had it
         self._newest: frames_room.CallerFrames | None = None  # knows the way back to the caller's kind
         self._pushes = 0
@@ -137,22 +135,19 @@ class Live:
         if self.needed or self._newest is None:
             raise FramesError(f"push {self.needed} more frames first: the model reads {self._spec.frames_in}")
         check_kept(len(self._window[-1]), steps, self._window[-1].shape[1:], self._window[-1].device)
-        frames = []
         with self._all_or_nothing():
-            for number, frame in enumerate(self._future(steps), 1):
-                if number == 1:
-                    self._coming = frame
-                frames.append(self._newest.frame(in_units(frame, self._spec, number)))
-            return self._newest.collect(frames)
+            past, seen = denormalise(torch.stack(tuple(self._window), 1), self._spec), self._seen()
+            coming = handed_out(self._noted(steps), self._spec, past, observed=seen, matched=self._matched)
+            return self._newest.collect(list(map(self._newest.frame, coming)))
 
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
         """If the block raises an error, everything is as before the block. No tensor is ever changed in place."""
-        before, window = dict(vars(self)), self._window.copy()
+        before, window, observed = dict(vars(self)), self._window.copy(), self._observed.copy()
         try:
             yield
         except BaseException:
-            vars(self).update(before, _window=window)
+            vars(self).update(before, _window=window, _observed=observed)
             raise
 
     def _steps(self, steps: int | None) -> int:
@@ -168,10 +163,10 @@ class Live:
         module = self._engine.module
         clip = [frame] if isinstance(frame, Image.Image) else frame[None]
         layout = None if isinstance(frame, Image.Image) else f"T{self._layout_of(frame)}"
-        given = frames_room.read(clip, self._single, stride_of(module), layout, resize=self._resize, color=self._color)
+        given = frames_room.read(clip, self._single, stride_of(module), replace(self._options, layout=layout))
         past = normalise(given.past.to(next(module.parameters()).device), self._spec)
         self._kind, self._missing = kind, 0
-        self._add(self._in_as_many_clips(past[:, 0], given))
+        self._add(self._in_as_many_clips(past[:, 0], given), None if given.observed is None else given.observed[:, 0])
 
     def _layout_of(self, frame: np.ndarray | Tensor) -> str:
         """The axes of an array or a tensor. Raises `FramesError` if none fit, or it has masked values."""
@@ -180,7 +175,7 @@ class Live:
                 "the frame has masked values; this model has no fill value for missing data, so fill them first, such "
                 "as with frame.filled(0), or push None in place of the whole frame"
             )
-        stride = 1 if self._resize else stride_of(self._engine.module)
+        stride = 1 if self._options.resize else stride_of(self._engine.module)
         alpha = frame.dtype in (np.uint8, torch.uint8)
         return find_layout(tuple(frame.shape), self._single, stride, self._layout, alpha=alpha, layouts=FRAME_LAYOUTS)
 
@@ -204,20 +199,28 @@ class Live:
         if self._missing + 1 >= self._spec.frames_in:
             self.reset()
         elif self._window:
-            frame = self._window[-1] if self.needed else self._next()
+            frame, before = self._window[-1] if self.needed else self._next(), self._observed[-1]
             self._missing += 1
-            self._add(frame)
+            self._add(frame, None if before is None else torch.zeros_like(before))
 
-    def _add(self, frame: Tensor) -> None:
+    def _add(self, frame: Tensor, observed: Tensor | None) -> None:
         """Put a frame into the window. The state begins anew with it if it would have read more than `carry` frames."""
         lasts = self._engine.is_recurrent and self._carry > self._spec.frames_in
         if lasts and self._unread == self._spec.frames_in:
             self._up_to_date()  # before the oldest of them leaves the window
         self._window.append(frame)
+        self._observed.append(observed)
         self._unread += 1
         if self._state is None or self._age + self._unread > self._carry:
             self._state, self._unread = None, len(self._window)
         self._coming = None
+
+    def _noted(self, steps: int) -> Iterator[Tensor]:
+        """The next frames, as `_future` yields them; the first one is kept."""
+        for number, frame in enumerate(self._future(steps)):
+            if number == 0:
+                self._coming = frame
+            yield frame
 
     def _next(self) -> Tensor:
         """The model's forecast of the next frame (B, C, H, W), normalised. Raises `ForecastError` if it has none."""
@@ -230,6 +233,12 @@ class Live:
         if self._engine.is_recurrent:
             return self._engine.unroll_from(self._up_to_date(), steps)
         return self._engine.unroll(torch.stack(tuple(self._window), 1), steps)
+
+    def _seen(self) -> Tensor | None:
+        """Where the frames of the window were observed, (B, T, 1, H, W); None if forecasts have numbers everywhere."""
+        clips = len(self._window[-1])  # where gray frames come before those in colour, they were fewer
+        seen = [each.expand(clips, -1, -1, -1) for each in self._observed if each is not None]
+        return torch.stack(seen, 1) if len(seen) == len(self._window) else None
 
     def _up_to_date(self) -> EngineState:
         """The state after the newest frame. Only frames that it has not read are read now."""

@@ -120,7 +120,8 @@ def measure(
 
 def metrics_of(report: EvaluationReport | CodecReport, command: str) -> dict[str, Any]:
     """A report as one of an entry's `metrics`; `command` printed it."""
-    figures: dict[str, Any] = {name: round(value, 4) for name, value in report.total.items()}
+    kept = {figure.name for figure in FIGURES}
+    figures: dict[str, Any] = {name: round(value, 4) for name, value in report.total.items() if name in kept}
     if isinstance(report, CodecReport):
         figures |= {"codes_used": report.codes_used, "perplexity": round(report.perplexity, 4)}
     else:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,10 +21,13 @@ from stzoo.files import replacing
 from stzoo.forecaster import Forecaster
 from stzoo.frames.arrays import CallerFrames, FrameSelection, read_array
 from stzoo.frames.axes import as_layout, axes_of, time_of
+from stzoo.frames.cf import global_attributes, rain_attributes, referring
 from stzoo.frames.fields import check_read, open_field
 from stzoo.frames.netcdf import MAX_CHUNK
+from stzoo.frames.options import ReadingOptions
+from stzoo.frames.rain import RainUnit, asked_unit
 from stzoo.frames.times import clock_of, dates_in_text
-from stzoo.frames.units import check_units, holds_numbers
+from stzoo.frames.units import unit_of
 from stzoo.models import stride_of
 from stzoo.scale.plan import ForecastOptions
 from stzoo.spec import ModelSpec
@@ -33,6 +37,9 @@ if TYPE_CHECKING:
 
 _CHUNK = 2**24  # values in a chunk of the store; more only where one step of a unit has more
 _PROBES = 8  # windows that are read before the first forecast
+_ISSUED: Mapping[str, str] = MappingProxyType(
+    {"standard_name": "forecast_reference_time", "long_name": "time of the last observation"}
+)
 _OWN = ("step", "lead_time")  # what the store adds to the archive's dimensions and coordinates
 
 
@@ -90,17 +97,18 @@ def check_archive(path: Path, model: Forecaster, options: ForecastOptions) -> tu
     """
     with open_field(path, options.variable, options.time) as field:
         try:
-            check_units(field, model.spec.value_range)
-            holds_numbers(field, model.spec.value_range)  # which raises, if nothing says what integers mean
+            unit_of(field, model.spec.value_range, asked_unit(options.units, model.spec.value_range))  # which raises
             windows = ArchiveWindows.of(field, model.spec.frames_in, options)
         except FramesError as error:
             raise FramesError(f"{path}: {error}") from error
         if not len(windows):
             raise DataError(f"{path} has {windows.frames} times; a forecast reads {windows.span}, from first to last")
         check_storable(field, options.unit, windows.time)
-        tried = []
+        chosen, tried = ReadingOptions(units=options.units, missing=options.missing), []
         for number in range(0, len(windows), -(-len(windows) // _PROBES)):
-            tried += read_windows(path, field, range(number, number + 1), windows, model.spec, stride_of(model.module))
+            tried += read_windows(
+                path, field, range(number, number + 1), windows, model.spec, stride_of(model.module), chosen
+            )
             if not isinstance(tried[-1], FramesError):
                 frame, together = tried[-1].past.shape[2:], min(options.unit, len(windows))
                 check_kept(together, options.steps, frame, torch.device("cpu"), size=field.dtype.itemsize)
@@ -165,7 +173,13 @@ def _is_regular(times: np.ndarray, step: Any) -> bool:
 
 
 def read_windows(
-    source: Path, field: xr.DataArray, numbers: range, windows: ArchiveWindows, spec: ModelSpec, stride: int | None
+    source: Path,
+    field: xr.DataArray,
+    numbers: range,
+    windows: ArchiveWindows,
+    spec: ModelSpec,
+    stride: int | None,
+    options: ReadingOptions,
 ) -> list[CallerFrames | FramesError]:
     """The windows with these numbers, each checked, or why it cannot be read.
 
@@ -178,12 +192,13 @@ def read_windows(
         windows: which frames each window has.
         spec: the spec of the model.
         stride: what height and width must be multiples of; None: they must be the spec's own.
+        options: in which units the numbers are, and what a forecast holds where nothing was observed.
     """
     time, every = windows.time, windows.every
     axes, step = axes_of(field, spec.channels, time), time_step(field, time)
     times = times_in(field, time)
     layout = "".join(axes)
-    physical = holds_numbers(field, spec.value_range)
+    unit = unit_of(field, spec.value_range, asked_unit(options.units, spec.value_range))
     starts = [number * windows.stride for number in numbers]
     bounds = slice(starts[0], starts[-1] + windows.span)
     shared: np.ndarray | None = None
@@ -207,7 +222,7 @@ def read_windows(
                 if not sound:
                     check_read(source, field, which, time)
                 frames = _values(field, axes, slice(which.start, which.stop, every))
-            return read_array(frames, FrameSelection(spec, stride, None, 1, physical=physical), layout)
+            return read_array(frames, FrameSelection(spec, stride, None, options, unit=unit), layout)
         except FramesError as error:
             return error
         except Exception as error:
@@ -234,11 +249,14 @@ def names_of(field: xr.DataArray, numbers: range, windows: ArchiveWindows) -> li
     return [str(np.datetime_as_string(t, unit="s") if times.dtype.kind == "M" else t) for t in chosen]
 
 
-def create_store(path: Path, field: xr.DataArray, windows: ArchiveWindows, steps: int, unit: int) -> None:
+def create_store(
+    path: Path, field: xr.DataArray, windows: ArchiveWindows, steps: int, unit: int, rain: RainUnit | None = None
+) -> None:
     """Write an empty store, whole or not at all. Workers fill it, each its own chunks of time.
 
     Its array has the archive's dimension of time (one for each window), step (1 to `steps`), and the archive's others
-    in their order, and the archive's name, dtype and attributes. A chunk holds `unit` forecasts.
+    in their order, and the archive's name, dtype and attributes; its attribute `units` names the unit `rain`, if there
+    is one. A chunk holds `unit` forecasts.
 
     Raises:
         DataError: the archive has a dimension whose name the store needs, or a unit of it is too large for one chunk.
@@ -252,7 +270,7 @@ def create_store(path: Path, field: xr.DataArray, windows: ArchiveWindows, steps
     at_once = max(1, min(steps, _CHUNK // (unit * math.prod(sizes))))
     dtype = field.dtype.newbyteorder("=")
     with replacing(path) as partial:
-        coordinates = xr.Dataset(coords=_coordinates(field, windows, steps))
+        coordinates = xr.Dataset(coords=_coordinates(field, windows, steps), attrs=global_attributes(field.name))
         coordinates.to_zarr(partial, consolidated=False, zarr_format=3)
         array = zarr.open_group(partial, mode="r+").create_array(
             str(field.name),
@@ -262,7 +280,10 @@ def create_store(path: Path, field: xr.DataArray, windows: ArchiveWindows, steps
             fill_value=np.nan if dtype.kind == "f" else 0,
             dimension_names=[str(time), "step", *(str(name) for name in field.dims if name != time)],
         )
-        array.attrs.update(_plain(field.attrs))
+        about = referring(field.attrs, coordinates.variables) | ({} if rain is None else {"units": rain.name})
+        apart = {*coordinates.dims, *str(about.get("grid_mapping", "")).replace(":", " ").split()}
+        beside = " ".join(str(name) for name in coordinates.coords if name not in apart)
+        array.attrs.update(_plain(about | rain_attributes(about) | ({"coordinates": beside} if beside else {})))
 
 
 def _coordinates(field: xr.DataArray, windows: ArchiveWindows, steps: int) -> dict[Hashable, Any]:
@@ -279,9 +300,11 @@ def _coordinates(field: xr.DataArray, windows: ArchiveWindows, steps: int) -> di
         is_text = field[clock].dtype.kind in "SUO" and times.dtype.kind == "M"
         of_file = {} if is_text else field[clock].encoding
         packed = {key: value for key, value in of_file.items() if key in ("units", "calendar", "dtype")}
-        coordinates[clock] = (time, times[windows.ends()], field[clock].attrs, packed)
+        issued = times.dtype.kind == "M" or hasattr(times[0], "calendar")
+        about = field[clock].attrs | dict(_ISSUED if issued else {})
+        coordinates[clock] = (time, times[windows.ends()], about, packed)
         lead = [k * windows.every * step for k in range(1, steps + 1)]
-        about = {"standard_name": "forecast_period", "long_name": "time from the last past frame"}
+        about = {"standard_name": "forecast_period", "long_name": "time since the last observation"}
         coordinates["lead_time"] = ("step", np.array(lead, _lead_dtype(step)), about)
     return coordinates
 

@@ -122,16 +122,16 @@ def read_clip(path: Path, model: Forecaster, options: ForecastOptions) -> Caller
     if isinstance(facts, os.stat_result) and not S_ISDIR(facts.st_mode) and not S_ISREG(facts.st_mode):
         return FramesError(f"{path} {_size_and_fault(facts)[1]}")
     try:
-        return frames_room.read(
-            path,
-            model.spec,
-            stride_of(model.module),
+        chosen = frames_room.ReadingOptions(
             resize=resize,
             color=color,
             every=options.every,
             variable=variable,
             time=time,
+            units=options.units,
+            missing=options.missing,
         )
+        return frames_room.read(path, model.spec, stride_of(model.module), chosen)
     except FramesError as error:
         return error
     except (MissingExtraError, MemoryError):

@@ -23,6 +23,8 @@ from stzoo.forecaster import Forecaster
 from stzoo.frames.arrays import ARRAYS
 from stzoo.frames.fields import FIELDS, open_field
 from stzoo.frames.images import ANIMATED
+from stzoo.frames.rain import asked_unit
+from stzoo.frames.units import unit_of
 from stzoo.frames.video import WRITTEN
 from stzoo.published.fetching import find
 from stzoo.scale.archive import ArchiveWindows, check_archive, create_store
@@ -32,6 +34,7 @@ from stzoo.scale.plan import UNIT, ForecastOptions, Plan, SourceKind
 from stzoo.scale.ray import ray_started, uses_ray, work_on_ray
 from stzoo.scale.report import ArchiveReport
 from stzoo.scale.worker import Job, work_here
+from stzoo.spec import ModelSpec
 
 FORMATS = tuple(suffix[1:] for suffix in (*ARRAYS, *ANIMATED, *WRITTEN, ".nc"))
 
@@ -137,6 +140,9 @@ def forecast_archive(
     threads: int | None = None,
     variable: str | None = None,
     time: str | None = None,
+    units: str | None = None,
+    missing: str = "keep",
+    matched: bool = False,
     workers: int | None = None,
     in_process: bool = False,
     progress: bool = False,
@@ -164,6 +170,8 @@ def forecast_archive(
         variable: which variable of an archive, or of each netCDF or Zarr file among the clips, is forecast, if there
             are several.
         time: the name of their dimension of time, if neither its name nor its attributes tell.
+        units, missing: of a model of rain, as in `Forecaster.rollout`, for archives, maps and arrays.
+        matched: as in `Forecaster.rollout`.
         workers: how many workers Ray runs; by default as many as there is room for.
         in_process: work without Ray, in this process, which is also what happens if Ray is not installed.
         progress: show a progress bar, and say so if Ray is not installed.
@@ -187,6 +195,9 @@ def forecast_archive(
         threads=threads,
         variable=variable,
         time=time,
+        units=units,
+        missing=missing,
+        matched=matched,
     )
     request = ArchiveRequest(
         source=Path(source),
@@ -292,8 +303,10 @@ def _begin(request: ArchiveRequest, folder: ArchiveFolder, plan: Plan) -> None:
     folder.begin(plan)
     if plan.kind == "archive" and not folder.store.exists():
         with open_field(request.source, plan.options.variable, plan.options.time) as field:
-            windows = ArchiveWindows.of(field, plan.spec["frames_in"], plan.options)
-            create_store(folder.store, field, windows, plan.options.steps, plan.options.unit)
+            options, spec = plan.options, ModelSpec.from_dict(plan.spec)
+            windows = ArchiveWindows.of(field, spec.frames_in, options)
+            rain = unit_of(field, spec.value_range, asked_unit(options.units, spec.value_range))
+            create_store(folder.store, field, windows, options.steps, options.unit, rain)
     elif plan.kind != "archive":
 
         def write(path: Path) -> bool:

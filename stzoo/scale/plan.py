@@ -16,7 +16,9 @@ from stzoo.spec import shown
 
 UNIT = 16  # how many forecasts are made together by default
 
-_LATER = ("variable", "time")  # keys that plans did not have before; None, the default, is not written down
+_LATER = MappingProxyType(  # keys that plans did not have before, with their defaults, which are not written down
+    {"variable": None, "time": None, "units": None, "missing": "keep", "matched": False}
+)
 _NUMBERS = ("steps", "every", "stride", "unit", "threads")
 
 SIZES = ("model", "own")  # what `--size` may say
@@ -54,6 +56,9 @@ class ForecastOptions:
         threads: threads of torch in each worker; sums depend on their number. None: not chosen yet.
         variable: which variable of an archive, or of each map among the clips, is forecast; None: the only one.
         time: the name of their dimension of time; None: the one that its name or attributes tell.
+        units: of a model of rain, the unit of the numbers; None: that of the attribute of a map, or else the model's.
+        missing: what a forecast of rain holds where nothing was observed: NaN ("keep") or the model's values ("fill").
+        matched: forecasts get the values of the last past frame, see `Forecaster.rollout`.
 
     Raises:
         SpecError: a number is below 1, or the device or the precision is unknown.
@@ -71,6 +76,9 @@ class ForecastOptions:
     threads: int | None
     variable: str | None = None
     time: str | None = None
+    units: str | None = None
+    missing: str = "keep"
+    matched: bool = False
 
     def __post_init__(self) -> None:
         for name in _NUMBERS:
@@ -126,7 +134,7 @@ class Plan:
         """The keys and values of plan.json: one flat object."""
         values = asdict(self)
         values |= values.pop("options")
-        return {key: value for key, value in values.items() if key not in _LATER or value is not None}
+        return {key: value for key, value in values.items() if key not in _LATER or value != _LATER[key]}
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=2)
@@ -134,7 +142,7 @@ class Plan:
     @classmethod
     def from_json(cls, text: str) -> Plan:
         """Raises ValueError, TypeError or RecursionError if the text is not what `to_json` writes."""
-        values: dict[str, Any] = dict.fromkeys(_LATER) | dict(json.loads(text))
+        values: dict[str, Any] = dict(_LATER) | dict(json.loads(text))
         if isinstance(values.get("keep_size"), bool):  # as versions of stzoo wrote it that made gray of colour
             values |= {"size": "own" if values.pop("keep_size") else "model", "color": "gray"}
         known = [field.name for each in (cls, ForecastOptions) for field in fields(each) if field.name != "options"]
@@ -145,8 +153,8 @@ class Plan:
             )
         if any(type(values[name]) not in (int, NoneType) for name in _NUMBERS):
             raise ValueError(f"{', '.join(_NUMBERS)} must be whole numbers or null")
-        if any(type(values[name]) not in (str, NoneType) for name in _LATER):
-            raise ValueError(f"{' and '.join(_LATER)} must be names or null")
+        if any(type(values[name]) not in (type(default), str, NoneType) for name, default in _LATER.items()):
+            raise ValueError(f"{', '.join(_LATER)} must be text or null, or true or false")
         options = {field.name: values.pop(field.name) for field in fields(ForecastOptions) if field.name in values}
         return cls(options=ForecastOptions(**options), **values)
 

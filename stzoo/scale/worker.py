@@ -17,18 +17,20 @@ import torch
 from stzoo import frames as frames_room
 from stzoo import hub
 from stzoo.engine.forking import set_threads
+from stzoo.engine.handing_out import future
 from stzoo.engine.memory import check_kept
 from stzoo.errors import ForecastError, FramesError, IntegrityError, StzooError, printable
 from stzoo.forecaster import Forecaster
 from stzoo.frames.arrays import CallerFrames
 from stzoo.frames.axes import axes_of
 from stzoo.frames.fields import open_field
+from stzoo.frames.options import ReadingOptions
 from stzoo.models import stride_of
 from stzoo.published.fetching import find
 from stzoo.scale.archive import ArchiveWindows, names_of, read_windows
 from stzoo.scale.clips import line_ends, place_of, read_clip, read_clip_list
 from stzoo.scale.folder import ArchiveFolder
-from stzoo.scale.plan import Plan
+from stzoo.scale.plan import ForecastOptions, Plan
 
 # Errors of one file's name, which cost its own forecast and no other: it is too long, no name for this file system, or
 # something else stands in its place.
@@ -153,14 +155,15 @@ class ClipsForecaster:
         }
         errors = {i: past for i, past in read.items() if isinstance(past, FramesError)}
         sources = {i: past for i, past in read.items() if not isinstance(past, FramesError)}
-        for i, future in forecast_together(self._model, sources, options.steps).items():
-            if isinstance(future, FramesError):
-                errors[i] = future
+        for i, made in forecast_together(self._model, sources, options).items():
+            if isinstance(made, FramesError):
+                errors[i] = made
                 continue
             path = folder.forecasts / f"{clips[i].out}.{options.format}"
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                frames_room.write(path, future, _pace(place_of(clips[i], self._job.source), path, options.every))
+                pace = _pace(place_of(clips[i], self._job.source), path, options.every)
+                frames_room.write(path, made, pace, issued=sources[i].issued)
             except FramesError as error:
                 errors[i] = error
             except OSError as error:
@@ -188,7 +191,15 @@ class ArchiveForecaster:
         options, model = self._job.plan.options, self._model
         with open_field(self._job.source, options.variable, options.time) as field:
             windows = ArchiveWindows.of(field, model.spec.frames_in, options)
-            read = read_windows(self._job.source, field, numbers, windows, model.spec, stride_of(model.module))
+            read = read_windows(
+                self._job.source,
+                field,
+                numbers,
+                windows,
+                model.spec,
+                stride_of(model.module),
+                ReadingOptions(units=options.units, missing=options.missing),
+            )
             names = names_of(field, numbers, windows)
             read_as = list(axes_of(field, model.spec.channels, windows.time).values())
             kept = [name for name in field.dims if name in read_as and name != windows.time]
@@ -198,51 +209,57 @@ class ArchiveForecaster:
         values = np.full((len(numbers), *array.shape[1:]), array.fill_value, array.dtype)
         sources = {at: past for at, past in enumerate(read) if not isinstance(past, FramesError)}
         errors = {at: past for at, past in enumerate(read) if isinstance(past, FramesError)}
-        for at, future in forecast_together(model, sources, options.steps).items():
-            if isinstance(future, FramesError):
-                errors[at] = future
+        for at, made in forecast_together(model, sources, options).items():
+            if isinstance(made, FramesError):
+                errors[at] = made
             else:
-                values[at] = future.transpose(order).reshape(values.shape[1:])  # with the dimensions of length 1
+                values[at] = made.transpose(order).reshape(values.shape[1:])  # with the dimensions of length 1
         array[numbers.start : numbers.stop] = values
         return [(names[at], numbers[at], error) for at, error in sorted(errors.items())]
 
 
-def forecast_together(model: Forecaster, sources: dict[int, CallerFrames], steps: int) -> dict[int, Any]:
-    """What `Forecaster.rollout` returns for each source, `steps` frames of the source's own kind, by the same keys.
+def forecast_together(model: Forecaster, sources: dict[int, CallerFrames], options: ForecastOptions) -> dict[int, Any]:
+    """What `Forecaster.rollout` returns for each source, `options.steps` frames of its own kind, by the same keys.
 
-    Sources whose past frames (B, T, C, H, W) agree in all but B go through the model together. A source of which the
-    model makes NaN or infinite values gets a `FramesError` instead of frames, and costs the others nothing.
+    Sources whose past frames (B, T, C, H, W) agree in all but B, and of which all or none may have cells that nobody
+    observed, go through the model together. A source of which the model makes NaN or infinite values gets a
+    `FramesError` instead of frames, and costs the others nothing.
     """
     alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for i, source in sources.items():
-        alike[tuple(source.past.shape[1:])].append(i)
+        alike[(source.observed is None, *source.past.shape[1:])].append(i)
     made = dict[int, Any]()
     for numbers in alike.values():
         first = sources[numbers[0]]
         largest = max((sources[i].frame_shape for i in numbers), key=math.prod)
-        check_kept(sum(len(sources[i].past) for i in numbers), steps, largest, first.past.device)
+        check_kept(sum(len(sources[i].past) for i in numbers), options.steps, largest, first.past.device)
         frames: dict[int, list[Any]] = {i: [] for i in numbers}
         while numbers:
             try:
-                _extend(frames, model, {i: sources[i] for i in numbers}, steps)
+                _extend(frames, model, {i: sources[i] for i in numbers}, options)
                 break
             except ForecastError as error:
-                bad = {i: found for i in numbers if (found := _failure(model, sources[i], steps))}
+                bad = {i: found for i in numbers if (found := _failure(model, sources[i], options.steps))}
                 made |= bad or dict.fromkeys(numbers, FramesError(str(error)))
                 numbers = [i for i in numbers if i not in made]
         made |= {i: sources[i].collect(frames[i]) for i in numbers}
     return made
 
 
-def _extend(frames: dict[int, list[Any]], model: Forecaster, sources: dict[int, CallerFrames], steps: int) -> None:
+def _extend(
+    frames: dict[int, list[Any]], model: Forecaster, sources: dict[int, CallerFrames], options: ForecastOptions
+) -> None:
     """Forecast the sources together, and append the frames that their lists lack.
 
     Raises:
         ForecastError: a forecast is not finite; the frames before it have been appended.
     """
-    pasts = [source.past for source in sources.values()]
-    sizes, there = [len(past) for past in pasts], min(len(frames[i]) for i in sources)
-    for at, frame in enumerate(model.stream(torch.cat(pasts), steps, layout="BTCHW")):
+    past = torch.cat([source.past for source in sources.values()])
+    masks = [source.observed for source in sources.values() if source.observed is not None]
+    sizes, there = [len(source.past) for source in sources.values()], min(len(frames[i]) for i in sources)
+    seen = torch.cat(masks) if masks else None
+    coming = future(model.engine, model.spec, past, options.steps, observed=seen, matched=options.matched)
+    for at, frame in enumerate(coming):
         if at >= there:
             for i, part in zip(sources, frame.split(sizes), strict=True):
                 frames[i].append(sources[i].frame(part))
@@ -251,7 +268,7 @@ def _extend(frames: dict[int, list[Any]], model: Forecaster, sources: dict[int, 
 def _failure(model: Forecaster, source: CallerFrames, steps: int) -> FramesError | None:
     """Why there is no forecast of this source alone; None if there is one."""
     try:
-        for _ in model.stream(source.past, steps, layout="BTCHW"):
+        for _ in future(model.engine, model.spec, source.past, steps):
             pass
     except ForecastError as error:
         return FramesError(str(error))

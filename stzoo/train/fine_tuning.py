@@ -30,6 +30,7 @@ def fine_tune(
     freeze: Sequence[str] = (),
     progress: bool = True,
     micro_batch: int | None = None,
+    units: str | None = None,
 ) -> Forecaster:
     """Train a model further on other clips. `model` itself is not changed.
 
@@ -48,6 +49,7 @@ def fine_tune(
         freeze: parameters whose names begin with one of these are not trained, for example "encoder".
         progress: show a progress bar.
         micro_batch: the largest number of clips that go through the model at once, as in `train`.
+        units: of a model of rain, the unit of the numbers in a folder or file, as in `Forecaster.rollout`.
 
     Returns:
         The forecaster with the lowest validation error, on the device of `model`. The untouched model counts too, so
@@ -55,19 +57,22 @@ def fine_tune(
 
     Raises:
         DataError: there are no clips, or none that are long enough.
-        SpecError: no parameter has a name that begins as `freeze` says, or several processes come without `out`.
+        SpecError: no parameter has a name that begins as `freeze` says, several processes come without `out`, or
+            `units` comes with a dataset, which knows its own.
         TrainingError: see `train`.
     """
     processes = joined(str(next(model.module.parameters()).device))
     device = str(processes.device)
     if out is None and processes.count > 1:
         raise SpecError("several processes need a run folder that all of them can read; pass `out`")
+    if units is not None and not isinstance(clips, (str, os.PathLike)):
+        raise SpecError("units is for a folder or a file of clips; a dataset knows its own units, so leave it out")
     chosen = recipe or read_recipe(RECIPE)
     spec = model.spec
     horizon = chosen.horizon or spec.frames_out
     with processes.one_first():  # it decodes videos and keeps the frames for the others
         data = (
-            open_dataset("clips", Path(clips), Reading.of(spec, zoom=chosen.zoom))
+            open_dataset("clips", Path(clips), Reading.of(spec, zoom=chosen.zoom, units=units))
             if isinstance(clips, (str, os.PathLike))
             else clips
         )

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from stzoo.data import Reading, radar
+from stzoo.data import Reading, radar, radar_crops, radar_fields
+from stzoo.data.joined import JoinedClips
+from stzoo.data.recordings import RecordedClips
 from stzoo.errors import DataError
 from stzoo.frames.values import to_units
 from stzoo.spec import ModelSpec
@@ -61,6 +63,66 @@ def test_mostly_dry_crops_are_left_out(tmp_path: Path, rain: np.ndarray) -> None
         radar.open_folder(tmp_path, READING).split("train", 3, 3)
 
 
+def test_crops_keep_the_dry_ones_and_each_event_counts_the_same(tmp_path: Path, rain: np.ndarray) -> None:
+    event(tmp_path, "dry", np.full((7, 80, 128), radar.DRY, np.uint8))
+    event(tmp_path, "wet", rain)
+    event(tmp_path, "unobserved", np.full_like(rain, radar.NOTHING))
+    clips = radar_crops.open_folder(tmp_path, READING).split("train", 3, 3)
+    assert isinstance(clips, RecordedClips)
+    counts = {r.name: (clips.places[:, 0] == i).sum() for i, r in enumerate(clips.recordings)}
+    assert counts == {"dry": radar_crops.PER_EVENT, "wet": radar_crops.PER_EVENT, "unobserved": 0}
+    of_dry, of_wet = (
+        {tuple(map(int, p[1:])) for p in clips.places if clips.recordings[p[0]].name == name} for name in ("dry", "wet")
+    )
+    # by hand: two starts of 6 in 7 frames; rows 0 and 16 of 80; columns 0 to 64
+    assert of_dry == {(t, y, x) for t in (0, 1) for y in (0, 16) for x in (0, 16, 32, 48, 64)}
+    # columns 0 to 39 are unknown: of 64 at most 16 may be
+    assert of_wet == {(t, y, x) for t in range(7) for y in (0, 16, 32) for x in (32, 48, 64)}
+    again = radar_crops.open_folder(tmp_path, READING).split("train", 3, 3)
+    assert isinstance(again, RecordedClips)
+    np.testing.assert_array_equal(again.places, clips.places)
+
+
+def test_measured_crops_stand_once_and_by_event(tmp_path: Path, rain: np.ndarray) -> None:
+    for name in radar.TEST:
+        event(tmp_path, name, np.maximum(rain, radar.DRY))
+    clips = radar_crops.open_folder(tmp_path, READING).split("test", 3, 3)
+    assert isinstance(clips, JoinedClips)
+    assert [(part.name, len(part.source), part.step_minutes) for part in clips.parts] == [
+        ("bom2_20180616", 6, 5.0),  # starts 0, 3 and 6; columns 0 and 64
+        ("mch_20160711", 6, 5.0),
+    ]
+    with pytest.raises(DataError, match=r"the validation part has no crop of 6 frames of 64x64 of which"):
+        radar_crops.open_folder(tmp_path, READING).split("validation", 3, 3)
+
+
+def test_fields_are_whole_and_of_any_size(tmp_path: Path, rain: np.ndarray) -> None:
+    event(tmp_path, "bom2_20180616", rain)
+    event(tmp_path, "mch_20160711", np.full((9, 70, 50), radar.DRY, np.uint8))  # dry, and smaller than a crop
+    np.savez(tmp_path / "fmi_20160928.npz", frames=rain)  # does not say how often it was seen
+    fields = radar_fields.open_folder(tmp_path, READING)
+    clips = fields.split("test", 3, 3)
+    assert [(p.name, len(p.source), p.step_minutes) for p in clips.parts] == [
+        ("bom2_20180616", 4, 5.0),  # starts 0, 2, 4 and 6
+        ("mch_20160711", 2, 5.0),
+    ]
+    second = clips.clips(1, 2)
+    assert second.valid is not None
+    np.testing.assert_array_equal(second.past[0, :, 0].numpy(), np.maximum(rain[2:5], 1))
+    np.testing.assert_array_equal(second.future[0, :, 0].numpy(), np.maximum(rain[5:8], 1))
+    np.testing.assert_array_equal(second.valid[0, :, 0].numpy(), rain[5:8] != 0)
+    assert clips.clips(4, 6).future.shape == (2, 3, 1, 70, 50)
+    with pytest.raises(DataError, match="frames of 96x128 and 70x50"):
+        clips.clips(3, 5)
+    with pytest.raises(IndexError):
+        clips.clips(5, 7)
+    assert fields.split("validation", 3, 3).parts[0].step_minutes is None
+    with pytest.raises(DataError, match="train on radar-crops"):
+        fields.split("train", 3, 3)
+    thinned = radar_fields.open_folder(tmp_path, Reading(channels=1, height=64, width=64, every=3))
+    assert thinned.split("test", 1, 1).parts[0].step_minutes == 15
+
+
 def test_units_are_decibels_of_the_rain_rate() -> None:
     stored = np.array([1, 2, 52, 102], np.uint8)  # 2 stands for 0.1 mm/h, and 50 steps of 0.2 are ten times as much
     frames = to_units(torch.from_numpy(stored), SPEC).numpy()
@@ -98,3 +160,8 @@ def test_the_real_events() -> None:
     windows = data.split("test", 6, 12)
     assert {r.name for r in windows.recordings} == set(radar.TEST)
     assert len(windows) > 100
+    rows = [
+        (p.name, len(p.source), p.step_minutes)
+        for p in radar_fields.open_folder(folder, READING).split("test", 6, 12).parts
+    ]
+    assert rows == [("bom2_20180616", 22, 6.0), ("mch_20160711", 12, 5.0)]

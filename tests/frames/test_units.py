@@ -8,30 +8,42 @@ import pytest
 from stzoo.data import radar
 from stzoo.errors import FramesError
 from stzoo.forecaster import Forecaster, create
-from stzoo.frames import units
+from stzoo.frames import rain
 from stzoo.spec import ModelSpec
 
 xr = pytest.importorskip("xarray", reason="the extra `array` is not installed")
 
 
 def test_the_range_of_rain_is_that_of_the_radar_data() -> None:
-    assert units.DBR == radar.DBR
+    assert rain.DBR == radar.DBR
 
 
-def test_a_model_of_rain_takes_decibels_of_the_rain_rate_alone(spec: ModelSpec) -> None:
+def test_a_model_of_rain_takes_rain_alone(spec: ModelSpec) -> None:
     model = create(spec.replace(value_range=radar.DBR, mean=[-10.2], std=[16.0], fill=-10.2))
     values = np.full((4, 16, 16), 3, np.float32)
     given = xr.DataArray(values, dims=("time", "y", "x"))
-    for stated in ("dBZ", "mm/h", "mm h-1", "mm hr^-1", "kg m-2 s-1", "mm", "K", "%"):
-        message = rf"in '{re.escape(stated)}', as .* the model's are in dBR.*units='dBR'"
+    for stated in ("mm", "kg m-2", "K", "%", "mm3 h-1", "h mm-1"):
+        why = "is an amount of rain" if stated in ("mm", "kg m-2") else "the model reads rain in mm/h, dBZ, dBR"
         for each in (given, given.astype(np.uint8)):
-            with pytest.raises(FramesError, match=message):
+            with pytest.raises(FramesError, match=rf"in '{re.escape(stated)}', as .* {why}.*units='mm/h'"):
                 model.predict(each.assign_attrs(units=stated))
-    expected = model.predict(values)
-    for right in ("dBR", "dB", "10 log10(mm/h)", "", None, "something"):
-        future = model.predict(given.assign_attrs(units=right))
-        np.testing.assert_array_equal(future.values, expected)
-        assert future.attrs == {"units": right}
+    as_they_are = model.predict(values)
+    for unknown in ("", None, "something"):
+        future = model.predict(given.assign_attrs(units=unknown))
+        np.testing.assert_array_equal(future.values, as_they_are)
+        assert future.attrs == {"units": unknown}
+
+
+def test_the_caller_and_the_attribute_must_agree(spec: ModelSpec) -> None:
+    model = create(spec.replace(value_range=radar.DBR, mean=[-10.2], std=[16.0], fill=-10.2))
+    given = xr.DataArray(np.full((4, 16, 16), 3, np.float32), dims=("time", "y", "x"))
+    rate = model.predict(given.values, units="mm/h")
+    for stated, asked, told in ((None, "mm/h", "mm/h"), ("mm", "mm/h", "mm/h"), ("mm h-1", "mm/hr", "mm h-1")):
+        future = model.predict(given if stated is None else given.assign_attrs(units=stated), units=asked)
+        np.testing.assert_array_equal(future.values, rate)
+        assert future.attrs == {"units": told}
+    with pytest.raises(FramesError, match="in 'dBZ', as the attribute units says, and not in mm/h"):
+        model.predict(given.assign_attrs(units="dBZ"), units="mm/h")
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", ">i2", "int32", "int64"])
@@ -42,17 +54,23 @@ def test_integers_in_the_models_unit_are_numbers_and_not_scaled(spec: ModelSpec,
     future = model.predict(given)
     assert future.dtype == np.dtype(dtype)
     low = 0 if dtype == "uint8" else -10
-    np.testing.assert_array_equal(future, model.predict(values.astype(np.float32)).round().clip(low, 40))
-    with pytest.raises(FramesError, match="bits=8 says how integers are scaled; these are numbers in 'dBR'"):
+    floats = model.predict(values.astype(np.float32), missing="fill")
+    np.testing.assert_array_equal(future, floats.round().clip(low, 41))
+    with pytest.raises(
+        FramesError, match="bits=8 says how integers are scaled; these are numbers in dBR, so leave it out"
+    ):
         model.predict(given, bits=8)
-    with pytest.raises(FramesError, match=r"expected values in \[-10.4, 40.6\] dBR, .*, given \[50, 50\]"):
-        model.predict(given * 0 + 50 if dtype != "uint8" else (given * 0 + 50).astype(dtype).assign_attrs(units="dBR"))
+    with pytest.raises(FramesError, match="given 50 dBR, and no rain exceeds 46.99 dBR"):
+        model.predict(xr.full_like(given, 50))
 
 
 def test_integers_of_which_nothing_says_what_they_mean_are_refused(spec: ModelSpec) -> None:
     values = np.full((4, 16, 16), 10, np.int16)
     given = xr.DataArray(values, dims=("time", "y", "x"))
-    for value_range, remedy in ((radar.DBR, r"floats in that range, or say .*units='dBR'"), ((200.0, 330.0), "floats")):
+    for value_range, remedy in (
+        (radar.DBR, r"floats in that range, or say .*units='mm/h'"),
+        ((200.0, 330.0), "floats"),
+    ):
         model = create(spec.replace(value_range=value_range, mean=[10.0], std=[16.0]))
         for each in (given, given.astype("uint16"), given.assign_attrs(units="something")):
             with pytest.raises(FramesError, match=f"nothing says what the u?int16 values mean.*{remedy}"):

@@ -50,7 +50,7 @@ def shades(past: object) -> list[int]:
 def test_the_last_frames_of_a_video_are_read(
     suffix: str, every: int, expected: list[int], spec: ModelSpec, tmp_path: Path
 ) -> None:
-    source = room.read(record(tmp_path / f"a{suffix}"), spec, 4, resize=True, every=every)
+    source = room.read(record(tmp_path / f"a{suffix}"), spec, 4, room.ReadingOptions(resize=True, every=every))
     assert source.past.shape == (1, 4, 1, 16, 16)
     assert shades(source.past) == expected
 
@@ -118,7 +118,7 @@ def test_a_wrong_size_is_found_at_the_first_frame(
     images = iter([Image.new("RGB", (15, 15)) for _ in range(9)])
     monkeypatch.setattr("stzoo.frames.reading.moving_pictures", lambda path, every, **_: images)
     with pytest.raises(FramesError, match="given 15x15"):
-        room.read(tmp_path / "a.avi", spec, None, resize=False)
+        room.read(tmp_path / "a.avi", spec, None, room.ReadingOptions(resize=False))
     assert len(list(images)) == 8
 
 
@@ -197,7 +197,7 @@ def test_real_recordings(forecaster: Forecaster) -> None:
     for path in (folder / "person01_handclapping_d1_uncomp.avi", folder / "person01_boxing_d2_uncomp.mp4"):
         seen = list(read_video(path, every=5))
         assert {image.size for image in seen} == {(160, 120)}
-        source = room.read(path, forecaster.spec, 4, resize=True, every=5)
+        source = room.read(path, forecaster.spec, 4, room.ReadingOptions(resize=True, every=5))
         expected = [np.asarray(i.convert("L").resize((16, 16), Image.Resampling.BILINEAR)) / 255 for i in seen[-4:]]
         np.testing.assert_allclose(source.past[0, :, 0].numpy(), expected, atol=1e-6)
         assert forecaster.predict(seen)[0].size == (160, 120)

@@ -1,0 +1,161 @@
+"""The figures of one model on one protocol, as text, JSON and CSV."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from stzoo.figures import of_persistence
+from stzoo.hindcast import skill
+from stzoo.machine import Precision
+
+_COLUMNS = 6  # figures that stand side by side in the text of a report
+
+
+@dataclass(frozen=True)
+class _Heading:
+    """What every report begins with.
+
+    Attributes:
+        model: the name of the weights.
+        protocol: the name of the test protocol, which says which clips were measured.
+        definition: how the metrics are defined, a key of `stzoo.metrics.DEFINITIONS`.
+        precision: the precision in which the model ran.
+    """
+
+    model: str
+    protocol: str
+    definition: str
+    precision: Precision
+
+    def to_json(self) -> str:
+        """A JSON object with every field."""
+        return json.dumps(asdict(self), indent=2)
+
+
+@dataclass(frozen=True)
+class EvaluationReport(_Heading):
+    """Figures of one forecaster on one protocol, after the fields of the heading.
+
+    Attributes:
+        clips: how many sequences were forecast.
+        steps: metric -> its value at each step ahead.
+        total: metric -> its mean over steps.
+        persistence_steps, persistence_total: the same for persistence, which repeats the last past frame.
+        files: how many files of one's own the sequences are from; None for a dataset, whose files its protocol says.
+        matched: whether forecasts got the values of the last past frame, as in `Forecaster.rollout`.
+        step_minutes: from one step to the next; None if the clips do not say it, or differ in it.
+        parts: name -> the report of one of several sources that the clips are from, such as radars. The figures of the
+            whole are of the clips of all parts, not means over parts.
+    """
+
+    clips: int
+    steps: dict[str, list[float]]
+    total: dict[str, float]
+    persistence_steps: dict[str, list[float]]
+    persistence_total: dict[str, float]
+    files: int | None = None
+    matched: bool = False
+    step_minutes: float | None = None
+    parts: dict[str, EvaluationReport] = field(default_factory=dict)
+
+    @property
+    def skill_steps(self) -> list[float | None]:
+        """1 - MSE / MSE of persistence at each step: below 0 the model does worse. None if persistence has no error."""
+        return list(map(skill, self.steps["mse"], self.persistence_steps["mse"]))
+
+    @property
+    def skill(self) -> float | None:
+        """1 - MSE / MSE of persistence, both means over steps."""
+        return skill(self.total["mse"], self.persistence_total["mse"])
+
+    def to_json(self) -> str:
+        """A JSON object with every field, and the two skills."""
+        return json.dumps(self._values(), indent=2)
+
+    def _values(self) -> dict[str, Any]:
+        inner = {name: part._values() for name, part in self.parts.items()}
+        return asdict(self) | {"parts": inner, "skill_steps": self.skill_steps, "skill": self.skill}
+
+    def to_csv(self) -> str:
+        """A row for each step; the figures of persistence are in columns of their own.
+
+        If there are parts, the first column names the part, and is empty in the rows of the whole.
+        """
+        names, named = list(self.steps), ["part", "minutes"] if self.parts else []
+        rows = [",".join([*named[:1], "step", *named[1:], *names, *map(of_persistence, names)])]
+        for part, report in {"": self, **self.parts}.items():
+            for t in range(len(report.steps[names[0]])):
+                figures = [x[n][t] for x in (report.steps, report.persistence_steps) for n in names]
+                minutes = "" if report.step_minutes is None else f"{(t + 1) * report.step_minutes:g}"
+                heading = [part, str(t + 1), minutes] if self.parts else [str(t + 1)]
+                rows.append(",".join([*heading, *(f"{v:.6g}" for v in figures)]))
+        return "\n".join(rows) + "\n"
+
+    def __str__(self) -> str:
+        sequences = "1 sequence" if self.clips == 1 else f"{self.clips:,} sequences"
+        sequences += "" if self.files is None else f" of {self.files} file{'s' if self.files > 1 else ''}"
+        lines = [
+            f"{self.model} on {self.protocol}: {sequences}, metrics as defined by {self.definition}, "
+            f"{'matched ' if self.matched else ''}forecasts in {self.precision}"
+        ]
+        names = list(self.steps)
+        for few in np.array_split(names, -(-len(names) // _COLUMNS)):
+            lines += self._table(few.tolist())
+        return "\n\n".join(["\n".join(lines), *map(str, self.parts.values())])
+
+    def _table(self, names: list[str]) -> list[str]:
+        """The lines of a table: a row for each step and one for their mean; the skill is beside the MSE."""
+        longest = max(map(len, names))
+        width, beside = max(10, longest + 2), max(16, longest + 11)
+
+        def row(label: str, model: Mapping[str, float], persistence: Mapping[str, float], skill: float | None) -> str:
+            figures = "".join(f"{model[n]:{width}.4f}" for n in names)
+            figures += "".join(f"{persistence[n]:{beside}.4f}" for n in names)
+            shown = f"{'-':>10}" if skill is None else f"{skill:10.4f}"
+            return f"{label:<{start}}{figures}" + (shown if "mse" in names else "")
+
+        labels = [str(t + 1) for t in range(len(self.steps[names[0]]))]
+        if self.step_minutes is not None:
+            labels = [f"{label} ({int(label) * self.step_minutes:g} min)" for label in labels]
+        start = max(7, 1 + max(map(len, labels)))
+        heading = "".join(f"{n:>{width}}" for n in names) + "".join(f"{'persist. ' + n:>{beside}}" for n in names)
+        lines = [f"{'step':<{start}}{heading}" + (f"{'skill':>10}" if "mse" in names else "")]
+        for t, label in enumerate(labels):
+            model, persistence = ({n: v[t] for n, v in x.items()} for x in (self.steps, self.persistence_steps))
+            lines.append(row(label, model, persistence, self.skill_steps[t]))
+        return [*lines, row("mean", self.total, self.persistence_total, self.skill)]
+
+
+@dataclass(frozen=True)
+class CodecReport(_Heading):
+    """Figures of one codec, after the fields of the heading: of frames that went through its codebook and back.
+
+    Attributes:
+        frames: how many frames were measured.
+        total: metric -> its mean over frames.
+        codes_used: how many codes occur at all.
+        perplexity: the exponential of the entropy of how often each code occurs.
+    """
+
+    frames: int
+    total: dict[str, float]
+    codes_used: int
+    perplexity: float
+
+    def to_csv(self) -> str:
+        """One row."""
+        values = self.total | {"codes_used": self.codes_used, "perplexity": self.perplexity}
+        return ",".join(values) + "\n" + ",".join(f"{v:.6g}" for v in values.values()) + "\n"
+
+    def __str__(self) -> str:
+        figures = ", ".join(f"{name} {value:.4f}" for name, value in self.total.items())
+        return (
+            f"{self.model} on {self.protocol}: {self.frames:,} frames, metrics as defined by {self.definition}, "
+            f"in {self.precision}\n"
+            f"reconstruction {figures}\n{self.codes_used} codes in use, perplexity {self.perplexity:.1f}"
+        )
