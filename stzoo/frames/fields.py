@@ -257,7 +257,7 @@ def write_field(path: Path, array: xr.DataArray, issued: xr.DataArray | None = N
                 dataset.to_zarr(partial, consolidated=False)  # version 3 of the format has no consolidated metadata
             else:
                 for each in dataset.data_vars.values():
-                    each.encoding |= _PACKED if each.dtype.kind in "iuf" and each.ndim else {}
+                    each.encoding |= dict(_PACKED) if each.dtype.kind in "iuf" and each.ndim else {}
                 dataset.to_netcdf(partial, engine="netcdf4")
     except RuntimeError as error:  # netCDF4's, for everything that its C library cannot do
         if "HDF error" in str(error):  # which it says of a full disk, too
