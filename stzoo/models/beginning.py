@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from stzoo.models.decibels import Decibels
 
 
+FASTER = 10  # times the rate of other parameters, at which the weights that hold everywhere are learned
+
+
 class LastFrame(nn.Module):
     """The last past frame, to which the decoder adds the change."""
 
@@ -27,7 +30,7 @@ class BlurredLastFrame(nn.Module):
 
     y_t = sum_k w_tk (G_k * x) + r_t with w_t = softmax(logits_t + b_t), where G_0 is the identity, G_k a Gaussian with
     a standard deviation of 2^(k-1) pixels, and b_t is learned for each of the T frames. Of `Decibels`, x is the
-    quantity, and r_t, in decibels, multiplies the mixture: nothing comes of nothing.
+    quantity, and the mixture is multiplied by 2^r_t instead: nothing comes of nothing.
     """
 
     def __init__(self, frames: int, channels: int, blurs: int, decibels: Decibels | None):
@@ -35,19 +38,20 @@ class BlurredLastFrame(nn.Module):
         self.channels, self.more, self.decibels = channels, blurs + 1, decibels
         self.sigmas = [2.0**k for k in range(blurs)]
         time, blur = torch.arange(1.0, frames + 1)[:, None], torch.arange(float(self.more))
-        self.bias = nn.Parameter(-2 * (blur - torch.log2(1 + time / 2)) ** 2)  # about half a pixel more each frame
+        bias = -2 * (blur - torch.log2(1 + time / 4)) ** 2  # at first about a quarter of a pixel more each frame
+        self.bias = nn.Parameter(bias / FASTER)
 
     def forward(self, painted: Tensor, last: Tensor) -> Tensor:
         """(B, T, C + more, H, W): the changes r, then the logits; and (B, C, H, W) -> (B, T, C, H, W)."""
         changes, logits = painted.split([self.channels, self.more], 2)
-        weights = (logits + self.bias[..., None, None]).softmax(2)
+        weights = (logits + FASTER * self.bias[..., None, None]).softmax(2)
         begins = last if self.decibels is None else self.decibels.quantity(last)
         mixed = weights[:, :, :1] * begins[:, None]
         for k, sigma in enumerate(self.sigmas, 1):
             mixed = mixed + weights[:, :, k : k + 1] * blurred(begins, sigma)[:, None]
         if self.decibels is None:
             return mixed + changes
-        return self.decibels.values(mixed * 10 ** (changes * self.decibels.std / 10))
+        return self.decibels.values(mixed * 2**changes)
 
 
 def blurred(frames: Tensor, sigma: float) -> Tensor:

@@ -115,6 +115,9 @@ class EncodeTranslateDecode(nn.Module):
         self.translator = translator
         self.decoder = Decoder(channels + (begins.more if begins else 0), width, layers, patch)
         self.begins = begins
+        if begins and begins.more:  # at first the mixture is the same everywhere
+            nn.init.zeros_(self.decoder.readout.weight)
+            nn.init.zeros_(self.decoder.readout.bias)  # type: ignore[arg-type]
         self.patch, self.lagrangian = patch, lagrangian
         self.stride: int | None = patch * 2 ** (layers // 2)
 
