@@ -4,9 +4,9 @@ Crops that are mostly unobserved are left out, and no others. In the training pa
 clips, because a large grid holds many more crops than a small one and is no more typical of the radars that a model
 will meet: they are drawn once from all crops on the grid, and those of a small event come several times.
 
-How far rain changes from one frame to the next depends on the time between them. So that a model learns it for one step,
-frames of the training part are about `STEP` minutes apart: of faster events every second frame is used, or every third,
-and slower ones are left out.
+How far rain changes from one frame to the next depends on the time between them. So that a model learns it for one
+step, frames of the training part are about `STEP` minutes apart: of faster events every second frame is used, or every
+third, and slower ones are left out.
 """
 
 from __future__ import annotations

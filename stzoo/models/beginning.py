@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from stzoo.models.decibels import Decibels
 
-
 FASTER = 10  # times the rate of other parameters, at which the weights that hold everywhere are learned
 
 
