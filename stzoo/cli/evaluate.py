@@ -123,7 +123,9 @@ def _run(arguments: Arguments) -> None:
     steps = 1 if codec else model.spec.frames_out if arguments.steps is None else arguments.steps
     if steps < 1:
         raise SpecError(f"--steps is {steps}; it must be at least 1")
-    protocol = protocol_name(dataset, model.spec.frames_in, steps, codec=codec, every=arguments.every)
+    protocol = protocol_name(
+        dataset, model.spec.frames_in, steps, codec=codec, every=arguments.every, matched=arguments.matched
+    )
     protocol += ", frames at their own size" if own_size else ""
     protocol += "" if arguments.part == "test" else f", {arguments.part} part"
     with _own_clips_told(arguments, default):

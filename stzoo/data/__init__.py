@@ -142,11 +142,13 @@ class DatasetRecord:
         module: the name of its file in this room, without the suffix.
         files: what its folder must hold, in words.
         definition: how the metrics of its figures are defined: a key of `stzoo.metrics.DEFINITIONS`.
+        matched: the catalogue keeps figures of matched forecasts as well, since some metrics are about areas.
     """
 
     module: str
     files: str
     definition: str = "stzoo"
+    matched: bool = False
 
 
 DATASETS: Mapping[str, DatasetRecord] = MappingProxyType(
@@ -162,8 +164,8 @@ DATASETS: Mapping[str, DatasetRecord] = MappingProxyType(
         "radar": DatasetRecord(
             "radar", "one .npz a rain event, with frames (T, H, W) in steps of 0.2 dBR", "stzoo-rain"
         ),
-        "radar-crops": DatasetRecord("radar_crops", "the same files as of radar", "stzoo-rain-rates"),
-        "radar-fields": DatasetRecord("radar_fields", "the same files as of radar", "stzoo-rain-rates"),
+        "radar-crops": DatasetRecord("radar_crops", "the same files as of radar", "stzoo-rain-rates", matched=True),
+        "radar-fields": DatasetRecord("radar_fields", "the same files as of radar", "stzoo-rain-rates", matched=True),
         "taxibj": DatasetRecord("taxibj", "the four files BJ13 to BJ16_M32x32_T30_InOut.h5"),
         "ut": DatasetRecord("ut_interaction", "the segmented avi files of UT-Interaction in set1 and set2"),
     }
@@ -191,7 +193,9 @@ def open_dataset(name: str, folder: Path, reading: Reading) -> Dataset:
     return dataset
 
 
-def protocol_name(dataset: str, frames_in: int, frames_out: int, *, codec: bool = False, every: int = 1) -> str:
+def protocol_name(
+    dataset: str, frames_in: int, frames_out: int, *, codec: bool = False, every: int = 1, matched: bool = False
+) -> str:
     """The name of what is measured, such as "kth-10-20": KTH's test part, 10 frames given, 20 frames forecast.
 
     Args:
@@ -199,6 +203,8 @@ def protocol_name(dataset: str, frames_in: int, frames_out: int, *, codec: bool 
         frames_in, frames_out: how many frames are given and forecast.
         codec: single frames are encoded and decoded instead; the name is then such as "mmnist-frames".
         every: only the frames 0, every, 2 * every, ... are used; with 3, the name ends in "-every-3".
+        matched: forecasts get the values of the last past frame, see `stzoo.engine.matching`; the name ends in
+            "-matched".
     """
     horizon = "frames" if codec else f"{frames_in}-{frames_out}"
-    return f"{dataset}-{horizon}" + (f"-every-{every}" if every > 1 else "")
+    return f"{dataset}-{horizon}" + (f"-every-{every}" if every > 1 else "") + ("-matched" if matched else "")

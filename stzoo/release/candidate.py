@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -36,12 +37,14 @@ class Measurement:
         clips: all its clips.
         definition: how the metrics are defined, a key of `stzoo.metrics.DEFINITIONS`.
         command: it prints the same figures.
+        matched: whether forecasts get the values of the last past frame.
     """
 
     protocol: str
     clips: ClipSource
     definition: str
     command: str
+    matched: bool = False
 
 
 def measurements_of(
@@ -61,14 +64,16 @@ def measurements_of(
     spec, codec = entry.spec, entry.kind == "codec"
     found = []
     for steps in [1] if codec else horizons:
-        protocol = protocol_name(dataset, spec.frames_in, steps, codec=codec, every=every)
         command = f"stzoo evaluate {entry.name} --data DIR"
         command += "" if codec or steps == spec.frames_out else f" --steps {steps}"
         command += "" if dataset == entry.dataset else f" --dataset {dataset}"
         command += "" if every == 1 else f" --every {every}"
         command += "" if precision == "float32" else f" --precision {precision}"
         clips = data.split("test", spec.frames_in, steps)
-        found.append(Measurement(protocol, clips, DATASETS[dataset].definition, command))
+        for matched in (False, True) if DATASETS[dataset].matched else (False,):
+            protocol = protocol_name(dataset, spec.frames_in, steps, codec=codec, every=every, matched=matched)
+            own = command + (" --matched" if matched else "")
+            found.append(Measurement(protocol, clips, DATASETS[dataset].definition, own, matched))
     return found
 
 
@@ -106,7 +111,7 @@ def measure(
     model: Forecaster | Codec, name: str, measurement: Measurement, precision: Precision
 ) -> EvaluationReport | CodecReport:
     """The report of the model called `name` on a whole protocol."""
-    run: Any = evaluate_codec if isinstance(model, Codec) else evaluate
+    run: Any = evaluate_codec if isinstance(model, Codec) else partial(evaluate, matched=measurement.matched)
     report: EvaluationReport | CodecReport = run(
         model,
         measurement.clips,

@@ -16,8 +16,8 @@ READING = Reading(channels=1, height=64, width=64)
 SPEC = ModelSpec(arch="tau", frames_in=3, frames_out=3, channels=1, height=64, width=64, value_range=radar.DBR)
 
 
-def event(folder: Path, name: str, frames: np.ndarray) -> None:
-    np.savez(folder / f"{name}.npz", frames=frames, step_minutes=5)
+def event(folder: Path, name: str, frames: np.ndarray, step_minutes: float = 5) -> None:
+    np.savez(folder / f"{name}.npz", frames=frames, step_minutes=step_minutes)
 
 
 @pytest.fixture
@@ -81,6 +81,19 @@ def test_crops_keep_the_dry_ones_and_each_event_counts_the_same(tmp_path: Path, 
     again = radar_crops.open_folder(tmp_path, READING).split("train", 3, 3)
     assert isinstance(again, RecordedClips)
     np.testing.assert_array_equal(again.places, clips.places)
+
+
+def test_crops_to_train_on_are_about_five_minutes_apart(tmp_path: Path, rain: np.ndarray) -> None:
+    wet = np.where(rain == radar.NOTHING, radar.DRY, rain).astype(np.uint8)
+    for name, minutes in (("as_it_is", 6), ("thinned", 2), ("too_slow", 10), ("too_fast_for_any", 3.5)):
+        event(tmp_path, name, wet, minutes)
+    clips = radar_crops.open_folder(tmp_path, READING).split("train", 2, 2)
+    assert isinstance(clips, RecordedClips)
+    found = [(each.name, len(each.frames)) for each in clips.recordings]
+    assert found == [("as_it_is", 12), ("thinned", 6), ("thinned", 6)]
+    np.testing.assert_array_equal(clips.recordings[2].frames[:, 0], wet[1::2])  # type: ignore[index]
+    counts = np.bincount(clips.places[:, 0])
+    assert [counts[0], counts[1] + counts[2]] == [radar_crops.PER_EVENT] * 2
 
 
 def test_measured_crops_stand_once_and_by_event(tmp_path: Path, rain: np.ndarray) -> None:
