@@ -2,8 +2,8 @@
 
     python docs/experiments/rain_pictures.py --data DIR --out docs
 
-Best and worst are by the ratio of the mean squared error in mm/h to that of the last field repeated. Rows are what came,
-the mean and the matched forecast; columns are lead times. Gray is what was not observed.
+Best and worst are by the ratio of the mean squared error in mm/h to that of the last field repeated. Rows are what
+came, the mean and the matched forecast; columns are lead times. Gray is what was not observed.
 """
 
 import argparse
