@@ -359,6 +359,7 @@ def test_wrong_iterators_and_lists_are_refused(forecaster: Forecaster) -> None:
         (iter([*frames[:4], frames[0][:8]]), r"frame 4 .* \(8, 16\) of uint8, but frame 0 is .*\(16, 16\) of uint8"),
         (list(frames), r"a list of ndarray; make one array of them with numpy.stack\(frames\)"),
         (list(torch.from_numpy(frames)), r"a list of Tensor; make one array of them with torch.stack\(frames\)"),
+        (["0900.nc", "0905.nc"], r"a list of str; netCDF files .* one map with xarray.open_mfdataset\(paths\)"),
     ]
     for given, message in wrong:
         with pytest.raises(FramesError, match=message):

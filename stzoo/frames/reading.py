@@ -97,12 +97,23 @@ def read(
     what = f"a {type(frames).__name__}"
     if isinstance(frames, (list, tuple)):
         what += f" of {type(frames[0]).__name__}" if frames else " without elements"
-        if frames and isinstance(frames[0], np.ndarray | Tensor):
-            stack = "numpy.stack" if isinstance(frames[0], np.ndarray) else "torch.stack"
-            what += f"; make one array of them with {stack}(frames)"
+        what += _remedy(frames[0]) if frames else ""
     raise FramesError(
         f"expected a NumPy array, a torch tensor, a list of PIL images or a path, or a DataArray, given {what}"
     )
+
+
+def _remedy(frame: Any) -> str:
+    """How a list whose first element is `frame` becomes something that can be read; nothing if no way is known."""
+    if isinstance(frame, np.ndarray):
+        return "; make one array of them with numpy.stack(frames)"
+    if isinstance(frame, Tensor):
+        return "; make one array of them with torch.stack(frames)"
+    if is_dataarray(frame):
+        return '; make one map of them with xarray.concat(frames, "time")'
+    if isinstance(frame, (str, os.PathLike)):
+        return "; netCDF files of one time each become one map with xarray.open_mfdataset(paths)"
+    return ""
 
 
 def _read_path(path: Path, selection: FrameSelection) -> CallerFrames:

@@ -40,6 +40,13 @@ def field(frames: np.ndarray) -> Any:
     )
 
 
+def test_a_list_of_maps_is_one_map_after_the_remedy_in_its_error(forecaster: Forecaster, field: Any) -> None:
+    maps = list(field)
+    with pytest.raises(FramesError, match=r'a list of DataArray; make one map .* xarray.concat\(frames, "time"\)'):
+        forecaster.predict(maps)
+    xr.testing.assert_equal(forecaster.predict(xr.concat(maps, "time")), forecaster.predict(field))
+
+
 def test_a_dataarray_comes_back_with_its_times_continued(
     forecaster: Forecaster, frames: np.ndarray, field: Any
 ) -> None:
