@@ -20,7 +20,7 @@ from stzoo.engine.handing_out import Past, handed_out
 from stzoo.engine.memory import check_kept
 from stzoo.errors import FramesError
 from stzoo.frames.layout import FRAME_LAYOUTS, check_layout, find_layout
-from stzoo.frames.values import denormalise, normalise
+from stzoo.frames.values import normalise
 from stzoo.models import stride_of
 from stzoo.spec import ModelSpec
 
@@ -51,7 +51,7 @@ class Live:
         self._carry = CARRIED_WINDOWS * spec.frames_in if carry is None else frames_room.whole_number("carry", carry)
         self._layout = options.layout.removeprefix("T") if isinstance(options.layout, str) else options.layout
         check_layout(self._layout, FRAME_LAYOUTS)
-        self._window: deque[Tensor] = deque(maxlen=spec.frames_in)  # (B, C, H, W), normalised, on the model's device
+        self._window: deque[Tensor] = deque(maxlen=spec.frames_in)  # (B, C, H, W) in units, on the model's device
         self._observed: deque[Tensor | None] = deque(maxlen=spec.frames_in)  # (B, 1, H, W), as in `CallerFrames`
         self.reset()
 
@@ -164,7 +164,7 @@ class Live:
         clip = [frame] if isinstance(frame, Image.Image) else frame[None]
         layout = None if isinstance(frame, Image.Image) else f"T{self._layout_of(frame)}"
         given = frames_room.read(clip, self._single, stride_of(module), replace(self._options, layout=layout))
-        past = normalise(given.past.to(next(module.parameters()).device), self._spec)
+        past = given.past.to(next(module.parameters()).device)
         self._kind, self._missing = kind, 0
         self._add(self._in_as_many_clips(past[:, 0], given), None if given.observed is None else given.observed[:, 0])
 
@@ -223,10 +223,12 @@ class Live:
             yield frame
 
     def _next(self) -> Tensor:
-        """The model's forecast of the next frame (B, C, H, W), normalised. Raises `ForecastError` if it has none."""
+        """The model's forecast of the next frame (B, C, H, W), in the spec's units.
+
+        Raises `ForecastError` if it has none.
+        """
         frame = next(self._future(1, self._past())) if self._coming is None else self._coming
-        in_units(frame, self._spec, 1)
-        return frame
+        return in_units(frame, self._spec, 1)
 
     def _future(self, steps: int, past: Past) -> Iterator[Tensor]:
         """The frames (B, C, H, W) that follow a past, normalised, each made when it is asked for."""
@@ -236,7 +238,7 @@ class Live:
 
     def _past(self) -> Past:
         """The frames of the window."""
-        return Past(denormalise(torch.stack(tuple(self._window), 1), self._spec), self._spec, self._seen())
+        return Past(torch.stack(tuple(self._window), 1), self._spec, self._seen())
 
     def _seen(self) -> Tensor | None:
         """Where the frames of the window were observed, (B, T, 1, H, W); None if nothing tells."""
@@ -249,7 +251,7 @@ class Live:
         if self._unread:
             frames = torch.stack(tuple(self._window)[-self._unread :], 1)
             self._age = self._unread + (self._age if self._state else 0)
-            self._state = self._engine.read_on(frames, self._state)
+            self._state = self._engine.read_on(normalise(frames, self._spec), self._state)
             self._unread = 0
         assert self._state is not None
         return self._state

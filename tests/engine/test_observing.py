@@ -190,6 +190,8 @@ def test_a_live_source_has_the_same_holes(model: Forecaster, rain: np.ndarray) -
     assert np.isfinite(model.live(units="mm/h", missing="fill").push(given[0]) is None)
     after = live.push(None)  # what is forecast in place of a missing frame was not observed
     assert np.isnan(after).sum() >= np.isnan(future).sum() - 10
+    lacking = np.concatenate([given[1:], np.full_like(given[:1], np.nan)])
+    np.testing.assert_array_equal(np.isnan(after), np.isnan(model.predict(lacking, units="mm/h")))
 
 
 def test_a_batch_has_a_mask_for_each_clip(model: Forecaster, rain: np.ndarray, tmp_path: Path) -> None:
