@@ -238,7 +238,7 @@ class Forecaster(Shareable):
                 f"to forecast the last {steps} frames from {self.spec.frames_in} before them takes "
                 f"{self.spec.frames_in + steps} frames; given are {known.shape[1]}, so use fewer steps"
             )
-        return hindcast(self.engine, self.spec, known, source.observed)
+        return hindcast(self.engine, self.spec, known, source.observed, source.keeps)
 
     def live(
         self,
@@ -381,12 +381,14 @@ class Forecaster(Shareable):
             source = read(extra=self.spec.frames_out)
         except FramesError:  # it may be in frames that the forecast does not need
             return read()
-        warn_unless_it_fits(tried(self.engine, self.spec, source.past, source.observed))
+        warn_unless_it_fits(tried(self.engine, self.spec, source.past, source.observed, source.keeps))
         return source.part(slice(self.spec.frames_in) if from_start else slice(-self.spec.frames_in, None))
 
     @torch.no_grad()
     def _frames(self, source: frames_room.CallerFrames, steps: int | None, matched: bool) -> Iterator[Any]:
-        coming = future(self.engine, self.spec, source.past, steps, observed=source.observed, matched=matched)
+        coming = future(
+            self.engine, self.spec, source.past, steps, observed=source.observed, keeps=source.keeps, matched=matched
+        )
         yield from map(source.frame, coming)
 
 

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stzoo.engine import Engine, in_units
-from stzoo.engine.observing import where_observed
+from stzoo.engine import Engine
+from stzoo.engine.handing_out import future
 from stzoo.errors import ForecastError, FramesError, warn_caller
-from stzoo.frames.values import normalise
 from stzoo.spec import ModelSpec
 
 _UNSEEN = (1 / 255) ** 2  # the squared error of one gray level of 8 bits, which nobody sees in a picture
@@ -86,7 +85,9 @@ def skill(mse: float, persistence_mse: float) -> float | None:
 
 
 @torch.no_grad()
-def hindcast(engine: Engine, spec: ModelSpec, frames: Tensor, observed: Tensor | None = None) -> Hindcast:
+def hindcast(
+    engine: Engine, spec: ModelSpec, frames: Tensor, observed: Tensor | None = None, keeps: bool = True
+) -> Hindcast:
     """Forecast all frames but the first `spec.frames_in` from these, and compare.
 
     A cell counts if its truth and its last past value were observed, and something along the path of what is there.
@@ -96,6 +97,7 @@ def hindcast(engine: Engine, spec: ModelSpec, frames: Tensor, observed: Tensor |
         spec: the spec of the model.
         frames: (B, T, C, H, W) float32 in the spec's units, T > frames_in.
         observed: (B, T, 1, H, W) booleans, true where the frames were observed; None if all of them were, everywhere.
+        keeps: as in `future`; with False the forecast counts also where nothing along the path was observed.
 
     Raises:
         FramesError: there are no frames beyond those that the model reads, or no cell counts at any step.
@@ -109,13 +111,10 @@ def hindcast(engine: Engine, spec: ModelSpec, frames: Tensor, observed: Tensor |
             f"{spec.frames_in + 1} frames; given are {frames.shape[1]}"
         )
     low, high = spec.value_range or (0.0, 1.0)
-    device = next(engine.module.parameters()).device
     made, kept = [], []
-    window = normalise(past.to(device), spec)
-    unrolled = enumerate(engine.unroll(window, truth.shape[1]), 1)
-    coming = (in_units(frame, spec, number).to(truth.device) for number, frame in unrolled)
     seen = None if observed is None else observed[:, : spec.frames_in]
-    for step, forecast in enumerate(where_observed(coming, window, seen)):
+    for step, coming in enumerate(future(engine, spec, past, truth.shape[1], observed=seen, keeps=keeps)):
+        forecast = coming.to(truth.device)
         if spec.value_range is not None:
             forecast = forecast.clamp(low, high)  # as whoever asks for a forecast gets it
         known = ~forecast.isnan()
@@ -130,7 +129,9 @@ def hindcast(engine: Engine, spec: ModelSpec, frames: Tensor, observed: Tensor |
     return Hindcast(tuple(made), tuple(kept), spec.value_range is not None)
 
 
-def tried(engine: Engine, spec: ModelSpec, frames: Tensor, observed: Tensor | None = None) -> Hindcast | None:
+def tried(
+    engine: Engine, spec: ModelSpec, frames: Tensor, observed: Tensor | None = None, keeps: bool = True
+) -> Hindcast | None:
     """`hindcast`, where it can be had cheaply.
 
     Args: as those of `hindcast`.
@@ -143,7 +144,7 @@ def tried(engine: Engine, spec: ModelSpec, frames: Tensor, observed: Tensor | No
     if t <= spec.frames_in or b * h * w > _CHEAP:
         return None
     try:
-        return hindcast(engine, spec, frames, observed)
+        return hindcast(engine, spec, frames, observed, keeps)
     except (
         FramesError,
         ForecastError,

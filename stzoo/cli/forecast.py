@@ -213,7 +213,7 @@ def _tell_skill(model: Forecaster, reading: Callable[..., CallerFrames], steps: 
 
     try:
         source = reading(extra=max(0, steps))
-        found = tried(model.engine, model.spec, source.past, source.observed)
+        found = tried(model.engine, model.spec, source.past, source.observed, source.keeps)
     except FramesError:  # it may be in frames that the forecast does not need
         return
     if found is None:

@@ -2,11 +2,12 @@
 
 A cell of a forecast is observed if any of the past frames observed the parcel of air that is there at that time, when
 it is followed back along the motion of the past frames. What lies beyond the edge of a frame was not observed either.
+The model reads such a parcel, in the frames that did not observe it, as it was in another one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -15,50 +16,77 @@ from torch.nn import functional as F
 from stzoo.models.motion import estimate_motion, inside, moved, trajectories
 
 
-def where_observed(frames: Iterator[Tensor], past: Tensor, observed: Tensor | None) -> Iterator[Tensor]:
+@torch.no_grad()
+def where_observed(frames: Iterable[Tensor], motion: Tensor, known: Tensor) -> Iterator[Tensor]:
     """Future frames one after the other, each with NaN where nothing was observed. Memory does not grow.
 
     Args:
         frames: (B, C, H, W): the frames 1, 2, 3, ... after the past, without end or not.
-        past: (B, T, C, H, W), normalised, without NaN.
-        observed: (B, T, 1, H, W) booleans, true where the past was observed; None leaves the frames as they are.
+        motion: (B, 2, H, W), pixels a frame, as `observed_motion` finds it.
+        known: (B, 1, H, W) booleans, true where something is known of the last past frame, see `carried_along`.
     """
-    if observed is None:
-        yield from frames
-        return
-    coming = _observed_after(past, observed.to(past.device))
+    displacement = one = trajectories(motion, [1])[:, 0]
     for frame in frames:
-        seen = next(coming).to(frame.device)
-        yield frame.masked_fill(~seen, torch.nan)
+        yield frame.masked_fill(~_carried(known, displacement), torch.nan)
+        displacement = displacement + moved(one, displacement)
 
 
-def _observed_after(past: Tensor, observed: Tensor) -> Iterator[Tensor]:
-    """Which cells are observed at the times 1, 2, 3, ... after the past: (B, 1, H, W) booleans each, without end.
+@torch.no_grad()
+def carried_along(past: Tensor, observed: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]:
+    """Past frames with what other frames observed in place of what they did not, and what is known of the last one.
 
-    The motion is steady, so where the parcels of time n are at time 0 is where those of time 0 were n frames before.
+    Each parcel is carried along the motion from the frame that is nearest in time, of two such frames from the earlier.
+    The motion is steady, so where the parcels of one time are n frames later is the same at all times.
+
+    Args:
+        past: (B, T, C, H, W), finite.
+        observed: (B, T, 1, H, W) booleans, true where the past was observed.
+        motion: (B, 2, H, W), pixels a frame.
+
+    Returns:
+        The past, where cells that were observed stay, and so do those of which no frame knows anything; and the cells
+        of its last frame of which any frame knows something, (B, 1, H, W) booleans.
     """
-    with torch.no_grad(), torch.autocast(past.device.type, enabled=False):
-        motion = observed_motion(past, observed)
-        before = trajectories(motion, range(observed.shape[1]))
-        backwards = zip(observed.flip(1).unbind(1), before.unbind(1), strict=True)
-        now = torch.stack([_carried(frame, displacement) for frame, displacement in backwards]).any(0)
-        one = trajectories(motion, [1])[:, 0]
-    displacement = one
-    while True:
-        with torch.no_grad(), torch.autocast(past.device.type, enabled=False):
-            seen = _carried(now, displacement)
-            displacement = displacement + moved(one, displacement)
-        yield seen
+    if observed.all():
+        return past, observed[:, -1]
+    frames, masks = past.unbind(1), observed.unbind(1)
+    times = range(len(frames))
+    ways = [trajectories(direction, times).unbind(1) for direction in (motion, -motion)]  # from earlier, from later
+    completed = []
+    for time in times:
+        frame, known = frames[time], masks[time]
+        for other in sorted(times, key=lambda other: (abs(time - other), other))[1:]:
+            if known.all():
+                break
+            way, mask = ways[other > time][abs(time - other)], masks[other].float()
+            values = moved(frames[other] * mask, way) / moved(mask, way).clamp(min=0.5)  # of observed cells alone
+            new = _carried(masks[other], way) & ~known
+            frame, known = torch.where(new, values, frame), known | new
+        completed.append(frame)
+    return torch.stack(completed, 1), known
 
 
+@torch.no_grad()
 def observed_motion(past: Tensor, observed: Tensor | None) -> Tensor:
     """The motion of what was observed, as `estimate_motion` finds it: (B, 2, H, W), pixels a frame.
+
+    A frame of which nothing was observed does not count.
 
     Args:
         past: (B, T, C, H, W), without NaN.
         observed: (B, T, 1, H, W) booleans, true where the past was observed; None if everywhere.
     """
-    return estimate_motion(past.float() if observed is None else _without_edges(past.float(), observed))
+    past = past.float()
+    with torch.autocast(past.device.type, enabled=False):
+        if observed is None:
+            return estimate_motion(past)
+        found, counts = torch.zeros_like(past[:, 0, :1]).repeat(1, 2, 1, 1), observed.flatten(2).any(2)
+        for which in counts.unique(dim=0):  # one estimate for all clips with the same frames
+            times, clips = which.nonzero()[:, 0], (counts == which).all(1)
+            if len(times):
+                there = _without_edges(past[clips][:, times], observed[clips][:, times])
+                found[clips] = estimate_motion(there, times.tolist())
+        return found
 
 
 def _without_edges(past: Tensor, observed: Tensor) -> Tensor:

@@ -53,7 +53,8 @@ class CallerFrames:
         collect: takes a list of such frames; returns them as one sequence of the caller's kind.
         returned: (H, W) of the frames that `frame` returns; None if it is that of `past`.
         observed: (B, T, 1, H, W) booleans, true where `past` was observed and false where it was filled. None if
-            forecasts are to have a number everywhere.
+            all of it was, or nothing tells.
+        keeps: whether a forecast is to have NaN where nothing was observed, if `observed` is given.
         unit: the unit of rain that `frame` returns; None if it is the spec's, or none of rain.
         issued: the date of the last past frame, with the name of its coordinate; None if the frames have no dates.
     """
@@ -63,6 +64,7 @@ class CallerFrames:
     collect: Callable[[list[Any]], Any]
     returned: tuple[int, int] | None = None
     observed: Tensor | None = None
+    keeps: bool = True
     unit: RainUnit | None = None
     issued: xr.DataArray | None = None
 
@@ -155,9 +157,11 @@ def read_tensor(frames: Tensor, selection: FrameSelection, layout: str | None) -
     check_integers(past, spec, bits, unit)
     device, dtype = frames.device, frames.dtype
     given = to_units(past, spec, bits, unit)
-    if unit is None and is_rain(spec.value_range) and dtype.is_floating_point:
+    # integers hold no NaN, neither here nor in a forecast
+    tells = is_rain(spec.value_range) and dtype.is_floating_point
+    observed = ~given.isnan().any(2, keepdim=True) if tells else None
+    if tells and unit is None:
         warn_of_rates(given)
-    observed = ~given.isnan().any(2, keepdim=True) if _hides(frames, selection) else None
     past, as_given = to_channels(fill_missing(given, spec), spec, options.color)
     if observed is not None:  # of each channel that is a clip of its own
         observed = observed.repeat_interleave(len(past) // len(observed), 0)
@@ -170,14 +174,9 @@ def read_tensor(frames: Tensor, selection: FrameSelection, layout: str | None) -
         lambda frame: from_bchw(from_units(as_given(frame), spec, dtype, bits, unit), layout).to(device, copy=True),
         lambda collected: torch.stack(collected, layout.index("T")),
         observed=observed,
+        keeps=options.missing == "keep",
         unit=unit,
     )
-
-
-def _hides(frames: Tensor, selection: FrameSelection) -> bool:
-    """Whether a forecast of these frames is to be NaN where nothing was observed, for which it takes floats."""
-    keeps = selection.options.missing == "keep"
-    return keeps and is_rain(selection.spec.value_range) and frames.dtype.is_floating_point
 
 
 def _resized(frames: Tensor, size: tuple[int, int]) -> Tensor:

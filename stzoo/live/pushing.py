@@ -16,11 +16,11 @@ from torch import Tensor
 from stzoo import frames as frames_room
 from stzoo.engine import Engine, EngineState, in_units
 from stzoo.engine.forking import use_one_thread_if_forked
-from stzoo.engine.handing_out import handed_out
+from stzoo.engine.handing_out import Past, handed_out
 from stzoo.engine.memory import check_kept
 from stzoo.errors import FramesError
 from stzoo.frames.layout import FRAME_LAYOUTS, check_layout, find_layout
-from stzoo.frames.values import denormalise, normalise
+from stzoo.frames.values import normalise
 from stzoo.models import stride_of
 from stzoo.spec import ModelSpec
 
@@ -51,7 +51,7 @@ class Live:
         self._carry = CARRIED_WINDOWS * spec.frames_in if carry is None else frames_room.whole_number("carry", carry)
         self._layout = options.layout.removeprefix("T") if isinstance(options.layout, str) else options.layout
         check_layout(self._layout, FRAME_LAYOUTS)
-        self._window: deque[Tensor] = deque(maxlen=spec.frames_in)  # (B, C, H, W), normalised, on the model's device
+        self._window: deque[Tensor] = deque(maxlen=spec.frames_in)  # (B, C, H, W) in units, on the model's device
         self._observed: deque[Tensor | None] = deque(maxlen=spec.frames_in)  # (B, 1, H, W), as in `CallerFrames`
         self.reset()
 
@@ -136,8 +136,8 @@ class Live:
             raise FramesError(f"push {self.needed} more frames first: the model reads {self._spec.frames_in}")
         check_kept(len(self._window[-1]), steps, self._window[-1].shape[1:], self._window[-1].device)
         with self._all_or_nothing():
-            past, seen = denormalise(torch.stack(tuple(self._window), 1), self._spec), self._seen()
-            coming = handed_out(self._noted(steps), self._spec, past, observed=seen, matched=self._matched)
+            past, keeps = self._past(), self._options.missing == "keep"
+            coming = handed_out(self._noted(steps, past), past, keeps=keeps, matched=self._matched)
             return self._newest.collect(list(map(self._newest.frame, coming)))
 
     @contextmanager
@@ -164,7 +164,7 @@ class Live:
         clip = [frame] if isinstance(frame, Image.Image) else frame[None]
         layout = None if isinstance(frame, Image.Image) else f"T{self._layout_of(frame)}"
         given = frames_room.read(clip, self._single, stride_of(module), replace(self._options, layout=layout))
-        past = normalise(given.past.to(next(module.parameters()).device), self._spec)
+        past = given.past.to(next(module.parameters()).device)
         self._kind, self._missing = kind, 0
         self._add(self._in_as_many_clips(past[:, 0], given), None if given.observed is None else given.observed[:, 0])
 
@@ -215,27 +215,33 @@ class Live:
             self._state, self._unread = None, len(self._window)
         self._coming = None
 
-    def _noted(self, steps: int) -> Iterator[Tensor]:
+    def _noted(self, steps: int, past: Past) -> Iterator[Tensor]:
         """The next frames, as `_future` yields them; the first one is kept."""
-        for number, frame in enumerate(self._future(steps)):
+        for number, frame in enumerate(self._future(steps, past)):
             if number == 0:
                 self._coming = frame
             yield frame
 
     def _next(self) -> Tensor:
-        """The model's forecast of the next frame (B, C, H, W), normalised. Raises `ForecastError` if it has none."""
-        frame = next(self._future(1)) if self._coming is None else self._coming
-        in_units(frame, self._spec, 1)
-        return frame
+        """The model's forecast of the next frame (B, C, H, W), in the spec's units.
 
-    def _future(self, steps: int) -> Iterator[Tensor]:
-        """The next frames (B, C, H, W), normalised, each made when it is asked for."""
+        Raises `ForecastError` if it has none.
+        """
+        frame = next(self._future(1, self._past())) if self._coming is None else self._coming
+        return in_units(frame, self._spec, 1)
+
+    def _future(self, steps: int, past: Past) -> Iterator[Tensor]:
+        """The frames (B, C, H, W) that follow a past, normalised, each made when it is asked for."""
         if self._engine.is_recurrent:
             return self._engine.unroll_from(self._up_to_date(), steps)
-        return self._engine.unroll(torch.stack(tuple(self._window), 1), steps)
+        return self._engine.unroll(normalise(past.frames, self._spec), steps)
+
+    def _past(self) -> Past:
+        """The frames of the window."""
+        return Past(torch.stack(tuple(self._window), 1), self._spec, self._seen())
 
     def _seen(self) -> Tensor | None:
-        """Where the frames of the window were observed, (B, T, 1, H, W); None if forecasts have numbers everywhere."""
+        """Where the frames of the window were observed, (B, T, 1, H, W); None if nothing tells."""
         clips = len(self._window[-1])  # where gray frames come before those in colour, they were fewer
         seen = [each.expand(clips, -1, -1, -1) for each in self._observed if each is not None]
         return torch.stack(seen, 1) if len(seen) == len(self._window) else None
@@ -245,7 +251,7 @@ class Live:
         if self._unread:
             frames = torch.stack(tuple(self._window)[-self._unread :], 1)
             self._age = self._unread + (self._age if self._state else 0)
-            self._state = self._engine.read_on(frames, self._state)
+            self._state = self._engine.read_on(normalise(frames, self._spec), self._state)
             self._unread = 0
         assert self._state is not None
         return self._state

@@ -20,7 +20,7 @@ ROUNDS = 2  # of refinement at each size
 DAMPING = 0.05  # as a share of the mean squared gradient: where there is less texture, coarser estimates stand
 
 
-def estimate_motion(frames: Tensor) -> Tensor:
+def estimate_motion(frames: Tensor, times: Sequence[int] | None = None) -> Tensor:
     """The steady motion that brings all frames of a clip onto its last one, by pyramidal Lucas-Kanade.
 
     At each size, from small pictures to large ones, every frame k is moved along the estimate so far for its tau
@@ -32,11 +32,13 @@ def estimate_motion(frames: Tensor) -> Tensor:
 
     Args:
         frames: (B, T, C, H, W) with T >= 1, finite; channels are added up.
+        times: of the frames, which increase; by default they are one apart.
 
     Returns:
         (B, 2, H, W): pixels a frame, 0 for a single frame and where nothing moves visibly.
     """
     gray = frames.sum(2)
+    taus = [frames.shape[1] - 1 - k if times is None else times[-1] - times[k] for k in range(frames.shape[1] - 1)]
     if frames.shape[1] == 1:
         return torch.cat([torch.zeros_like(gray)] * 2, 1)
     pictures = [gray]
@@ -45,10 +47,10 @@ def estimate_motion(frames: Tensor) -> Tensor:
     coarsest = pictures[-1]
     motion = torch.zeros_like(coarsest[:, :2])
     for _ in range(ROUNDS):
-        motion = motion + _correction(coarsest, motion, everywhere=True)
-    motion = _refined(coarsest, motion).clamp(-1.0, 1.0)
+        motion = motion + _correction(coarsest, motion, taus, everywhere=True)
+    motion = _refined(coarsest, motion, taus).clamp(-1.0, 1.0)
     for picture in pictures[-2 : FINEST - 1 : -1]:
-        motion = _refined(picture, 2 * _resized(motion, picture))
+        motion = _refined(picture, 2 * _resized(motion, picture), taus)
     return 2**FINEST * _resized(motion, gray)
 
 
@@ -122,19 +124,18 @@ def _cells(like: Tensor) -> Tensor:
     return torch.stack([columns.expand(height, width), rows[:, None].expand(height, width)])[None]
 
 
-def _refined(gray: Tensor, motion: Tensor) -> Tensor:
+def _refined(gray: Tensor, motion: Tensor, taus: Sequence[int]) -> Tensor:
     """The motion, (B, 2, h, w), after `ROUNDS` corrections."""
     for _ in range(ROUNDS):
-        motion = motion + _correction(gray, motion, everywhere=False)
+        motion = motion + _correction(gray, motion, taus, everywhere=False)
     return motion
 
 
-def _correction(gray: Tensor, motion: Tensor, *, everywhere: bool) -> Tensor:
+def _correction(gray: Tensor, motion: Tensor, taus: Sequence[int], *, everywhere: bool) -> Tensor:
     """The change of the motion, (B, 2, h, w), by one least-squares step, a pixel at most."""
     last, past = gray[:, -1:], gray[:, :-1]
     xx = xy = yy = bx = by = torch.zeros_like(last)
-    for k, frame in enumerate(past.split(1, 1)):
-        tau = past.shape[1] - k
+    for tau, frame in zip(taus, past.split(1, 1), strict=True):
         there = moved(frame, -tau * motion)
         dx, dy = _gradient((there + last) / 2)
         change = there - last

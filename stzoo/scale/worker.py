@@ -258,7 +258,8 @@ def _extend(
     masks = [source.observed for source in sources.values() if source.observed is not None]
     sizes, there = [len(source.past) for source in sources.values()], min(len(frames[i]) for i in sources)
     seen = torch.cat(masks) if masks else None
-    coming = future(model.engine, model.spec, past, options.steps, observed=seen, matched=options.matched)
+    keeps = options.missing == "keep"
+    coming = future(model.engine, model.spec, past, options.steps, observed=seen, keeps=keeps, matched=options.matched)
     for at, frame in enumerate(coming):
         if at >= there:
             for i, part in zip(sources, frame.split(sizes), strict=True):
@@ -268,7 +269,7 @@ def _extend(
 def _failure(model: Forecaster, source: CallerFrames, steps: int) -> FramesError | None:
     """Why there is no forecast of this source alone; None if there is one."""
     try:
-        for _ in future(model.engine, model.spec, source.past, steps):
+        for _ in future(model.engine, model.spec, source.past, steps, observed=source.observed):
             pass
     except ForecastError as error:
         return FramesError(str(error))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from stzoo.engine.observing import _without_edges, where_observed
+from stzoo.engine.observing import _without_edges, carried_along, observed_motion, where_observed
 from stzoo.errors import FramesError
 from stzoo.forecaster import Forecaster, create
 from stzoo.frames.rain import DBR
@@ -143,8 +143,10 @@ def test_a_mask_after_many_frames_is_that_of_the_whole_trajectory() -> None:
     observed = torch.ones(1, 4, 1, 64, 64, dtype=torch.bool)
     observed[..., 20:40, 10:30] = False
     frames = [torch.zeros(1, 1, 64, 64)] * 24
-    unseen = [frame.isnan() for frame in where_observed(iter(frames), past, observed)]
-    motion = estimate_motion(_without_edges(past, observed))
+    motion = observed_motion(past, observed)
+    torch.testing.assert_close(motion, estimate_motion(_without_edges(past, observed)))
+    known = carried_along(past, observed, motion)[1]
+    unseen = [frame.isnan() for frame in where_observed(iter(frames), motion, known)]
     now = torch.zeros(1, 1, 64, 64, dtype=torch.bool)
     for k, displacement in enumerate(trajectories(motion, range(4)).unbind(1)):
         now |= (moved(observed[:, 3 - k].float(), displacement) > 0.5) & inside(displacement)
@@ -188,6 +190,8 @@ def test_a_live_source_has_the_same_holes(model: Forecaster, rain: np.ndarray) -
     assert np.isfinite(model.live(units="mm/h", missing="fill").push(given[0]) is None)
     after = live.push(None)  # what is forecast in place of a missing frame was not observed
     assert np.isnan(after).sum() >= np.isnan(future).sum() - 10
+    lacking = np.concatenate([given[1:], np.full_like(given[:1], np.nan)])
+    np.testing.assert_array_equal(np.isnan(after), np.isnan(model.predict(lacking, units="mm/h")))
 
 
 def test_a_batch_has_a_mask_for_each_clip(model: Forecaster, rain: np.ndarray, tmp_path: Path) -> None:
@@ -197,3 +201,50 @@ def test_a_batch_has_a_mask_for_each_clip(model: Forecaster, rain: np.ndarray, t
     both = model.predict(clips, units="mm/h")
     for one, alone in zip(both, (rain, hole), strict=True):
         np.testing.assert_array_equal(np.isnan(one[:, 0]), np.isnan(model.predict(alone, units="mm/h")))
+
+
+@pytest.mark.parametrize("lost", [[3], [1], [0, 2, 3]], ids=["the last frame", "one within", "all but one"])
+def test_a_frame_that_is_missing_as_a_whole_tells_nothing_of_the_motion(rain: np.ndarray, lost: list[int]) -> None:
+    """Beside a clip of which nothing is missing, which is as it is by itself."""
+    past = torch.from_numpy(np.stack([rain, rain]))[:, :, None].log10()
+    observed = torch.ones_like(past, dtype=torch.bool)
+    observed[1, lost] = False
+    whole, lacking = observed_motion(torch.where(observed, past, -1.0), observed)
+    torch.testing.assert_close(whole, estimate_motion(past[:1])[0])
+    if len(lost) == 3:
+        assert not lacking.any()  # one frame does not tell
+    else:
+        inner = lacking[:, 16:-16, 16:-16].mean((1, 2))
+        torch.testing.assert_close(inner, torch.tensor([STEP[1], STEP[0]]).float(), atol=0.2, rtol=0)
+
+
+def test_what_a_frame_lacks_is_carried_to_it_from_the_nearest_one(rain: np.ndarray) -> None:
+    """The motion is known, and whole cells a frame, so that what is carried is exact."""
+    past = torch.from_numpy(rain)[None, :, None]
+    observed = torch.ones_like(past, dtype=torch.bool)
+    observed[:, 3, :, 30:50, 30:50] = observed[:, 0] = False
+    observed[:, :, :, 60:64, 60:64] = False  # smaller than what the rain moves in two frames
+    motion = torch.tensor([STEP[1], STEP[0]]).float()[None, :, None, None].expand(1, 2, SIZE, SIZE)
+    completed, known = carried_along(torch.where(observed, past, 99.0), observed, motion)
+    inner = (..., slice(10, 80), slice(10, 80))
+    torch.testing.assert_close(completed[inner], past[inner], rtol=1e-3, atol=1e-3)
+    assert known[inner].all()
+    nothing = torch.zeros_like(observed)
+    completed, known = carried_along(past, nothing, motion)
+    assert torch.equal(completed, past)
+    assert not known.any()
+
+
+@pytest.mark.parametrize("matched", [False, True])
+def test_without_the_last_field_the_rain_goes_on(model: Forecaster, rain: np.ndarray, matched: bool) -> None:
+    """In a model that repeats its last frame, which would be dry, and in the values that a matched forecast gets."""
+    model = create(model.spec.replace(params=dict(model.spec.params) | {"from_last": True}))
+    for parameter in model.module.parameters():
+        parameter.data.zero_()
+    still = np.repeat(rain[:1], 4, 0)
+    for missing in ("keep", "fill"):
+        whole = model.predict(still, units="mm/h", missing=missing, matched=matched)
+        lacking = model.predict(
+            np.concatenate([still[:3], np.full_like(still[:1], np.nan)]), units="mm/h", missing=missing, matched=matched
+        )
+        np.testing.assert_allclose(lacking, whole, rtol=1e-4)
