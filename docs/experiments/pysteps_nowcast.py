@@ -49,7 +49,7 @@ def forecast(
     lacking = max(0, MODEL.spec.frames_in - fields.shape[1])
     if lacking:
         motion = torch.from_numpy(np.array(velocity, np.float32))[None]
-        back = trajectories(motion, range(-lacking, 0))[0]
+        back = trajectories(-motion, range(lacking, 0, -1))[0]  # along the reversed motion
         before = moved(fields[:, :1].expand(lacking, -1, -1, -1), back).masked_fill(~inside(back), torch.nan)
         fields = torch.cat([before[:, 0][None], fields], 1)
     steps = range(1, timesteps + 1) if isinstance(timesteps, int) else timesteps
