@@ -115,7 +115,7 @@ class EncodeTranslateDecode(nn.Module):
         self.translator = translator
         self.decoder = Decoder(channels + (begins.more if begins else 0), width, layers, patch)
         self.begins = begins
-        if begins and begins.more:  # at first the mixture is the same everywhere
+        if begins and begins.more and not self.decoder.readout.weight.is_meta:  # the same mixture everywhere at first
             nn.init.zeros_(self.decoder.readout.weight)
             nn.init.zeros_(self.decoder.readout.bias)  # type: ignore[arg-type]
         self.patch, self.lagrangian = patch, lagrangian
