@@ -6,6 +6,8 @@ there on average, which is the last frame blurred; how far, and where, a network
 
 from __future__ import annotations
 
+from math import log2
+
 import torch
 from torch import Tensor, nn
 
@@ -36,9 +38,9 @@ class BlurredLastFrame(nn.Module):
         super().__init__()
         self.channels, self.more, self.decibels = channels, blurs + 1, decibels
         self.sigmas = [2.0**k for k in range(blurs)]
-        time, blur = torch.arange(1.0, frames + 1)[:, None], torch.arange(float(self.more))
-        bias = -2 * (blur - torch.log2(1 + time / 4)) ** 2  # at first about a quarter of a pixel more each frame
-        self.bias = nn.Parameter(bias / FASTER)
+        self.bias = nn.Parameter(
+            torch.tensor([[_at_first(t, k) / FASTER for k in range(self.more)] for t in range(1, frames + 1)])
+        )
 
     def forward(self, painted: Tensor, last: Tensor) -> Tensor:
         """(B, T, C + more, H, W): the changes r, then the logits; and (B, C, H, W) -> (B, T, C, H, W)."""
@@ -51,6 +53,11 @@ class BlurredLastFrame(nn.Module):
         if self.decibels is None:
             return mixed + changes
         return self.decibels.values(mixed * 2**changes)
+
+
+def _at_first(time: int, blur: int) -> float:
+    """The logit of a blur before training: about a quarter of a pixel more each frame."""
+    return -2.0 * (blur - log2(1 + time / 4)) ** 2
 
 
 def blurred(frames: Tensor, sigma: float) -> Tensor:
