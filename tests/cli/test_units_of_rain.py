@@ -58,7 +58,8 @@ def test_maps_come_back_in_their_unit_whole_and_with_their_holes(
     with opened:
         future = opened["rain"].load()
     expected = model.predict(given.values.astype(np.float32), units="mm/h")
-    assert future.attrs == {"units": "mm h-1", "source": "made"}
+    names = {"standard_name": "rainfall_rate", "long_name": "rain rate"}  # added to what the input says
+    assert future.attrs == {"units": "mm h-1", "source": "made"} | names
     assert future.dtype.kind == "f"
     np.testing.assert_allclose(future, expected, rtol=2e-4, atol=2e-4)  # float32 of numbers that were packed
     assert np.isnan(future).sum() >= 4 * 42
