@@ -208,7 +208,7 @@ def test_a_fault_of_the_model_or_the_disc_ends_the_run_which_then_goes_on(
     ]  # fmt: skip
     for target, error, says in (
         ("stzoo.frames.write", OSError(28, "No space left on device"), "cannot be written: [Errno 28] No space left"),
-        ("stzoo.forecaster.Forecaster.stream", RuntimeError("not enough memory: 9 GB\nat"), "smaller --unit"),
+        ("stzoo.scale.worker.future", RuntimeError("not enough memory: 9 GB\nat"), "smaller --unit"),
         ("stzoo.frames.read", MemoryError(), "MemoryError"),
         ("stzoo.frames.read", MissingExtraError('pip install "stzoo[video]"'), "stzoo[video]"),
     ):
