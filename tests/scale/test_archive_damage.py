@@ -194,7 +194,7 @@ def test_a_full_disk_ends_a_run_of_any_kind_in_one_line(
     for number in (*range(5), "x"):
         (source / f"{number}.npy").unlink(missing_ok=True)
     with monkeypatch.context() as patch:
-        patch.setattr(xr.DataArray, "to_netcdf", lambda *_, **__: _raise(RuntimeError("NetCDF: HDF error")))
+        patch.setattr(xr.Dataset, "to_netcdf", lambda *_, **__: _raise(RuntimeError("NetCDF: HDF error")))
         with pytest.raises(
             StzooError, match=r"field\.nc cannot be written: not all of it fits there; is the disk full"
         ):
