@@ -26,6 +26,7 @@ from stzoo.models import (
     mim,
     modular,
     phydnet,
+    predformer,
     predrnn,
     predrnnpp,
     simvp,
@@ -40,7 +41,7 @@ MAX_PARAMETERS = 500_000_000  # tensor elements, 2 GB in float32: ten times the 
 MAX_PARAMETERS_VARIABLE = "STZOO_MAX_PARAMETERS"
 ENTRY_POINTS = "stzoo.architectures"
 
-_OWN = (conv, convlstm, e3dlstm, mau, mim, modular, phydnet, predrnn, predrnnpp, simvp, tau, tctn, vqvae)
+_OWN = (conv, convlstm, e3dlstm, mau, mim, modular, phydnet, predformer, predrnn, predrnnpp, simvp, tau, tctn, vqvae)
 
 
 @cache

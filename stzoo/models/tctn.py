@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from stzoo.errors import SpecError
 from stzoo.models.contract import Architecture
+from stzoo.models.positions import positions
 from stzoo.models.recurrent import from_patches, grid, to_patches
 from stzoo.spec import ModelSpec, bounded
 
@@ -207,13 +208,6 @@ class Tctn(nn.Module):
     def _paint(self, x: Tensor) -> Tensor:
         """(N, hidden, h, w) -> (N, C, H, W)."""
         return from_patches(self.readout(self.norm(x)), self.patch)
-
-
-def positions(steps: Tensor, channels: int) -> Tensor:
-    """(T,) step numbers -> (T, channels) float64: equation 8, with sin in the even and cos in the odd channels."""
-    pairs = torch.arange(0, channels, 2, device=steps.device)
-    angle = steps[:, None].double() * 10000.0 ** (-pairs.double() / channels)
-    return torch.stack([angle.sin(), angle.cos()], -1).flatten(1)
 
 
 def _each_step(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
