@@ -159,8 +159,9 @@ GOLDEN = {
         "vit", "swin", "uniformer", "mlpmixer", "convmixer", "poolformer", "convnext", "van", "hornet", "moganet",
     )},
     "phydnet": [], "predrnnv2": [], "mau": ["--set", "tau=3"],
+    "predformer_tsst": ["--set", "heads=4", "--set", "head_dim=8"],
 }  # fmt: skip
-LOCKED = ("mau", "simvp_mlpmixer")
+LOCKED = ("mau", "predformer_tsst", "simvp_mlpmixer")
 
 
 @pytest.mark.parametrize("name", GOLDEN)

@@ -51,6 +51,7 @@ def modular(arch: str, params: dict[str, Any], **changes: str) -> ModelSpec:
     return spec_of("modular", {"codec": CODEC, "predictor": {"arch": arch, "params": params}} | changes, size=32)
 
 
+TOKENS = {"dim": 16, "heads": 2, "head_dim": 8, "blocks": 1, "patch": 4}
 ONE = LAYERED | {"layers": 1}
 CASES: dict[str, ModelSpec] = {  # a graph takes torch time by its nodes, so these are as small as can be
     "tau": spec_of("tau", BLOCK),
@@ -70,6 +71,7 @@ CASES: dict[str, ModelSpec] = {  # a graph takes torch time by its nodes, so the
     "e3dlstm, public": spec_of("e3dlstm", ONE | {"variant": "public"}, frames_out=1),
     "phydnet": spec_of("phydnet", {"width": 16, "lstm": [4], "kernel": 3, "sigmoid": False}, frames_out=1),
     "mau": spec_of("mau", ONE | {"patch": 1, "tau": 2, "recall": True}, frames_out=1),
+    "predformer": spec_of("predformer", TOKENS),
     "tctn": spec_of("tctn", TCTN),
     "modular, predrnn": modular("predrnn", ONE | {"patch": 1, "hidden": 16}),
     "modular, tau, quantised": modular("tau", BLOCK, reads="quantised", paints="quantised"),

@@ -143,8 +143,9 @@ class DropPath(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) -> the same shape: zero in the samples that are skipped, x / (1 - rate) in the others."""
+        """(B, ...) -> the same shape: zero in the samples that are skipped, x / (1 - rate) in the others."""
         if self.rate == 0.0 or not self.training:
             return x
-        keep = torch.rand(x.shape[0], 1, 1, 1, device=x.device, dtype=torch.float32) >= self.rate
+        shape = x.shape[0], *(1 for _ in x.shape[1:])
+        keep = torch.rand(shape, device=x.device, dtype=torch.float32) >= self.rate
         return x * (keep / (1.0 - self.rate)).to(x.dtype)

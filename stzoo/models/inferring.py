@@ -13,9 +13,10 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from math import isqrt
-from typing import Any
+from typing import Any, cast
 
 from stzoo.errors import SpecError
+from stzoo.models.predformer import TRANSFORMERS
 from stzoo.models.published import Shape
 from stzoo.spec import bounded
 
@@ -238,6 +239,34 @@ def _phydnet(prefix: str, origin: str) -> Callable[[Shapes, Frame], Inferred]:
     return read
 
 
+def _predformer(shapes: Shapes, known: Frame) -> Inferred:
+    """Two pairs of forms have the same tensors in another order, which no tensor tells."""
+    dim = shapes[_EMBEDDING][0]
+    patch, frame = patches(shapes[_EMBEDDING][1], known, None)
+    where = "blocks.0." if depth(shapes, "blocks") else ""
+    names = {n.removeprefix(where).split(".")[0] for n in shapes if re.match(rf"{where}\w+_transformer\w*\.", n)}
+    forms = [form for form, ours in TRANSFORMERS.items() if {_as_published(name, where) for name in ours} == names]
+    if not forms:
+        raise SpecError(f"its transformers are {', '.join(sorted(names)) or 'none'}, which are of no known form")
+    first = f"{where}{min(names)}.layers"
+    params = {
+        "dim": dim,
+        "blocks": depth(shapes, "blocks") or depth(shapes, first),
+        "layers": depth(shapes, first) if where else 1,
+        "mlp_ratio": shapes[f"{first}.0.1.fn.fc1_g.weight"][0] // dim,
+        "patch": patch,
+    }
+    params |= {"form": forms[0]} if len(forms) == 1 else {}
+    untold = ("heads", "head_dim", *(("form",) if len(forms) > 1 else ()))
+    return Inferred(arch="predformer", params=params, frame=frame, untold=untold, hint=_hint(known))
+
+
+def _as_published(name: str, where: str) -> str:
+    """The published name of a transformer of ours, if it can lie there: those that lie in no block are deep ones."""
+    deep, short, end = cast("re.Match[str]", re.fullmatch(r"(deep_)?(\w+?)(|_first|_second)", name)).groups()
+    return f"{short}_transformer{end}" if bool(deep) != bool(where) else ""
+
+
 def _translated(arch: str, translator: str, mark: str) -> Callable[[Shapes, Frame], Inferred]:
     """A reader of TAU, or of SimVP with this translator: they share the encoder and the decoder.
 
@@ -282,6 +311,7 @@ def _same(found: int, known: int | None) -> int:
     return found
 
 
+_EMBEDDING = "to_patch_embedding.1.weight"
 BLOCK = "hid.enc.0.block."  # the first one of a translator
 _GATE = f"{BLOCK}attn.spatial_gating_unit."
 _NORM = {"convmixer": "conv_dw", "convnext": "conv_dw"}  # whose bias has one value for each channel; else that of norm1
@@ -313,6 +343,7 @@ READERS = (
     Reader("cell_list.0.conv_t_next.0.weight", _mau),
     Reader("cell_list.0.conv_m.0.weight", _predrnn),
     Reader("cell_list.0.conv_x.0.weight", _stacked("convlstm", "conv_x.0.weight")),
+    Reader(_EMBEDDING, _predformer),
     Reader("encoder.encoder_E.c1.main.0.weight", _phydnet("encoder.", "openstl")),
     Reader("encoder_E.c1.main.0.weight", _phydnet("", "official")),
     _translator("tau", f"{_GATE}fc.0.weight", arch="tau"),
@@ -333,7 +364,6 @@ READERS = (
 # Architectures with published checkpoints that stzoo does not have -> how the name of one of their tensors begins.
 ABSENT = {
     "SwinLSTM": r"Downsample\.layers\.0\.Swin\.|ST\.patch_embed\.",
-    "PredFormer": r"to_patch_embedding\.1\.weight$",
     "PredNet": r"Ahat\.0\.weight$",
     "CrevNet": r"frame_predictor\.",
     "DMVFN": r"stu\.0\.",

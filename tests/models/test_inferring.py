@@ -17,6 +17,7 @@ from stzoo.spec import ModelSpec
 
 WIDE = {"layers": 4, "hidden": 128, "kernel": 5}
 SMALL = {"hid_s": 8, "hid_t": 24, "n_s": 2, "n_t": 3}
+TOKENS = {"dim": 256, "blocks": 3, "layers": 1, "mlp_ratio": 2, "patch": 8}
 GATED = {"hid_s": 64, "hid_t": 256, "n_s": 2, "n_t": 6}
 
 
@@ -47,6 +48,10 @@ SPECS = {
     "IncepU, KTH": spec_of("simvp", (10, 1, 128, 128), **GATED, translator="incepu"),
     "Swin": spec_of("simvp", (4, 2, 32, 32), **SMALL, mlp_ratio=3, translator="swin", heads=4, window=4),
     "MLP-Mixer": spec_of("simvp", (4, 2, 32, 32), **SMALL, mlp_ratio=2, translator="mlpmixer"),
+    "PredFormer, full": spec_of("predformer", (4, 2, 32, 32), **TOKENS, form="full"),
+    "PredFormer, streets": spec_of("predformer", (10, 3, 32, 64), **TOKENS, form="sts"),
+    "PredFormer, TST": spec_of("predformer", (4, 1, 32, 32), **TOKENS | {"layers": 2}, form="tst"),
+    "PredFormer, binary": spec_of("predformer", (4, 2, 32, 32), **TOKENS, form="ts"),
     "ConvMixer": spec_of("simvp", (4, 2, 32, 32), **SMALL, translator="convmixer"),
 }
 FULL = (  # methods of OpenSTL's table of configurations, and ours
@@ -91,6 +96,16 @@ def test_channels_are_told_where_no_patch_hides_them(name: str) -> None:
 @pytest.mark.parametrize("name", ["mim, wind", "e3dlstm, people", "mau, streets", "predrnn, normed"])
 def test_the_height_tells_a_patch_where_weights_belong_to_places(name: str) -> None:
     agrees(SPECS[name], Frame(height=SPECS[name].height))
+
+
+@pytest.mark.parametrize(("one", "other"), [("tsst", "stts"), ("fac-st", "fac-ts")])
+def test_the_order_of_a_predformer_is_not_told_by_its_tensors(one: str, other: str) -> None:
+    a, b = (published_shapes(spec_of("predformer", (4, 2, 32, 32), **TOKENS, form=form)) for form in (one, other))
+    assert a == b
+    found = infer(a, Frame(channels=2))
+    assert "form" in found.untold
+    assert "form" not in found.params
+    assert found.params == TOKENS
 
 
 @pytest.mark.parametrize("name", ["phydnet", "mau, streets"])

@@ -21,6 +21,7 @@ GOLDEN: dict[str, tuple[str, dict[str, Any]]] = {
     "phydnet": ("phydnet", {}),
     "predrnnv2": ("predrnn", LAYERED | {"decouple": True}),
     "mau": ("mau", LAYERED | {"tau": 3}),
+    "predformer_tsst": ("predformer", {"dim": 32, "heads": 4, "head_dim": 8, "blocks": 2}),
 }
 
 
