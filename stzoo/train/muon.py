@@ -2,7 +2,7 @@
 
 The Muon of torch.optim takes only two-dimensional parameters. Here the weight of a convolution counts as a matrix of
 (out, in * kh * kw), and all matrices of one shape are orthogonalised together. Products are computed in bfloat16 where
-the machine has instructions for it. Elsewhere it is imitated, which takes up to forty times as long as float32.
+the machine has instructions for it. Elsewhere it would be imitated, which takes many times as long as float32.
 """
 
 from __future__ import annotations
