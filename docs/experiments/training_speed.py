@@ -136,8 +136,8 @@ def in_turns(arguments: argparse.Namespace) -> None:
             taken.append([pair[0], pair[1]])
     for process in processes:
         process.communicate()
-    for process in counting:
-        process.kill()
+    for counter in counting:
+        counter.kill()
     for k, name in enumerate(names):
         seconds, cpu = (statistics.median(pair[k][key] for pair in taken) for key in ("seconds", "cpu"))
         print(

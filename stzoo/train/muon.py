@@ -43,9 +43,9 @@ class Muon(torch.optim.Optimizer):
                 matrices = self._nesterov(params, group["momentum"])
                 updates = orthogonalised(matrices, torch.bfloat16 if multiplies_in_bfloat16(matrices.device) else None)
                 size = group["lr"] * 0.2 * max(rows, columns) ** 0.5
-                if group["weight_decay"]:
-                    torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
                 for p, update in zip(params, updates, strict=True):
+                    if group["weight_decay"]:
+                        p.mul_(1 - group["lr"] * group["weight_decay"])
                     p.sub_(update.view(p.shape), alpha=size)
 
     def _nesterov(self, params: list[nn.Parameter], momentum: float) -> Tensor:
