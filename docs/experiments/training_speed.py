@@ -3,7 +3,7 @@
   python docs/experiments/training_speed.py cpu  the recipe against the plain loop
   python docs/experiments/training_speed.py cpu --against no-allocator  freed memory goes back to the system
   python docs/experiments/training_speed.py gpu --of tunables  glibc's allocator set by the environment, in huge pages
-  python docs/experiments/training_speed.py cpu --of spin-10000 --against passive --busy 1  how threads wait
+  python docs/experiments/training_speed.py cpu --of spin-10000 --against spin-300000 --busy 1  how threads wait
   python docs/experiments/training_speed.py cpu --of overlapped --against recipe  the next batch made meanwhile
   python docs/experiments/training_speed.py predrnn-mmnist --of checkpoint --against whole
   python docs/experiments/training_speed.py predrnn-mmnist --denormals --batch 4 --pairs 1  a backward pass of denormals
@@ -71,7 +71,7 @@ WAYS = {
     "tunables": Way({}, {"GLIBC_TUNABLES": TUNABLES}),
     "passive": Way({}, {"OMP_WAIT_POLICY": "passive"}),
     "spin-10000": Way({}, {"GOMP_SPINCOUNT": "10000"}),
-    "spin-100000": Way({}, {"GOMP_SPINCOUNT": "100000"}),
+    "spin-300000": Way({}, {"GOMP_SPINCOUNT": "300000"}),
     "overlapped": Way({}, {}, overlapped=True),
     "whole": Way({"fused": False}, {}),
     "checkpoint": Way({"fused": False, "checkpoint": True}, {}),
