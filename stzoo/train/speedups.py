@@ -24,7 +24,7 @@ from stzoo.models import architecture_of
 from stzoo.spec import ModelSpec
 from stzoo.train.assignment import Assignment, weights_digest
 from stzoo.train.clips import Ahead
-from stzoo.train.fused import FusedTau, why_not
+from stzoo.train.fused import FusedForm, has_kernels, why_not
 from stzoo.train.latents import CachedLatents
 from stzoo.train.recipe import Recipe
 from stzoo.train.recompute import recomputing
@@ -36,14 +36,14 @@ def computing_form(module: nn.Module, spec: ModelSpec, recipe: Recipe) -> Any:
     Args:
         module: a forecaster, or the predictor of a modular one, on the device that it trains on.
         spec: its spec.
-        recipe: `fused`, `checkpoint` and `compile` choose the form. Fused kernels exist for one architecture alone;
-            if they cannot train this module of it, a warning says why. Then the other two choose.
+        recipe: `fused`, `checkpoint` and `compile` choose the form. Fused kernels exist for some modules alone; if they
+            cannot train one of these here, a warning says why. Then the other two choose.
     """
-    exist = architecture_of(spec).fused_training  # for this architecture at all
-    if exist and recipe.fused and recipe.precision == "bfloat16" and not recipe.freeze:
-        reason = why_not(module, spec)
+    if recipe.fused and architecture_of(spec).fused_training and has_kernels(module):
+        dtype = getattr(torch, recipe.precision)
+        reason = why_not(module, spec, dtype)
         if reason is None:
-            return FusedTau(module)  # type: ignore[arg-type]
+            return FusedForm(module, spec, dtype)  # type: ignore[arg-type]
         warnings.warn(f"training without the fused kernels, which is slower: {reason}{_remedy()}", stacklevel=2)
     if recipe.checkpoint:
         return recomputing(module, spec, whole_clips=recipe.sampling == "parallel")
