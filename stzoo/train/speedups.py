@@ -29,6 +29,9 @@ from stzoo.train.latents import CachedLatents
 from stzoo.train.recipe import Recipe
 from stzoo.train.recompute import recomputing
 
+# What helps on a CPU that computes bfloat16 by way of float32, which takes many times as long.
+_REMEDY = '; this CPU has no bfloat16, so a recipe with precision = "float32" (--recipe FILE) trains much faster here'
+
 
 def computing_form(module: nn.Module, spec: ModelSpec, recipe: Recipe) -> Any:
     """The form of `module` that a training step computes with: `module` itself, or one that shares its parameters.
@@ -39,22 +42,20 @@ def computing_form(module: nn.Module, spec: ModelSpec, recipe: Recipe) -> Any:
         recipe: `fused`, `checkpoint` and `compile` choose the form. Fused kernels exist for some modules alone; if they
             cannot train one of these here, a warning says why. Then the other two choose.
     """
-    if recipe.fused and architecture_of(spec).fused_training and has_kernels(module):
+    on_cpu = next(module.parameters()).is_cpu
+    if recipe.fused and on_cpu and architecture_of(spec).fused_training and has_kernels(module):
         dtype = getattr(torch, recipe.precision)
         reason = why_not(module, spec, dtype)
-        if reason is None:
+        imitated = "" if dtype == torch.float32 or multiplies_in_bfloat16(torch.device("cpu")) else _REMEDY
+        if reason is not None:
+            warnings.warn(f"training without the fused kernels, which is slower: {reason}{imitated}", stacklevel=2)
+        else:
+            if imitated:
+                warnings.warn(f"training in bfloat16{imitated}", stacklevel=2)
             return FusedForm(module, spec, dtype)  # type: ignore[arg-type]
-        warnings.warn(f"training without the fused kernels, which is slower: {reason}{_remedy()}", stacklevel=2)
     if recipe.checkpoint:
         return recomputing(module, spec, whole_clips=recipe.sampling == "parallel")
     return compiled(module, spec) if recipe.compile else module
-
-
-def _remedy() -> str:
-    """What helps on a CPU that computes bfloat16 by way of float32, which takes many times as long."""
-    if multiplies_in_bfloat16(torch.device("cpu")):
-        return ""
-    return '; this CPU has no bfloat16, so a recipe with precision = "float32" (--recipe FILE) trains much faster here'
 
 
 def cached_latents(

@@ -111,3 +111,159 @@ def test_forward_gradients_and_statistics_are_the_plain_ones(params: dict[str, A
         else:
             assert ours < 0.05, (name, ours)
             assert ours < 2 * theirs + 0.005, (name, ours, theirs)
+
+
+BROKEN = [
+    ("gate_fwd", {"project": True}),
+    ("mid_bwd", {"project": True}),
+    ("gn_bwd", {"project": True}),
+    ("gate_bwd", {"dynamical": False}),
+    ("mul_fwd", {"statical": False}),
+    ("mul_bwd", {"statical": False}),
+    ("glu_fwd", {"translator": "gsta"}),
+    ("glu_bwd", {"translator": "gsta"}),
+]
+
+
+@needs_compiler
+@pytest.mark.parametrize(("kernel", "params"), BROKEN, ids=str)
+def test_a_kernel_that_does_nothing_would_be_seen(
+    kernel: str, params: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The test above fails when one kernel leaves its outputs as they were."""
+    call = kernels.Kernels.call
+
+    def broken(self: kernels.Kernels, name: str, *arguments: Any) -> None:
+        if name != kernel:
+            call(self, name, *arguments)
+            return
+        for argument in arguments:
+            if isinstance(argument, torch.Tensor) and not argument.requires_grad:
+                argument.zero_()
+
+    monkeypatch.setattr(kernels.Kernels, "call", broken)
+    with pytest.raises(AssertionError):
+        test_forward_gradients_and_statistics_are_the_plain_ones(params, torch.float32)
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_frozen_norms_keep_their_statistics(dtype: torch.dtype) -> None:
+    """As `stzoo.train.run` freezes them: without gradient, and in evaluation."""
+    plain, fused = of(SPEC, dtype)
+    blocks = list(plain.translator)
+    for norm in (blocks[0].norm1, blocks[1].norm2):
+        norm.requires_grad_(False).eval()
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2)
+    past, future = clip(SPEC)
+    ours = step(fused, plain, past, future)
+    exact = step(plain.double(), plain, past.double(), future.double())
+    assert "translator.0.norm1.weight" not in ours
+    assert ours.keys() == exact.keys()
+    for name, value in exact.items():
+        assert (ours[name] - value).norm() < (1e-4 if dtype == torch.float32 else 0.05) * value.norm() + 1e-12, name
+
+
+@needs_compiler
+def test_gelu_is_that_of_erf() -> None:
+    """Within 1e-6, which the tanh form misses by hundreds of times; the slope is within 1e-6 as well."""
+    (height, width), c = (6, 10), 16
+    found = kernels.kernels_for(height, width, torch.float32)
+    x = torch.linspace(-9, 9, height * width * c).view(height * width, c)
+    u, gp, ones, sums, none = (torch.ones_like(x), torch.ones_like(x), torch.ones_like(x), torch.zeros(c), None)
+    found.call("gate_fwd", x, torch.zeros(c), none, none, none, none, u, none, none, 1, c)
+    found.call(
+        "gate_bwd", x, torch.zeros(c), none, ones, none, none, none, none, gp, none, none, none, none, sums, 1, c
+    )  # fmt: skip
+    exact = x.double().requires_grad_()
+    y = nn.functional.gelu(exact)
+    y.sum().backward()
+    assert exact.grad is not None
+    assert (u - y).abs().max() < 1e-6
+    assert (gp - exact.grad).abs().max() < 1e-6
+    assert (nn.functional.gelu(x, approximate="tanh") - y).abs().max() > 1e-4
+
+
+@needs_compiler
+def test_losses_of_a_run_are_the_plain_ones() -> None:
+    """To 1e-3 over 200 steps, from the same start with the same clips."""
+    spec = SPEC.replace(hid_s=16, hid_t=32, n_t=2)
+    past, future = clip(spec)
+    losses = []
+    for fused in (False, True):
+        plain, form = of(spec, torch.float32)
+        form = form if fused else plain
+        optimizer = torch.optim.AdamW(plain.parameters(), 1e-3)
+        losses.append([])
+        for i in range(200):
+            loss = (form(past.roll(i, -1)) - future.roll(i, -1)).square().mean()
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            losses[-1].append(loss.item())
+    assert losses[0][-1] < 0.5 * losses[0][0]
+    assert all(math.isclose(a, b, rel_tol=1e-3) for a, b in zip(*losses, strict=True))
+
+
+@needs_compiler
+def test_threads_change_nothing_but_rounding() -> None:
+    plain, fused = of(SPEC, torch.float32)
+    past, future = clip(SPEC)
+    before = torch.get_num_threads()
+    try:
+        found = []
+        for threads in (1, 3, 3):
+            fused.kernels.library.omp_set_num_threads(threads)  # type: ignore[operator, union-attr]
+            found.append(step(fused, plain, past, future))
+    finally:
+        fused.kernels.library.omp_set_num_threads(before)  # type: ignore[operator, union-attr]
+    for name, value in found[0].items():
+        assert (found[1][name] - value).norm() <= 1e-5 * value.norm(), name
+        assert torch.equal(found[1][name], found[2][name]), name
+
+
+def test_without_a_compiler_the_plain_module_trains(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    kernels.kernels_for.cache_clear()
+    monkeypatch.setenv("STZOO_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", "")
+    try:
+        assert "could not be built" in str(why_not(build(SPEC), SPEC, torch.float32))
+        recipe = Recipe(dataset="mmnist", minutes=1, fused=True)
+        plain = build(SPEC)
+        with pytest.warns(UserWarning, match="without the fused kernels"):
+            assert computing_form(plain, SPEC, recipe) is plain
+    finally:
+        kernels.kernels_for.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("params", "dtype", "reason"),
+    [
+        ({"hid_s": 24}, torch.float32, "in float32 widths must be multiples of 16, and one is 24"),
+        ({"hid_s": 16, "hid_t": 48}, torch.bfloat16, "in bfloat16 widths must be multiples of 32, and one is 16"),
+        ({"hid_t": 72}, torch.float32, "multiples of 16, and one is 72"),
+    ],
+)
+def test_where_the_kernels_do_not_apply_it_says_why(params: dict[str, Any], dtype: torch.dtype, reason: str) -> None:
+    spec = SPEC.replace(**params)
+    assert reason in str(why_not(build(spec), spec, dtype))
+
+
+def test_planes_that_are_too_wide_are_refused() -> None:
+    spec = dataclasses.replace(SPEC, width=520)
+    assert "at most 128 pixels wide" in str(why_not(build(spec, "meta"), spec, torch.float32))
+
+
+@pytest.mark.parametrize(
+    ("arch", "params"),
+    [("simvp", {"translator": "incepu"}), ("simvp", {"translator": "poolformer"}), ("conv", {"hid_s": 32})],
+)
+def test_a_module_that_never_has_kernels_is_trained_without_a_warning(arch: str, params: dict[str, Any]) -> None:
+    given = params if arch == "conv" else {"hid_s": 32, "hid_t": 64, "n_s": 2, "n_t": 2} | params
+    spec = dataclasses.replace(SPEC, arch=arch, params=given)
+    plain = build(spec)
+    assert not has_kernels(plain)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert computing_form(plain, spec, Recipe(dataset="mmnist", minutes=1, fused=True)) is plain

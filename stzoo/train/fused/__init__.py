@@ -22,7 +22,7 @@ from stzoo.models.tau import TauGate
 from stzoo.spec import ModelSpec
 from stzoo.train.fused.block import block
 from stzoo.train.fused.conv_norm import conv_norm
-from stzoo.train.fused.kernels import chunk, kernels
+from stzoo.train.fused.kernels import chunk, kernels_for
 
 WIDEST = 128  # of a plane in the translator, in pixels: loops over its rows are written out when it is compiled
 
@@ -39,7 +39,7 @@ def why_not(module: Any, spec: ModelSpec, dtype: torch.dtype) -> str | None:
     """The reason why the kernels cannot train this module, which has some, on this machine; None if they can.
 
     Args:
-        module: one for which `has_kernels` is true.
+        module: one for which `has_kernels` is true, on the CPU.
         spec: its spec.
         dtype: what it is to be computed in, float32 or bfloat16.
     """
@@ -51,12 +51,10 @@ def why_not(module: Any, spec: ModelSpec, dtype: torch.dtype) -> str | None:
     wrong = sorted(w for w in widths | {module.decoder.readout.in_channels} if w % multiple)
     if wrong:
         return f"in {str(dtype).removeprefix('torch.')} widths must be multiples of {multiple}, and one is {wrong[0]}"
-    if next(module.parameters()).device.type != "cpu":
-        return "the kernels are for a CPU"
     if next(module.parameters()).dtype != torch.float32:
         return "parameters must be float32"
     try:
-        kernels(*size, dtype)
+        kernels_for(*size, dtype)
     except (OSError, RuntimeError) as error:  # no g++, an old one, a cache that cannot be written
         return f"the kernels could not be built: {error}"
     return None
@@ -73,7 +71,7 @@ class FusedForm(nn.Module):
     def __init__(self, plain: EncodeTranslateDecode, spec: ModelSpec, dtype: torch.dtype) -> None:
         super().__init__()
         self.plain = plain
-        self.kernels = kernels(*_plane(plain, spec), dtype)
+        self.kernels = kernels_for(*_plane(plain, spec), dtype)
         self.kernels.library.omp_set_num_threads(torch.get_num_threads())
 
     @torch.autocast("cpu", enabled=False)  # what is bfloat16 here is so explicitly

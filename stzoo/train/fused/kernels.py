@@ -66,7 +66,7 @@ def chunk(dtype: torch.dtype) -> int:
 
 
 @cache
-def kernels(height: int, width: int, dtype: torch.dtype) -> Kernels:
+def kernels_for(height: int, width: int, dtype: torch.dtype) -> Kernels:
     """The kernels, compiled if the cache does not hold those of this source for this machine.
 
     Raises:
