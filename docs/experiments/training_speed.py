@@ -1,6 +1,7 @@
 """How fast a training step is, and what it holds: two ways of taking it, in turns (tables of docs/training-speed.md).
 
   python docs/experiments/training_speed.py cpu  the recipe against the plain loop
+  python docs/experiments/training_speed.py simvp-mmnist --of float32 --batch 4  on a CPU without bfloat16
   python docs/experiments/training_speed.py gpu --of tunables  with settings of glibc's allocator
   python docs/experiments/training_speed.py cpu --of overlapped --against recipe  the next batch made meanwhile
   python docs/experiments/training_speed.py predrnn-mmnist --of checkpoint --against whole
@@ -62,6 +63,7 @@ class Way:
 WAYS = {
     "plain": Way(PLAIN, {}, flushed=False),
     "recipe": Way({}, {}),
+    "float32": Way({"precision": "float32"}, {}),
     "tunables": Way({}, {"GLIBC_TUNABLES": TUNABLES}),
     "overlapped": Way({}, {}, overlapped=True),
     "whole": Way({"fused": False}, {}),

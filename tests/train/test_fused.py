@@ -188,8 +188,8 @@ def test_gelu_is_that_of_erf() -> None:
 @needs_compiler
 def test_losses_of_a_run_are_the_plain_ones() -> None:
     """To 1e-3 over 200 steps, from the same start with the same clips."""
-    spec = SPEC.replace(hid_s=16, hid_t=32, n_t=2)
-    past, future = clip(spec)
+    spec = SPEC.replace(hid_s=16, hid_t=16, n_t=2, mlp_ratio=1)
+    past, future = (frames[:1] for frames in clip(spec))
     losses = []
     for fused in (False, True):
         plain, form = of(spec, torch.float32)
