@@ -28,7 +28,7 @@ WIDEST = 128  # of a plane in the translator, in pixels: loops over its rows are
 
 
 def has_kernels(module: nn.Module) -> bool:
-    """Whether there are kernels for modules of this kind: for an encoder, blocks with TAU's or gSTA's gate, a decoder."""
+    """Whether there are kernels for modules of this kind: with blocks around TAU's or gSTA's gate as translator."""
     if not isinstance(module, EncodeTranslateDecode):
         return False
     blocks = [m for m in module.translator.children() if isinstance(m, GatedBlock)]
@@ -97,7 +97,8 @@ class FusedForm(nn.Module):
                 continue
             x = block(kernels, layer, x.float())
             x = x if isinstance(layer.reduction, nn.Identity) else self._pointwise(layer.reduction, x)
-        x = x.to(kernels.dtype).view(b, rows, columns, t, width).permute(0, 3, 1, 2, 4).reshape(-1, rows, columns, width)
+        x = x.to(kernels.dtype).view(b, rows, columns, t, width)
+        x = x.permute(0, 3, 1, 2, 4).reshape(b * t, rows, columns, width)
         for layer in plain.decoder.layers[:-1]:
             x = conv_norm(kernels, layer, x)
         x = conv_norm(kernels, plain.decoder.layers[-1], x + skip)

@@ -68,7 +68,7 @@ class _Block(torch.autograd.Function):
         e = None if wc1 is None else stored(m, c)
         q = None if e1 is None else full(b, c)
         call("gate_fwd", p, p1b, t5, d5b, t7, d7b, u, e, q, b, c)
-        st = None if wc1 is None else e @ wc1.t()
+        st = None if e is None or wc1 is None else e @ wc1.t()
         g, r, sig = stored(m, c), None, None
         if halves:
             call("glu_fwd", st, c1b, g, b, c)
@@ -139,7 +139,7 @@ class _Block(torch.autograd.Function):
             dr = (d2 @ e2) * (r > 0)
             ge2, ge1, gq = d2.t() @ r, dr.t() @ q, dr @ e1
         gc1w, gc1b, ge, gd5, gd5b, gd7, gd7b = (None,) * 7
-        if st is not None:
+        if gst is not None and gsb is not None:
             gc1w, gc1b, ge = _matrix_gradient(gst, e, c1w), gsb.sum(0), gst @ ctx.wc1
             gd5, gd5b, gd7, gd7b = full(25, c), full(c), full(49, c), full(c)
         gp, gp1b = stored(m, c), full(c)
