@@ -10,9 +10,8 @@
 The model is an entry of the catalogue, "cpu" (tau-mmnist at hid_t 256) or "gpu" (TAU at hid_s 32, hid_t 256, n_s 4,
 n_t 8), and is trained on digits drawn with a font, these two by the recipe tau-mmnist-cpu. Each way has a process of
 its own. The two take steps in turns, so that whatever else the machine does slows down both. Printed is the median of
-the ratios of pairs. Both start alike and see the same clips, so that their losses compare. Memory is what a process grew
-by while it stepped. CPU seconds count the time of all threads, also
-of those that wait for others.
+the ratios of pairs. Both start alike and see the same clips, so that their losses compare. Memory is what a process
+grew by while it stepped. CPU seconds count the time of all threads, also of those that wait for others.
 """
 
 from __future__ import annotations
