@@ -55,7 +55,7 @@ def why_not(module: Any, spec: ModelSpec, dtype: torch.dtype) -> str | None:
         return "parameters must be float32"
     try:
         kernels_for(*size, dtype)
-    except (OSError, RuntimeError) as error:  # no g++, an old one, a cache that cannot be written
+    except (OSError, RuntimeError) as error:  # another system, no g++, an old one, a cache that cannot be written
         return f"the kernels could not be built: {error}"
     return None
 

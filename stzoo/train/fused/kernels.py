@@ -70,7 +70,8 @@ def kernels_for(height: int, width: int, dtype: torch.dtype) -> Kernels:
     """The kernels, compiled if the cache does not hold those of this source for this machine.
 
     Raises:
-        OSError: there is no g++, or the cache folder cannot be used. RuntimeError: g++ refuses the source.
+        OSError: this is not Linux, there is no g++, or the cache folder cannot be used. RuntimeError: g++ refuses the
+            source.
     """
     here = Path(__file__).parent
     source = here / "kernels.cpp"
