@@ -144,7 +144,7 @@ class DropPath(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> the same shape: zero in the samples that are skipped, x / (1 - rate) in the others."""
-        kept = self.kept(len(x), x.device)
+        kept = self.kept(x.shape[0], x.device)
         return x if kept is None else x * kept.view(-1, 1, 1, 1).to(x.dtype)
 
     def kept(self, samples: int, device: torch.device | str = "cpu") -> Tensor | None:
