@@ -4,6 +4,7 @@
   python docs/experiments/training_speed.py cpu --against no-allocator  freed memory goes back to the system
   python docs/experiments/training_speed.py gpu --of tunables  glibc's allocator set by the environment, in huge pages
   python docs/experiments/training_speed.py cpu --of spin-10000 --against spin-300000 --busy 1  how threads wait
+  python docs/experiments/training_speed.py simvp-mmnist --precision float32 --batch 4  on a CPU without bfloat16
   python docs/experiments/training_speed.py cpu --of overlapped --against recipe  the next batch made meanwhile
   python docs/experiments/training_speed.py predrnn-mmnist --of checkpoint --against whole
   python docs/experiments/training_speed.py predrnn-mmnist --denormals --batch 4 --pairs 1  a backward pass of denormals
@@ -11,8 +12,8 @@
 The model is an entry of the catalogue, "cpu" (tau-mmnist at hid_t 256) or "gpu" (TAU at hid_s 32, hid_t 256, n_s 4,
 n_t 8), and is trained on digits drawn with a font, these two by the recipe tau-mmnist-cpu. Each way has a process of
 its own. The two take steps in turns, so that whatever else the machine does slows down both. Printed is the median of
-the ratios of pairs. Memory is what a process grew by while it stepped. CPU seconds count the time of all threads, also
-of those that wait for others.
+the ratios of pairs. Both start alike and see the same clips, so that their losses compare. Memory is what a process
+grew by while it stepped. CPU seconds count the time of all threads, also of those that wait for others.
 """
 
 from __future__ import annotations
@@ -149,6 +150,8 @@ def in_turns(arguments: argparse.Namespace) -> None:
         f"{names[0]} takes steps {statistics.median(ratios):.2f} times as fast as {names[1]} "
         f"({min(ratios):.2f} to {max(ratios):.2f} in pairs; {statistics.median(by_cpu):.2f} by CPU seconds)"
     )
+    apart = max(abs(of["loss"] / against["loss"] - 1) for of, against in taken)
+    print(f"their losses differ by at most {apart:.1e} of their value in {arguments.pairs} steps")
 
 
 def step(process: subprocess.Popen[str]) -> dict[str, float]:
@@ -170,10 +173,10 @@ def alone(spec: ModelSpec, recipe: Recipe, way: Way) -> None:
         with denormals_flushed() if way.flushed else nullcontext(), memory_kept() if way.kept else nullcontext():
             for _ in sys.stdin:
                 start, cpu = time.perf_counter(), time.process_time()
-                run.advance(1_000_000).item()
+                loss = run.advance(1_000_000).item()
                 seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
                 memory = held(run.device) - before
-                print(json.dumps({"seconds": seconds, "cpu": cpu, "memory": memory}), flush=True)
+                print(json.dumps({"seconds": seconds, "cpu": cpu, "memory": memory, "loss": loss}), flush=True)
 
 
 def held(device: torch.device) -> float:

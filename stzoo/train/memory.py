@@ -61,7 +61,6 @@ def training_memory(spec: ModelSpec, recipe: Recipe, at_once: int, device: str =
         at_once: how many clips go through it together.
         device: where it is trained, "cpu" or "cuda".
     """
-    recipe = dataclasses.replace(recipe, fused=False, compile=False)
     horizon = recipe.horizon or spec.frames_out
     frames, fixed = spec.frames_in + horizon, 0
     if architecture_of(spec).kind != "sequential" or recipe.sampling == "parallel" or frames - 1 <= _COUNTED[1]:
@@ -131,6 +130,7 @@ def _what_helps(
 
 def _counted(spec: ModelSpec, recipe: Recipe, clips: int, past_frames: int, future_frames: int) -> tuple[int, int]:
     """The bytes that stay from step to step, and those that one step takes besides."""
+    recipe = dataclasses.replace(recipe, fused=False, compile=False)  # kernels read values, and here are none
     with without_values(spec) as (module, alive):
         freeze(module, recipe.freeze)
         module.train()

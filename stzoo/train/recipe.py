@@ -41,8 +41,8 @@ class Recipe:
         precision: what products are computed in. With "bfloat16" (autocast) the parameters still are float32.
         channels_last: keep frames and weights in the channels-last memory format.
         compile: run the model through `torch.compile`.
-        fused: use the CPU kernels of `stzoo.train.fused`, if the architecture has some. If they cannot train this model
-            here, a warning says why.
+        fused: on a CPU, use the kernels of `stzoo.train.fused`, if the architecture has some. If they cannot train this
+            model here, a warning says why.
         checkpoint: keep less of a step for its backward pass and compute the rest again, see `stzoo.train.recompute`:
             the same gradients with less memory, in more time. Not together with `fused` or `compile`.
         reduction: how errors are added up, "mean" over all elements or "sum" over a clip, see `stzoo.train.losses`.

@@ -26,8 +26,6 @@ def test_clips_are_made_ahead_beside_a_gpu_alone() -> None:
 def test_a_plain_recipe_trains_the_module_itself() -> None:
     module = build(SPEC)
     assert computing_form(module, SPEC, RECIPE) is module
-    frozen = dataclasses.replace(RECIPE, fused=True, freeze=("encoder",))
-    assert computing_form(module, SPEC, frozen) is module
 
 
 def test_fused_kernels_are_not_missed_by_an_architecture_that_never_has_them() -> None:
