@@ -38,7 +38,8 @@ def remember(backend: str, block: nn.Module, spec: ModelSpec, past: Tensor, prec
 def faster(first: Block, second: Block, past: Tensor) -> bool:
     """Whether the first is faster than the second: both run once, and then in turns; the median of ratios decides."""
     first(past), second(past)
-    begun, ratios = time.perf_counter(), []
+    ratios: list[float] = []
+    begun = time.perf_counter()
     while len(ratios) < PAIRS and (not ratios or time.perf_counter() - begun < SECONDS):
         times = [time.perf_counter()]
         for run in (first, second):
