@@ -69,6 +69,7 @@ def benchmark(setting: Setting, *, progress: bool = False) -> BenchmarkReport:
         trained=model.report.sha256 is not None,
         parameters=sum(p.numel() for p in model.module.parameters()),
         precision=model.engine.precision,
+        backend=model.engine.backend,
         batch=setting.batch,
         frames_in=model.spec.frames_in,
         steps=steps,
@@ -85,7 +86,9 @@ def benchmark(setting: Setting, *, progress: bool = False) -> BenchmarkReport:
         stream_1000_mib=streams[1],
         plain=_beside(seconds, answers, speed("plain", "float32")) if setting.against_plain else None,
         machine=machine,
-        command=replace(setting, precision=model.engine.precision, threads=machine.threads).command,
+        command=replace(
+            setting, precision=model.engine.precision, backend=model.engine.backend, threads=machine.threads
+        ).command,
         **figures,
     )
 

@@ -76,6 +76,7 @@ class BenchmarkReport:
         trained: False for random weights.
         parameters: how many parameters the module has.
         precision: "float32" or "bfloat16", also where "auto" was asked for.
+        backend: "torch" or "onnxruntime", also where "auto" was asked for.
         batch: clips in one pass.
         frames_in, steps: frames of each clip that are read, and that are forecast.
         passes: how many passes were timed.
@@ -104,6 +105,7 @@ class BenchmarkReport:
     trained: bool
     parameters: int
     precision: str
+    backend: str
     batch: int
     frames_in: int
     steps: int
@@ -161,8 +163,8 @@ class BenchmarkReport:
             ]
         weights = "" if self.trained else ", random weights"
         head = [
-            f"{self.model}{weights}: {clips} of {self.frames_in} frames -> {self.steps}, in {self.precision}, "
-            f"{self.passes} passes",
+            f"{self.model}{weights}: {clips} of {self.frames_in} frames -> {self.steps}, in {self.precision}"
+            f"{' by ONNX Runtime' if self.backend == 'onnxruntime' else ''}, {self.passes} passes",
             f"{m.processor}, {m.threads} thread{'s' if m.threads > 1 else ''}, torch {m.torch}",
         ]
         return "\n".join(head + [f"  {name:<28}{value}" for name, value in rows])
