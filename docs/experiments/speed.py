@@ -78,7 +78,12 @@ def prepared(name: str, batch: int, precision: str) -> tuple[Way, dict[str, Way]
         if architecture.kind != "sequential":
             return torch.compile(module, options={"freezing": True})
         step = torch.compile(module.step, options={"freezing": True})
-        return SequentialForm(module.initial_state, step, module.read if architecture.reads_clips else None)
+        return SequentialForm(
+            module.initial_state,
+            step,
+            module.read if architecture.reads_clips else None,
+            module.advance if architecture.advances else None,
+        )
 
     return way(model.module, False), {
         "channels_last": way(nhwc, half),
