@@ -375,7 +375,7 @@ class Forecaster(Shareable):
         source = self._checked(read, from_start=options.start is not None) if check else read()
         check_kept(len(source.past), steps, source.frame_shape, source.past.device)
         coming = tqdm(self._frames(source, steps, matched), total=steps, unit="frame", delay=1, disable=not progress)
-        return source.collect(list(coming))
+        return source.collect(coming, steps)
 
     def _read(
         self, frames: Any, options: ReadingOptions, *, progress: bool = False, extra: int = 0

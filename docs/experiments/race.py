@@ -160,7 +160,10 @@ def frozen(module: Any, spec: ModelSpec) -> Any:
     if architecture.kind != "sequential":
         return torch.compile(module, options=options)
     step = torch.compile(module.step, options=options)
-    return SequentialForm(module.initial_state, step, module.read if architecture.reads_clips else None)
+    read, advance = architecture.reads_clips, architecture.advances
+    return SequentialForm(
+        module.initial_state, step, module.read if read else None, module.advance if advance else None
+    )
 
 
 def exported(model: Forecaster, past: Tensor, path: Path) -> Way:

@@ -26,6 +26,7 @@ from stzoo.engine.memory import check_kept
 from stzoo.forecaster import Forecaster
 from stzoo.frames.values import noise, normalise
 from stzoo.machine import Precision
+from stzoo.threads import WAITING
 from stzoo.unroll import unroll
 
 
@@ -182,6 +183,7 @@ def _machine(device: str, limits: Limits) -> Machine:
         processor=torch.cuda.get_device_name() if device == "cuda" else _processor(),
         device=device,
         threads=torch.get_num_threads(),
+        waiting=WAITING,
         system=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),
         torch=torch.__version__,

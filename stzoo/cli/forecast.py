@@ -263,7 +263,7 @@ def _drawing(
         array = open_array(given, named=arguments.variable)
         stride = 1 if arguments.size == "model" else stride_of(model.module)
         layout = find_layout(array.shape, spec, stride, None, alpha=array.dtype == "uint8")
-    frames = source.collect([source.frame(frame) for frame in source.past.unbind(1)])
+    frames = source.collect(map(source.frame, source.past.unbind(1)), source.past.shape[1])
 
     def numbers(frames: Any) -> np.ndarray:
         clip = drawable(frames, layout, spec, arguments.time)

@@ -244,7 +244,7 @@ def forecast_together(model: Forecaster, sources: dict[int, CallerFrames], optio
                 bad = {i: found for i in numbers if (found := _failure(model, sources[i], options.steps))}
                 made |= bad or dict.fromkeys(numbers, FramesError(str(error)))
                 numbers = [i for i in numbers if i not in made]
-        made |= {i: sources[i].collect(frames[i]) for i in numbers}
+        made |= {i: sources[i].collect(frames.pop(i), options.steps) for i in numbers}
     return made
 
 
