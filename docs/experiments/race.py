@@ -44,7 +44,7 @@ from stzoo.engine import multiplies_in_bfloat16
 from stzoo.engine.compiling import compiled
 from stzoo.forecaster import Forecaster
 from stzoo.frames.values import denormalise
-from stzoo.models import architecture_of
+from stzoo.models import architecture_of, config_of
 from stzoo.models.contract import SequentialForm
 from stzoo.spec import ModelSpec
 from stzoo.unroll import unroll
@@ -181,7 +181,7 @@ def exported(model: Forecaster, past: Tensor, path: Path) -> Way:
 def peer(spec: ModelSpec, past: Tensor) -> Way:
     """OpenSTL's model of the same size. Its recurrent models take patches, and a mask of the frames that are given."""
     models: Any = import_module("openstl.models")
-    s, (b, t, c, h, w), future = spec.params, past.shape, spec.frames_out
+    s, (b, t, c, h, w), future = config_of(spec), past.shape, spec.frames_out
     if spec.arch in ("tau", "simvp"):
         kind = "tau" if spec.arch == "tau" else {"gsta": "gSTA"}.get(s.translator, s.translator)
         network = models.SimVP_Model((t, c, h, w), s.hid_s, s.hid_t, s.n_s, s.n_t, kind, s.mlp_ratio).eval()
