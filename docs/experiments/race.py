@@ -94,7 +94,7 @@ def row(name: str, precision: str, batch: int, arguments: argparse.Namespace, li
     spec = model.spec
     torch.manual_seed(0)
     past = torch.rand(batch, spec.frames_in, spec.channels, spec.height, spec.width)
-    runs: dict[str, Way] = {"engine": lambda: torch.stack(list(model.engine.unroll(past, spec.frames_out)), 1)}
+    runs: dict[str, Callable[[], Any]] = {"engine": lambda: torch.stack(list(model.engine.unroll(past, spec.frames_out)), 1)}
     wanted = runs["engine"]()
     with tempfile.TemporaryDirectory() as folder:
         for way in arguments.ways:
@@ -154,7 +154,8 @@ def in_half(run: Way, half: bool) -> Way:
 
 def frozen(module: Any, spec: ModelSpec) -> Any:
     """Compiled with its weights as constants, which inductor then folds and packs; a modular one without that."""
-    architecture, options = architecture_of(spec), {"freezing": True}
+    architecture = architecture_of(spec)
+    options: dict[str, Any] = {"freezing": True}
     if architecture.kind == "modular":
         return compiled(module, spec)
     if architecture.kind != "sequential":
