@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 Precision = Literal["float32", "bfloat16"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
-PRECISION_CHOICES = (*PRECISIONS, "auto")  # "auto" is bfloat16 if this machine computes faster in it
+PrecisionChoice = Literal["float32", "bfloat16", "auto"]  # "auto" is bfloat16 if this machine computes faster in it
+PRECISION_CHOICES: tuple[str, ...] = get_args(PrecisionChoice)
 Backend = Literal["torch", "onnxruntime"]  # what computes forecasts
 BACKENDS: tuple[str, ...] = get_args(Backend)
 BACKEND_CHOICES = (*BACKENDS, "auto")  # "auto" is the faster one, by a measurement

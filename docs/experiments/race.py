@@ -94,8 +94,7 @@ def row(name: str, precision: str, batch: int, arguments: argparse.Namespace, li
     spec = model.spec
     torch.manual_seed(0)
     past = torch.rand(batch, spec.frames_in, spec.channels, spec.height, spec.width)
-    ours: Way = lambda: torch.stack(list(model.engine.unroll(past, spec.frames_out)), 1)  # noqa: E731
-    runs: dict[str, Callable[[], Any]] = {"engine": ours}
+    runs: dict[str, Callable[[], Any]] = {"engine": lambda: forecast(model, past)}
     wanted = runs["engine"]()
     with tempfile.TemporaryDirectory() as folder:
         for way in arguments.ways:
@@ -115,6 +114,11 @@ def row(name: str, precision: str, batch: int, arguments: argparse.Namespace, li
     return f"| `{name}` | {precision} | {batch} | {ours * 1e3:.1f} | {share:.0%} | " + " | ".join(ratios) + " |"
 
 
+def forecast(model: Forecaster, past: Tensor) -> Tensor:
+    """As many frames as the model makes at once: (B, T', C, H, W), normalised like `past`."""
+    return torch.stack(list(model.engine.unroll(past, model.spec.frames_out)), 1)
+
+
 def ratio(ours: list[float], theirs: list[float] | None) -> str:
     """The median of the ratios of pairs, with the lowest and the highest."""
     if theirs is None:
@@ -130,7 +134,7 @@ def prepared(way: str, name: str, model: Forecaster, past: Tensor, folder: Path)
         return exported(model, past, folder / "model.onnx")
     if way == "backend":
         other = stzoo.load(name, pretrained=model.report.sha256 is not None, backend="onnxruntime")
-        return lambda: torch.stack(list(other.engine.unroll(past, spec.frames_out)), 1)
+        return lambda: forecast(other, past)
     if way == "openstl":
         return in_half(peer(spec, past), half)
     if way == "autocast" and not half:

@@ -15,6 +15,7 @@ from stzoo.models import architecture_of, build
 from stzoo.spec import ModelSpec
 from stzoo.train.codebook import codec_loss
 from stzoo.train.objectives import check, objective
+from stzoo.train.precision import autocast, precision_on
 from stzoo.train.processes import Processes
 from stzoo.train.recipe import Recipe
 from stzoo.train.run import freeze
@@ -85,6 +86,7 @@ def check_memory(spec: ModelSpec, recipe: Recipe, micro_batch: int | None, proce
     have = available(processes.device)
     if have is None:
         return
+    recipe = dataclasses.replace(recipe, precision=precision_on(processes.device, recipe))
     device = processes.device.type
     if device == "cpu":  # the processes of a machine share it
         have //= int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
@@ -148,7 +150,7 @@ def _counted(spec: ModelSpec, recipe: Recipe, clips: int, past_frames: int, futu
             part_spec = spec
             if kind == "modular":
                 part, part_spec = module.predictor, module.predictor_spec
-                with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+                with torch.no_grad(), autocast(past.device, recipe):
                     past, future = module.read(past), module.read(future)
             fast = computing_form(part, part_spec, recipe)
             loss = objective(fast, part, part_spec, recipe, past, future, 0.5)

@@ -26,11 +26,12 @@ from stzoo.train.assignment import Assignment, weights_digest
 from stzoo.train.clips import Ahead
 from stzoo.train.fused import FusedForm, has_kernels, why_not
 from stzoo.train.latents import CachedLatents
+from stzoo.train.precision import precision_on
 from stzoo.train.recipe import Recipe
 from stzoo.train.recompute import recomputing
 
 # What helps on a CPU that computes bfloat16 by way of float32, which takes many times as long.
-_REMEDY = '; this CPU has no bfloat16, so a recipe with precision = "float32" (--recipe FILE) trains much faster here'
+_REMEDY = '; this CPU has no bfloat16, so a recipe with precision = "auto" (--recipe FILE) trains much faster here'
 
 
 def computing_form(module: nn.Module, spec: ModelSpec, recipe: Recipe) -> Any:
@@ -44,7 +45,7 @@ def computing_form(module: nn.Module, spec: ModelSpec, recipe: Recipe) -> Any:
     """
     on_cpu = next(module.parameters()).is_cpu
     if recipe.fused and on_cpu and architecture_of(spec).fused_training and has_kernels(module):
-        dtype = getattr(torch, recipe.precision)
+        dtype = getattr(torch, precision_on(torch.device("cpu"), recipe))
         reason = why_not(module, spec, dtype)
         imitated = "" if dtype == torch.float32 or multiplies_in_bfloat16(torch.device("cpu")) else _REMEDY
         if reason is not None:
@@ -77,7 +78,7 @@ def cached_latents(
     identity = {
         "codec": weights_digest(codec.state_dict()),
         "spec": assignment.spec.to_dict(),
-        "precision": recipe.precision,
+        "precision": precision_on(next(codec.parameters()).device, recipe),
         "first clip": hashlib.sha256(torch.cat([first.past, first.future], 1).cpu().numpy().tobytes()).hexdigest(),
     }
     return CachedLatents(folder, recipe.cached_clips, lambda start, stop: encode(source.clips(start, stop)), identity)
