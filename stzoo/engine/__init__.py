@@ -228,7 +228,7 @@ class Engine:
             return self._in_torch()
         try:
             other = in_onnx_runtime(twin(self.module), self._spec)
-        except StzooError:
+        except (StzooError, OSError):
             other = None
         if other is not None and known == "onnxruntime":
             self._chosen = "onnxruntime"

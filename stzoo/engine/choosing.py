@@ -23,14 +23,14 @@ Block = Callable[[Tensor], Tensor]
 
 def remembered(block: nn.Module, spec: ModelSpec, past: Tensor, precision: str) -> str | None:
     """The backend that a race found here before, of such a block and such frames; None if there was none."""
-    with suppress(OSError, UnicodeDecodeError):
+    with suppress(OSError, UnicodeDecodeError, ImportError):
         found = kept_choice(_key(block, spec, past, precision)).read_text("utf-8")
         return found if found in BACKENDS else None
     return None
 
 
 def remember(backend: str, block: nn.Module, spec: ModelSpec, past: Tensor, precision: str) -> None:
-    with suppress(OSError):  # then the next process finds it out again
+    with suppress(OSError, ImportError):  # then the next process finds it out again
         write_atomically(kept_choice(_key(block, spec, past, precision)), backend.encode())
 
 

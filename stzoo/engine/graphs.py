@@ -9,7 +9,9 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from contextlib import suppress
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from filelock import FileLock
 from torch import Tensor, nn
 
 from stzoo import environment
+from stzoo.errors import NoHomeError
 from stzoo.files import write_atomically
 from stzoo.models import stride_of
 from stzoo.models.encoder_decoder import EncodeTranslateDecode
@@ -47,7 +50,8 @@ class Part(nn.Module):
 def graph_of(part: Part, spec: ModelSpec, *, anew: bool = False) -> bytes:
     """The serialised graph of a block, whose initializers have the names of the part's tensors, but no values.
 
-    It is read from the cache, or made and put there. Several processes that need the same one make it once.
+    It is read from the cache, or made and put there, which a line on stderr says before it makes the caller wait.
+    Several processes that need the same one make it once.
 
     Args:
         part: on any device; it stays as it is.
@@ -55,19 +59,35 @@ def graph_of(part: Part, spec: ModelSpec, *, anew: bool = False) -> bytes:
         anew: do not read the file that is there, which is damaged.
 
     Raises:
-        NoHomeError: there is no folder to keep files in.
+        NoHomeError: there is no folder to keep files in, or nobody may write to it.
     """
     folder = environment.made(environment.home() / "graphs")
     path = folder / f"{key_of(part, spec)}.onnx"
     if not anew and path.is_file():
         return path.read_bytes()
-    with FileLock(path.with_suffix(".lock")):
+    wait = "torch writes its graph for ONNX Runtime, once on this machine, which takes up to a minute"
+    print(f"{spec.arch}: {wait} ...", file=sys.stderr, flush=True)
+    with _one_process(path.with_suffix(".lock")):
         if not anew and path.is_file():  # another process made it meanwhile
             return path.read_bytes()
         content = _made(part, spec)
         with suppress(OSError):  # a full disk, for example: the next process makes it again
             write_atomically(path, content)
         return content
+
+
+@contextmanager
+def _one_process(path: Path) -> Iterator[None]:
+    lock = FileLock(path)
+    try:
+        lock.acquire()
+    except OSError as error:
+        reason = f"{path.parent} cannot be written to ({error.strerror})"
+        raise NoHomeError(f"{reason}; set STZOO_HOME to a folder of yours") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def key_of(part: Part, spec: ModelSpec) -> str:

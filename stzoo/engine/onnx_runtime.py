@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from stzoo.engine.graphs import Part, filled, graph_of
-from stzoo.errors import MissingExtraError, SpecError
+from stzoo.errors import MissingExtraError, SpecError, StzooError
 from stzoo.models import architecture_of, stride_of
 from stzoo.models.motion import along_motion
 from stzoo.spec import ModelSpec
@@ -67,9 +67,9 @@ def _checked(part: Part, spec: ModelSpec) -> Running:
             if _agrees(part, run, spec):
                 return run
             reason = "ONNX Runtime gives other numbers"
-        except (SpecError, OSError, ImportError):
+        except (StzooError, OSError):
             raise
-        except Exception as error:  # torch's exporter and ONNX Runtime have errors of many kinds
+        except Exception as error:  # of torch's exporter and of ONNX Runtime, also of one that is not installed well
             reason = f"{type(error).__name__}: {str(error).strip()[:200]}"
     raise SpecError(f"{spec.arch} cannot be computed by ONNX Runtime ({' '.join(reason.split())})")
 

@@ -19,7 +19,7 @@ import stzoo
 from stzoo import engine as room
 from stzoo.cli import main
 from stzoo.engine import Engine, choosing, graphs
-from stzoo.errors import MissingExtraError, SpecError
+from stzoo.errors import MissingExtraError, NoHomeError, SpecError
 from stzoo.forecaster import Forecaster
 
 pytest.importorskip("onnxruntime")
@@ -232,6 +232,46 @@ def test_auto_takes_torch_where_onnx_runtime_fails(elsewhere: Path, monkeypatch:
     assert engine.backend == "torch"
     monkeypatch.setattr(room, "in_onnx_runtime", pytest.fail)  # the next one knows
     run(Engine(module, spec, backend="auto"), past, 4)
+
+
+def test_a_folder_that_nobody_may_write_to(elsewhere: Path, not_made: None) -> None:
+    spec = spec_of("tau")
+    module, past = module_of(spec), clips(spec, 1)
+    (elsewhere / f"{graphs.key_of(graphs.Part(module), spec)}.lock").mkdir(parents=True)  # this holds for root as well
+    with pytest.raises(NoHomeError, match=r"graphs cannot be written to \(.*\); set STZOO_HOME to a folder of yours"):
+        run(Engine(module, spec, backend="onnxruntime"), past, 4)
+    engine = Engine(module, spec, backend="auto")
+    assert torch.equal(run(engine, past, 4), run(Engine(module, spec), past, 4))
+    assert engine.backend == "torch"
+
+
+def test_a_graph_that_is_waited_for_is_told(
+    elsewhere: Path, made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = spec_of("tau")
+    part = graphs.Part(module_of(spec))
+    kept(made, monkeypatch)
+    graphs.graph_of(part, spec)
+    assert "tau: torch writes its graph for ONNX Runtime, once on this machine" in capsys.readouterr().err
+    graphs.graph_of(part, spec)
+    assert capsys.readouterr().err == ""
+
+
+def test_an_installation_that_is_broken(elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = tmp_path / "packages" / "onnxruntime"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise ImportError('libonnxruntime.so: wrong ELF class')\n")
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+    monkeypatch.syspath_prepend(broken.parent)
+    monkeypatch.setattr(graphs, "_made", lambda *_: b"")
+    spec = spec_of("tau")
+    module, past = module_of(spec), clips(spec, 1)
+    monkeypatch.setattr("stzoo.engine.onnx_runtime.filled", lambda *_: b"")
+    with pytest.raises(SpecError, match="cannot be computed by ONNX Runtime .*wrong ELF class"):
+        run(Engine(module, spec, backend="onnxruntime"), past, 4)
+    engine = Engine(module, spec, backend="auto")
+    run(engine, past, 4)
+    assert engine.backend == "torch"
 
 
 def test_auto_takes_torch_for_what_onnx_runtime_does_not_compute() -> None:
