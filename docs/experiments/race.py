@@ -154,7 +154,8 @@ def in_half(run: Way, half: bool) -> Way:
 
 def frozen(module: Any, spec: ModelSpec) -> Any:
     """Compiled with its weights as constants, which inductor then folds and packs; a modular one without that."""
-    architecture, options = architecture_of(spec), {"freezing": True}
+    architecture = architecture_of(spec)
+    options: dict[str, Any] = {"freezing": True}
     if architecture.kind == "modular":
         return compiled(module, spec)
     if architecture.kind != "sequential":
