@@ -17,7 +17,7 @@ from stzoo.spec import shown
 UNIT = 16  # how many forecasts are made together by default
 
 _LATER = MappingProxyType(  # keys that plans did not have before, with their defaults, which are not written down
-    {"variable": None, "time": None, "units": None, "missing": "keep", "matched": False}
+    {"variable": None, "time": None, "units": None, "missing": "keep", "matched": False, "backend": "torch"}
 )
 _NUMBERS = ("steps", "every", "stride", "unit", "threads")
 
