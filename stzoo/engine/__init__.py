@@ -20,6 +20,7 @@ from stzoo.engine.memory import check_forecast
 from stzoo.engine.onnx_runtime import check_installed, in_onnx_runtime, why_not
 from stzoo.engine.packed import PackedConv, Rounded, can_pack, is_plain, pieces, twin
 from stzoo.engine.padding import Padding
+from stzoo.engine.winograd import with_fewer_products
 from stzoo.errors import ForecastError, MissingExtraError, SpecError, StzooError
 from stzoo.frames.values import denormalise
 from stzoo.machine import Backend, Precision, check_backend, check_precision, cpu_flags
@@ -327,6 +328,8 @@ def _rewritten(module: Any, spec: ModelSpec, dtype: torch.dtype) -> nn.Module:
     on_cpu = next(module.parameters()).device.type == "cpu"
     if architecture.fast_form and as_stated and on_cpu and translating.applies(module):
         return translating.Translating(module, dtype)
+    if dtype == torch.float32:
+        module = with_fewer_products(module)
     return _layer_by_layer(module, dtype)
 
 
