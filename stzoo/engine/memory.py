@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from stzoo import environment
+from stzoo.engine.parts import parameters, parts
 from stzoo.engine.shapes import CountingShapes
 from stzoo.errors import MemoryNeededError
 from stzoo.models import architecture_of, build
@@ -78,7 +79,7 @@ def forecast_bytes(spec: ModelSpec, clips: int, size: tuple[int, int], at_once: 
 
 def widths(module: nn.Module) -> tuple[int, int]:
     """The largest number of channels that a layer of the module has, and their sum over all layers."""
-    found = [max(p.shape[:2]) for p in module.parameters() if p.dim() > 1]
+    found = [max(p.shape[:2]) for p in parameters(parts(module)) if p.dim() > 1]
     return max(found, default=1), sum(found)
 
 
