@@ -27,9 +27,7 @@ from stzoo.unroll import unroll
 GB = 10**9
 # what the tensors do not account for, by docs/experiments/memory.py: copies inside operations; threads and the like
 COPIES, BESIDE = 1.15, 60_000_000
-REPACKED = (
-    1.6  # how large the engine's copies of weights are at most, in parts of the weights: stzoo/engine/winograd.py
-)
+REPACKED = 1.6  # bytes of the engine's copies of weights, at most, for each of the weights': engine/winograd.py
 ENOUGH = 2  # if a rough bound times this fits, nothing is estimated
 SMALL = 200_000_000  # bytes; if a rough bound is less, it is not even asked how much memory there is
 _PROC, _CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
