@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, cast
 
 import torch
@@ -20,6 +19,8 @@ from stzoo.engine.memory import check_forecast
 from stzoo.engine.onnx_runtime import check_installed, in_onnx_runtime, why_not
 from stzoo.engine.packed import PackedConv, Rounded, can_pack, is_plain, pieces, twin
 from stzoo.engine.padding import Padding
+from stzoo.engine.parts import buffers, parameters, parts
+from stzoo.engine.winograd import with_fewer_products
 from stzoo.errors import ForecastError, MissingExtraError, SpecError, StzooError
 from stzoo.frames.values import denormalise
 from stzoo.machine import Backend, Precision, check_backend, check_precision, cpu_flags
@@ -116,9 +117,9 @@ class Engine:
         padding = Padding.of((past.shape[-2], past.shape[-1]), stride_of(self.module))
         past = padding.add(past)
         check_forecast(self.module, self._spec, past, self._at_once(past))
-        parts = past.split(self._at_once(past))
-        runs = self._current(parts[0][:, -self._spec.frames_in :])
-        streams = [unroll(runs, self._spec, some, steps) for some in parts]
+        clips = past.split(self._at_once(past))
+        runs = self._current(clips[0][:, -self._spec.frames_in :])
+        streams = [unroll(runs, self._spec, some, steps) for some in clips]
         yield from _side_by_side(streams, past.device, padding)
 
     @property
@@ -141,11 +142,11 @@ class Engine:
         frames = padding.add(frames)
         if before is None:
             check_forecast(self.module, self._spec, frames, self._at_once(frames))
-        parts = frames.split(self._at_once(frames))
-        runs = self._current(parts[0])
-        kept = before.pieces if before else (None,) * len(parts)
+        clips = frames.split(self._at_once(frames))
+        runs = self._current(clips[0])
+        kept = before.pieces if before else (None,) * len(clips)
         with torch.no_grad(), torch.autocast(frames.device.type, enabled=False):
-            pieces = [read_on(runs, self._spec, some, own) for some, own in zip(parts, kept, strict=True)]
+            pieces = [read_on(runs, self._spec, some, own) for some, own in zip(clips, kept, strict=True)]
         return EngineState(tuple(pieces), frames.device, padding)
 
     def unroll_from(self, state: EngineState, steps: int | None = None) -> Iterator[Tensor]:
@@ -190,9 +191,10 @@ class Engine:
 
         A module with hooks runs itself, since a twin would not call them.
         """
-        if any(part._forward_hooks or part._forward_pre_hooks for part in self.module.modules()):
+        found = parts(self.module)
+        if any(part._forward_hooks or part._forward_pre_hooks for part in found):
             return self.module
-        tensors = list(chain(self.module.parameters(), self.module.buffers()))
+        tensors = parameters(found) + buffers(found)
         if self._made is None or self._made.is_of_other(tensors):
             with torch.no_grad():
                 self._made = _Made(self._twin(frames), tensors)
@@ -327,6 +329,8 @@ def _rewritten(module: Any, spec: ModelSpec, dtype: torch.dtype) -> nn.Module:
     on_cpu = next(module.parameters()).device.type == "cpu"
     if architecture.fast_form and as_stated and on_cpu and translating.applies(module):
         return translating.Translating(module, dtype)
+    if dtype == torch.float32:
+        module = with_fewer_products(module)
     return _layer_by_layer(module, dtype)
 
 
