@@ -173,12 +173,13 @@ def frozen(module: Any, spec: ModelSpec) -> Any:
 
 
 def exported(model: Forecaster, past: Tensor, path: Path) -> Way:
-    """ONNX Runtime as it comes, with as many threads as torch has."""
+    """ONNX Runtime with as many threads as torch has."""
     import onnxruntime
 
     model.export("onnx", path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # or its threads slow down who comes next
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     frames = denormalise(past, model.spec).numpy()
     return lambda: torch.from_numpy(session.run(None, {"past": frames})[0])
