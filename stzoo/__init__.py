@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from stzoo.spec import ModelSpec as ModelSpec
 
 __version__ = "0.1.0"
+import_module("stzoo.threads")  # before anybody imports torch: it decides how torch's threads wait for one another
 
 _HOME = {  # name -> its module, imported when the name is first used, so that `import stzoo` does not import torch
     "Card": "hub.card",

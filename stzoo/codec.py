@@ -126,7 +126,7 @@ class Codec(Shareable):
         padding = Padding.of((source.past.shape[-2], source.past.shape[-1]), stride_of(self.module))
         padded = dataclasses.replace(source, past=padding.add(source.past))
         painted = padding.remove(self.decode(self.quantise(self._encode(padded))[1]))
-        return source.collect([source.frame(frame) for frame in painted.unbind(1)])
+        return source.collect(map(source.frame, painted.unbind(1)), painted.shape[1])
 
     def to(self, device: str | torch.device) -> Codec:
         """Move the module, in place, and return the codec. Latents, and frames that are decoded, lie on that device.

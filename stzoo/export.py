@@ -7,14 +7,10 @@ and the unrolled autoregressive loop are inside. docs/export.md says how to run 
 from __future__ import annotations
 
 import copy
-import importlib.util
 import io
 import json
-import logging
 import os
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -24,21 +20,19 @@ import torch
 from torch import Tensor, nn
 
 from stzoo.engine import in_units
-from stzoo.errors import MissingExtraError, SpecError, WeightsError
+from stzoo.errors import SpecError, WeightsError
 from stzoo.files import write_atomically
 from stzoo.frames import whole_number
 from stzoo.frames.values import denormalise, noise, normalise
 from stzoo.frames.writing import writing_errors_named
 from stzoo.models import stride_of
 from stzoo.spec import ModelSpec, shown
+from stzoo.tracing import Shape, as_onnx, check_writes_onnx, free_axes, traced
 from stzoo.unroll import unroll
 
 SUFFIXES: Mapping[str, str] = MappingProxyType({"onnx": ".onnx", "torch-export": ".pt2"})  # of each format's files
 SPEC_KEY = "stzoo.spec"  # where the spec is: the key in an ONNX file's metadata, and in a .pt2 file's extra files
-OPSET = 20  # the version of ONNX operators that torch's exporter is written for; ONNX Runtime reads it from 1.18 on
 MAX_STEPS = 1024  # as many frames as a spec may forecast; each adds its own part to the graph
-LEAST = 2  # strides in height and width: with a single one, torch would make a graph for that size only
-NOISY = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")  # loggers that are silenced meanwhile
 
 
 @dataclass(frozen=True)
@@ -84,8 +78,8 @@ def check_exportable(format: str, path: Path, steps: int | None = None) -> None:
         raise WeightsError(f"{path} is a folder; name a file")
     if not os.access(path.parent, os.W_OK):
         raise WeightsError(f"the folder {path.parent} cannot be written to; choose another one")
-    if format == "onnx" and not all(map(importlib.util.find_spec, ("onnx", "onnxscript"))):
-        raise MissingExtraError('ONNX files need an extra: pip install "stzoo[export]"')
+    if format == "onnx":
+        check_writes_onnx()
 
 
 def export(spec: ModelSpec, module: nn.Module, format: str, path: Path, steps: int | None = None) -> Exported:
@@ -105,18 +99,15 @@ def export(spec: ModelSpec, module: nn.Module, format: str, path: Path, steps: i
     """
     check_exportable(format, path, steps)
     steps = spec.frames_out if steps is None else whole_number("steps", steps)
-    size: tuple[int | str, ...] = (spec.height, spec.width)
     stride = stride_of(module)
-    if stride is not None:
-        size = tuple(axis if stride == 1 else f"{stride}*{axis}" for axis in ("rows", "columns"))
+    size = free_axes(spec, stride)
     past, future = (("batch", frames, spec.channels, *size) for frames in (spec.frames_in, steps))
     own = copy.deepcopy(module).cpu().float().eval().requires_grad_(False)
     with torch.no_grad():
         for number, frame in enumerate(unroll(own, spec, normalise(noise(spec, 1), spec), min(steps, spec.frames_out))):
             in_units(frame, spec, number + 1)
-    with _quiet(), torch.no_grad():
-        program = _program(spec, own, stride, steps)
-        content = _onnx(program, spec, past, future) if format == "onnx" else _pt2(program, spec)
+    program = _program(spec, own, stride, steps)
+    content = _onnx(program, spec, past, future) if format == "onnx" else _pt2(program, spec)
     with writing_errors_named(path):
         write_atomically(path, content)
     return Exported(path, len(content), past, future)
@@ -136,42 +127,18 @@ class _Forecast(nn.Module):
 
 
 def _program(spec: ModelSpec, module: nn.Module, stride: int | None, steps: int) -> Any:
-    """A `torch.export.ExportedProgram` of a module, float32 on the CPU, without paths of this machine."""
-    from torch.export import Dim
-    from torch.export import export as trace
-
-    axes: dict[int, Any] = {0: Dim("batch")}
-    height, width = spec.height, spec.width
-    if stride is not None:
-        rows, columns = Dim("rows", min=LEAST), Dim("columns", min=LEAST)
-        axes |= {3: rows, 4: columns} if stride == 1 else {3: stride * rows, 4: stride * columns}
-        height, width = max(height, LEAST * stride), max(width, LEAST * stride)
-    shape = (2, spec.frames_in, spec.channels, height, width)  # torch would fix a batch of one to one
-    example = torch.zeros(shape, dtype=torch.float32)
-    program = trace(_Forecast(spec, module, steps).eval(), (example,), dynamic_shapes=(axes,), strict=False)
-    for graph in (part.graph for part in program.graph_module.modules() if isinstance(part, torch.fx.GraphModule)):
-        for node in graph.nodes:
-            node.meta.pop("stack_trace", None)
-    return program
+    """A `torch.export.ExportedProgram` of a module's whole forecast."""
+    return traced(_Forecast(spec, module, steps), spec, stride)
 
 
-def _onnx(program: Any, spec: ModelSpec, past: tuple[int | str, ...], future: tuple[int | str, ...]) -> bytes:
+def _onnx(program: Any, spec: ModelSpec, past: Shape, future: Shape) -> bytes:
     """The content of an ONNX file, in which the free axes have the names in `past` and `future`."""
     import onnx
 
-    model = torch.onnx.export(
-        program, input_names=["past"], output_names=["future"], opset_version=OPSET, dynamo=True, verbose=False
-    ).model_proto  # type: ignore[union-attr]
-    graph = model.graph
-    del graph.value_info[:]  # inner shapes, with torch's names of the axes
-    for part in (*graph.node, *graph.initializer, *graph.input, *graph.output):
-        del part.metadata_props[:]  # where in the source each node came from: half of a small file
-    for value, shape in ((graph.input[0], past), (graph.output[0], future)):
-        for axis, size in zip(value.type.tensor_type.shape.dim, shape, strict=True):
-            if isinstance(size, str):
-                axis.dim_param = size
+    model = as_onnx(program, past, future)
     onnx.helper.set_model_props(model, {SPEC_KEY: json.dumps(spec.to_dict())})
-    return model.SerializeToString()
+    content: bytes = model.SerializeToString()
+    return content
 
 
 def _pt2(program: Any, spec: ModelSpec) -> bytes:
@@ -181,19 +148,3 @@ def _pt2(program: Any, spec: ModelSpec) -> bytes:
     content = io.BytesIO()
     save(program, content, extra_files={SPEC_KEY: json.dumps(spec.to_dict())})
     return content.getvalue()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide the exporters' warnings and logs, which speak of absent packages and unchanged constants."""
-    loggers = [logging.getLogger(name) for name in NOISY]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

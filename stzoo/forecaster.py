@@ -43,9 +43,11 @@ class Forecaster(Shareable):
         engine: runs the module; when the module's weights change, so do the forecasts.
     """
 
-    def __init__(self, spec: ModelSpec, module: nn.Module, report: LoadReport, precision: str = "float32"):
+    def __init__(
+        self, spec: ModelSpec, module: nn.Module, report: LoadReport, precision: str = "float32", backend: str = "torch"
+    ):
         self.spec, self.report = spec, report
-        self.engine = Engine(module.eval(), spec, precision)
+        self.engine = Engine(module.eval(), spec, precision, backend)
 
     @property
     def module(self) -> nn.Module:
@@ -313,17 +315,23 @@ class Forecaster(Shareable):
 
     @classmethod
     def from_files(
-        cls, found: Resolved, name: str, adapt: Mapping[str, Any] | None = None, precision: str = "float32"
+        cls,
+        found: Resolved,
+        name: str,
+        adapt: Mapping[str, Any] | None = None,
+        precision: str = "float32",
+        backend: str = "torch",
     ) -> Forecaster:
         """The forecaster in files that `stzoo.hub.resolve` found, on the CPU.
 
         Args:
             found: the files.
             name: what errors call the model.
-            adapt, precision: as in `stzoo.load`.
+            adapt, precision, backend: as in `stzoo.load`.
 
         Raises:
-            SpecError: the files hold a codec, `adapt` is wrong, or there is no such precision.
+            SpecError: the files hold a codec, `adapt` is wrong, or there is no such precision or backend.
+            MissingExtraError: the backend is not installed.
             WeightsError: the file cannot be read. MismatchError: its tensors are not the module's.
         """
         check_kind(found.spec, "forecaster", name)
@@ -332,13 +340,13 @@ class Forecaster(Shareable):
             found.held.pop() if found.held else None,
         )  # fmt: skip
         if not adapt:
-            return cls(found.spec, module, report, precision)
+            return cls(found.spec, module, report, precision, backend)
         spec = found.spec.replace(**adapt)
         tensors, done = adapt_tensors(module.state_dict(), found.spec, spec)
         module = build(spec)
         module.load_state_dict(tensors)
         parameters = sum(p.numel() for p in module.parameters())
-        return cls(spec, module, dataclasses.replace(report, parameters=parameters, adapted=done), precision)
+        return cls(spec, module, dataclasses.replace(report, parameters=parameters, adapted=done), precision, backend)
 
     @classmethod
     def found(cls, source: str | os.PathLike[str], revision: str | None) -> Resolved:
@@ -367,7 +375,7 @@ class Forecaster(Shareable):
         source = self._checked(read, from_start=options.start is not None) if check else read()
         check_kept(len(source.past), steps, source.frame_shape, source.past.device)
         coming = tqdm(self._frames(source, steps, matched), total=steps, unit="frame", delay=1, disable=not progress)
-        return source.collect(list(coming))
+        return source.collect(coming, steps)
 
     def _read(
         self, frames: Any, options: ReadingOptions, *, progress: bool = False, extra: int = 0
@@ -399,6 +407,7 @@ def load(
     revision: str | None = None,
     device: str | torch.device | None = None,
     precision: str = "float32",
+    backend: str = "torch",
     offline: bool | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     progress: bool = True,
@@ -416,6 +425,9 @@ def load(
         device: where the module runs, such as "cpu", "cuda", "cuda:1" or "mps"; the CPU by default.
         precision: the precision of forecasts, "float32" or "bfloat16"; "auto" is bfloat16 if the machine multiplies
             faster in it. The module itself stays in float32.
+        backend: what computes forecasts: "torch"; "onnxruntime", which is faster for small models that forecast all
+            frames at once (extra `export`; the first forecast of an architecture takes up to a minute, once on this
+            machine); "auto" is the faster of both, by a short race at the first forecast. See docs/speed.md.
         offline: True opens no socket; None follows STZOO_OFFLINE and HF_HUB_OFFLINE.
         cache_dir: where downloads are kept, instead of huggingface_hub's cache and `weights` below $STZOO_HOME.
         progress: show a bar while a file is downloaded.
@@ -427,7 +439,8 @@ def load(
     Raises:
         UnknownModelError: there is no such entry or published checkpoint. NotPublishedError: nobody published weights
             of this spec, or stzoo cannot open the published file yet.
-        SpecError: the source is a codec, the device is not there, or `precision` or `adapt` is wrong.
+        SpecError: the source is a codec, the device is not there, or `precision`, `backend` or `adapt` is wrong.
+        MissingExtraError: the backend is not installed; the message holds the pip command.
         IntegrityError: the file is not the pinned one. MismatchError: its tensors are not the module's.
         DownloadError, OfflineError: a remote source cannot be read.
         WeightsError: `source` is neither text nor a path, or leads to no model.
@@ -436,9 +449,9 @@ def load(
     place = check_device("cpu" if device is None else device)
     if not pretrained:
         made = create(source_text(source), **(adapt or {}))
-        return Forecaster(made.spec, made.module, made.report, precision).to(place)
+        return Forecaster(made.spec, made.module, made.report, precision, backend).to(place)
     found = find(source, revision=revision, offline=offline, cache_dir=cache_dir, progress=progress, sha256=sha256)
-    return Forecaster.from_files(found, source_text(source), adapt, precision).to(place)
+    return Forecaster.from_files(found, source_text(source), adapt, precision, backend).to(place)
 
 
 def create(name_or_spec: str | ModelSpec, *, device: str | torch.device | None = None, **overrides: Any) -> Forecaster:

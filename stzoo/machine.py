@@ -1,4 +1,4 @@
-"""Where a model runs and in which precision: the devices and precisions that stzoo knows, and what this machine has.
+"""Where, by what and in which precision a model runs: what stzoo knows of these, and what this machine has.
 
 Importing this module does not import torch, so that the command line can list the choices.
 """
@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 Precision = Literal["float32", "bfloat16"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
-PRECISION_CHOICES = (*PRECISIONS, "auto")  # "auto" is bfloat16 if this machine computes faster in it
+PrecisionChoice = Literal["float32", "bfloat16", "auto"]  # "auto" is bfloat16 if this machine computes faster in it
+PRECISION_CHOICES: tuple[str, ...] = get_args(PrecisionChoice)
+Backend = Literal["torch", "onnxruntime"]  # what computes forecasts
+BACKENDS: tuple[str, ...] = get_args(Backend)
+BACKEND_CHOICES = (*BACKENDS, "auto")  # "auto" is the faster one, by a measurement
 Device = Literal["cpu", "cuda"]  # the kinds of devices that speeds, trainings and archives are made on
 DEVICES: tuple[str, ...] = get_args(Device)
 _ACCELERATORS = ("cuda", "mps", "xpu")  # the kinds that are looked for where an error lists the devices of this machine
@@ -27,6 +31,12 @@ def check_precision(precision: str, choices: tuple[str, ...] = PRECISION_CHOICES
     """Raises `SpecError` if `precision` is not one of `choices`."""
     if precision not in choices:
         raise SpecError(f"precision is {shown(precision)}; it may be {', '.join(choices)}")
+
+
+def check_backend(backend: str, choices: tuple[str, ...] = BACKEND_CHOICES) -> None:
+    """Raises `SpecError` if `backend` is not one of `choices`."""
+    if backend not in choices:
+        raise SpecError(f"backend is {shown(backend)}; it may be {', '.join(choices)}")
 
 
 def default_device() -> str:

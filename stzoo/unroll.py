@@ -5,7 +5,7 @@ How a module is driven follows from the kind that its architecture states (`stzo
 * A **block** forecasts as many frames as it reads. Of each block the first ``min(frames_in, frames_out)`` frames are
   kept, and the window of past frames slides on by as many.
 * A **sequential** module reads the past once, then feeds on its own frames; nothing is encoded twice. A past that it
-  can read in one call is read so.
+  can read in one call is read so, and forecasts in the middle of the past are left out where it can leave them out.
 * A **modular** one is made of either: what it reads of the past goes through its predictor, which feeds on its own
   forecasts, and each of these is painted when it is asked for.
 
@@ -24,7 +24,14 @@ from torch import Tensor
 
 from stzoo.errors import SpecError
 from stzoo.models import architecture_of
-from stzoo.models.contract import BlockModule, ClipReadingModule, ModularModule, SequentialModule
+from stzoo.models.contract import (
+    AdvancingModule,
+    Architecture,
+    BlockModule,
+    ClipReadingModule,
+    ModularModule,
+    SequentialModule,
+)
 from stzoo.spec import ModelSpec
 
 
@@ -53,7 +60,7 @@ def _endless(module: Any, spec: ModelSpec, past: Tensor) -> Iterator[Tensor]:
     if architecture.kind == "block":
         return _block(module, spec, past)
     if architecture.kind == "sequential":
-        return _sequential(module, architecture.reads_clips, past)
+        return _sequential(module, architecture, past)
     if architecture.kind == "modular":
         return _modular(module, past)
     raise SpecError(f"{spec.arch} is a codec, which forecasts nothing")
@@ -67,8 +74,8 @@ def _block(module: BlockModule, spec: ModelSpec, window: Tensor) -> Iterator[Ten
         window = torch.cat([window[:, kept:], block], 1)
 
 
-def _sequential(module: SequentialModule, reads_clips: bool, past: Tensor) -> Iterator[Tensor]:
-    carried = _read_sequential(module, reads_clips, past, None)
+def _sequential(module: SequentialModule, architecture: Architecture, past: Tensor) -> Iterator[Tensor]:
+    carried = _read_sequential(module, architecture, past, None)
     frame, state = carried.coming, carried.state
     del carried  # nothing else holds the first state, which goes as soon as the next one is there
     while True:
@@ -112,7 +119,7 @@ def read_on(module: Any, spec: ModelSpec, frames: Tensor, carried: Carried | Non
     architecture = architecture_of(spec)
     if architecture.kind == "modular":
         return read_on(module.predictor, module.predictor_spec, module.read(frames), carried)
-    return _read_sequential(module, architecture.reads_clips, frames, carried)
+    return _read_sequential(module, architecture, frames, carried)
 
 
 def unroll_carried(module: Any, spec: ModelSpec, carried: Carried, steps: int | None = None) -> Iterator[Tensor]:
@@ -130,14 +137,21 @@ def unroll_carried(module: Any, spec: ModelSpec, carried: Carried, steps: int | 
         yield frame
 
 
-def _read_sequential(module: SequentialModule, reads_clips: bool, frames: Tensor, carried: Carried | None) -> Carried:
+def _read_sequential(
+    module: SequentialModule, architecture: Architecture, frames: Tensor, carried: Carried | None
+) -> Carried:
     if carried is None:
         state = module.initial_state(frames.shape[0], (frames.shape[-2], frames.shape[-1]), frames.device, frames.dtype)
     else:
         state = carried.state
-    if reads_clips:
+    if architecture.reads_clips:
         coming, state = cast(ClipReadingModule, module).read(frames, state)
         return Carried(coming[:, -1], state)
-    for frame in frames.unbind(1):
-        coming, state = module.step(frame, state)
+    *before, last = frames.unbind(1)
+    for frame in before:
+        if architecture.advances:
+            state = cast(AdvancingModule, module).advance(frame, state)
+        else:
+            state = module.step(frame, state)[1]
+    coming, state = module.step(last, state)
     return Carried(coming, state)

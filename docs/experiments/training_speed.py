@@ -1,7 +1,10 @@
 """How fast a training step is, and what it holds: two ways of taking it, in turns (tables of docs/training-speed.md).
 
   python docs/experiments/training_speed.py cpu  the recipe against the plain loop
-  python docs/experiments/training_speed.py gpu --of tunables  with settings of glibc's allocator
+  python docs/experiments/training_speed.py cpu --against no-allocator  freed memory goes back to the system
+  python docs/experiments/training_speed.py gpu --of tunables  glibc's allocator set by the environment, in huge pages
+  python docs/experiments/training_speed.py cpu --of spin-10000 --against spin-300000 --busy 1  how threads wait
+  python docs/experiments/training_speed.py simvp-mmnist --precision float32 --batch 4  on a CPU without bfloat16
   python docs/experiments/training_speed.py cpu --of overlapped --against recipe  the next batch made meanwhile
   python docs/experiments/training_speed.py predrnn-mmnist --of checkpoint --against whole
   python docs/experiments/training_speed.py predrnn-mmnist --denormals --batch 4 --pairs 1  a backward pass of denormals
@@ -9,8 +12,8 @@
 The model is an entry of the catalogue, "cpu" (tau-mmnist at hid_t 256) or "gpu" (TAU at hid_s 32, hid_t 256, n_s 4,
 n_t 8), and is trained on digits drawn with a font, these two by the recipe tau-mmnist-cpu. Each way has a process of
 its own. The two take steps in turns, so that whatever else the machine does slows down both. Printed is the median of
-the ratios of pairs. Memory is what a process grew by while it stepped. CPU seconds count the time of all threads, also
-of those that wait for others.
+the ratios of pairs. Both start alike and see the same clips, so that their losses compare. Memory is what a process
+grew by while it stepped. CPU seconds count the time of all threads, also of those that wait for others.
 """
 
 from __future__ import annotations
@@ -35,8 +38,10 @@ import stzoo
 from stzoo.data import ClipSource
 from stzoo.data.digits import drawn_digits
 from stzoo.data.mmnist import MovingDigits
+from stzoo.machine import PRECISIONS, Precision
 from stzoo.spec import ModelSpec
 from stzoo.train import Recipe, default_device, read_recipe
+from stzoo.train.allocator import memory_kept
 from stzoo.train.assignment import Assignment
 from stzoo.train.clips import ENDLESS, Ahead, endless
 from stzoo.train.denormals import denormals_flushed
@@ -56,13 +61,18 @@ class Way:
     changes: dict[str, Any]
     environment: dict[str, str]
     flushed: bool = True
+    kept: bool = True
     overlapped: bool = False
 
 
 WAYS = {
-    "plain": Way(PLAIN, {}, flushed=False),
+    "plain": Way(PLAIN, {}, flushed=False, kept=False),
     "recipe": Way({}, {}),
+    "no-allocator": Way({}, {}, kept=False),
     "tunables": Way({}, {"GLIBC_TUNABLES": TUNABLES}),
+    "passive": Way({}, {"OMP_WAIT_POLICY": "passive"}),
+    "spin-10000": Way({}, {"GOMP_SPINCOUNT": "10000"}),
+    "spin-300000": Way({}, {"GOMP_SPINCOUNT": "300000"}),
     "overlapped": Way({}, {}, overlapped=True),
     "whole": Way({"fused": False}, {}),
     "checkpoint": Way({"fused": False, "checkpoint": True}, {}),
@@ -81,12 +91,14 @@ def main() -> None:
     parser.add_argument("--against", choices=WAYS, default="plain")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--pairs", type=int, default=9)
+    parser.add_argument("--precision", choices=PRECISIONS, help="instead of the recipe's")
+    parser.add_argument("--busy", type=int, default=0, help="how many processes count meanwhile, each on a core")
     parser.add_argument("--denormals", action="store_true")
     parser.add_argument(
         "--alone", choices=WAYS, help="take a step for each line of stdin; the script calls itself with it"
     )
     arguments = parser.parse_args()
-    spec, recipe = model(arguments.model, arguments.batch)
+    spec, recipe = model(arguments.model, arguments.batch, arguments.precision)
     if arguments.alone is not None:
         alone(spec, recipe, WAYS[arguments.alone])
     elif arguments.denormals:
@@ -95,10 +107,10 @@ def main() -> None:
         in_turns(arguments)
 
 
-def model(name: str, batch: int) -> tuple[ModelSpec, Recipe]:
+def model(name: str, batch: int, precision: Precision | None) -> tuple[ModelSpec, Recipe]:
     recipe = read_recipe("tau-mmnist-cpu" if name in SIZES else name)
     spec = SIZES[name]() if name in SIZES else stzoo.info(name).spec
-    return spec, dataclasses.replace(recipe, batch=batch)
+    return spec, dataclasses.replace(recipe, batch=batch, precision=precision or recipe.precision)
 
 
 def digits(spec: ModelSpec, device: str) -> ClipSource:
@@ -107,14 +119,16 @@ def digits(spec: ModelSpec, device: str) -> ClipSource:
 
 def in_turns(arguments: argparse.Namespace) -> None:
     names = (arguments.of, arguments.against)
-    command = [sys.executable, __file__, arguments.model, "--batch", str(arguments.batch), "--alone"]
+    command = [sys.executable, __file__, arguments.model, "--batch", str(arguments.batch)]
+    command += ["--precision", arguments.precision] if arguments.precision else []
     processes = [
         subprocess.Popen(
-            [*command, name], env=os.environ | WAYS[name].environment, text=True, stdin=subprocess.PIPE,
+            [*command, "--alone", name], env=os.environ | WAYS[name].environment, text=True, stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
         for name in names
     ]  # fmt: skip
+    counting = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(arguments.busy)]
     taken: list[list[dict[str, float]]] = []
     for i in range(WARM_UP + arguments.pairs):
         order = (0, 1) if i % 2 else (1, 0)
@@ -123,6 +137,8 @@ def in_turns(arguments: argparse.Namespace) -> None:
             taken.append([pair[0], pair[1]])
     for process in processes:
         process.communicate()
+    for counter in counting:
+        counter.kill()
     for k, name in enumerate(names):
         seconds, cpu = (statistics.median(pair[k][key] for pair in taken) for key in ("seconds", "cpu"))
         print(
@@ -134,6 +150,8 @@ def in_turns(arguments: argparse.Namespace) -> None:
         f"{names[0]} takes steps {statistics.median(ratios):.2f} times as fast as {names[1]} "
         f"({min(ratios):.2f} to {max(ratios):.2f} in pairs; {statistics.median(by_cpu):.2f} by CPU seconds)"
     )
+    apart = max(abs(of["loss"] / against["loss"] - 1) for of, against in taken)
+    print(f"their losses differ by at most {apart:.1e} of their value in {arguments.pairs} steps")
 
 
 def step(process: subprocess.Popen[str]) -> dict[str, float]:
@@ -152,13 +170,13 @@ def alone(spec: ModelSpec, recipe: Recipe, way: Way) -> None:
         assignment = Assignment(spec, dataclasses.replace(recipe, **way.changes), clips)
         run = Run(assignment, Processes(torch.device(device)))
         before = held(run.device)
-        with denormals_flushed() if way.flushed else nullcontext():
+        with denormals_flushed() if way.flushed else nullcontext(), memory_kept() if way.kept else nullcontext():
             for _ in sys.stdin:
                 start, cpu = time.perf_counter(), time.process_time()
-                run.advance(1_000_000).item()
+                loss = run.advance(1_000_000).item()
                 seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
                 memory = held(run.device) - before
-                print(json.dumps({"seconds": seconds, "cpu": cpu, "memory": memory}), flush=True)
+                print(json.dumps({"seconds": seconds, "cpu": cpu, "memory": memory, "loss": loss}), flush=True)
 
 
 def held(device: torch.device) -> float:

@@ -26,6 +26,7 @@ from stzoo.engine.memory import check_kept
 from stzoo.forecaster import Forecaster
 from stzoo.frames.values import noise, normalise
 from stzoo.machine import Precision
+from stzoo.threads import WAITING
 from stzoo.unroll import unroll
 
 
@@ -69,6 +70,7 @@ def benchmark(setting: Setting, *, progress: bool = False) -> BenchmarkReport:
         trained=model.report.sha256 is not None,
         parameters=sum(p.numel() for p in model.module.parameters()),
         precision=model.engine.precision,
+        backend=model.engine.backend,
         batch=setting.batch,
         frames_in=model.spec.frames_in,
         steps=steps,
@@ -85,7 +87,9 @@ def benchmark(setting: Setting, *, progress: bool = False) -> BenchmarkReport:
         stream_1000_mib=streams[1],
         plain=_beside(seconds, answers, speed("plain", "float32")) if setting.against_plain else None,
         machine=machine,
-        command=replace(setting, precision=model.engine.precision, threads=machine.threads).command,
+        command=replace(
+            setting, precision=model.engine.precision, backend=model.engine.backend, threads=machine.threads
+        ).command,
         **figures,
     )
 
@@ -179,6 +183,7 @@ def _machine(device: str, limits: Limits) -> Machine:
         processor=torch.cuda.get_device_name() if device == "cuda" else _processor(),
         device=device,
         threads=torch.get_num_threads(),
+        waiting=WAITING,
         system=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),
         torch=torch.__version__,

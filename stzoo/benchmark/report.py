@@ -14,6 +14,7 @@ class Machine:
         processor: the name of the processor, or of the GPU if that was used.
         device: "cpu" or "cuda".
         threads: threads of torch.
+        waiting: how they wait for one another, in words, as `stzoo.threads` decided.
         system, python, torch, stzoo: versions.
         peak_tflops: TFLOP/s of the fastest matrix product of a few sizes, by precision.
         peak_size: rows of the square matrices of that product, by precision.
@@ -23,6 +24,7 @@ class Machine:
     processor: str
     device: str
     threads: int
+    waiting: str
     system: str
     python: str
     torch: str
@@ -76,6 +78,7 @@ class BenchmarkReport:
         trained: False for random weights.
         parameters: how many parameters the module has.
         precision: "float32" or "bfloat16", also where "auto" was asked for.
+        backend: "torch" or "onnxruntime", also where "auto" was asked for.
         batch: clips in one pass.
         frames_in, steps: frames of each clip that are read, and that are forecast.
         passes: how many passes were timed.
@@ -104,6 +107,7 @@ class BenchmarkReport:
     trained: bool
     parameters: int
     precision: str
+    backend: str
     batch: int
     frames_in: int
     steps: int
@@ -145,6 +149,7 @@ class BenchmarkReport:
             ("peak memory", f"{self.memory_mib:.0f} MiB, {self.memory_above_import_mib:.0f} beyond torch and stzoo"),
             ("import stzoo, import torch", f"{self.import_stzoo_ms:.0f} ms, {self.import_torch_ms:.0f} ms"),
             ("first forecast after that", f"{self.first_forecast_ms:.0f} ms"),
+            ("how threads wait", m.waiting),
         ]
         if self.graph_latency_median_ms is not None:
             rows.insert(1, ("the same as a CUDA graph", f"{self.graph_latency_median_ms:.1f} ms"))
@@ -161,8 +166,8 @@ class BenchmarkReport:
             ]
         weights = "" if self.trained else ", random weights"
         head = [
-            f"{self.model}{weights}: {clips} of {self.frames_in} frames -> {self.steps}, in {self.precision}, "
-            f"{self.passes} passes",
+            f"{self.model}{weights}: {clips} of {self.frames_in} frames -> {self.steps}, in {self.precision}"
+            f"{' by ONNX Runtime' if self.backend == 'onnxruntime' else ''}, {self.passes} passes",
             f"{m.processor}, {m.threads} thread{'s' if m.threads > 1 else ''}, torch {m.torch}",
         ]
         return "\n".join(head + [f"  {name:<28}{value}" for name, value in rows])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from stzoo import catalog
 from stzoo.errors import SpecError
-from stzoo.machine import DEVICES, check_device, check_precision
+from stzoo.machine import DEVICES, check_backend, check_device, check_precision
 
 if TYPE_CHECKING:
     from stzoo.forecaster import Forecaster
@@ -22,6 +22,7 @@ class Setting:
         source: whatever `stzoo.load` opens; a catalogue entry without weights gets random ones.
         precision: the number format in which the model computes: "float32", "bfloat16", or "auto", which is bfloat16
             where the machine multiplies in it natively.
+        backend: what computes: "torch", "onnxruntime", or "auto", which is the faster one.
         batch: clips in one pass.
         steps: frames that one pass forecasts; None for the spec's `frames_out`.
         device: where the model runs, "cpu" or "cuda".
@@ -31,11 +32,12 @@ class Setting:
         stream: also measure the memory of streaming 20 and 1,000 frames.
 
     Raises:
-        SpecError: a number is below 1, the precision or the device is unknown, or there is no GPU.
+        SpecError: a number is below 1, the precision, the backend or the device is unknown, or there is no GPU.
     """
 
     source: str
     precision: str = "float32"
+    backend: str = "torch"
     batch: int = 1
     steps: int | None = None
     device: str = "cpu"
@@ -50,6 +52,7 @@ class Setting:
             if value is not None and value < 1:
                 raise SpecError(f"--{name} is {value}; it must be at least 1")
         check_precision(self.precision)
+        check_backend(self.backend)
         if self.device not in DEVICES:
             raise SpecError(f"--device is {self.device!r}; it may be {' or '.join(DEVICES)}")
         if self.device != "cpu":  # which is always there, and needs no torch to be checked
@@ -59,7 +62,7 @@ class Setting:
     def command(self) -> str:
         """The command that measures the same again, where "auto" and the default number of threads mean the same."""
         words = ["stzoo", "benchmark", self.source]
-        for name, default in (("precision", "float32"), ("device", "cpu")):
+        for name, default in (("precision", "float32"), ("backend", "torch"), ("device", "cpu")):
             words += [] if getattr(self, name) == default else [f"--{name}", getattr(self, name)]
         words += [] if self.batch == 1 else ["--batch", str(self.batch)]
         for name in ("steps", "threads", "repeats"):
@@ -80,4 +83,6 @@ def load_for(setting: Setting) -> Forecaster:
 
     entry = catalog.entries().get(setting.source)
     trained = entry is None or entry.weights is not None
-    return load(setting.source, pretrained=trained, precision=setting.precision, device=setting.device)
+    return load(
+        setting.source, pretrained=trained, precision=setting.precision, backend=setting.backend, device=setting.device
+    )

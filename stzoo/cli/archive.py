@@ -8,6 +8,7 @@ from pathlib import Path
 from stzoo.cli.shared import (
     Arguments,
     Commands,
+    add_backend,
     add_command,
     add_device,
     add_every,
@@ -78,6 +79,7 @@ def register(commands: Commands) -> None:
     )
     add_device(parser, "cpu", "where the model runs (default: %(default)s)")
     add_precision(parser, auto=True)
+    add_backend(parser)
     parser.add_argument(
         "--threads",
         type=int,
@@ -115,6 +117,7 @@ def _run(arguments: Arguments) -> None:
         unit=arguments.unit,
         device=arguments.device,
         precision=arguments.precision,
+        backend=arguments.backend,
         threads=arguments.threads,
         variable=arguments.variable,
         time=arguments.time,

@@ -13,6 +13,7 @@ from stzoo.cli.shared import (
     MODEL,
     Arguments,
     Commands,
+    add_backend,
     add_command,
     add_dataset,
     add_device,
@@ -22,7 +23,7 @@ from stzoo.cli.shared import (
 )
 from stzoo.errors import SpecError
 
-_OF_FORECASTS = ("precision", "batch", "steps", "device", "threads", "against", "repeats", "stream", "plot")
+_OF_FORECASTS = ("precision", "backend", "batch", "steps", "device", "threads", "against", "repeats", "stream", "plot")
 _OF_LOADER = ("data", "mnist", "dataset", "every", "skip_bad", "units", "download")
 
 
@@ -50,6 +51,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "how clips are read and trained on (default: %(default)s)",
     )
     add_precision(parser, auto=True)
+    add_backend(parser, auto=True)
     parser.add_argument(
         "--batch", type=int, default=1, metavar="N", help="number of clips in one pass (default: %(default)s)"
     )
@@ -104,6 +106,7 @@ def _measure_forecasts(arguments: Arguments) -> None:
     setting = Setting(
         source=arguments.name,
         precision=arguments.precision,
+        backend=arguments.backend,
         batch=arguments.batch,
         steps=arguments.steps,
         device=arguments.device,

@@ -14,6 +14,7 @@ from stzoo.cli.shared import (
     Arguments,
     Commands,
     add_any_device,
+    add_backend,
     add_command,
     add_dataset,
     add_json,
@@ -77,6 +78,7 @@ def register(commands: Commands) -> None:
     )
     add_matched(parser)
     add_precision(parser)
+    add_backend(parser)
     add_any_device(parser)
     parser.add_argument(
         "--csv", action="store_true", help="print CSV instead of text: one row for each step, for a codec one row"
@@ -120,6 +122,8 @@ def _run(arguments: Arguments) -> None:
         raise SpecError("--steps is for forecasters; a codec is measured on the first two frames of each sequence")
     if codec and arguments.matched:
         raise SpecError("--matched is for forecasters; a codec forecasts nothing")
+    if codec and arguments.backend != "torch":
+        raise SpecError("--backend is for forecasters; torch computes what a codec makes")
     steps = 1 if codec else model.spec.frames_out if arguments.steps is None else arguments.steps
     if steps < 1:
         raise SpecError(f"--steps is {steps}; it must be at least 1")
@@ -136,7 +140,7 @@ def _run(arguments: Arguments) -> None:
             raise SpecError(f"--limit is {arguments.limit}; it may be 1 to {len(clips)}")
         clips = first_clips(clips, arguments.limit)
         protocol += f", first {arguments.limit} sequences only"
-    run: Any = evaluate_codec if codec else partial(evaluate, matched=arguments.matched)
+    run: Any = evaluate_codec if codec else partial(evaluate, matched=arguments.matched, backend=arguments.backend)
     report: Any = run(
         model,
         clips,

@@ -13,6 +13,7 @@ from stzoo.cli.shared import (
     Arguments,
     Commands,
     add_any_device,
+    add_backend,
     add_bits,
     add_command,
     add_every,
@@ -125,6 +126,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     add_size_and_color(parser)
     add_matched(parser)
     add_precision(parser, auto=True)
+    add_backend(parser, auto=True)
     add_any_device(parser)
     parser.add_argument(
         "--no-check",
@@ -149,7 +151,7 @@ def _run(arguments: Arguments) -> None:
         refuse_address(str(given))
         raise FramesError(f"{given} does not exist")
     check_writable(arguments.out, given, drawn=True)
-    model = load(arguments.model, device=arguments.device, precision=arguments.precision)
+    model = load(arguments.model, device=arguments.device, precision=arguments.precision, backend=arguments.backend)
     steps = model.spec.frames_out if arguments.steps is None else arguments.steps
     of_pictures, to_pictures = (kind_of(path) == "pictures" for path in (given, arguments.out))
     options = ReadingOptions(
@@ -261,7 +263,7 @@ def _drawing(
         array = open_array(given, named=arguments.variable)
         stride = 1 if arguments.size == "model" else stride_of(model.module)
         layout = find_layout(array.shape, spec, stride, None, alpha=array.dtype == "uint8")
-    frames = source.collect([source.frame(frame) for frame in source.past.unbind(1)])
+    frames = source.collect(map(source.frame, source.past.unbind(1)), source.past.shape[1])
 
     def numbers(frames: Any) -> np.ndarray:
         clip = drawable(frames, layout, spec, arguments.time)

@@ -11,6 +11,7 @@ from stzoo.cli.shared import (
     Arguments,
     Commands,
     add_any_device,
+    add_backend,
     add_command,
     add_every,
     add_matched,
@@ -65,6 +66,7 @@ def register(commands: Commands) -> None:
     add_size_and_color(parser, arrays=False)
     add_matched(parser)
     add_precision(parser, auto=True)
+    add_backend(parser, auto=True)
     add_any_device(parser)
 
 
@@ -89,7 +91,7 @@ def _run(arguments: Arguments) -> None:
     origin = find_origin(arguments.source)
     if arguments.out is not None:
         running.check_out(arguments.out, origin)
-    model = load(arguments.model, device=arguments.device, precision=arguments.precision)
+    model = load(arguments.model, device=arguments.device, precision=arguments.precision, backend=arguments.backend)
     steps = model.spec.frames_out if arguments.steps is None else whole_number("steps", arguments.steps)
     resize = resize_of(arguments)
     live = model.live(resize=resize, color=arguments.color, matched=arguments.matched)

@@ -1,4 +1,4 @@
-"""How a module is run fast: precision, layout, layers rewritten for forecasts, batches cut to the cache, torch.compile.
+"""How a module is run fast: precision, layout, rewritten layers, batches cut to the cache, torch.compile, ONNX Runtime.
 
 The trainable module stays as it is. What runs is a twin: it is made when the first forecast is asked for, and made anew
 when the module's weights have changed. `docs/speed.md` says what each of these gives.
@@ -8,20 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from stzoo.engine import forking, translating
+from stzoo.engine import choosing, forking, translating
 from stzoo.engine.compiling import compiled
 from stzoo.engine.memory import check_forecast
+from stzoo.engine.onnx_runtime import check_installed, in_onnx_runtime, why_not
 from stzoo.engine.packed import PackedConv, Rounded, can_pack, is_plain, pieces, twin
 from stzoo.engine.padding import Padding
-from stzoo.errors import ForecastError
+from stzoo.engine.parts import buffers, parameters, parts
+from stzoo.engine.winograd import with_fewer_products
+from stzoo.errors import ForecastError, MissingExtraError, SpecError, StzooError
 from stzoo.frames.values import denormalise
-from stzoo.machine import Precision, check_precision, cpu_flags
+from stzoo.machine import Backend, Precision, check_backend, check_precision, cpu_flags
 from stzoo.models import architecture_of, stride_of
 from stzoo.spec import ModelSpec
 from stzoo.unroll import Carried, is_recurrent, read_on, unroll, unroll_carried
@@ -51,18 +53,42 @@ class Engine:
         module: the plain, trainable module.
         precision: "float32" agrees with the module up to rounding, 1e-4 of the largest value. In "bfloat16" the results
             of convolutions and linear layers are rounded, and in TAU and SimVP's gSTA also what lies between them;
-            states, residual sums and readouts are not.
+            states, residual sums and readouts are not. ONNX Runtime computes in float32.
+        backend: what computes: "torch", or "onnxruntime", which agrees with the module as torch does in float32. Where
+            "auto" was asked for, it is "torch" until the first forecast has found out which is faster.
     """
 
-    def __init__(self, module: nn.Module, spec: ModelSpec, precision: str = "float32"):
-        """Raises `SpecError` if `precision` is not one of `stzoo.machine.PRECISION_CHOICES`."""
+    def __init__(self, module: nn.Module, spec: ModelSpec, precision: str = "float32", backend: str = "torch"):
+        """Raises errors if the model cannot be run in this way.
+
+        Raises:
+            SpecError: `precision` or `backend` is none of `stzoo.machine.PRECISION_CHOICES` and `BACKEND_CHOICES`, or
+                the backend is "onnxruntime" and does not compute such a model in this precision.
+            MissingExtraError: the backend is "onnxruntime", which is not installed; the message holds the pip command.
+        """
         check_precision(precision)
-        self.module, self._spec, self._asked = module, spec, precision
+        check_backend(backend)
+        if backend == "onnxruntime":
+            reason = why_not(spec, precision)
+            if reason is not None:
+                raise SpecError(f'{reason}; use the backend "torch" or "auto"')
+            check_installed()
+        self.module, self._spec, self._asked, self._asked_backend = module, spec, precision, backend
         self._compiles = False
         self.refresh()
 
     @property
     def precision(self) -> Precision:
+        return "float32" if self.backend == "onnxruntime" else self._torch_precision
+
+    @property
+    def backend(self) -> Backend:
+        if self._asked_backend == "auto":
+            return self._chosen
+        return cast(Backend, self._asked_backend)
+
+    @property
+    def _torch_precision(self) -> Precision:
         if self._asked != "auto":
             return cast(Precision, self._asked)
         return "bfloat16" if multiplies_in_bfloat16(self._device) else "float32"
@@ -91,8 +117,9 @@ class Engine:
         padding = Padding.of((past.shape[-2], past.shape[-1]), stride_of(self.module))
         past = padding.add(past)
         check_forecast(self.module, self._spec, past, self._at_once(past))
-        runs = self._current()
-        streams = [unroll(runs, self._spec, some, steps) for some in past.split(self._at_once(past))]
+        clips = past.split(self._at_once(past))
+        runs = self._current(clips[0][:, -self._spec.frames_in :])
+        streams = [unroll(runs, self._spec, some, steps) for some in clips]
         yield from _side_by_side(streams, past.device, padding)
 
     @property
@@ -115,20 +142,23 @@ class Engine:
         frames = padding.add(frames)
         if before is None:
             check_forecast(self.module, self._spec, frames, self._at_once(frames))
-        runs, parts = self._current(), frames.split(self._at_once(frames))
-        kept = before.pieces if before else (None,) * len(parts)
+        clips = frames.split(self._at_once(frames))
+        runs = self._current(clips[0])
+        kept = before.pieces if before else (None,) * len(clips)
         with torch.no_grad(), torch.autocast(frames.device.type, enabled=False):
-            pieces = [read_on(runs, self._spec, some, own) for some, own in zip(parts, kept, strict=True)]
+            pieces = [read_on(runs, self._spec, some, own) for some, own in zip(clips, kept, strict=True)]
         return EngineState(tuple(pieces), frames.device, padding)
 
     def unroll_from(self, state: EngineState, steps: int | None = None) -> Iterator[Tensor]:
         """Future frames, as `unroll` yields them, from what `read_on` kept of the past."""
-        runs = self._current()
+        runs = self._current(state.pieces[0].coming)
         streams = [unroll_carried(runs, self._spec, piece, steps) for piece in state.pieces]
         yield from _side_by_side(streams, state.device, state.padding)
 
     def compile(self) -> None:
-        """Run through `torch.compile` from now on."""
+        """Run through `torch.compile` from now on. Raises `SpecError` if the backend is ONNX Runtime."""
+        if self._asked_backend == "onnxruntime":
+            raise SpecError('torch.compile is for the backend "torch"; load the model with that')
         self._compiles = True
         self.refresh()
 
@@ -139,6 +169,7 @@ class Engine:
         that leaves the first values of every tensor as they were.
         """
         self._made: _Made | None = None
+        self._chosen: Backend = "torch"
 
     def __getstate__(self) -> dict[str, object]:
         """Leaves the twin out: its packed weights belong to this process, and another one makes them again."""
@@ -155,16 +186,60 @@ class Engine:
         together = 1 if architecture_of(self._spec).kind == "sequential" else self._spec.frames_in  # frames of a clip
         return pieces(len(past), PIXELS_AT_ONCE // (together * past.shape[-2] * past.shape[-1]))
 
-    def _current(self) -> Any:
-        """The twin of the module as it is now. A module with hooks runs itself, since a twin would not call them."""
-        if any(part._forward_hooks or part._forward_pre_hooks for part in self.module.modules()):
+    def _current(self, frames: Tensor) -> Any:
+        """The twin of the module as it is now, for frames that go through it together.
+
+        A module with hooks runs itself, since a twin would not call them.
+        """
+        found = parts(self.module)
+        if any(part._forward_hooks or part._forward_pre_hooks for part in found):
             return self.module
-        tensors = list(chain(self.module.parameters(), self.module.buffers()))
+        tensors = parameters(found) + buffers(found)
         if self._made is None or self._made.is_of_other(tensors):
             with torch.no_grad():
-                made = for_inference(self.module, self._spec, self.precision)
-            self._made = _Made(compiled(made, self._spec) if self._compiles else made, tensors)
+                self._made = _Made(self._twin(frames), tensors)
         return self._made.runs
+
+    def _twin(self, frames: Tensor) -> Any:
+        if self._asked_backend == "onnxruntime":
+            return in_onnx_runtime(twin(self.module), self._spec)
+        self._chosen = "torch"
+        if self._asked_backend == "auto" and self._may_race:
+            return self._raced(frames)
+        return self._in_torch()
+
+    def _in_torch(self) -> Any:
+        made = for_inference(self.module, self._spec, self._torch_precision)
+        return compiled(made, self._spec) if self._compiles else made
+
+    @property
+    def _may_race(self) -> bool:
+        if self._compiles or self._device.type != "cpu" or why_not(self._spec, self._asked):
+            return False
+        try:
+            check_installed()
+        except MissingExtraError:
+            return False
+        return True
+
+    def _raced(self, frames: Tensor) -> Any:
+        """The faster twin: as a race found here before, or by one now. What fails in ONNX Runtime runs in torch."""
+        raced = self.module, self._spec, frames, self._torch_precision
+        known = choosing.remembered(*raced)
+        if known == "torch":
+            return self._in_torch()
+        try:
+            other = in_onnx_runtime(twin(self.module), self._spec)
+        except (StzooError, OSError):
+            other = None
+        if other is not None and known == "onnxruntime":
+            self._chosen = "onnxruntime"
+            return other
+        own = self._in_torch()
+        if other is not None and choosing.faster(other, own, frames):
+            self._chosen = "onnxruntime"
+        choosing.remember(self._chosen, *raced)
+        return own if self._chosen == "torch" else other
 
 
 def _side_by_side(streams: Sequence[Iterator[Tensor]], device: torch.device, padding: Padding) -> Iterator[Tensor]:
@@ -254,6 +329,8 @@ def _rewritten(module: Any, spec: ModelSpec, dtype: torch.dtype) -> nn.Module:
     on_cpu = next(module.parameters()).device.type == "cpu"
     if architecture.fast_form and as_stated and on_cpu and translating.applies(module):
         return translating.Translating(module, dtype)
+    if dtype == torch.float32:
+        module = with_fewer_products(module)
     return _layer_by_layer(module, dtype)
 
 

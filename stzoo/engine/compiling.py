@@ -33,7 +33,8 @@ def compiled(module: nn.Module, spec: ModelSpec) -> Any:
         return ModularForm(predictor, plain.predictor_spec, torch.compile(plain.read), torch.compile(plain.paint))
     if architecture.kind == "sequential":
         read = torch.compile(plain.read) if architecture.reads_clips else None
-        return SequentialForm(plain.initial_state, torch.compile(plain.step), read)
+        advance = torch.compile(plain.advance) if architecture.advances else None
+        return SequentialForm(plain.initial_state, torch.compile(plain.step), read, advance)
     return torch.compile(plain)
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from stzoo import environment
+from stzoo.engine.parts import parameters, parts
 from stzoo.engine.shapes import CountingShapes
 from stzoo.errors import MemoryNeededError
 from stzoo.models import architecture_of, build
@@ -26,6 +27,7 @@ from stzoo.unroll import unroll
 GB = 10**9
 # what the tensors do not account for, by docs/experiments/memory.py: copies inside operations; threads and the like
 COPIES, BESIDE = 1.15, 60_000_000
+REPACKED = 1.6  # bytes of the engine's copies of weights, at most, for each of the weights': engine/winograd.py
 ENOUGH = 2  # if a rough bound times this fits, nothing is estimated
 SMALL = 200_000_000  # bytes; if a rough bound is less, it is not even asked how much memory there is
 _PROC, _CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
@@ -72,13 +74,12 @@ def forecast_bytes(spec: ModelSpec, clips: int, size: tuple[int, int], at_once: 
         for _ in range(2):
             next(frames)
         waiting = alive.now * (clips - at_once) // at_once  # what all others keep between two frames
-        repacked = weights_bytes(module)  # the engine has copies of the weights
-        return round(COPIES * alive.peak) + waiting + repacked + BESIDE
+        return round(COPIES * alive.peak + REPACKED * weights_bytes(module)) + waiting + BESIDE
 
 
 def widths(module: nn.Module) -> tuple[int, int]:
     """The largest number of channels that a layer of the module has, and their sum over all layers."""
-    found = [max(p.shape[:2]) for p in module.parameters() if p.dim() > 1]
+    found = [max(p.shape[:2]) for p in parameters(parts(module)) if p.dim() > 1]
     return max(found, default=1), sum(found)
 
 

@@ -24,7 +24,7 @@ from stzoo.errors import DataError
 from stzoo.evaluate.report import CodecReport, EvaluationReport
 from stzoo.forecaster import Forecaster
 from stzoo.frames.values import denormalise, noise, normalise, to_units
-from stzoo.machine import PRECISIONS, Precision, check_precision
+from stzoo.machine import BACKENDS, PRECISIONS, Backend, Precision, check_backend, check_precision
 from stzoo.metrics import DEFINITIONS, Definition, Totals
 from stzoo.models import stride_of
 from stzoo.spec import ModelSpec
@@ -43,6 +43,7 @@ def evaluate(
     protocol: str,
     definition: str = "stzoo",
     precision: Precision = "float32",
+    backend: Backend = "torch",
     batch: int = 16,
     progress: bool = True,
     matched: bool = False,
@@ -59,6 +60,7 @@ def evaluate(
         name, protocol: how the report calls the model and the clips.
         definition: how the metrics are defined, a key of `stzoo.metrics.DEFINITIONS`.
         precision: the precision of the forecasts, "float32" or "bfloat16", whatever the forecaster's own is.
+        backend: what computes the forecasts, "torch" or "onnxruntime", whatever the forecaster's own is.
         batch: how many clips are forecast together.
         progress: show a bar.
         matched: forecasts get the values of the last past frame, as in `Forecaster.rollout`.
@@ -66,11 +68,14 @@ def evaluate(
     Raises:
         DataError: there are no clips, their shape is not the model's, the model's values have no range, or there is no
             such definition.
-        SpecError: there is no such precision.
+        SpecError: there is no such precision or backend, or the backend does not compute such a model.
+        MissingExtraError: the backend is not installed.
         ForecastError: the model makes NaN or infinite values of a clip.
     """
     use_one_thread_if_forked()
     defined = _definition(definition, precision)
+    check_backend(backend, BACKENDS)
+    engine = Engine(forecaster.module, forecaster.spec, precision, backend)
     _check(forecaster.spec, stride_of(forecaster.module), clips)
     found: list[tuple[Part, tuple[Totals, Totals]]] = []  # of the model and of persistence
     workers = os.cpu_count() or 1
@@ -78,7 +83,7 @@ def evaluate(
         for part in parts_of(clips):
             pending: deque[Future[tuple[Totals, Totals]]] = deque()
             totals: list[tuple[Totals, Totals]] = []
-            for past, future, forecast, valid in _forecasts(forecaster, part.source, batch, precision, matched):
+            for past, future, forecast, valid in _forecasts(engine, forecaster.spec, part.source, batch, matched):
                 pending.append(pool.submit(_measure, defined, past, future, forecast, valid))
                 if len(pending) > 2 * workers:
                     totals.append(pending.popleft().result())
@@ -174,15 +179,13 @@ def golden(model: Forecaster | Codec, seed: int) -> tuple[float, float]:
 
 @torch.no_grad()
 def _forecasts(
-    forecaster: Forecaster, clips: ClipSource, batch: int, precision: Precision, matched: bool
+    engine: Engine, spec: ModelSpec, clips: ClipSource, batch: int, matched: bool
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
     """Batch by batch: past, future and forecast, (B, T, C, H, W) float32 on the CPU, and where the future is known.
 
     The spec's range of values is brought to [0, 1].
     """
-    spec = forecaster.spec
     low, high = spec.value_range or (0.0, 1.0)
-    engine = Engine(forecaster.module, spec, precision)
     for clip in _batches(clips, batch):
         past, future = to_units(clip.past, spec), to_units(clip.future, spec)
         forecast = torch.stack(list(future_of(engine, spec, past, future.shape[1], matched=matched)), 1)

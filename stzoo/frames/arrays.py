@@ -50,7 +50,8 @@ class CallerFrames:
         past: (B, T, C, H, W) float32 in the spec's units, checked.
         frame: takes the next future frame (B, C, H, W) in the spec's units; returns it in the caller's kind, dtype and
             axes (without the time axis).
-        collect: takes a list of such frames; returns them as one sequence of the caller's kind.
+        collect: takes such frames one after the other, and how many will come; returns them as one sequence of the
+            caller's kind. Beside it no more than one frame is in memory, where that kind allows it.
         returned: (H, W) of the frames that `frame` returns; None if it is that of `past`.
         observed: (B, T, 1, H, W) booleans, true where `past` was observed and false where it was filled. None if
             all of it was, or nothing tells.
@@ -61,7 +62,7 @@ class CallerFrames:
 
     past: Tensor
     frame: Callable[[Tensor], Any]
-    collect: Callable[[list[Any]], Any]
+    collect: Callable[[Iterable[Any], int], Any]
     returned: tuple[int, int] | None = None
     observed: Tensor | None = None
     keeps: bool = True
@@ -172,11 +173,28 @@ def read_tensor(frames: Tensor, selection: FrameSelection, layout: str | None) -
         # two copies, so that nothing the caller does to the frames passed in or handed out reaches the model
         past.clone(),
         lambda frame: from_bchw(from_units(as_given(frame), spec, dtype, bits, unit), layout).to(device, copy=True),
-        lambda collected: torch.stack(collected, layout.index("T")),
+        lambda coming, count: _stacked(coming, count, layout.index("T"), Tensor.new_empty),
         observed=observed,
         keeps=options.missing == "keep",
         unit=unit,
     )
+
+
+def _stacked(coming: Iterable[Any], count: int, axis: int, empty: Callable[[Any, tuple[int, ...]], Any]) -> Any:
+    """`count` arrays or tensors of one shape along a new axis; each goes to its place as it comes.
+
+    Args:
+        coming: `count` of them, at least one.
+        count: how many there are.
+        axis: the place of the new axis.
+        empty: makes what holds them all, from the first of them and the shape.
+    """
+    whole: Any = None
+    for number, frame in enumerate(coming):
+        if whole is None:
+            whole = empty(frame, (*frame.shape[:axis], count, *frame.shape[axis:]))
+        whole[(slice(None),) * axis + (number,)] = frame
+    return whole
 
 
 def _resized(frames: Tensor, size: tuple[int, int]) -> Tensor:
@@ -201,9 +219,7 @@ def read_array(frames: np.ndarray, selection: FrameSelection, layout: str | None
     return replace(
         given,
         frame=lambda frame: given.frame(frame).numpy().astype(frames.dtype, copy=False),
-        collect=lambda collected: np.stack(collected, time).astype(
-            frames.dtype, copy=False
-        ),  # which loses a byte order
+        collect=lambda coming, count: _stacked(coming, count, time, lambda frame, shape: np.empty(shape, frame.dtype)),
     )
 
 

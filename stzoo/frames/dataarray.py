@@ -90,7 +90,7 @@ def read_dataarray(frames: xr.DataArray, selection: FrameSelection) -> CallerFra
 
     issued = None if clock is None else _date(frames[clock][which][-1])
     return replace(
-        given, frame=frame, collect=lambda collected: _joined(collected, frames, along, clock), issued=issued
+        given, frame=frame, collect=lambda coming, _: _joined(list(coming), frames, along, clock), issued=issued
     )
 
 

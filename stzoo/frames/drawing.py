@@ -41,9 +41,12 @@ class Shades:
 
     def images(self, frames: np.ndarray) -> list[Image.Image]:
         """Frames (T, C, H, W) of numbers, with one or three channels -> T images, gray or RGB. NaN becomes black."""
-        shares = (frames.astype(np.float64) - self.black) / (self.white - self.black)
+        return [self._image(frame) for frame in frames]
+
+    def _image(self, frame: np.ndarray) -> Image.Image:
+        shares = (frame.astype(np.float64) - self.black) / (self.white - self.black)
         values = np.rint(np.nan_to_num(shares.clip(0, 1)) * 255).astype(np.uint8)
-        return [tensor_to_image(torch.from_numpy(frame)) for frame in values]
+        return tensor_to_image(torch.from_numpy(values))
 
 
 def shades_of(past: np.ndarray, spec: ModelSpec, bits: int | None) -> Shades:

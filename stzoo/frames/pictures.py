@@ -63,7 +63,7 @@ def read_pictures(
         return image.resize(own, Image.Resampling.BICUBIC)
 
     returned = own[::-1] if selection.options.resize is None else None
-    return replace(given, frame=frame, collect=list, returned=returned)
+    return replace(given, frame=frame, collect=lambda coming, _: list(coming), returned=returned)
 
 
 def _check_first(image: Image.Image, selection: FrameSelection) -> None:

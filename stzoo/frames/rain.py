@@ -177,8 +177,7 @@ def checked_unit(units: str) -> RainUnit:
 
 def warn_of_rates(numbers: Tensor) -> None:
     """Warn if numbers that are taken as dBR may be rates: dBR has rain of less than 1 mm/h, or dry cells, below 0."""
-    known = numbers[~numbers.isnan()]
-    if len(known) and known.min() >= 0:
+    if numbers.numel() and 0 <= torch.where(numbers.isnan(), torch.inf, numbers).min() < torch.inf:
         warn_caller(
             "none of these numbers is below 0, and as dBR, in which this model reads them, 0 is 1 mm/h and dry is "
             "-10.2; if they are rates, say units='mm/h' (in commands --units mm/h)"

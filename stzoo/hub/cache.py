@@ -1,4 +1,4 @@
-"""What stzoo keeps on this machine (weights, hub models, decoded videos, kernels): list, verify, clear.
+"""What stzoo keeps on this machine (weights, hub models, decoded videos, kernels, graphs): list, verify, clear.
 
 Of huggingface_hub's cache, which other libraries share, only repositories that hold a stzoo model are touched.
 """
@@ -29,7 +29,7 @@ from stzoo.hub.sources import MAX_CONFIG
 _IDLE = 600.0  # seconds: a part that nothing was written to for so long belongs to no running process
 
 
-Kind = Literal["weights", "published", "hub", "frames", "kernels", "unfinished"]
+Kind = Literal["weights", "published", "hub", "frames", "kernels", "graphs", "unfinished"]
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,9 @@ class Kept:
     Attributes:
         name: a catalogue entry, a repository ("user/model"), or a part of the cache ("frames").
         kind: "weights" came from an https address; "published" are checkpoints of others, converted; "hub" is in
-            huggingface_hub's cache; "frames" are decoded videos; "kernels" were compiled for training; "unfinished" was
-            left by a download or a decoder that was killed.
+            huggingface_hub's cache; "frames" are decoded videos; "kernels" were compiled for training; "graphs" are
+            what ONNX Runtime computes, and which backend was faster; "unfinished" was left by a download or a decoder
+            that was killed.
         files: the files that hold it; for a link, the file that it leads to.
         size: bytes on disk.
         used: when a program last read it, as far as the file system knows.
@@ -142,12 +143,16 @@ def _made() -> Iterator[Kept]:
     """Files that were made on this machine, and can be made again."""
     folder = environment.home()
     frames, kernels = sorted((folder / "frames").glob("[!.]*.uint8")), sorted((folder / "kernels").glob("*.so"))
-    unfinished = [*(folder / "frames").glob(".*.uint8.*"), *(folder / "kernels").glob(".*.so.*")]
+    graphs = sorted([*(folder / "graphs").glob("[!.]*.onnx"), *(folder / "graphs").glob("[!.]*.choice")])
+    hidden = ("frames/.*.uint8.*", "kernels/.*.so.*", "graphs/.*.onnx.*", "graphs/.*.choice.*")
+    unfinished = [left for pattern in hidden for left in folder.glob(pattern)]
     parts = [f for left in unfinished if is_leftover(left) for f in left.iterdir() if _idle(f)]
     if frames:
         yield _kept("frames", "frames", frames)
     if kernels:
         yield _kept("kernels", "kernels", kernels)
+    if graphs:
+        yield _kept("graphs", "graphs", graphs)
     if parts:
         yield _kept("unfinished", "unfinished", parts)
 

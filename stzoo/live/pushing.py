@@ -138,7 +138,7 @@ class Live:
         with self._all_or_nothing():
             past, keeps = self._past(), self._options.missing == "keep"
             coming = handed_out(self._noted(steps, past), past, keeps=keeps, matched=self._matched)
-            return self._newest.collect(list(map(self._newest.frame, coming)))
+            return self._newest.collect(map(self._newest.frame, coming), steps)
 
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:

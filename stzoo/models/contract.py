@@ -54,6 +54,14 @@ class ClipReadingModule(SequentialModule, Protocol):
         ...
 
 
+class AdvancingModule(SequentialModule, Protocol):
+    """A sequential module that can also read a frame without forecasting the next one, which spares some work."""
+
+    def advance(self, frame: Tensor, state: Any, /) -> Any:
+        """(B, C, H, W) -> the new state, as `step` gives it."""
+        ...
+
+
 class CodecModule(Protocol):
     """Turns single frames into a small grid of latents and back. It forecasts nothing.
 
@@ -128,11 +136,12 @@ MEMBERS: Mapping[Kind, tuple[str, ...]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class SequentialForm:
-    """The methods of a `SequentialModule` in another form, such as compiled ones; `read` is None if it has none."""
+    """The methods of a `SequentialModule` in another form, such as compiled ones; those that it has not are None."""
 
     initial_state: Callable[[int, tuple[int, int], torch.device, torch.dtype], Any]
     step: Callable[[Tensor, Any], tuple[Tensor, Any]]
     read: Callable[[Tensor, Any], tuple[Tensor, Any]] | None
+    advance: Callable[[Tensor, Any], Any] | None
 
 
 @dataclass(frozen=True)
@@ -171,6 +180,8 @@ class Architecture:
             those of the spec if it is None.
         reads_clips: the module of a sequential architecture has `read` as well, see `ClipReadingModule`. The past is
             then read in one call, and a recipe may take ``sampling = "parallel"``.
+        advances: the module of a sequential architecture has `advance` as well, see `AdvancingModule`. Of the past all
+            frames but the last are then read so.
         colour: which part of a channel axis, into which pixels or frames are folded, is the colour: the "first" if
             channel c of pixel p lies at c * pixels + p, the "last" if it lies at p * channels + c. With it,
             ``stzoo.load(..., adapt={"channels": n})`` averages weights over the channels. By default such tensors begin
@@ -197,6 +208,7 @@ class Architecture:
     config: type
     module: Callable[[ModelSpec, Any], nn.Module]
     reads_clips: bool = False
+    advances: bool = False
     colour: Colour | None = None
     recompute: tuple[type[nn.Module], ...] = ()
     layouts: Mapping[str, Layout] = field(default_factory=dict)
@@ -210,7 +222,13 @@ class Architecture:
             raise SpecError(f"kind is {self.kind!r}; it must be one of {', '.join(get_args(Kind))}")
         if self.colour not in (None, *get_args(Colour)):
             raise SpecError(f"colour is {self.colour!r}; it must be 'first', 'last' or None")
-        for trait, kind in (("reads_clips", "sequential"), ("decoupling", "sequential"), ("fast_form", "block")):
+        of_one_kind: tuple[tuple[str, Kind], ...] = (
+            ("reads_clips", "sequential"),
+            ("advances", "sequential"),
+            ("decoupling", "sequential"),
+            ("fast_form", "block"),
+        )
+        for trait, kind in of_one_kind:
             if getattr(self, trait) and self.kind != kind:
                 raise SpecError(f"{trait} is stated by {self.name}, which is {self.kind}; only a {kind} one has it")
 
@@ -225,7 +243,8 @@ class Architecture:
 
     def check_module(self, module: nn.Module) -> None:
         """Raises `SpecError` if the module lacks a member of its kind."""
-        members = MEMBERS[self.kind] + (("read",) if self.reads_clips else ())
+        stated = (("read", self.reads_clips), ("advance", self.advances))
+        members = MEMBERS[self.kind] + tuple(name for name, has in stated if has)
         unwritten = nn.Module.forward
         missing = [m for m in members if not hasattr(module, m) or getattr(type(module), m, None) is unwritten]
         if missing:

@@ -52,21 +52,20 @@ class E3dLstmState(NamedTuple):
     frame: Tensor
 
 
-class VolumeGates(nn.Conv2d):
-    """A 3-D convolution with kernels of 2 x kernel x kernel, without padding in time and without biases.
+def volume_gates(c_in: int, c_out: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    """For `over_window`: a 3-D convolution with kernels of 2 x kernel x kernel, without padding in time or biases."""
+    return nn.Conv2d(c_in * WINDOW, c_out, kernel, stride=stride, padding=kernel // 2, bias=False)
 
-    With a stride, what it gives is copied to the nearest places until it has the height and width of its input again.
+
+def over_window(gates: nn.Module, x: Tensor) -> Tensor:
+    """(B, c_in, 2, h, w) -> (B, c_out, 1, h, w).
+
+    With a stride, what `gates` gives is copied to the nearest places until it has the height and width of x again.
     """
-
-    def __init__(self, c_in: int, c_out: int, kernel: int, stride: int = 1):
-        super().__init__(c_in * WINDOW, c_out, kernel, stride=stride, padding=kernel // 2, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, c_in, 2, h, w) -> (B, c_out, 1, h, w)."""
-        gates = super().forward(x.flatten(1, 2))
-        if self.stride != (1, 1):
-            gates = F.interpolate(gates, x.shape[-2:], mode="nearest")
-        return gates.unsqueeze(2)
+    made = gates(x.flatten(1, 2))
+    if made.shape[-2:] != x.shape[-2:]:
+        made = F.interpolate(made, x.shape[-2:], mode="nearest")
+    return made.unsqueeze(2)
 
 
 class EideticCell(nn.Module):
@@ -81,11 +80,11 @@ class EideticCell(nn.Module):
         super().__init__()
         hidden, shape = config.hidden, (config.kernel, config.stride)
         self.variant = config.variant
-        self.x = VolumeGates(c_in, 7 * hidden, *shape)
-        self.h = VolumeGates(hidden, 4 * hidden, *shape)
-        self.m = VolumeGates(hidden, 4 * hidden, *shape)
-        self.c_to_o = VolumeGates(hidden, hidden, *shape)
-        self.m_to_o = VolumeGates(hidden, hidden, *shape)
+        self.x = volume_gates(c_in, 7 * hidden, *shape)
+        self.h = volume_gates(hidden, 4 * hidden, *shape)
+        self.m = volume_gates(hidden, 4 * hidden, *shape)
+        self.c_to_o = volume_gates(hidden, hidden, *shape)
+        self.m_to_o = volume_gates(hidden, hidden, *shape)
         self.norm = nn.LayerNorm([hidden, WINDOW, *size])
         self.mix = nn.Conv2d(2 * hidden, hidden, 1, bias=False)
 
@@ -110,15 +109,15 @@ class EideticCell(nn.Module):
         Returns:
             The new hidden state, the new cell and the global memory to hand on, (B, hidden, 2, h, w) each.
         """
-        x_i, x_g, x_r, x_o, x_i2, x_g2, x_f2 = self.x(x).chunk(7, 1)
-        h_i, h_g, h_r, h_o = self.h(h).chunk(4, 1)
-        m_i, m_f, m_g, m_m = self.m(m).chunk(4, 1)
+        x_i, x_g, x_r, x_o, x_i2, x_g2, x_f2 = over_window(self.x, x).chunk(7, 1)
+        h_i, h_g, h_r, h_o = over_window(self.h, h).chunk(4, 1)
+        m_i, m_f, m_g, m_m = over_window(self.m, m).chunk(4, 1)
         c = past[:, :, -1]
         query = (x_r + h_r).sigmoid().expand_as(c)
         c = self.norm(c + self.recall(query, past)) + (x_i + h_i).sigmoid() * (x_g + h_g).tanh()
         new = (x_f2 + m_f + 1.0).sigmoid() * m_m.tanh() + (x_i2 + m_i).sigmoid() * (x_g2 + m_g).tanh()
         new = new.expand_as(c)
-        o = (x_o + h_o + self.c_to_o(c) + self.m_to_o(new)).tanh().sigmoid()
+        o = (x_o + h_o + over_window(self.c_to_o, c) + over_window(self.m_to_o, new)).tanh().sigmoid()
         mixed = self.mix(torch.cat([c, new], 1).flatten(2, 3)).view_as(c)  # 1x1: frames may lie below one another
         return o * mixed.tanh(), c, new if self.variant == "paper" else m
 
@@ -142,7 +141,7 @@ class E3dLstm(nn.Module):
         self.frame_channels = spec.channels * config.patch**2
         widths = [self.frame_channels] + [config.hidden] * (config.layers - 1)
         self.cells = nn.ModuleList(EideticCell(w, size, config) for w in widths)
-        self.readout = VolumeGates(config.hidden, self.frame_channels, 1)
+        self.readout = volume_gates(config.hidden, self.frame_channels, 1)
 
     def initial_state(
         self, batch: int, size: tuple[int, int], device: torch.device, dtype: torch.dtype
@@ -163,7 +162,7 @@ class E3dLstm(nn.Module):
             x, c, m = cell(x, h, past, m)
             hs.append(x)
             pasts.append(torch.cat([past, c[:, :, None]], 2)[:, :, -self.history :])
-        forecast = from_patches(self.readout(x).squeeze(2), self.patch)
+        forecast = from_patches(over_window(self.readout, x).squeeze(2), self.patch)
         return forecast, E3dLstmState(tuple(hs), m, tuple(pasts), frame)
 
 

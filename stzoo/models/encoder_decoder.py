@@ -144,8 +144,12 @@ class DropPath(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, ...) -> the same shape: zero in the samples that are skipped, x / (1 - rate) in the others."""
+        kept = self.kept(x.shape[0], x.device)
+        return x if kept is None else x * kept.view(-1, *(1 for _ in x.shape[1:])).to(x.dtype)
+
+    def kept(self, samples: int, device: torch.device | str = "cpu") -> Tensor | None:
+        """The factors of the samples' branches, (samples,) float32, newly drawn; None if nothing is ever skipped."""
         if self.rate == 0.0 or not self.training:
-            return x
-        shape = x.shape[0], *(1 for _ in x.shape[1:])
-        keep = torch.rand(shape, device=x.device, dtype=torch.float32) >= self.rate
-        return x * (keep / (1.0 - self.rate)).to(x.dtype)
+            return None
+        keep = torch.rand(samples, device=device, dtype=torch.float32) >= self.rate
+        return keep / (1.0 - self.rate)

@@ -125,19 +125,33 @@ class Mau(nn.Module):
 
     def step(self, frame: Tensor, state: MauState) -> tuple[Tensor, MauState]:
         """One normalised frame (B, C, H, W) -> the forecast of the next one, of the same shape, and the new state."""
-        encoded = [F.leaky_relu(self.embed(to_patches(frame, self.patch)), SLOPE)]
-        for halve in self.encoder:
-            encoded.append(F.leaky_relu(halve(encoded[-1]), SLOPE))
-        s, temporal, spatial = encoded.pop(), [], []
-        for cell, past_t, past_s in zip(self.cells, state.temporal, state.spatial, strict=True):
-            spatial.append(_pushed(past_s, s))
-            t, s = cell(s, past_t, past_s)
-            temporal.append(_pushed(past_t, t))
+        encoded = self._encode(frame)
+        s, state = self._through_cells(encoded.pop(), state)
         for i, (double, seen) in enumerate(zip(self.decoder, reversed(encoded), strict=True), 1):
             s = double(s)
             s = F.leaky_relu(s, SLOPE) if i < len(self.decoder) else s  # none before the readout, as published
             s = s + seen if self.recall else s
-        return from_patches(self.readout(s), self.patch), MauState(tuple(temporal), tuple(spatial))
+        return from_patches(self.readout(s), self.patch), state
+
+    def advance(self, frame: Tensor, state: MauState) -> MauState:
+        """One normalised frame (B, C, H, W) -> the new state, from which nothing is forecast yet."""
+        return self._through_cells(self._encode(frame)[-1], state)[1]
+
+    def _encode(self, frame: Tensor) -> list[Tensor]:
+        """(B, C, H, W) -> (B, hidden, h, w) on every grid, from the finest to that of the cells."""
+        encoded = [F.leaky_relu(self.embed(to_patches(frame, self.patch)), SLOPE)]
+        for halve in self.encoder:
+            encoded.append(F.leaky_relu(halve(encoded[-1]), SLOPE))
+        return encoded
+
+    def _through_cells(self, s: Tensor, state: MauState) -> tuple[Tensor, MauState]:
+        """What the first cell reads, (B, hidden, h, w) -> what the last one hands on, shaped as s, and the state."""
+        temporal, spatial = [], []
+        for cell, past_t, past_s in zip(self.cells, state.temporal, state.spatial, strict=True):
+            spatial.append(_pushed(past_s, s))
+            t, s = cell(s, past_t, past_s)
+            temporal.append(_pushed(past_t, t))
+        return s, MauState(tuple(temporal), tuple(spatial))
 
 
 def _pushed(past: Tensor, new: Tensor) -> Tensor:
@@ -163,6 +177,7 @@ ARCHITECTURE = Architecture(
     kind="sequential",
     config=MauConfig,
     module=Mau,
+    advances=True,
     colour="last",  # as `to_patches` folds
     layouts={"openstl": PUBLISHED, "official": PUBLISHED},  # the authors' tensors have the same names
 )

@@ -157,14 +157,19 @@ class PhyDNet(nn.Module):
 
     def step(self, frame: Tensor, state: PhyDNetState) -> tuple[Tensor, PhyDNetState]:
         """One normalised frame (B, C, H, W) -> the forecast of the next one, of the same shape, and the new state."""
+        state = self.advance(frame, state)
+        decoded = self.decoder(self.from_physical(state.physical) + self.from_residual(state.residual[-1][0]))
+        return decoded.sigmoid() if self.sigmoid else decoded, state
+
+    def advance(self, frame: Tensor, state: PhyDNetState) -> PhyDNetState:
+        """One normalised frame (B, C, H, W) -> the new state, from which nothing is forecast yet."""
         features = self.encoder(frame)
         physical = self.physical(self.to_physical(features), state.physical)
         x, residual = self.to_residual(features), []
         for cell, (h, c) in zip(self.residual, state.residual, strict=True):
             x, c = cell(x, h, c)
             residual.append((x, c))
-        decoded = self.decoder(self.from_physical(physical) + self.from_residual(x))
-        return decoded.sigmoid() if self.sigmoid else decoded, PhyDNetState(physical, tuple(residual))
+        return PhyDNetState(physical, tuple(residual))
 
     def derivative_kernels(self) -> Tensor:
         """(kernel^2, 2 * width, kernel, kernel): kernel i * k + j stands for the derivative of order i, j."""
@@ -214,6 +219,7 @@ ARCHITECTURE = Architecture(
     kind="sequential",
     config=PhyDNetConfig,
     module=PhyDNet,
+    advances=True,
     layouts={"openstl": OPENSTL, "official": OFFICIAL},
     derivative_kernels=PhyDNet.derivative_kernels,
 )

@@ -199,4 +199,5 @@ ARCHITECTURE = Architecture(
         )
     },
     fast_form=True,  # of the translators "gsta" and "van"; the engine rewrites the others layer by layer
+    fused_training=True,  # of the same two
 )

@@ -42,7 +42,7 @@ def speed_of(entry: Entry, report: Path, hardware: str) -> Speed:
 
     Raises:
         SpecError: the file is no such report; it is a report of another model, or of random weights although the entry
-            has trained ones; or it has too few passes for a median.
+            has trained ones; another backend than torch was measured; or there are too few passes for a median.
     """
     name = entry.name
     try:
@@ -67,6 +67,8 @@ def speed_of(entry: Entry, report: Path, hardware: str) -> Speed:
         raise SpecError(f"{report} is a report of {model!r}, not of {name}")
     if entry.weights is not None and not trained:
         raise SpecError(f"{report} was measured with random weights; {name} has trained ones, measure those")
+    if found.get("backend", "torch") != "torch":
+        raise SpecError(f"{report} was measured with --backend {found['backend']}; a card shows what torch does")
     if passes < LEAST:
         raise SpecError(f"{report} is a report of {passes} passes; measure at least {LEAST}, or leave --repeats out")
     return from_mapping(Speed, values, "speed")

@@ -143,6 +143,7 @@ def forecast_archive(
     units: str | None = None,
     missing: str = "keep",
     matched: bool = False,
+    backend: str = "torch",
     workers: int | None = None,
     in_process: bool = False,
     progress: bool = False,
@@ -172,6 +173,7 @@ def forecast_archive(
         time: the name of their dimension of time, if neither its name nor its attributes tell.
         units, missing: of a model of rain, as in `Forecaster.rollout`, for archives, maps and arrays.
         matched: as in `Forecaster.rollout`.
+        backend: what computes in each worker, "torch" or "onnxruntime", as in `stzoo.load`.
         workers: how many workers Ray runs; by default as many as there is room for.
         in_process: work without Ray, in this process, which is also what happens if Ray is not installed.
         progress: show a progress bar, and say so if Ray is not installed.
@@ -198,6 +200,7 @@ def forecast_archive(
         units=units,
         missing=missing,
         matched=matched,
+        backend=backend,
     )
     request = ArchiveRequest(
         source=Path(source),
@@ -222,7 +225,7 @@ def _plan(request: ArchiveRequest, found: hub.Resolved) -> Plan:
         raise SpecError("--device is cuda, but torch finds no GPU here; use --device cpu")
     if options.device == "cuda" and not torch.cuda.is_available() and options.precision == "auto":
         raise SpecError("torch finds no GPU here to choose a precision by; name --precision float32 or bfloat16")
-    model = Forecaster.from_files(found, request.model, precision=options.precision)
+    model = Forecaster.from_files(found, request.model, precision=options.precision, backend=options.backend)
     if options.precision == "auto":
         model = model.to(options.device)  # which decides
     if archive:

@@ -11,13 +11,13 @@ from types import MappingProxyType, NoneType
 from typing import Any, Literal
 
 from stzoo.errors import SpecError
-from stzoo.machine import DEVICES, check_precision
+from stzoo.machine import BACKENDS, DEVICES, check_backend, check_precision
 from stzoo.spec import shown
 
 UNIT = 16  # how many forecasts are made together by default
 
 _LATER = MappingProxyType(  # keys that plans did not have before, with their defaults, which are not written down
-    {"variable": None, "time": None, "units": None, "missing": "keep", "matched": False}
+    {"variable": None, "time": None, "units": None, "missing": "keep", "matched": False, "backend": "torch"}
 )
 _NUMBERS = ("steps", "every", "stride", "unit", "threads")
 
@@ -59,9 +59,10 @@ class ForecastOptions:
         units: of a model of rain, the unit of the numbers; None: that of the attribute of a map, or else the model's.
         missing: what a forecast of rain holds where nothing was observed: NaN ("keep") or the model's values ("fill").
         matched: forecasts get the values of the last past frame, see `Forecaster.rollout`.
+        backend: what computes, "torch" or "onnxruntime".
 
     Raises:
-        SpecError: a number is below 1, or the device or the precision is unknown.
+        SpecError: a number is below 1, or the device, the precision or the backend is unknown.
     """
 
     steps: int
@@ -79,6 +80,7 @@ class ForecastOptions:
     units: str | None = None
     missing: str = "keep"
     matched: bool = False
+    backend: str = "torch"
 
     def __post_init__(self) -> None:
         for name in _NUMBERS:
@@ -92,6 +94,7 @@ class ForecastOptions:
         if self.color not in (None, "gray"):
             raise SpecError(f"--color is {self.color!r}; it may be gray")
         check_precision(self.precision)
+        check_backend(self.backend, BACKENDS)
 
     @property
     def resize(self) -> bool | None:

@@ -128,7 +128,9 @@ def open_model(job: Job) -> Forecaster:
     if here != (plan.model_sha256, plan.codec_sha256):
         raise IntegrityError(f"{found.path} has sha256 {here[0]}, expected {plan.model_sha256}: it is another model")
     found = replace(found, sha256=here[0], codec_sha256=here[1])
-    return Forecaster.from_files(found, job.model_name, precision=plan.options.precision).to(plan.options.device)
+    options = plan.options
+    model = Forecaster.from_files(found, job.model_name, precision=options.precision, backend=options.backend)
+    return model.to(options.device)
 
 
 def _forecaster_of(job: Job) -> UnitForecaster:
@@ -242,7 +244,7 @@ def forecast_together(model: Forecaster, sources: dict[int, CallerFrames], optio
                 bad = {i: found for i in numbers if (found := _failure(model, sources[i], options.steps))}
                 made |= bad or dict.fromkeys(numbers, FramesError(str(error)))
                 numbers = [i for i in numbers if i not in made]
-        made |= {i: sources[i].collect(frames[i]) for i in numbers}
+        made |= {i: sources[i].collect(frames.pop(i), options.steps) for i in numbers}
     return made
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from stzoo.data import Clip
 from stzoo.frames.values import normalise, to_units
 from stzoo.train.assignment import Assignment
+from stzoo.train.precision import autocast
 from stzoo.train.speedups import cached_latents
 
 
@@ -46,10 +47,10 @@ class Batches:
 
     def shown(self, clip: Clip) -> tuple[Tensor, Tensor]:
         """The past and the future of a clip in the units of its files, of any dtype, as `batch` returns them."""
-        spec, precision = self.assignment.spec, self.assignment.recipe.precision
+        spec = self.assignment.spec
         there = (x.to(self.device, non_blocking=True) for x in (clip.past, clip.future))
         past, future = (normalise(to_units(x, spec), spec) for x in there)
         if self.on_latents:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            with autocast(self.device, self.assignment.recipe):
                 past, future = self.module.read(past), self.module.read(future)
         return past, future

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from stzoo.models.contract import CodecModule
+from stzoo.train.precision import autocast
 from stzoo.train.processes import Processes
 from stzoo.train.recipe import Recipe
 
@@ -46,7 +47,7 @@ def codec_loss(module: CodecModule, recipe: Recipe, frames: Tensor, variance: Te
         The loss, a float32 scalar; the latents (N, dim, h, w) without gradient; and the numbers of their codes
         (N, h, w), int64.
     """
-    with torch.autocast(frames.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+    with autocast(frames.device, recipe):
         latents = module.encode(frames).float()
         quantised, codes = module.quantise(latents)
         painted = module.decode(straight_through(latents, quantised)).float()

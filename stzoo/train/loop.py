@@ -21,6 +21,7 @@ from stzoo.engine.forking import use_one_thread_if_forked
 from stzoo.engine.memory import memory_errors_told
 from stzoo.errors import TrainingError
 from stzoo.spec import ModelSpec
+from stzoo.train.allocator import memory_kept
 from stzoo.train.assignment import Assignment
 from stzoo.train.denormals import denormals_flushed
 from stzoo.train.folder import RunFolder
@@ -107,7 +108,8 @@ def train(
         return steps_within(recipe.minutes if minutes is None else minutes, throwaway)
 
     # denormals would make a backward pass many times slower
-    with folder.locked() if processes.first else nullcontext(), denormals_flushed(), memory_errors_told("training"):
+    locked = folder.locked() if processes.first else nullcontext()
+    with locked, denormals_flushed(), memory_kept(), memory_errors_told("training"):
         identity = assignment.identity(validation)
         processes.agree(identity | {"steps": steps})
         total = folder.plan(identity, steps, choose_steps) if processes.first else 0

@@ -15,6 +15,7 @@ from stzoo.models import architecture_of, build
 from stzoo.spec import ModelSpec
 from stzoo.train.codebook import codec_loss
 from stzoo.train.objectives import check, objective
+from stzoo.train.precision import autocast, precision_on
 from stzoo.train.processes import Processes
 from stzoo.train.recipe import Recipe
 from stzoo.train.run import freeze
@@ -61,7 +62,6 @@ def training_memory(spec: ModelSpec, recipe: Recipe, at_once: int, device: str =
         at_once: how many clips go through it together.
         device: where it is trained, "cpu" or "cuda".
     """
-    recipe = dataclasses.replace(recipe, fused=False, compile=False)
     horizon = recipe.horizon or spec.frames_out
     frames, fixed = spec.frames_in + horizon, 0
     if architecture_of(spec).kind != "sequential" or recipe.sampling == "parallel" or frames - 1 <= _COUNTED[1]:
@@ -86,6 +86,7 @@ def check_memory(spec: ModelSpec, recipe: Recipe, micro_batch: int | None, proce
     have = available(processes.device)
     if have is None:
         return
+    recipe = dataclasses.replace(recipe, precision=precision_on(processes.device, recipe))
     device = processes.device.type
     if device == "cpu":  # the processes of a machine share it
         have //= int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
@@ -131,6 +132,7 @@ def _what_helps(
 
 def _counted(spec: ModelSpec, recipe: Recipe, clips: int, past_frames: int, future_frames: int) -> tuple[int, int]:
     """The bytes that stay from step to step, and those that one step takes besides."""
+    recipe = dataclasses.replace(recipe, fused=False, compile=False)  # kernels read values, and here are none
     with without_values(spec) as (module, alive):
         freeze(module, recipe.freeze)
         module.train()
@@ -148,7 +150,7 @@ def _counted(spec: ModelSpec, recipe: Recipe, clips: int, past_frames: int, futu
             part_spec = spec
             if kind == "modular":
                 part, part_spec = module.predictor, module.predictor_spec
-                with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+                with torch.no_grad(), autocast(past.device, recipe):
                     past, future = module.read(past), module.read(future)
             fast = computing_form(part, part_spec, recipe)
             loss = objective(fast, part, part_spec, recipe, past, future, 0.5)

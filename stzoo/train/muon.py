@@ -1,7 +1,8 @@
 """Muon (Jordan et al., 2024): the momentum of each matrix is orthogonalised before it is applied.
 
 The Muon of torch.optim takes only two-dimensional parameters. Here the weight of a convolution counts as a matrix of
-(out, in * kh * kw), and all matrices of one shape are orthogonalised together.
+(out, in * kh * kw), and all matrices of one shape are orthogonalised together. Products are computed in bfloat16 where
+the machine has instructions for it. Elsewhere it would be imitated, which takes many times as long as float32.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
+
+from stzoo.engine import multiplies_in_bfloat16
 
 _A, _B, _C = 3.4445, -4.7750, 2.0315  # Newton-Schulz coefficients: five steps bring singular values to about 1
 
@@ -37,29 +40,71 @@ class Muon(torch.optim.Optimizer):
                 if p.grad is not None:
                     alike[p.shape[0], p[0].numel()].append(p)
             for (rows, columns), params in alike.items():
-                updates = orthogonalised(torch.stack([self._nesterov(p, group["momentum"]).flatten(1) for p in params]))
+                matrices = self._nesterov(params, group["momentum"])
+                updates = orthogonalised(matrices, torch.bfloat16 if multiplies_in_bfloat16(matrices.device) else None)
                 size = group["lr"] * 0.2 * max(rows, columns) ** 0.5
                 for p, update in zip(params, updates, strict=True):
-                    p.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update.view(p.shape), alpha=size)
+                    if group["weight_decay"]:
+                        p.mul_(1 - group["lr"] * group["weight_decay"])
+                    p.sub_(update.view(p.shape), alpha=size)
 
-    def _nesterov(self, p: nn.Parameter, momentum: float) -> Tensor:
-        assert p.grad is not None
-        state = self.state[p]
-        if "momentum" not in state:
-            state["momentum"] = torch.zeros_like(p)
-        state["momentum"].lerp_(p.grad, 1 - momentum)
-        return p.grad.lerp(state["momentum"], momentum)
+    def _nesterov(self, params: list[nn.Parameter], momentum: float) -> Tensor:
+        """Take the gradients of parameters of one shape into their momenta -> what the step follows, (N, R, C)."""
+        gradients, momenta = [], []
+        for p in params:
+            assert p.grad is not None
+            state = self.state[p]
+            if "momentum" not in state:
+                state["momentum"] = torch.zeros_like(p)
+            gradients.append(p.grad)
+            momenta.append(state["momentum"])
+        torch._foreach_lerp_(momenta, gradients, 1 - momentum)
+        return torch.stack([g.lerp(m, momentum).flatten(1) for g, m in zip(gradients, momenta, strict=True)])
 
 
-def orthogonalised(matrices: Tensor) -> Tensor:
-    """(N, R, C) matrices -> about the nearest semi-orthogonal ones, of the same shape in float32.
+def orthogonalised(matrices: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """About the nearest semi-orthogonal matrices. Their singular values are not exactly 1, but within about 0.3 of it.
 
-    Their singular values are not exactly 1, but within about 0.3 of it.
+    Each of the five steps multiplies X by a polynomial in X X^T. If X is much longer than wide, the polynomials of
+    several steps are multiplied first, which takes small square matrices alone: with G = X X^T and P the polynomial,
+    the next G is P P G. All these matrices commute. The steps are cut in two, because rounding errors of G, which grow
+    as small singular values do, would take over in bfloat16 after about four.
+
+    Args:
+        matrices: (N, R, C), float32 or float64.
+        dtype: what products are computed in; by default that of the matrices.
+
+    Returns:
+        (N, R, C), of the dtype of `matrices`.
     """
     tall = matrices.shape[1] > matrices.shape[2]
     x = (matrices.mT if tall else matrices).contiguous()
-    x = (x / (x.norm(dim=(1, 2), keepdim=True) + 1e-12)).bfloat16()
-    for _ in range(5):
-        gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=_B, alpha=_C), x, beta=_A)
-    return (x.mT if tall else x).float()
+    x = (x / (x.norm(dim=(1, 2), keepdim=True) + 1e-12)).to(dtype)
+    for steps in (3, 2) if x.shape[2] >= 2 * x.shape[1] else (1,) * 5:
+        x = _steps(x, steps)
+    return (x.mT if tall else x).to(matrices.dtype)
+
+
+def _steps(x: Tensor, count: int) -> Tensor:
+    """So many Newton-Schulz steps of (N, R, C)."""
+    gram = x @ x.mT
+    factor = _factor(gram)
+    if count == 1:
+        return _times(factor, x)
+    product = factor.clone()
+    product.diagonal(dim1=1, dim2=2).add_(_A)
+    for _ in range(count - 1):
+        gram = _times(factor, _times(factor, gram))
+        factor = _factor(gram)
+        product = _times(factor, product)
+    return product @ x
+
+
+def _factor(gram: Tensor) -> Tensor:
+    """B G + C G^2 of G (N, R, R). The third term of the polynomial, A, is a multiple of what it is applied to."""
+    return torch.baddbmm(gram, gram, gram, beta=_B, alpha=_C)
+
+
+def _times(factor: Tensor, x: Tensor) -> Tensor:
+    """(A + factor) x, rounded once."""
+    return torch.baddbmm(x, factor, x, beta=_A)

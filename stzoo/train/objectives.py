@@ -19,6 +19,7 @@ from stzoo.train.losses import (
     poisson_deviance,
     squared_error,
 )
+from stzoo.train.precision import autocast
 from stzoo.train.recipe import Recipe
 from stzoo.train.recompute import check_recompute
 from stzoo.train.sampling import draw_shown
@@ -108,7 +109,7 @@ def objective(
         valid: (B, T', 1, H, W), false where the future is unknown: no error is counted there. None: known everywhere.
             In the past every cell counts, since unknown ones were filled in.
     """
-    with torch.autocast(past.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+    with autocast(past.device, recipe):
         forecast, truth, extra = _forecast(fast, module, spec, recipe, past, future, done)
     if valid is not None:
         forecast = _right_where_unknown(forecast, truth, valid)

@@ -11,6 +11,7 @@ import torch
 from stzoo.data import ClipSource
 from stzoo.machine import default_device
 from stzoo.spec import ModelSpec
+from stzoo.train.allocator import memory_kept
 from stzoo.train.assignment import Assignment
 from stzoo.train.denormals import denormals_flushed
 from stzoo.train.processes import Processes
@@ -66,7 +67,7 @@ class Pace:
 
 def pace(spec: ModelSpec, recipe: Recipe, training: ClipSource, steps: int = 10) -> Pace:
     """Measure `steps` steps from random weights, after some that warm up. For `stzoo benchmark --loader`."""
-    with denormals_flushed():
+    with denormals_flushed(), memory_kept():
         assignment = Assignment(spec, recipe, training)
         run = Run(assignment, Processes(torch.device(default_device())))
         reads, trains = [], []

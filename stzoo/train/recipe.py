@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from stzoo.data import DATASETS
 from stzoo.errors import SpecError
-from stzoo.machine import Precision
+from stzoo.machine import PrecisionChoice
 from stzoo.spec import bounded, from_mapping, required
 from stzoo.train.clips import Flips
 from stzoo.train.sampling import Sampling
@@ -38,11 +38,12 @@ class Recipe:
         warmup: the share of the steps during which the rates rise.
         clip: the largest norm of the gradient, which is scaled down to it; 0 for no limit.
         ema: the decay of the moving average of the weights, which is what is validated and saved.
-        precision: what products are computed in. With "bfloat16" (autocast) the parameters still are float32.
+        precision: what products are computed in: "float32", "bfloat16", or "auto", which is bfloat16 where the device
+            multiplies in it natively, and float32 elsewhere. The parameters are float32 in any case.
         channels_last: keep frames and weights in the channels-last memory format.
         compile: run the model through `torch.compile`.
-        fused: use the CPU kernels of `stzoo.train.fused`, if the architecture has some. If they cannot train this model
-            here, a warning says why.
+        fused: on a CPU, use the kernels of `stzoo.train.fused`, if the architecture has some. If they cannot train this
+            model here, a warning says why.
         checkpoint: keep less of a step for its backward pass and compute the rest again, see `stzoo.train.recompute`:
             the same gradients with less memory, in more time. Not together with `fused` or `compile`.
         reduction: how errors are added up, "mean" over all elements or "sum" over a clip, see `stzoo.train.losses`.
@@ -88,7 +89,7 @@ class Recipe:
     warmup: float = bounded(0.05, 0.0, 0.9)
     clip: float = bounded(1.0, 0.0, 1e6)
     ema: float = bounded(0.999, 0.0, 0.999999)
-    precision: Precision = "bfloat16"
+    precision: PrecisionChoice = "auto"
     channels_last: bool = True
     compile: bool = False
     fused: bool = False

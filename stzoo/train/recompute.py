@@ -52,7 +52,8 @@ def recomputing(module: nn.Module, spec: ModelSpec, *, whole_clips: bool = False
         return _with_parts(module, architecture.recompute)
     plain: Any = module
     read = _kept_small(plain.read, module) if architecture.reads_clips else None
-    return SequentialForm(plain.initial_state, _kept_small(plain.step, module), read)
+    advance = _kept_small(plain.advance, module) if architecture.advances else None
+    return SequentialForm(plain.initial_state, _kept_small(plain.step, module), read, advance)
 
 
 def _by_step(spec: ModelSpec, whole_clips: bool) -> bool:

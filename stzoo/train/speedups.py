@@ -24,10 +24,14 @@ from stzoo.models import architecture_of
 from stzoo.spec import ModelSpec
 from stzoo.train.assignment import Assignment, weights_digest
 from stzoo.train.clips import Ahead
-from stzoo.train.fused import FusedTau, why_not
+from stzoo.train.fused import FusedForm, has_kernels, why_not
 from stzoo.train.latents import CachedLatents
+from stzoo.train.precision import precision_on
 from stzoo.train.recipe import Recipe
 from stzoo.train.recompute import recomputing
+
+# What helps on a CPU that computes bfloat16 by way of float32, which takes many times as long.
+_REMEDY = '; this CPU has no bfloat16, so a recipe with precision = "auto" (--recipe FILE) trains much faster here'
 
 
 def computing_form(module: nn.Module, spec: ModelSpec, recipe: Recipe) -> Any:
@@ -36,25 +40,23 @@ def computing_form(module: nn.Module, spec: ModelSpec, recipe: Recipe) -> Any:
     Args:
         module: a forecaster, or the predictor of a modular one, on the device that it trains on.
         spec: its spec.
-        recipe: `fused`, `checkpoint` and `compile` choose the form. Fused kernels exist for one architecture alone;
-            if they cannot train this module of it, a warning says why. Then the other two choose.
+        recipe: `fused`, `checkpoint` and `compile` choose the form. Fused kernels exist for some modules alone; if they
+            cannot train one of these here, a warning says why. Then the other two choose.
     """
-    exist = architecture_of(spec).fused_training  # for this architecture at all
-    if exist and recipe.fused and recipe.precision == "bfloat16" and not recipe.freeze:
-        reason = why_not(module, spec)
-        if reason is None:
-            return FusedTau(module)  # type: ignore[arg-type]
-        warnings.warn(f"training without the fused kernels, which is slower: {reason}{_remedy()}", stacklevel=2)
+    on_cpu = next(module.parameters()).is_cpu
+    if recipe.fused and on_cpu and architecture_of(spec).fused_training and has_kernels(module):
+        dtype = getattr(torch, precision_on(torch.device("cpu"), recipe))
+        reason = why_not(module, spec, dtype)
+        imitated = "" if dtype == torch.float32 or multiplies_in_bfloat16(torch.device("cpu")) else _REMEDY
+        if reason is not None:
+            warnings.warn(f"training without the fused kernels, which is slower: {reason}{imitated}", stacklevel=2)
+        else:
+            if imitated:
+                warnings.warn(f"training in bfloat16{imitated}", stacklevel=2)
+            return FusedForm(module, spec, dtype)  # type: ignore[arg-type]
     if recipe.checkpoint:
         return recomputing(module, spec, whole_clips=recipe.sampling == "parallel")
     return compiled(module, spec) if recipe.compile else module
-
-
-def _remedy() -> str:
-    """What helps on a CPU that computes bfloat16 by way of float32, which takes many times as long."""
-    if multiplies_in_bfloat16(torch.device("cpu")):
-        return ""
-    return '; this CPU has no bfloat16, so a recipe with precision = "float32" (--recipe FILE) trains much faster here'
 
 
 def cached_latents(
@@ -76,7 +78,7 @@ def cached_latents(
     identity = {
         "codec": weights_digest(codec.state_dict()),
         "spec": assignment.spec.to_dict(),
-        "precision": recipe.precision,
+        "precision": precision_on(next(codec.parameters()).device, recipe),
         "first clip": hashlib.sha256(torch.cat([first.past, first.future], 1).cpu().numpy().tobytes()).hexdigest(),
     }
     return CachedLatents(folder, recipe.cached_clips, lambda start, stop: encode(source.clips(start, stop)), identity)

@@ -20,6 +20,7 @@ from stzoo.models.contract import CodecModule
 from stzoo.models.decibels import Decibels
 from stzoo.spec import ModelSpec
 from stzoo.train.losses import weight
+from stzoo.train.precision import autocast
 from stzoo.train.recipe import Recipe
 from stzoo.unroll import unroll
 
@@ -49,7 +50,7 @@ def validate(
         return _validate_codec(module, spec, recipe, clips, device, picture)
     total, count = 0.0, 0
     for past, future, valid in _batches(spec, recipe, clips, device):
-        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+        with autocast(device, recipe):
             forecast = torch.stack(list(unroll(module, spec, normalise(past, spec), future.shape[1])), 1).float()
         made, forecast = forecast, denormalise(forecast, spec)
         if not count:

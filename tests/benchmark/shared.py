@@ -3,7 +3,8 @@
 from stzoo.benchmark.report import BenchmarkReport, Machine, PlainFigures
 
 MACHINE = Machine(
-    processor="An abacus", device="cpu", threads=2, system="Linux", python="3", torch="2", stzoo="0",
+    processor="An abacus", device="cpu", threads=2, waiting="1,000 spins, then asleep",
+    system="Linux", python="3", torch="2", stzoo="0",
     peak_tflops={"float32": 0.2, "bfloat16": 1.6}, peak_size={"float32": 1024, "bfloat16": 2048},
     copy_gb_per_second=10.0,
 )  # fmt: skip

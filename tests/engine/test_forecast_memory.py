@@ -1,5 +1,7 @@
 """Memory is estimated before it is taken: what is counted, what is free, and what is said if that is too little."""
 
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from stzoo.engine import memory
 from stzoo.engine.memory import available, forecast_bytes, memory_errors_told, rough_forecast_bytes, weights_bytes
 from stzoo.errors import MemoryNeededError, SpecError
 from stzoo.forecaster import Forecaster
+from stzoo.frames import read
 from stzoo.models import build
 from stzoo.scale import forecast_archive
 from stzoo.spec import ModelSpec
@@ -144,3 +147,22 @@ def test_frames_that_are_kept_are_counted_before_the_first_step(
     assert not (tmp_path / "out").exists()
     with pytest.raises(MemoryNeededError, match="1,000,000,000 x "):
         benchmark(Setting(source=str(tmp_path / "model"), batch=10**9))
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy], ids=["NumPy", "torch"])
+def test_of_a_long_answer_no_frame_is_kept_beside_it(forecaster: Forecaster, frames: np.ndarray, kind: type) -> None:
+    source = read(kind(frames), forecaster.spec, None)
+    made = torch.rand(100, *source.past[:, 0].shape)
+    alive: list[weakref.ref] = []
+
+    def coming() -> Iterator[object]:
+        for each in made:
+            frame = source.frame(each)
+            alive.append(weakref.ref(frame))
+            yield frame
+            del frame
+            assert sum(one() is not None for one in alive) <= 1  # the one that went to its place last
+
+    answer = source.collect(coming(), len(made))
+    assert answer.shape == (100, *frames.shape[1:])
+    np.testing.assert_array_equal(answer[70], source.frame(made[70]))

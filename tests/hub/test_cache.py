@@ -20,7 +20,7 @@ from stzoo.hub import cache
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of its own: a checkpoint, frames, kernels, and what a killed download left."""
+    """A cache of its own: a checkpoint, frames, kernels, graphs, and what a killed download left."""
     monkeypatch.setenv("STZOO_HOME", str(tmp_path / "home"))
     weights = stzoo.info("tau-ut").weights
     assert weights is not None
@@ -31,6 +31,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "frames/def.uint8": bytes(50),
         "frames/.ghi.uint8.k1ll3d/ghi.uint8": bytes(7),  # as `stzoo.files.replacing` leaves it
         f"kernels/fused-0123-{hashlib.sha256(bytes(20)).hexdigest()}.so": bytes(20),
+        "graphs/0123.onnx": bytes(30),
+        "graphs/4567.choice": b"torch",
     }.items():
         (tmp_path / "home" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "home" / name).write_bytes(content)
@@ -52,6 +54,7 @@ def test_everything_is_listed_by_name_with_its_size(home: Path) -> None:
         "tau-ut": ("weights", (CHECKPOINTS / "tau-ut.safetensors").stat().st_size),
         "frames": ("frames", 150),
         "kernels": ("kernels", 20),
+        "graphs": ("graphs", 35),
         "unfinished": ("unfinished", 4),  # and not what is being decoded at this moment
     }
     assert "tau-ut" in str(found["tau-ut"])
@@ -91,8 +94,8 @@ def test_kernels_that_were_cut_or_planted_are_found(home: Path, name: str, conte
 def test_clearing_by_name_leaves_the_rest(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["cache", "clear", "frames", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"freed": 150}
-    assert {k.name for k in kept()} == {"tau-ut", "kernels", "unfinished"}
-    with pytest.raises(UnknownModelError, match="'tau-mmnist'; there is kernels, tau-ut, unfinished"):
+    assert {k.name for k in kept()} == {"tau-ut", "kernels", "graphs", "unfinished"}
+    with pytest.raises(UnknownModelError, match="'tau-mmnist'; there is graphs, kernels, tau-ut, unfinished"):
         cache.clear("tau-mmnist")
 
 

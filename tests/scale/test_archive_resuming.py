@@ -213,5 +213,5 @@ def test_a_plan_of_a_version_that_knew_no_variables_is_read_and_written_as_it_wa
     other = replace(plan, options=replace(plan.options, variable="t2m"))
     assert Plan.from_json(other.to_json()) == other
     assert plan.differences(other) == other.differences(plan) == ["variable"]
-    with pytest.raises(ValueError, match="variable, time, units, missing, matched must be text"):
+    with pytest.raises(ValueError, match="variable, time, units, missing, matched, backend must be text"):
         Plan.from_json(json.dumps(json.loads(text) | {"variable": 3}))

@@ -107,6 +107,15 @@ def test_a_folder_of_another_user_is_refused(source: Path, folder: Path, monkeyp
         answer(source, folder)
 
 
+def test_where_code_cannot_be_loaded_from_memory_nothing_is_compiled(
+    source: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "memfd_create")
+    with pytest.raises(OSError, match="on Linux alone"):
+        answer(source, folder)
+    assert not folder.exists()
+
+
 def test_what_the_compiler_says_is_kept(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "wrong.cpp").write_text("no C++")
     with pytest.raises(RuntimeError, match="error"):

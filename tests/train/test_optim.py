@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from stzoo.models import build
 from stzoo.spec import ModelSpec
+from stzoo.train import muon
 from stzoo.train.muon import Muon, orthogonalised
 from stzoo.train.optim import SCHEDULES, averaged, cosine, one_cycle, optimizers
 from stzoo.train.recipe import Recipe
@@ -46,6 +47,50 @@ def test_orthogonalised_matrices_keep_their_directions(shape: tuple[int, int, in
     inside = u.mT @ orthogonalised(x) @ vh.mT
     assert inside.diagonal(dim1=1, dim2=2).sub(1).abs().max() < 0.45
     assert (inside - torch.diag_embed(inside.diagonal(dim1=1, dim2=2))).abs().max() < 0.1
+
+
+def newton_schulz(x: Tensor) -> Tensor:
+    """Jordan's iteration, word for word, of one matrix, in its own dtype."""
+    if x.shape[0] > x.shape[1]:
+        return newton_schulz(x.T).T
+    for _ in range(5):
+        a = x @ x.T
+        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+    return x
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (16, 24), (16, 32), (32, 288), (48, 20)])
+@pytest.mark.parametrize("smallest", [1.0, 1e-2, 1e-5, 0.0])
+def test_few_products_of_full_size_come_to_the_same(shape: tuple[int, int], smallest: float) -> None:
+    """However the singular values are spread: in float32 up to rounding, in bfloat16 as near as the plain iteration."""
+    torch.manual_seed(0)
+    n = min(shape)
+    u, _, vh = torch.linalg.svd(torch.randn(shape, dtype=torch.float64), full_matrices=False)
+    values = smallest ** torch.linspace(0, 1, n, dtype=torch.float64) if smallest else torch.ones(n).double()
+    if not smallest:
+        values[1:] = 0  # of rank 1
+    x = u * values @ vh
+    expected = newton_schulz(x / x.norm())
+
+    def distance(found: Tensor) -> float:
+        return ((found.double() - expected).norm() / expected.norm()).item()
+
+    assert distance(orthogonalised(x[None])[0]) < 1e-10
+    assert distance(orthogonalised(x[None].float())[0]) < 1e-4
+    plain = newton_schulz((x / x.norm()).bfloat16())
+    assert distance(orthogonalised(x[None].float(), torch.bfloat16)[0]) < max(0.1, 1.5 * distance(plain))
+
+
+def test_muon_imitates_no_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the machine has no instructions for it, an update is that of float32; elsewhere that of bfloat16."""
+    torch.manual_seed(0)
+    gradient = torch.randn(32, 64)
+    for has, dtype in ((False, torch.float32), (True, torch.bfloat16)):
+        monkeypatch.setattr(muon, "multiplies_in_bfloat16", lambda device, has=has: has)
+        weight = nn.Parameter(torch.zeros(32, 64))
+        weight.grad = gradient.clone()
+        Muon([weight], lr=1.0, momentum=0.0).step()
+        assert torch.equal(weight.detach(), -0.2 * 8 * orthogonalised(gradient[None], dtype)[0])
 
 
 def test_muon_steps_have_the_size_it_says() -> None:

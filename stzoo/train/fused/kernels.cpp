@@ -1,6 +1,8 @@
-// Fused AVX-512 kernels for training TAU on a CPU: bfloat16 activations in NHWC order, float32 sums and parameters.
-// Planes of 16x16 pixels, channels in multiples of 32. Matrix products stay with PyTorch; everything between them is
-// here, so that each activation is read and written once. GELU is its tanh form.
+// Fused kernels for training TAU and gSTA on a CPU: activations in NHWC order, float32 sums and parameters. Matrix
+// products stay with PyTorch; everything between them is here, so that each activation is read and written once.
 // Sums over threads are added in a fixed order: the same number of threads gives the same bits.
+//
+// One library is built for planes of HEIGHT x WIDTH pixels in the translator, with activations kept in bfloat16 if
+// BFLOAT16 is defined and in float32 otherwise. The vectors are the compiler's own, of the size that the processor has.
 #include "branches.h"
 #include "norms.h"

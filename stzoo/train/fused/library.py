@@ -31,8 +31,10 @@ def loaded(name: str, key: str, source: Path, flags: tuple[str, ...], folder: Pa
         folder: where libraries are kept. It becomes this user's alone.
 
     Raises:
-        OSError: there is no g++, or the folder cannot be used. RuntimeError: g++ refuses the source.
+        OSError: this is not Linux, there is no g++, or the folder cannot be used. RuntimeError: g++ refuses the source.
     """
+    if not hasattr(os, "memfd_create"):
+        raise OSError("compiled code is loaded on Linux alone")
     private_folder(folder, "STZOO_HOME")
     for content in _kept(f"{name}-{key}", folder):
         return _from_memory(name, content)
@@ -67,7 +69,7 @@ def _from_memory(name: str, content: bytes) -> ctypes.CDLL:
     The file stays open as long as this process lives: the loader tells libraries apart by their paths, and this path
     must not come to mean another file.
     """
-    import fcntl  # which, like `memfd_create`, not every system has; nor do these have the instructions of the kernels
+    import fcntl  # which, like `memfd_create`, not every system has
 
     descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     with os.fdopen(descriptor, "wb", closefd=False) as file:

@@ -1,164 +1,117 @@
-// Sixteen channels at a time: loads and stores, activations, and depthwise convolution of one 16x16 plane.
+// Vectors of float32 as long as this machine's registers, the type that activations are kept in, and their functions.
 #pragma once
+#if defined(__x86_64__)
 #include <immintrin.h>
+#endif
 
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 
-#define ALIGNED alignas(64) float
 #define INLINE inline __attribute__((always_inline))
-static INLINE __m512 load_bf16(const uint16_t* p) {
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16));
-}
-static INLINE void store_bf16(uint16_t* p, __m512 v) {
-  _mm256_storeu_si256((__m256i*)p, (__m256i)_mm512_cvtneps_pbh(v));
-}
-constexpr int SIDE = 16, PIXELS = 256;
 
-// Row h of a depthwise KxK convolution, dilation D, zero padding: src is a plane [256][16], w its taps [K*K][16].
-// FLIP turns the taps round, which is the gradient with respect to the input.
-template <int K, int D, bool FLIP>
-static INLINE void convolve_row(const float* src, const float* w, __m512* acc, int h) {
-  constexpr int R = K / 2;
-  for (int i = 0; i < SIDE; i++) acc[i] = _mm512_setzero_ps();
-  for (int ky = 0; ky < K; ky++) {
-    int y = h + (ky - R) * D;
-    if (y < 0 || y >= SIDE) continue;
-    const float* r = src + y * SIDE * 16;
-#pragma GCC unroll 7
-    for (int kx = 0; kx < K; kx++) {
-      __m512 wv = _mm512_loadu_ps(w + (FLIP ? (K * K - 1 - (ky * K + kx)) : (ky * K + kx)) * 16);
-      const int dx = (kx - R) * D;
-#pragma GCC unroll 16
-      for (int i = 0; i < SIDE; i++)
-        if (i + dx >= 0 && i + dx < SIDE) acc[i] = _mm512_fmadd_ps(wv, _mm512_loadu_ps(r + (i + dx) * 16), acc[i]);
-    }
-  }
-}
+#if defined(__AVX512F__)
+constexpr int LANES = 16, TILE = 16;  // floats in a register; sums that are kept in registers at a time
+#elif defined(__AVX__)
+constexpr int LANES = 8, TILE = 8;
+#elif defined(__aarch64__)
+constexpr int LANES = 4, TILE = 16;
+#else
+constexpr int LANES = 4, TILE = 8;
+#endif
 
-// Adds the gradient of the taps to gw [K*K][16], from the input x and the gradient g of the output.
-template <int K, int D>
-static INLINE void tap_gradients(const float* x, const float* g, float* gw) {
-  constexpr int R = K / 2;
-  for (int ky = 0; ky < K; ky++) {
-    __m512 a[K];
-    for (int k = 0; k < K; k++) a[k] = _mm512_loadu_ps(gw + (ky * K + k) * 16);
-    int dy = (ky - R) * D;
-    for (int h = 0; h < SIDE; h++) {
-      int y = h + dy;
-      if (y < 0 || y >= SIDE) continue;
-      const float* xr = x + y * SIDE * 16;
-      const float* gr = g + h * SIDE * 16;
-#pragma GCC unroll 16
-      for (int i = 0; i < SIDE; i++) {
-        __m512 gv = _mm512_loadu_ps(gr + i * 16);
-#pragma GCC unroll 7
-        for (int k = 0; k < K; k++) {
-          const int dx = (k - R) * D;
-          if (i + dx >= 0 && i + dx < SIDE) a[k] = _mm512_fmadd_ps(gv, _mm512_loadu_ps(xr + (i + dx) * 16), a[k]);
-        }
-      }
-    }
-    for (int k = 0; k < K; k++) _mm512_storeu_ps(gw + (ky * K + k) * 16, a[k]);
-  }
+typedef float vec __attribute__((vector_size(4 * LANES)));
+typedef uint32_t bits __attribute__((vector_size(4 * LANES)));
+typedef uint16_t halves __attribute__((vector_size(2 * LANES)));
+typedef float loose __attribute__((vector_size(4 * LANES), aligned(4), may_alias));  // of any address
+typedef uint16_t loose_halves __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
+
+#if defined(BFLOAT16)
+typedef uint16_t stored;  // the bits of a bfloat16
+#else
+typedef float stored;
+#endif
+constexpr int CHUNK = 64 / sizeof(stored), PARTS = CHUNK / LANES;  // channels in a line of the cache; vectors of them
+
+static INLINE vec splat(float v) { return vec{} + v; }
+static INLINE vec load(const float* p) { return *(const loose*)p; }
+static INLINE void store(float* p, vec v) { *(loose*)p = v; }
+static INLINE vec load(const uint16_t* p) {
+  return (vec)(__builtin_convertvector((halves) * (const loose_halves*)p, bits) << 16);
+}
+static INLINE void store(uint16_t* p, vec v) {
+#if defined(__AVX512BF16__)
+  *(loose_halves*)p = (halves)_mm512_cvtneps_pbh((__m512)v);
+#else
+  bits u = (bits)v;  // rounds to the nearest, to the even one of two
+  *(loose_halves*)p = __builtin_convertvector((u + 0x7fff + ((u >> 16) & 1)) >> 16, halves);
+#endif
 }
 
-// Two planes of 16 channels out of (256, C) bfloat16.
-static INLINE void load_planes(const uint16_t* x, int C, float* a, float* b) {
-  for (int p = 0; p < PIXELS; p++) {
-    _mm512_store_ps(a + p * 16, load_bf16(x + (size_t)p * C));
-    _mm512_store_ps(b + p * 16, load_bf16(x + (size_t)p * C + 16));
+// What a kernel needs for itself, zero at first.
+struct Scratch {
+  float* at;
+  explicit Scratch(size_t floats) {
+    size_t bytes = (floats * sizeof(float) + 63) / 64 * 64;
+    at = (float*)aligned_alloc(64, bytes);
+    if (!at) abort();
+    memset(at, 0, bytes);
   }
-}
-template <int K>
-static INLINE void load_taps(const float* w, int C, int c, float* o) {
-  for (int t = 0; t < K * K; t++) _mm512_storeu_ps(o + t * 16, _mm512_loadu_ps(w + (size_t)t * C + c));
+  Scratch(const Scratch&) = delete;
+  ~Scratch() { free(at); }
+};
+
+// 1 / v, v > 0
+static INLINE vec reciprocal(vec v) {
+#if defined(__AVX512F__)
+  vec r = (vec)_mm512_rcp14_ps((__m512)v);
+  return r * (2.f - v * r);
+#elif defined(__AVX__)
+  vec r = (vec)_mm256_rcp_ps((__m256)v);
+  return r * (2.f - v * r);
+#else
+  return 1.f / v;
+#endif
 }
 
-typedef uint16_t bf;  // the bits of a bfloat16
-static INLINE __m512 load(const float* p) { return _mm512_loadu_ps(p); }
-static INLINE void store(float* p, __m512 v) { _mm512_storeu_ps(p, v); }
-static INLINE __m512 splat(float v) { return _mm512_set1_ps(v); }
-static INLINE __m512 sigmoid(__m512 x) {  // 1/(1+exp(-x))
-  __m512 t = _mm512_mul_ps(x, splat(-1.44269504f));
-  t = _mm512_min_ps(_mm512_max_ps(t, splat(-80.f)), splat(80.f));
-  __m512 n = _mm512_roundscale_ps(t, 8);
-  __m512 f = _mm512_sub_ps(t, n);
-  __m512 p = splat(1.33335581e-3f);
-  p = _mm512_fmadd_ps(p, f, splat(9.61812911e-3f));
-  p = _mm512_fmadd_ps(p, f, splat(5.55041087e-2f));
-  p = _mm512_fmadd_ps(p, f, splat(2.40226507e-1f));
-  p = _mm512_fmadd_ps(p, f, splat(6.93147181e-1f));
-  p = _mm512_fmadd_ps(p, f, splat(1.f));
-  __m512 d = _mm512_add_ps(_mm512_scalef_ps(p, n), splat(1.f));
-  __m512 r = _mm512_rcp14_ps(d);
-  return _mm512_mul_ps(r, _mm512_fnmadd_ps(d, r, splat(2.f)));
+// e^v to a few units in the last place; v is brought between -80 and 80.
+static INLINE vec exponential(vec v) {
+  v = v < splat(80.f) ? v : splat(80.f);
+  v = v > splat(-80.f) ? v : splat(-80.f);
+  const float rounding = 12582912.f;  // 1.5 * 2^23: the sum's last bits are the nearest whole number
+  vec whole = v * 1.44269504f + rounding;
+  vec f = v * 1.44269504f - (whole - rounding);
+  vec p = splat(1.54035304e-4f);
+  p = p * f + 1.33335581e-3f;
+  p = p * f + 9.61812911e-3f;
+  p = p * f + 5.55041087e-2f;
+  p = p * f + 2.40226507e-1f;
+  p = p * f + 6.93147181e-1f;
+  p = p * f + 1.f;
+  return (vec)((bits)p + ((bits)whole << 23));
 }
 
-// GELU in its tanh form is x * sigmoid(1.596 x + 0.0714 x^3).
-static INLINE __m512 gelu_gate(__m512 x) {
-  __m512 x2 = _mm512_mul_ps(x, x);
-  return sigmoid(_mm512_mul_ps(x, _mm512_fmadd_ps(x2, splat(0.07135481283f), splat(1.59576912f))));
-}
-static INLINE __m512 gelu(__m512 x) { return _mm512_mul_ps(x, gelu_gate(x)); }
-static INLINE void gelu_and_slope(__m512 x, __m512& y, __m512& d) {
-  __m512 s = gelu_gate(x);
-  y = _mm512_mul_ps(x, s);
-  __m512 z = _mm512_fmadd_ps(_mm512_mul_ps(x, x), splat(0.2140644385f), splat(1.59576912f));
-  d = _mm512_fmadd_ps(_mm512_mul_ps(y, _mm512_sub_ps(splat(1.f), s)), z, s);
-}
-template <int K, int D, bool FLIP>
-static INLINE void convolve(const float* src, const float* w, __m512 b, float* dst) {  // a whole plane
-  for (int h = 0; h < SIDE; h++) {
-    __m512 acc[SIDE];
-    convolve_row<K, D, FLIP>(src, w, acc, h);
-#pragma GCC unroll 16
-    for (int i = 0; i < SIDE; i++) _mm512_store_ps(dst + (h * SIDE + i) * 16, _mm512_add_ps(acc[i], b));
-  }
-}
-template <int K>
-static INLINE void store_taps(const float* l, int C, int c, float* o) {
-  for (int t = 0; t < K * K; t++) store(o + (size_t)t * C + c, load(l + t * 16));
-}
-static INLINE void load_planes_prefetching(const bf* x, int C, float* a, float* b) {
-  for (int p = 0; p < PIXELS; p++) {
-    _mm_prefetch((const char*)(x + (size_t)p * C + 32), _MM_HINT_T1);
-    _mm512_store_ps(a + p * 16, load_bf16(x + (size_t)p * C));
-    _mm512_store_ps(b + p * 16, load_bf16(x + (size_t)p * C + 16));
-  }
-}
+static INLINE vec sigmoid(vec v) { return reciprocal(1.f + exponential(-v)); }
 
-// tap_gradients for 3x3, with all nine taps in registers.
-static INLINE void tap_gradients_3x3(const float* x, const float* g, float* gw) {
-  __m512 a[9];
-  for (int k = 0; k < 9; k++) a[k] = load(gw + k * 16);
-  for (int h = 0; h < SIDE; h++) {
-    const float* gr = g + h * SIDE * 16;
-    if (h > 0 && h < SIDE - 1) {
-#pragma GCC unroll 16
-      for (int i = 0; i < SIDE; i++) {
-        __m512 gv = _mm512_load_ps(gr + i * 16);
-#pragma GCC unroll 9
-        for (int k = 0; k < 9; k++) {
-          const int dx = k % 3 - 1, dy = k / 3 - 1;
-          if (i + dx >= 0 && i + dx < SIDE)
-            a[k] = _mm512_fmadd_ps(gv, _mm512_load_ps(x + ((h + dy) * SIDE + i + dx) * 16), a[k]);
-        }
-      }
-    } else
-      for (int ky = 0; ky < 3; ky++) {
-        int y = h + ky - 1;
-        if (y < 0 || y >= SIDE) continue;
-        for (int i = 0; i < SIDE; i++)
-          for (int kx = 0; kx < 3; kx++) {
-            int X = i + kx - 1;
-            if (X >= 0 && X < SIDE)
-              a[ky * 3 + kx] =
-                  _mm512_fmadd_ps(_mm512_load_ps(gr + i * 16), _mm512_load_ps(x + (y * SIDE + X) * 16), a[ky * 3 + kx]);
-          }
-      }
-  }
-  for (int k = 0; k < 9; k++) store(gw + k * 16, a[k]);
+// GELU is v * P, P the normal distribution of v: y = v * P, slope = P + v * P'. P is within 1e-7 of its value by the
+// approximation 7.1.26 of Abramowitz and Stegun, whose exponential is that of P' as well.
+static INLINE void gelu_and_slope(vec v, vec& y, vec& slope) {
+  vec size = v < splat(0.f) ? -v : v;
+  vec e = exponential(v * v * -0.5f), t = reciprocal(1.f + 0.231641888f * size);
+  vec p = splat(0.5307027145f);
+  p = p * t - 0.7265760135f;
+  p = p * t + 0.7107068705f;
+  p = p * t - 0.142248368f;
+  p = p * t + 0.1274147960f;
+  vec tail = p * t * e;
+  vec normal = v < splat(0.f) ? tail : 1.f - tail;
+  y = v * normal;
+  slope = normal + v * e * 0.39894228f;
+}
+static INLINE vec gelu(vec v) {
+  vec y, slope;
+  gelu_and_slope(v, y, slope);
+  return y;
 }
