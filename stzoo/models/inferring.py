@@ -249,7 +249,7 @@ def _predformer(shapes: Shapes, known: Frame) -> Inferred:
     if not forms:
         raise SpecError(f"its transformers are {', '.join(sorted(names)) or 'none'}, which are of no known form")
     first = f"{where}{min(names)}.layers"
-    params = {
+    params: dict[str, Any] = {
         "dim": dim,
         "blocks": depth(shapes, "blocks") or depth(shapes, first),
         "layers": depth(shapes, first) if where else 1,
