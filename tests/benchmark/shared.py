@@ -14,7 +14,8 @@ PLAIN = PlainFigures(
     clips_per_second=25.0, achieved_tflops=0.1, peak_share=0.5, bytes_per_pass=100, intensity=100.0,
 )  # fmt: skip
 REPORT = BenchmarkReport(
-    model="tau-mmnist", trained=True, parameters=1, precision="bfloat16", batch=1, frames_in=10, steps=10, passes=9,
+    model="tau-mmnist", trained=True, parameters=1, precision="bfloat16", backend="torch",
+    batch=1, frames_in=10, steps=10, passes=9,
     latency_median_ms=10.0, latency_p90_ms=12.0, graph_latency_median_ms=None, clips_per_second=100.0,
     macs_per_clip=2 * 10**9, achieved_tflops=0.4, peak_share=0.25, bytes_per_pass=20_000_000, intensity=200.0,
     memory_above_import_mib=80.0, memory_mib=300.0, cuda_memory_mib=None, import_stzoo_ms=1.0, import_torch_ms=900.0,
