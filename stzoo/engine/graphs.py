@@ -1,7 +1,7 @@
 """ONNX graphs of blocks, made once and kept below `stzoo.environment.home()`, without the values of the weights.
 
 So one file serves every model with the same layers, however it was trained, and a model whose weights change needs no
-other one. Making it takes torch 10 to 60 s.
+other one. Making it takes torch many seconds.
 """
 
 from __future__ import annotations

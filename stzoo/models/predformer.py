@@ -18,13 +18,13 @@ from stzoo.models.contract import Architecture
 from stzoo.models.encoder_decoder import DropPath
 from stzoo.models.positions import positions
 from stzoo.models.published import Layout, rules
-from stzoo.models.recurrent import grid
+from stzoo.models.recurrent import grid, to_patches
 from stzoo.spec import ModelSpec, bounded
 
 Form = Literal["full", "fac-st", "fac-ts", "st", "ts", "sts", "tst", "stts", "tsst"]
 
 # The transformers of each form, in the order in which they run. A name that begins with "deep_" is of a form that is
-# not interleaved: its layers are all in one transformer of each kind (figure 3 of the paper).
+# not interleaved: its layers are all in one transformer of each kind.
 TRANSFORMERS: Mapping[Form, tuple[str, ...]] = MappingProxyType(
     {
         "full": ("deep_space_temporal",),
@@ -69,7 +69,7 @@ class PredFormerConfig:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention, softmax(q k^T / sqrt(head_dim)) v (equation 1); q, k and v have no bias."""
+    """Multi-head self-attention, softmax(q k^T / sqrt(head_dim)) v; q, k and v have no bias."""
 
     def __init__(self, config: PredFormerConfig):
         super().__init__()
@@ -86,7 +86,7 @@ class Attention(nn.Module):
 
 
 class GatedMlp(nn.Module):
-    """SwiGLU: W_3 (SiLU(W_1 x) * W_2 x) (equation 2); `gate` is W_1, `value` W_2, `out` W_3."""
+    """SwiGLU: W_3 (SiLU(W_1 x) * W_2 x); `gate` is W_1, `value` W_2, `out` W_3."""
 
     def __init__(self, config: PredFormerConfig):
         super().__init__()
@@ -158,17 +158,17 @@ class PredFormer(nn.Module):
 
     def forward(self, past: Tensor) -> Tensor:
         """(B, T, C, H, W) normalised past frames -> the T frames that follow, of the same shape."""
-        (b, t, c, h, w), p = past.shape, self.patch
-        x = past.reshape(b, t, c, h // p, p, w // p, p).permute(0, 1, 3, 5, 4, 6, 2).reshape(b, t, -1, p * p * c)
-        x = self.embed(x)
+        (b, t, _, h, w), p = past.shape, self.patch
+        x = to_patches(past.flatten(0, 1), p).flatten(2).transpose(1, 2)
+        x = self.embed(x).unflatten(0, (b, t))
         numbers = torch.arange(t * x.shape[2], device="cpu")  # some devices lack float64
         x = x + positions(numbers, x.shape[3]).to(x).view(x.shape[1:])
         for block in self.blocks:
             transformers: Any = block  # the type checker does not know what an nn.ModuleList holds
             for transformer in transformers.values():
                 x = transformer(x)
-        x = self.readout(self.norm(x)).view(b, t, h // p, w // p, c, p, p)
-        return x.permute(0, 1, 4, 2, 5, 3, 6).reshape(b, t, c, h, w)
+        x = self.readout(self.norm(x)).flatten(0, 1).transpose(1, 2).unflatten(2, (h // p, w // p))
+        return F.pixel_shuffle(x, p).unflatten(0, (b, t))  # the colour comes first here, and last in what is read
 
 
 def _initialise(part: nn.Module) -> None:

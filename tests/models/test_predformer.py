@@ -144,10 +144,10 @@ def test_a_converted_checkpoint_forecasts_as_published(form: str, tmp_path: Path
 
 
 def test_forms_of_the_same_tensors_differ_in_their_forecast() -> None:
-    for one, other in (("tsst", "stts"), ("fac-st", "fac-ts"), ("st", "ts")):
+    for one, other in (("tsst", "stts"), ("fac-st", "fac-ts")):
         torch.manual_seed(0)
         a, b = (build(spec_of(form)).eval() for form in (one, other))
-        b.load_state_dict(a.state_dict() if set(a.state_dict()) == set(b.state_dict()) else b.state_dict())
+        b.load_state_dict(a.state_dict())
         past = torch.rand(1, T, C, H, W)
         with torch.no_grad():
             assert (a(past) - b(past)).abs().max() > 1e-4
