@@ -1,0 +1,75 @@
+"""Builds the site from docs/: `python docs/site/build.py`, then open docs/site/build/html through any web server.
+
+    pip install -c tests/constraints.txt -e ".[docs]"
+    python docs/site/build.py
+    python -m http.server --directory docs/site/build/html
+
+Sphinx with MyST reads the pages as they are in docs/, so that they look alike here and in the repository; MyST-NB runs
+the pages of docs/site/pages; the Furo theme is light and dark, and made for phones as well. npm brings ONNX Runtime
+Web, in the version of package-lock.json. The build fails if code of a page fails, if a link leads nowhere, and if a
+public name of stzoo has no docstring.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+DOCS = HERE.parent
+sys.path.insert(0, str(HERE))
+
+import browser  # noqa: E402
+import gallery  # noqa: E402
+import reference  # noqa: E402
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Build the site of stzoo.")
+    parser.add_argument("--out", type=Path, default=HERE / "build", help="folder to build in; what it holds is replaced")
+    parser.add_argument("--only-live", action="store_true", help="build only the page that runs models in the browser")
+    options = parser.parse_args()
+    out: Path = options.out.resolve()
+    html = out / "html"
+    shutil.rmtree(html, ignore_errors=True)
+    modules = install(out)
+    if not options.only_live:
+        sources = gathered(out / "source")
+        run("sphinx-build", "-W", "--keep-going", "-q", "-b", "html", "-c", str(HERE), str(sources), str(html))
+    browser.write(html / "live", modules, DOCS / "models")
+    print(f"{html}: {sum(p.stat().st_size for p in html.rglob('*') if p.is_file()) / 1e6:.0f} MB")
+
+
+def install(out: Path) -> Path:
+    """npm's packages, as package-lock.json pins them; gives their folder."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(HERE / name, out / name)
+    run("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent", "--prefix", str(out))
+    return out / "node_modules"
+
+
+def gathered(sources: Path) -> Path:
+    """What Sphinx reads: the pages of docs/, those of the site, and those that are made here."""
+    shutil.rmtree(sources, ignore_errors=True)
+    shutil.copytree(DOCS, sources, ignore=shutil.ignore_patterns("site", "experiments", "__pycache__"))
+    shutil.copytree(HERE / "pages", sources, dirs_exist_ok=True)
+    gallery.write(sources)
+    reference.write(sources)
+    return sources
+
+
+def run(*command: str) -> None:
+    """Raises SystemExit where the program fails, which has said why, or is not installed."""
+    program = shutil.which(command[0], path=f"{Path(sys.executable).parent}:{Path('/usr/bin')}") or shutil.which(command[0])
+    if program is None:
+        raise SystemExit(f"{command[0]} is needed to build the site; docs/site/build.py says how to install it")
+    if subprocess.run([program, *command[1:]], check=False).returncode:
+        raise SystemExit(f"{command[0]} failed; see above")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""Sphinx's settings for the site."""
+
+import stzoo
+
+project = "stzoo"
+author = "the authors of stzoo"
+release = version = stzoo.__version__
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+html_theme = "furo"
+html_title = f"stzoo {release}"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+html_js_files = [("site.js", {"type": "module"})]
+html_extra_path: list[str] = []
+exclude_patterns = ["site"]
+templates_path: list[str] = []
+
+myst_enable_extensions = ["colon_fence"]
+myst_heading_anchors = 4
+myst_fence_as_directive: list[str] = []
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300
+nb_merge_streams = True
+
+autodoc_typehints = "description"
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False

@@ -1,0 +1,105 @@
+"""The gallery of models, and the leaderboard as tables that can be sorted."""
+
+from __future__ import annotations
+
+import csv
+from html import escape
+from pathlib import Path
+
+import stzoo
+
+# The columns of a protocol's table, in order, where any row has them.
+COLUMNS = {
+    "mse": "MSE", "mae": "MAE", "ssim": "SSIM", "psnr": "PSNR", "csi_0_1": "CSI 0.1", "csi_1": "CSI 1", "csi_5": "CSI 5",
+    "bias_0_1": "bias 0.1", "bias_1": "bias 1", "bias_5": "bias 5", "fss33_1": "FSS 1", "persistence_mse": "persistence MSE",
+    "parameters": "parameters", "gmac": "GMAC", "clips_per_second": "clips/s",
+}  # fmt: skip
+TASKS = {  # the data set of an entry -> what is forecast
+    "mmnist": "digits", "kth": "people", "ut": "people", "kitti-caltech": "driving", "taxibj": "traffic",
+    "radar-crops": "rain", "radar": "rain",
+}  # fmt: skip
+
+
+def write(sources: Path) -> None:
+    """`gallery.md`, and the tables of `leaderboard.md`, from the catalogue and from leaderboard.csv."""
+    (sources / "gallery.md").write_text(_gallery(sources / "models"), "utf-8")
+    page = sources / "leaderboard.md"
+    begin = page.read_text("utf-8").split("\n## ", 1)[0]
+    with (sources / "leaderboard.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    page.write_text(begin + _board(rows), "utf-8")
+
+
+def _gallery(cards: Path) -> str:
+    entries = sorted((stzoo.info(name) for name in stzoo.list_models()), key=lambda e: (not _plays(cards, e.name), e.name))
+    return "\n".join(
+        [
+            "# Gallery", "",
+            "Truth on the left, forecast on the right. Each card links to the page of its model.", "",
+            "```{raw} html", '<form class="filter" data-filters=".card">',
+            _choice("task", sorted({_task(e) for e in entries})),
+            _choice("data", sorted({e.dataset for e in entries})),
+            _choice("size", [label for _, label in _SIZES]),
+            '<label><input type="checkbox" name="weights" value="yes"> only with weights in the package</label>',
+            '</form>', '<div class="cards">', *(_card(cards, e) for e in entries), "</div>", "```", "",
+        ]
+    )  # fmt: skip
+
+
+_SIZES = ((3e6, "below 3 M parameters"), (12e6, "3 M to 12 M parameters"), (float("inf"), "above 12 M parameters"))
+
+
+def _plays(cards: Path, name: str) -> bool:
+    return (cards / f"{name}-typical.gif").exists()
+
+
+def _task(entry: stzoo.Entry) -> str:
+    return TASKS.get(entry.dataset, entry.dataset)
+
+
+def _choice(name: str, values: list[str]) -> str:
+    options = "".join(f'<option value="{escape(v)}">{escape(v)}</option>' for v in values)
+    return f'<label>{name} <select name="{name}"><option value="">all</option>{options}</select></label>'
+
+
+def _card(cards: Path, entry: stzoo.Entry) -> str:
+    parameters = _parameters(entry)
+    size = next(label for limit, label in _SIZES if parameters < limit)
+    name, weights = escape(entry.name), "yes" if entry.weights else "no"
+    picture = ""
+    if _plays(cards, entry.name):
+        picture = f'<img src="{name}-typical.gif" alt="Truth and forecast by {name}" loading="lazy">'.replace('src="', 'src="_images/')
+    else:
+        picture = '<p class="empty">no weights in the package</p>'
+    return (
+        f'<article class="card" data-task="{escape(_task(entry))}" data-data="{escape(entry.dataset)}" data-size="{size}" '
+        f'data-weights="{weights}">{picture}<h2><a href="models/{name}.html">{name}</a></h2>'
+        f"<p>{escape(entry.summary)}</p><p>{parameters / 1e6:.2f} M parameters</p></article>"
+    )
+
+
+def _parameters(entry: stzoo.Entry) -> int:
+    from stzoo.models import build
+
+    return sum(p.numel() for p in build(entry.spec, "meta").parameters())
+
+
+def _board(rows: list[dict[str, str]]) -> str:
+    parts = ["", "", "Click on a column's name to sort by it.", ""]
+    for protocol in dict.fromkeys(row["protocol"] for row in rows):
+        chosen = [row for row in rows if row["protocol"] == protocol]
+        columns = [key for key in COLUMNS if any(row[key] for row in chosen)]
+        head = "".join(f"<th>{name}</th>" for name in ("model", "figures are", *(COLUMNS[c] for c in columns), "command or source"))
+        parts += [f"## {protocol}", "", "```{raw} html", '<div class="wide-table"><table class="sortable">', f"<thead><tr>{head}</tr></thead>", "<tbody>"]
+        parts += [_row(row, columns) for row in chosen]
+        parts += ["</tbody></table></div>", "```", ""]
+    return "\n".join(parts)
+
+
+def _row(row: dict[str, str], columns: list[str]) -> str:
+    name = escape(row["model"])
+    ours = row["kind"] != "published"
+    model = f'<a href="models/{name}.html">{name}</a>' if ours else name
+    said = f"<code>{escape(row['command'])}</code>" if row["command"] else escape(row["source"])
+    cells = "".join(f"<td>{escape(row[key])}</td>" for key in columns)
+    return f'<tr class="{escape(row["kind"])}"><td>{model}</td><td>{escape(row["kind"])}</td>{cells}<td>{said}</td></tr>'

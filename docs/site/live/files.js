@@ -1,0 +1,96 @@
+// Frames of a file that the reader gives: a GIF, a video, or several pictures.
+// Errors are sentences for the reader.
+
+const LONGEST = 200; // frames
+
+// files: File[]. Gives {frames: [Float32Array(height * width) in 0..1, ...], height, width}, grey, cut to a square.
+export async function framesOf(files, side) {
+  const pictures = await pictureList(files);
+  const canvas = new OffscreenCanvas(side, side);
+  const pen = canvas.getContext("2d", { willReadFrequently: true });
+  const frames = pictures.map((picture) => {
+    const edge = Math.min(picture.width, picture.height);
+    pen.imageSmoothingQuality = "high";
+    pen.drawImage(picture, (picture.width - edge) / 2, (picture.height - edge) / 2, edge, edge, 0, 0, side, side);
+    picture.close();
+    return grey(pen.getImageData(0, 0, side, side).data);
+  });
+  return { frames, height: side, width: side };
+}
+
+async function pictureList(files) {
+  if (files.length > 1) {
+    const sorted = [...files].sort((a, b) => a.name.localeCompare(b.name, undefined, { numeric: true }));
+    return Promise.all(sorted.slice(0, LONGEST).map(still));
+  }
+  const [file] = files;
+  if (file.type.startsWith("video/")) return videoFrames(file);
+  if (file.type.startsWith("image/")) return animationFrames(file);
+  throw new Error(`${file.name} is neither a picture nor a video that this browser knows. Choose a GIF, a video, or several pictures.`);
+}
+
+async function still(file) {
+  try {
+    return await createImageBitmap(file);
+  } catch {
+    throw new Error(`${file.name} could not be read as a picture.`);
+  }
+}
+
+async function animationFrames(file) {
+  if (!("ImageDecoder" in self)) {
+    throw new Error("This browser cannot take an animation apart (it lacks ImageDecoder). Choose a video, or several pictures.");
+  }
+  const decoder = new ImageDecoder({ data: await file.arrayBuffer(), type: file.type });
+  try {
+    await decoder.tracks.ready;
+    const count = Math.min(decoder.tracks.selectedTrack.frameCount, LONGEST);
+    const frames = [];
+    for (let frameIndex = 0; frameIndex < count; frameIndex++) {
+      const { image } = await decoder.decode({ frameIndex });
+      frames.push(await createImageBitmap(image));
+      image.close();
+    }
+    return frames;
+  } catch {
+    throw new Error(`${file.name} could not be read as an animation. Is the file whole?`);
+  } finally {
+    decoder.close();
+  }
+}
+
+async function videoFrames(file) {
+  const video = document.createElement("video");
+  const address = URL.createObjectURL(file);
+  const told = (event) =>
+    new Promise((resolve, reject) => {
+      video.addEventListener(event, resolve, { once: true });
+      video.addEventListener("error", () => reject(new Error(`${file.name} is a video that this browser cannot play.`)), { once: true });
+    });
+  try {
+    video.muted = true;
+    const loaded = told("loadeddata");
+    video.src = address;
+    await loaded;
+    const frames = [];
+    const length = Number.isFinite(video.duration) ? video.duration : 0;
+    for (let second = 0; second < length && frames.length < LONGEST; second += 0.1) {
+      const found = told("seeked");
+      video.currentTime = second;
+      await found;
+      frames.push(await createImageBitmap(video));
+    }
+    return frames;
+  } finally {
+    URL.revokeObjectURL(address);
+  }
+}
+
+// RGBA bytes -> brightness in 0..1, by the weights that Pillow uses.
+function grey(bytes) {
+  const frame = new Float32Array(bytes.length / 4);
+  for (let i = 0; i < frame.length; i++) {
+    frame[i] = (0.299 * bytes[4 * i] + 0.587 * bytes[4 * i + 1] + 0.114 * bytes[4 * i + 2]) / 255;
+  }
+  return frame;
+}

@@ -1,0 +1,49 @@
+"""The reference of every public name, from the docstrings."""
+
+from __future__ import annotations
+
+import inspect
+from importlib import import_module
+from pathlib import Path
+
+ROOMS = ("train", "evaluate", "benchmark", "metrics", "data", "scale", "convert", "published", "viz", "errors")
+
+
+def write(sources: Path) -> None:
+    """One page for the names of `stzoo` itself, and one for each of its rooms.
+
+    Raises:
+        SystemExit: a public name has no docstring.
+    """
+    folder = sources / "reference"
+    folder.mkdir()
+    modules = ["stzoo", *(f"stzoo.{room}" for room in ROOMS)]
+    missing = [f"{module}.{name}" for module in modules for name in _names(module) if not _documented(module, name)]
+    if missing:
+        raise SystemExit(f"public names without a docstring: {', '.join(missing)}")
+    for module in modules:
+        (folder / f"{module}.md").write_text(_page(module), "utf-8")
+    listed = "\n".join(modules)
+    (folder / "index.md").write_text(f"# Reference\n\n```{{toctree}}\n:maxdepth: 1\n\n{listed}\n```\n", "utf-8")
+
+
+def _names(module: str) -> list[str]:
+    """What `__all__` lists, or where there is none, what is defined there and has no underscore before its name."""
+    room = import_module(module)
+    defined = [n for n, v in vars(room).items() if not n.startswith("_") and getattr(v, "__module__", "") == module]
+    return sorted(getattr(room, "__all__", defined))
+
+
+def _documented(module: str, name: str) -> bool:
+    value = getattr(import_module(module), name)
+    return not (inspect.isclass(value) or callable(value)) or bool(inspect.getdoc(value))
+
+
+def _page(module: str) -> str:
+    members = ", ".join(_names(module))
+    return (
+        f"# {module}\n\n```{{eval-rst}}\n.. automodule:: {module}\n   :members: {members}\n   :inherited-members: Exception, object\n"
+        "   :show-inheritance:\n```\n"
+    )
+
+
