@@ -306,7 +306,7 @@ def list_models(
     """The names in the catalogue that match `pattern` and every filter that is given, sorted.
 
     Args:
-        pattern: a shell wildcard, such as "tau-*". Here and in the filters small letters and capitals are the same.
+        pattern: a shell wildcard, such as `tau-*`. Here and in the filters small letters and capitals are the same.
         arch: the architecture, such as "tau".
         dataset: the dataset, such as "mmnist".
         pretrained: True for entries with weights, False for entries without.

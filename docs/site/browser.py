@@ -37,7 +37,7 @@ class Shown:
 MODELS = (Shown("tau-mmnist", "digits"), Shown("tau-ut", "people"), Shown("tau-radar", "rain", "rain"))
 
 
-def write(out: Path, modules: Path, cards: Path) -> None:
+def write(out: Path, modules: Path, cards: Path, models: tuple[Shown, ...] = MODELS) -> None:
     """Everything of the page, in `out`. `modules` is npm's folder; `cards` holds the animation that is the example.
 
     Raises:
@@ -45,9 +45,9 @@ def write(out: Path, modules: Path, cards: Path) -> None:
     """
     shutil.copytree(HERE / "live", out)
     runtime = _runtime(out, modules / "onnxruntime-web")
-    models = [_model(shown, out / "models", runtime) for shown in MODELS]
     digits = [digit.flatten().tolist() for digit in drawn_digits()]
-    content = {"models": models, "digits": digits, "example": _example(cards / "tau-ut-typical.gif")}
+    entries = [_model(shown, out / "models", runtime) for shown in models]
+    content = {"models": entries, "digits": digits, "example": _example(cards / "tau-ut-typical.gif")}
     (out / "models.json").write_text(json.dumps(content), "utf-8")
     kept = sorted(p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file())
     kept = ["./", *(name for name in kept if not any(part in name for part in FOR_WEBGPU))]

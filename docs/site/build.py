@@ -29,17 +29,23 @@ import reference  # noqa: E402
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Build the site of stzoo.")
-    parser.add_argument("--out", type=Path, default=HERE / "build", help="folder to build in; what it holds is replaced")
-    parser.add_argument("--only-live", action="store_true", help="build only the page that runs models in the browser")
+    parser.add_argument(
+        "--out", type=Path, default=HERE / "build", help="folder to build in; what it holds is replaced"
+    )
+    parser.add_argument(
+        "--only",
+        choices=("pages", "live"),
+        help="build only the pages, or only the page that runs models in the browser",
+    )
     options = parser.parse_args()
     out: Path = options.out.resolve()
     html = out / "html"
     shutil.rmtree(html, ignore_errors=True)
-    modules = install(out)
-    if not options.only_live:
+    if options.only != "live":
         sources = gathered(out / "source")
         run("sphinx-build", "-W", "--keep-going", "-q", "-b", "html", "-c", str(HERE), str(sources), str(html))
-    browser.write(html / "live", modules, DOCS / "models")
+    if options.only != "pages":
+        browser.write(html / "live", install(out), DOCS / "models")
     print(f"{html}: {sum(p.stat().st_size for p in html.rglob('*') if p.is_file()) / 1e6:.0f} MB")
 
 
@@ -64,7 +70,9 @@ def gathered(sources: Path) -> Path:
 
 def run(*command: str) -> None:
     """Raises SystemExit where the program fails, which has said why, or is not installed."""
-    program = shutil.which(command[0], path=f"{Path(sys.executable).parent}:{Path('/usr/bin')}") or shutil.which(command[0])
+    program = shutil.which(command[0], path=f"{Path(sys.executable).parent}:{Path('/usr/bin')}") or shutil.which(
+        command[0]
+    )
     if program is None:
         raise SystemExit(f"{command[0]} is needed to build the site; docs/site/build.py says how to install it")
     if subprocess.run([program, *command[1:]], check=False).returncode:

@@ -14,6 +14,7 @@ html_js_files = [("site.js", {"type": "module"})]
 html_extra_path: list[str] = []
 exclude_patterns = ["site"]
 templates_path: list[str] = []
+default_role = "code"  # in docstrings, what stands between backticks is code
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4

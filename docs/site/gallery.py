@@ -10,9 +10,9 @@ import stzoo
 
 # The columns of a protocol's table, in order, where any row has them.
 COLUMNS = {
-    "mse": "MSE", "mae": "MAE", "ssim": "SSIM", "psnr": "PSNR", "csi_0_1": "CSI 0.1", "csi_1": "CSI 1", "csi_5": "CSI 5",
-    "bias_0_1": "bias 0.1", "bias_1": "bias 1", "bias_5": "bias 5", "fss33_1": "FSS 1", "persistence_mse": "persistence MSE",
-    "parameters": "parameters", "gmac": "GMAC", "clips_per_second": "clips/s",
+    "mse": "MSE", "mae": "MAE", "ssim": "SSIM", "psnr": "PSNR", "csi_0_1": "CSI 0.1", "csi_1": "CSI 1",
+    "csi_5": "CSI 5", "bias_0_1": "bias 0.1", "bias_1": "bias 1", "bias_5": "bias 5", "fss33_1": "FSS 1",
+    "persistence_mse": "persistence MSE", "parameters": "parameters", "gmac": "GMAC", "clips_per_second": "clips/s",
 }  # fmt: skip
 TASKS = {  # the data set of an entry -> what is forecast
     "mmnist": "digits", "kth": "people", "ut": "people", "kitti-caltech": "driving", "taxibj": "traffic",
@@ -31,7 +31,9 @@ def write(sources: Path) -> None:
 
 
 def _gallery(cards: Path) -> str:
-    entries = sorted((stzoo.info(name) for name in stzoo.list_models()), key=lambda e: (not _plays(cards, e.name), e.name))
+    entries = sorted(
+        (stzoo.info(name) for name in stzoo.list_models()), key=lambda e: (not _plays(cards, e.name), e.name)
+    )
     return "\n".join(
         [
             "# Gallery", "",
@@ -65,15 +67,14 @@ def _choice(name: str, values: list[str]) -> str:
 def _card(cards: Path, entry: stzoo.Entry) -> str:
     parameters = _parameters(entry)
     size = next(label for limit, label in _SIZES if parameters < limit)
-    name, weights = escape(entry.name), "yes" if entry.weights else "no"
-    picture = ""
-    if _plays(cards, entry.name):
-        picture = f'<img src="{name}-typical.gif" alt="Truth and forecast by {name}" loading="lazy">'.replace('src="', 'src="_images/')
-    else:
-        picture = '<p class="empty">no weights in the package</p>'
+    name, task, data = escape(entry.name), escape(_task(entry)), escape(entry.dataset)
+    picture = '<p class="empty">no weights in the package</p>'
+    if _plays(cards, entry.name):  # its card shows the same file, so Sphinx has put it there
+        picture = f'<img src="_images/{name}-typical.gif" alt="Truth and forecast by {name}" loading="lazy">'
+    weights = "yes" if entry.weights else "no"
     return (
-        f'<article class="card" data-task="{escape(_task(entry))}" data-data="{escape(entry.dataset)}" data-size="{size}" '
-        f'data-weights="{weights}">{picture}<h2><a href="models/{name}.html">{name}</a></h2>'
+        f'<article class="card" data-task="{task}" data-data="{data}" data-size="{size}" data-weights="{weights}">'
+        f'{picture}<h2><a href="models/{name}.html">{name}</a></h2>'
         f"<p>{escape(entry.summary)}</p><p>{parameters / 1e6:.2f} M parameters</p></article>"
     )
 
@@ -89,8 +90,17 @@ def _board(rows: list[dict[str, str]]) -> str:
     for protocol in dict.fromkeys(row["protocol"] for row in rows):
         chosen = [row for row in rows if row["protocol"] == protocol]
         columns = [key for key in COLUMNS if any(row[key] for row in chosen)]
-        head = "".join(f"<th>{name}</th>" for name in ("model", "figures are", *(COLUMNS[c] for c in columns), "command or source"))
-        parts += [f"## {protocol}", "", "```{raw} html", '<div class="wide-table"><table class="sortable">', f"<thead><tr>{head}</tr></thead>", "<tbody>"]
+        head = "".join(
+            f"<th>{name}</th>" for name in ("model", "figures are", *(COLUMNS[c] for c in columns), "command or source")
+        )
+        parts += [
+            f"## {protocol}",
+            "",
+            "```{raw} html",
+            '<div class="wide-table"><table class="sortable">',
+            f"<thead><tr>{head}</tr></thead>",
+            "<tbody>",
+        ]
         parts += [_row(row, columns) for row in chosen]
         parts += ["</tbody></table></div>", "```", ""]
     return "\n".join(parts)
@@ -102,4 +112,6 @@ def _row(row: dict[str, str], columns: list[str]) -> str:
     model = f'<a href="models/{name}.html">{name}</a>' if ours else name
     said = f"<code>{escape(row['command'])}</code>" if row["command"] else escape(row["source"])
     cells = "".join(f"<td>{escape(row[key])}</td>" for key in columns)
-    return f'<tr class="{escape(row["kind"])}"><td>{model}</td><td>{escape(row["kind"])}</td>{cells}<td>{said}</td></tr>'
+    return (
+        f'<tr class="{escape(row["kind"])}"><td>{model}</td><td>{escape(row["kind"])}</td>{cells}<td>{said}</td></tr>'
+    )

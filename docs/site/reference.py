@@ -6,6 +6,8 @@ import inspect
 from importlib import import_module
 from pathlib import Path
 
+import stzoo
+
 ROOMS = ("train", "evaluate", "benchmark", "metrics", "data", "scale", "convert", "published", "viz", "errors")
 
 
@@ -31,19 +33,20 @@ def _names(module: str) -> list[str]:
     """What `__all__` lists, or where there is none, what is defined there and has no underscore before its name."""
     room = import_module(module)
     defined = [n for n, v in vars(room).items() if not n.startswith("_") and getattr(v, "__module__", "") == module]
-    return sorted(getattr(room, "__all__", defined))
+    above = {} if module == "stzoo" else {n: getattr(stzoo, n) for n in stzoo.__all__}  # described on its own page
+    return sorted(
+        n for n in getattr(room, "__all__", defined) if above.get(n) is not getattr(room, n) or n not in above
+    )
 
 
 def _documented(module: str, name: str) -> bool:
     value = getattr(import_module(module), name)
-    return not (inspect.isclass(value) or callable(value)) or bool(inspect.getdoc(value))
+    return not (inspect.isclass(value) or inspect.isroutine(value)) or bool(inspect.getdoc(value))
 
 
 def _page(module: str) -> str:
     members = ", ".join(_names(module))
     return (
-        f"# {module}\n\n```{{eval-rst}}\n.. automodule:: {module}\n   :members: {members}\n   :inherited-members: Exception, object\n"
-        "   :show-inheritance:\n```\n"
+        f"# {module}\n\n```{{eval-rst}}\n.. automodule:: {module}\n   :members: {members}\n"
+        "   :inherited-members: Exception, object\n   :show-inheritance:\n```\n"
     )
-
-

@@ -170,7 +170,7 @@ def list_published(
     """The names of the checkpoints of others that match `pattern` and every filter that is given, sorted.
 
     Args:
-        pattern: a shell wildcard, such as "tau-*". Here and in the filters small letters and capitals are the same.
+        pattern: a shell wildcard, such as `tau-*`. Here and in the filters small letters and capitals are the same.
         dataset: the dataset, such as "kth"; or a word of its name, if no dataset has that very name: "weather" stands
             for weather-t2m, weather-r and so on, and "caltech" for kitti-caltech.
         arch: the architecture, such as "tau".

@@ -25,7 +25,7 @@ async function hasWebGpu() {
 }
 
 async function load(wanted) {
-  const bytes = new Uint8Array(await (await fetched(`./models/${wanted.file}`)).arrayBuffer());
+  const bytes = new Uint8Array(await (await fetched(`./${wanted.file}`)).arrayBuffer());
   const devices = (await hasWebGpu()) ? ["webgpu", "wasm"] : ["wasm"];
   let why = null;
   for (const device of devices) {
