@@ -43,7 +43,8 @@ MAX_PARAMETERS_VARIABLE = "STZOO_MAX_PARAMETERS"
 ENTRY_POINTS = "stzoo.architectures"
 
 _OWN = (
-    conv, convlstm, e3dlstm, mau, mim, modular, pfgnet, phydnet, predformer, predrnn, predrnnpp, simvp, tau, tctn, vqvae,
+    conv, convlstm, e3dlstm, mau, mim, modular, pfgnet, phydnet, predformer, predrnn, predrnnpp, simvp, tau, tctn,
+    vqvae,
 )  # fmt: skip
 
 

@@ -296,6 +296,21 @@ def _translated(arch: str, translator: str, mark: str) -> Callable[[Shapes, Fram
     return read
 
 
+def _pfgnet(shapes: Shapes, known: Frame) -> Inferred:
+    """Published ones have no `hid_t`, so that their blocks tell how many frames go in."""
+    first = shapes["enc.enc.0.conv.conv.weight"]
+    hid_s, dim, rings = first[0], shapes[f"{_PFG}grn_dw.gamma"][1], depth(shapes, f"{_PFG}tm.branches")
+    params = {
+        "hid_s": hid_s,
+        "n_s": depth(shapes, "enc.enc"),
+        "n_t": depth(shapes, "hid.blocks"),
+        "kernels": tuple(shapes[f"{_PFG}tm.branches.{i}.dw_h.weight"][-1] for i in range(rings)),
+        "mlp_ratio": shapes[f"{_PFG}dw_v.weight"][0] // dim,
+    }
+    frame = Frame(channels=_same(first[1], known.channels))
+    return Inferred(arch="pfgnet", params=params, frame=frame, frames_in=dim // hid_s)
+
+
 def _check_places(places: int, fold: int, known: Frame) -> None:
     """An MLP-Mixer has weights for each place of its features, which are `fold` times smaller than the frame."""
     if known.height and known.width and (known.height // fold) * (known.width // fold) != places:
@@ -312,6 +327,7 @@ def _same(found: int, known: int | None) -> int:
 
 
 _EMBEDDING = "to_patch_embedding.1.weight"
+_PFG = "hid.blocks.0."
 BLOCK = "hid.enc.0.block."  # the first one of a translator
 _GATE = f"{BLOCK}attn.spatial_gating_unit."
 _NORM = {"convmixer": "conv_dw", "convnext": "conv_dw"}  # whose bias has one value for each channel; else that of norm1
@@ -344,6 +360,7 @@ READERS = (
     Reader("cell_list.0.conv_m.0.weight", _predrnn),
     Reader("cell_list.0.conv_x.0.weight", _stacked("convlstm", "conv_x.0.weight")),
     Reader(_EMBEDDING, _predformer),
+    Reader(f"{_PFG}tm.gate_head.weight", _pfgnet),
     Reader("encoder.encoder_E.c1.main.0.weight", _phydnet("encoder.", "openstl")),
     Reader("encoder_E.c1.main.0.weight", _phydnet("", "official")),
     _translator("tau", f"{_GATE}fc.0.weight", arch="tau"),

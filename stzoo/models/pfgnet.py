@@ -243,7 +243,8 @@ class PfgNet(EncodeTranslateDecode):
         dim = outer if config.hid_t is None else config.hid_t
         if dim < len(STEM_KERNELS) or dim % min(GROUPS, dim):
             of = "spec.frames_in times spec.params.hid_s" if config.hid_t is None else "spec.params.hid_t"
-            raise SpecError(f"{of} is {dim}; it must be at least {len(STEM_KERNELS)}, and above {GROUPS} a multiple of it")
+            least = len(STEM_KERNELS)
+            raise SpecError(f"{of} is {dim}; it must be a multiple of {GROUPS}, or between {least} and {GROUPS}")
         translator = Translator(outer, dim, config)
         super().__init__(spec.channels, config.hid_s, config.n_s, config.patch, translator)
 

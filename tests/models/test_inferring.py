@@ -48,6 +48,8 @@ SPECS = {
     "IncepU, KTH": spec_of("simvp", (10, 1, 128, 128), **GATED, translator="incepu"),
     "Swin": spec_of("simvp", (4, 2, 32, 32), **SMALL, mlp_ratio=3, translator="swin", heads=4, window=4),
     "MLP-Mixer": spec_of("simvp", (4, 2, 32, 32), **SMALL, mlp_ratio=2, translator="mlpmixer"),
+    "PFGNet, traffic": spec_of("pfgnet", (4, 2, 32, 32), hid_s=32, n_s=2, n_t=8, mlp_ratio=4, kernels=(9, 15, 31)),
+    "PFGNet, other kernels": spec_of("pfgnet", (8, 1, 64, 64), hid_s=8, n_s=4, n_t=3, mlp_ratio=2, kernels=(7, 21)),
     "PredFormer, full": spec_of("predformer", (4, 2, 32, 32), **TOKENS, form="full"),
     "PredFormer, streets": spec_of("predformer", (10, 3, 32, 64), **TOKENS, form="sts"),
     "PredFormer, TST": spec_of("predformer", (4, 1, 32, 32), **TOKENS | {"layers": 2}, form="tst"),
@@ -88,7 +90,7 @@ def test_a_configuration_is_read_from_its_tensors(name: str) -> None:
     agrees(SPECS[name], Frame(channels=SPECS[name].channels))
 
 
-@pytest.mark.parametrize("name", [n for n, s in SPECS.items() if s.arch in ("phydnet", "tau", "simvp")])
+@pytest.mark.parametrize("name", [n for n, s in SPECS.items() if s.arch in ("pfgnet", "phydnet", "tau", "simvp")])
 def test_channels_are_told_where_no_patch_hides_them(name: str) -> None:
     agrees(SPECS[name], Frame())
 
