@@ -18,7 +18,6 @@ PUBLISHED = {  # GMAC of the papers and of published benchmarks, as docs/archite
     ("e3dlstm-mmnist-paper", 10): 298.9,
     ("phydnet-mmnist-paper", 10): 15.3,
     ("mau-mmnist-paper", 10): 17.8,
-    ("pfgnet-taxibj", 4): 0.55,
     ("predformer-mmnist-paper", 10): 16.5,
 }
 
