@@ -267,6 +267,15 @@ def _as_published(name: str, where: str) -> str:
     return f"{short}_transformer{end}" if bool(deep) != bool(where) else ""
 
 
+def _prednet(shapes: Shapes, known: Frame) -> Inferred:
+    """Of the predictions, one for each layer, every other name is taken: activations lie between them."""
+    widths = []
+    while (prediction := f"Ahat.{2 * len(widths)}.weight") in shapes:
+        widths.append(shapes[prediction][0])
+    params = {"widths": tuple(widths[1:]), "kernel": shapes["Ahat.0.weight"][-1]}
+    return Inferred(arch="prednet", params=params, frame=Frame(channels=_same(widths[0], known.channels)))
+
+
 def _translated(arch: str, translator: str, mark: str) -> Callable[[Shapes, Frame], Inferred]:
     """A reader of TAU, or of SimVP with this translator: they share the encoder and the decoder.
 
@@ -344,6 +353,7 @@ READERS = (
     Reader("cell_list.0.conv_m.0.weight", _predrnn),
     Reader("cell_list.0.conv_x.0.weight", _stacked("convlstm", "conv_x.0.weight")),
     Reader(_EMBEDDING, _predformer),
+    Reader("Ahat.0.weight", _prednet),
     Reader("encoder.encoder_E.c1.main.0.weight", _phydnet("encoder.", "openstl")),
     Reader("encoder_E.c1.main.0.weight", _phydnet("", "official")),
     _translator("tau", f"{_GATE}fc.0.weight", arch="tau"),
@@ -364,7 +374,6 @@ READERS = (
 # Architectures with published checkpoints that stzoo does not have -> how the name of one of their tensors begins.
 ABSENT = {
     "SwinLSTM": r"Downsample\.layers\.0\.Swin\.|ST\.patch_embed\.",
-    "PredNet": r"Ahat\.0\.weight$",
     "CrevNet": r"frame_predictor\.",
     "DMVFN": r"stu\.0\.",
 }

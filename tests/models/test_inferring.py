@@ -48,6 +48,8 @@ SPECS = {
     "IncepU, KTH": spec_of("simvp", (10, 1, 128, 128), **GATED, translator="incepu"),
     "Swin": spec_of("simvp", (4, 2, 32, 32), **SMALL, mlp_ratio=3, translator="swin", heads=4, window=4),
     "MLP-Mixer": spec_of("simvp", (4, 2, 32, 32), **SMALL, mlp_ratio=2, translator="mlpmixer"),
+    "PredNet, streets": spec_of("prednet", (10, 3, 128, 160), widths=(32, 64, 128, 256), kernel=3),
+    "PredNet, low": spec_of("prednet", (4, 2, 32, 32), widths=(6,), kernel=5),
     "PredFormer, full": spec_of("predformer", (4, 2, 32, 32), **TOKENS, form="full"),
     "PredFormer, streets": spec_of("predformer", (10, 3, 32, 64), **TOKENS, form="sts"),
     "PredFormer, TST": spec_of("predformer", (4, 1, 32, 32), **TOKENS | {"layers": 2}, form="tst"),
