@@ -269,7 +269,7 @@ def _as_published(name: str, where: str) -> str:
 
 def _prednet(shapes: Shapes, known: Frame) -> Inferred:
     """Of the predictions, one for each layer, every other name is taken: activations lie between them."""
-    widths = []
+    widths: list[int] = []
     while (prediction := f"Ahat.{2 * len(widths)}.weight") in shapes:
         widths.append(shapes[prediction][0])
     params = {"widths": tuple(widths[1:]), "kernel": shapes["Ahat.0.weight"][-1]}

@@ -9,7 +9,7 @@ bottom to the top, errors are taken as soon as the target is there, and become t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -141,22 +141,27 @@ class PredNet(nn.Module):
     def _errors(self, target: Tensor, forecast: Tensor, representation: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The frame and its forecast (B, C, H, W), and R of every layer -> the errors E of every layer."""
         errors: list[Tensor] = []
-        for level, (layer, r) in enumerate(zip(self.layers, representation, strict=True)):
+        layers = self._stack()
+        for level, (layer, r) in enumerate(zip(layers, representation, strict=True)):
             if level:
-                target = self.layers[level - 1].raise_target(errors[-1])  # type: ignore[operator]
+                target = layers[level - 1].raise_target(errors[-1])
             predicted = layer.prediction(r).relu() if level else forecast
             errors.append(torch.cat([(predicted - target).relu(), (target - predicted).relu()], 1))
         return tuple(errors)
 
     def _expect(self, state: PredNetState, errors: tuple[Tensor, ...]) -> PredNetState:
         """The pass from the top to the bottom: new representations from the last errors, and the next forecast."""
-        above, states = None, []
-        for layer, r, c, e in reversed(list(zip(self.layers, state.representation, state.cell, errors, strict=True))):
+        layers, above, states = self._stack(), None, []
+        for layer, r, c, e in reversed(list(zip(layers, state.representation, state.cell, errors, strict=True))):
             above, c = layer.represent(r, c, e, above)
             states.append((above, c))
         representation, cell = zip(*reversed(states), strict=True)
-        forecast = self._within_range(self.layers[0].prediction(representation[0]))  # type: ignore[operator]
+        forecast = self._within_range(layers[0].prediction(representation[0]))
         return PredNetState(representation, cell, forecast, state.earlier if state.forecast is None else state.forecast)
+
+    def _stack(self) -> list[PredNetLayer]:
+        """The layers, the lowest one first."""
+        return cast("list[PredNetLayer]", list(self.layers))
 
     def _within_range(self, frame: Tensor) -> Tensor:
         if self.bounds is None:

@@ -121,7 +121,9 @@ class Recipe:
         if self.dataset not in DATASETS:
             raise SpecError(f"recipe.dataset is {self.dataset!r}; it may be {', '.join(DATASETS)}")
         if not (self.l2_weight or self.l1_weight or self.deviance_weight):
-            raise SpecError("recipe.l2_weight is 0; set recipe.l1_weight or recipe.deviance_weight, to learn from these")
+            raise SpecError(
+                "recipe.l2_weight is 0; set recipe.l1_weight or recipe.deviance_weight, or nothing is learnt"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Every value by its name, tuples included."""

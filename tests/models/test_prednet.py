@@ -1,4 +1,4 @@
-"""PredNet against its equations, written out in float64 on the tensors of a published checkpoint, one step after the other.
+"""PredNet against its equations, written out in float64 on the tensors of a published checkpoint, step by step.
 
 Nothing is shared with stzoo: units live in lists of arrays, a convolution is a sum over its taps, and a rollout goes
 through past and future in one loop, as published code does.
