@@ -276,6 +276,21 @@ def _prednet(shapes: Shapes, known: Frame) -> Inferred:
     return Inferred(arch="prednet", params=params, frame=Frame(channels=_same(widths[0], known.channels)))
 
 
+def _crevnet(shapes: Shapes, known: Frame) -> Inferred:
+    """A stage begins with the block that makes four times the channels of what it reads."""
+    blocks: list[int] = []
+    for number in range(depth(shapes, "encoder.stack")):
+        body = f"encoder.stack.{number}.bottleneck_block."
+        reads = shapes[f"{body}{2 if number else 0}.weight"][1]
+        makes = shapes[f"{body}{9 if number else 7}.weight"][0]
+        if number == 0 or makes > reads:
+            blocks.append(0)
+        blocks[-1] += 1
+    params = {"blocks": tuple(blocks), "layers": depth(shapes, "frame_predictor.convlstm")}
+    channels = shapes["encoder.stack.0.bottleneck_block.0.weight"][1] // 2
+    return Inferred(arch="crevnet", params=params, frame=Frame(channels=_same(channels, known.channels)))
+
+
 def _translated(arch: str, translator: str, mark: str) -> Callable[[Shapes, Frame], Inferred]:
     """A reader of TAU, or of SimVP with this translator: they share the encoder and the decoder.
 
@@ -354,6 +369,7 @@ READERS = (
     Reader("cell_list.0.conv_x.0.weight", _stacked("convlstm", "conv_x.0.weight")),
     Reader(_EMBEDDING, _predformer),
     Reader("Ahat.0.weight", _prednet),
+    Reader("encoder.stack.0.bottleneck_block.0.weight", _crevnet),
     Reader("encoder.encoder_E.c1.main.0.weight", _phydnet("encoder.", "openstl")),
     Reader("encoder_E.c1.main.0.weight", _phydnet("", "official")),
     _translator("tau", f"{_GATE}fc.0.weight", arch="tau"),
@@ -374,6 +390,5 @@ READERS = (
 # Architectures with published checkpoints that stzoo does not have -> how the name of one of their tensors begins.
 ABSENT = {
     "SwinLSTM": r"Downsample\.layers\.0\.Swin\.|ST\.patch_embed\.",
-    "CrevNet": r"frame_predictor\.",
     "DMVFN": r"stu\.0\.",
 }

@@ -50,6 +50,8 @@ SPECS = {
     "MLP-Mixer": spec_of("simvp", (4, 2, 32, 32), **SMALL, mlp_ratio=2, translator="mlpmixer"),
     "PredNet, streets": spec_of("prednet", (10, 3, 128, 160), widths=(32, 64, 128, 256), kernel=3),
     "PredNet, low": spec_of("prednet", (4, 2, 32, 32), widths=(6,), kernel=5),
+    "CrevNet": spec_of("crevnet", (10, 1, 64, 64), blocks=(4, 5, 3), layers=8),
+    "CrevNet, low": spec_of("crevnet", (10, 3, 64, 64), blocks=(2,), layers=1),
     "PredFormer, full": spec_of("predformer", (4, 2, 32, 32), **TOKENS, form="full"),
     "PredFormer, streets": spec_of("predformer", (10, 3, 32, 64), **TOKENS, form="sts"),
     "PredFormer, TST": spec_of("predformer", (4, 1, 32, 32), **TOKENS | {"layers": 2}, form="tst"),

@@ -37,6 +37,7 @@ PARAMS: dict[str, dict[str, Any]] = {
     "phydnet": {"width": 16, "lstm": [8], "kernel": 3},
     "mau": {"layers": 2, "hidden": 4, "kernel": 3, "shrink": 8, "tau": 2},
     "prednet": {"widths": [8, 12]},
+    "crevnet": {"blocks": [1, 1, 1], "layers": 2},
     "tctn": {"layers": 2, "hidden": 8, "heads": 2, "window": 4, "patch": 8},
 }
 BASE = Recipe(dataset="mmnist", minutes=1, batch=2, ddr_weight=0.0, sampling="scheduled", precision="float32")
