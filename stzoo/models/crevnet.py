@@ -97,7 +97,8 @@ class TwoWayAutoencoder(nn.Module):
 
     def __init__(self, channels: int, blocks: tuple[int, ...]):
         super().__init__()
-        width, parts = 2 * channels, []
+        width = 2 * channels
+        parts: list[CouplingBlock] = []
         for stage, depth in enumerate(blocks):
             for number in range(depth):
                 halve = stage > 0 and number == 0
@@ -172,8 +173,6 @@ class CrevNet(nn.Module):
 
     def __init__(self, spec: ModelSpec, config: CrevNetConfig):
         super().__init__()
-        if spec.frames_in < TOGETHER:
-            raise SpecError(f"spec.frames_in is {spec.frames_in}; crevnet reads {TOGETHER} frames together, or more")
         self.stride = 2 ** len(config.blocks)
         self.autoencoder = TwoWayAutoencoder(spec.channels, config.blocks)
         self.layers = nn.ModuleList(PredictiveLayer(self.autoencoder.width) for _ in range(config.layers))
