@@ -117,7 +117,7 @@ class PredNet(nn.Module):
     ) -> PredNetState:
         """All memories are zero before the first frame of `batch` clips, whose frames have `size` (H, W)."""
         zeros = tuple(
-            torch.zeros(batch, width, size[0] >> level, size[1] >> level, device=device, dtype=dtype)
+            torch.zeros(batch, width, size[0] // 2**level, size[1] // 2**level, device=device, dtype=dtype)
             for level, width in enumerate(self.widths)
         )
         return PredNetState(zeros, zeros, None, zeros[0])

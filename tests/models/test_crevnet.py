@@ -157,7 +157,7 @@ class Reference:
 
     def forecast(self, past: Array, steps: int) -> Array:
         """As published: groups of true frames, then each forecast group, with true frames where there are some."""
-        groups = [np.stack(past[t : t + 3], 1) for t in range(len(past) - 2)]
+        groups = [np.swapaxes(past[t : t + 3], 0, 1) for t in range(len(past) - 2)]
         for group in groups[:-1]:
             self.predict(group)
         forecasts, group = [], groups[-1]
