@@ -29,6 +29,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "phydnet": {"width": 16, "lstm": [8, 8], "kernel": 3},
     "mau": {"layers": 2, "hidden": 8, "kernel": 3, "tau": 3},
     "pfgnet": {"hid_s": 4, "n_s": 2, "n_t": 2},
+    "prednet": {"widths": [8, 12], "kernel": 3},
+    "crevnet": {"blocks": [1, 1], "layers": 2},
     "predformer": {"dim": 16, "heads": 2, "head_dim": 8, "blocks": 1, "patch": 4},
     "tctn": TCTN,
 }

@@ -72,6 +72,8 @@ CASES: dict[str, ModelSpec] = {  # a graph takes torch time by its nodes, so the
     "phydnet": spec_of("phydnet", {"width": 16, "lstm": [4], "kernel": 3, "sigmoid": False}, frames_out=1),
     "mau": spec_of("mau", ONE | {"patch": 1, "tau": 2, "recall": True}, frames_out=1),
     "pfgnet": spec_of("pfgnet", {"hid_s": 4, "hid_t": 10, "n_s": 2, "n_t": 1, "patch": 2}),
+    "prednet": spec_of("prednet", {"widths": [8]}, frames_out=1),
+    "crevnet": spec_of("crevnet", {"blocks": [1, 1], "layers": 1}, frames_out=2).replace(frames_in=3),
     "predformer": spec_of("predformer", TOKENS),
     "tctn": spec_of("tctn", TCTN),
     "modular, predrnn": modular("predrnn", ONE | {"patch": 1, "hidden": 16}),

@@ -20,6 +20,8 @@ TINY = {
     "predrnn": LAYERED,
     "predrnnpp": LAYERED,
     "mim": LAYERED,
+    "prednet": {"widths": [4, 6]},
+    "crevnet": {"blocks": [1, 1], "layers": 2},
     "mau": {"layers": 2, "hidden": 4, "kernel": 3, "tau": 3},
     "e3dlstm": LAYERED | {"history": 3},
     "phydnet": {"width": 16, "lstm": [4], "kernel": 3},

@@ -21,6 +21,7 @@ from stzoo.errors import SpecError
 from stzoo.models import (
     conv,
     convlstm,
+    crevnet,
     e3dlstm,
     mau,
     mim,
@@ -28,6 +29,7 @@ from stzoo.models import (
     pfgnet,
     phydnet,
     predformer,
+    prednet,
     predrnn,
     predrnnpp,
     simvp,
@@ -46,6 +48,23 @@ _OWN = (
     conv, convlstm, e3dlstm, mau, mim, modular, pfgnet, phydnet, predformer, predrnn, predrnnpp, simvp, tau, tctn,
     vqvae,
 )  # fmt: skip
+    conv,
+    convlstm,
+    crevnet,
+    e3dlstm,
+    mau,
+    mim,
+    modular,
+    phydnet,
+    predformer,
+    prednet,
+    predrnn,
+    predrnnpp,
+    simvp,
+    tau,
+    tctn,
+    vqvae,
+)
 
 
 @cache

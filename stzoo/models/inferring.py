@@ -267,6 +267,30 @@ def _as_published(name: str, where: str) -> str:
     return f"{short}_transformer{end}" if bool(deep) != bool(where) else ""
 
 
+def _prednet(shapes: Shapes, known: Frame) -> Inferred:
+    """Of the predictions, one for each layer, every other name is taken: activations lie between them."""
+    widths: list[int] = []
+    while (prediction := f"Ahat.{2 * len(widths)}.weight") in shapes:
+        widths.append(shapes[prediction][0])
+    params = {"widths": tuple(widths[1:]), "kernel": shapes["Ahat.0.weight"][-1]}
+    return Inferred(arch="prednet", params=params, frame=Frame(channels=_same(widths[0], known.channels)))
+
+
+def _crevnet(shapes: Shapes, known: Frame) -> Inferred:
+    """A stage begins with the block that makes four times the channels of what it reads."""
+    blocks: list[int] = []
+    for number in range(depth(shapes, "encoder.stack")):
+        body = f"encoder.stack.{number}.bottleneck_block."
+        reads = shapes[f"{body}{2 if number else 0}.weight"][1]
+        makes = shapes[f"{body}{9 if number else 7}.weight"][0]
+        if number == 0 or makes > reads:
+            blocks.append(0)
+        blocks[-1] += 1
+    params = {"blocks": tuple(blocks), "layers": depth(shapes, "frame_predictor.convlstm")}
+    channels = shapes["encoder.stack.0.bottleneck_block.0.weight"][1] // 2
+    return Inferred(arch="crevnet", params=params, frame=Frame(channels=_same(channels, known.channels)))
+
+
 def _translated(arch: str, translator: str, mark: str) -> Callable[[Shapes, Frame], Inferred]:
     """A reader of TAU, or of SimVP with this translator: they share the encoder and the decoder.
 
@@ -361,6 +385,8 @@ READERS = (
     Reader("cell_list.0.conv_x.0.weight", _stacked("convlstm", "conv_x.0.weight")),
     Reader(_EMBEDDING, _predformer),
     Reader(f"{_PFG}tm.gate_head.weight", _pfgnet),
+    Reader("Ahat.0.weight", _prednet),
+    Reader("encoder.stack.0.bottleneck_block.0.weight", _crevnet),
     Reader("encoder.encoder_E.c1.main.0.weight", _phydnet("encoder.", "openstl")),
     Reader("encoder_E.c1.main.0.weight", _phydnet("", "official")),
     _translator("tau", f"{_GATE}fc.0.weight", arch="tau"),
@@ -381,7 +407,5 @@ READERS = (
 # Architectures with published checkpoints that stzoo does not have -> how the name of one of their tensors begins.
 ABSENT = {
     "SwinLSTM": r"Downsample\.layers\.0\.Swin\.|ST\.patch_embed\.",
-    "PredNet": r"Ahat\.0\.weight$",
-    "CrevNet": r"frame_predictor\.",
     "DMVFN": r"stu\.0\.",
 }

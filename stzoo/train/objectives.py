@@ -115,7 +115,7 @@ def objective(
         forecast = _right_where_unknown(forecast, truth, valid)
     if recipe.quantity:
         forecast, truth = (Decibels.of(spec).quantity(values) for values in (forecast, truth))
-    loss = squared_error(forecast, truth, recipe.reduction, recipe.emphasis) + extra
+    loss = recipe.l2_weight * squared_error(forecast, truth, recipe.reduction, recipe.emphasis) + extra
     if recipe.l1_weight:
         loss = loss + recipe.l1_weight * absolute_error(forecast, truth, recipe.reduction)
     if recipe.deviance_weight:

@@ -51,6 +51,7 @@ class Recipe:
         ddr_temperature: its softmax temperature.
         emphasis: the squared error of a cell is multiplied by 1 + emphasis * max(0, truth), with the normalised truth,
             so that rare large values such as heavy rain count more. The validation error is weighted likewise.
+        l2_weight: the weight of the squared error; with 0, other terms alone are learnt from.
         l1_weight: the weight of the absolute error beside the squared one (E3D-LSTM: 1).
         quantity: for values in decibels, such as rain in dBR: all errors, that of the validation too, are those of the
             quantity itself, such as the rain rate in mm/h. The model then learns its mean.
@@ -98,6 +99,7 @@ class Recipe:
     ddr_weight: float = bounded(0.1, 0.0, 1e3)
     ddr_temperature: float = bounded(0.1, 1e-3, 1e3)
     emphasis: float = bounded(0.0, 0.0, 1e3)
+    l2_weight: float = bounded(1.0, 0.0, 1e3)
     l1_weight: float = bounded(0.0, 0.0, 1e3)
     quantity: bool = False
     deviance_weight: float = bounded(0.0, 0.0, 1e6)
@@ -118,6 +120,10 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.dataset not in DATASETS:
             raise SpecError(f"recipe.dataset is {self.dataset!r}; it may be {', '.join(DATASETS)}")
+        if not (self.l2_weight or self.l1_weight or self.deviance_weight):
+            raise SpecError(
+                "recipe.l2_weight is 0; set recipe.l1_weight or recipe.deviance_weight, or nothing is learnt"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Every value by its name, tuples included."""

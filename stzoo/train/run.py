@@ -55,8 +55,11 @@ class Run:
         self.processes, self.device = processes, processes.device
         self.share = processes.share(self.recipe.batch)
         torch.manual_seed(self.recipe.seed)
-        layout = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
-        self.module: Any = begun(assignment).to(self.device).to(memory_format=layout)  # type: ignore[call-overload]
+        self.module: Any = begun(assignment).to(self.device)
+        if self.recipe.channels_last:
+            for parameter in self.module.parameters():
+                if parameter.dim() == 4:  # weights of 3D convolutions have no such layout
+                    parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         self.ema = averaged(self.module, self.recipe.ema) if processes.first else None
         self.still = [m for m in self.module.modules() if _is_still(m)]
         modular = assignment.kind == "modular"

@@ -24,6 +24,8 @@ PUBLISHED: dict[str, tuple[int, float | None]] = {
     "mim": (38_043_648 - 3 * 128 * 256, 179.2),  # published code carries an unused 1x1 in each of three units
     "e3dlstm": (51_347_456, 298.9),
     "phydnet": (3_091_732, None),  # see test_phydnet
+    "crevnet": (4_997_444, None),  # see test_crevnet
+    "prednet": (12_510_842, None),  # see test_prednet
     # published code carries two unused 1x1; fvcore does not count frames that are painted and never looked at, which
     # make up 2 % of the published 17.8 (tests/benchmark/test_counting.py counts them)
     "mau": (4_483_588 - (128 * 64 + 64) - (2 + 1), None),
@@ -161,7 +163,7 @@ def test_a_compiled_module_forecasts_the_same(arch: str, monkeypatch: pytest.Mon
     assert all(torch.equal(a, b) for a, b in zip(plain, fast, strict=True))
 
 
-@pytest.mark.parametrize("arch", ["convlstm", "predrnn", "predrnnpp", "phydnet"])
+@pytest.mark.parametrize("arch", ["convlstm", "predrnn", "predrnnpp", "phydnet", "prednet", "crevnet"])
 def test_other_sizes_work_where_all_is_convolution(arch: str) -> None:
     model = stzoo.create(spec_of(arch))
     assert model.predict(clip(frames=4, size=24)).shape == (2, 4, 2, 24, 24)

@@ -36,12 +36,15 @@ PARAMS: dict[str, dict[str, Any]] = {
     "e3dlstm": {"layers": 2, "hidden": 8, "kernel": 3, "patch": 8, "history": 4},
     "phydnet": {"width": 16, "lstm": [8], "kernel": 3},
     "mau": {"layers": 2, "hidden": 4, "kernel": 3, "shrink": 8, "tau": 2},
+    "prednet": {"widths": [8, 12]},
+    "crevnet": {"blocks": [1, 1, 1], "layers": 2},
     "tctn": {"layers": 2, "hidden": 8, "heads": 2, "window": 4, "patch": 8},
 }
 BASE = Recipe(dataset="mmnist", minutes=1, batch=2, ddr_weight=0.0, sampling="scheduled", precision="float32")
 EXTRAS: dict[str, dict[str, Any]] = {
     "predrnn": {"sampling": "reverse", "decouple_weight": 0.1},
     "e3dlstm": {"l1_weight": 1.0},
+    "prednet": {"sampling": "true"},
     "phydnet": {"sampling": "teacher", "moment_weight": 0.0526},
 }
 each = pytest.mark.parametrize("arch", PARAMS)
@@ -116,6 +119,9 @@ def test_the_loss_is_taken_over_every_frame_but_the_first(arch: str) -> None:
         weighted = dataclasses.replace(plain, l1_weight=0.7)
         more = objective(module, module, spec_of(arch), weighted, past, future, 0.0).item()
         assert more - found == pytest.approx(0.7 * sum(magnitudes) / 5, rel=1e-4)
+        alone = dataclasses.replace(weighted, sampling="true", l2_weight=0.0)
+        found = objective(module, module, spec_of(arch), alone, past, future, 0.9).item()
+        assert found == pytest.approx(0.7 * sum(magnitudes) / 5, rel=1e-4)
     if arch == "phydnet":
         weighted = dataclasses.replace(plain, moment_weight=0.7)
         more = objective(module, module, spec_of(arch), weighted, past, future, 0.0).item()
