@@ -19,6 +19,7 @@ from stzoo.train.losses import (
     poisson_deviance,
     squared_error,
 )
+from stzoo.train.perceptual import check_perceptual
 from stzoo.train.precision import autocast
 from stzoo.train.recipe import Recipe
 from stzoo.train.recompute import check_recompute
@@ -43,6 +44,10 @@ def check(module: Any, spec: ModelSpec, recipe: Recipe) -> None:
         raise SpecError(f"recipe.checkpoint is for the plain module; set recipe.{other} to false beside it")
     if recipe.checkpoint and architecture.is_codec:
         raise SpecError("recipe.checkpoint is for forecasters; a codec needs little memory")
+    if recipe.perceptual_weight and not architecture.is_codec:
+        raise SpecError("recipe.perceptual_weight is for codecs; a forecaster has other losses")
+    if recipe.perceptual_weight:
+        check_perceptual(spec)
     part, learns = (module.predictor, module.predictor_spec) if architecture.kind == "modular" else (module, spec)
     _check_sampling(learns, recipe)
     _check_terms(learns, recipe)

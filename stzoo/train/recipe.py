@@ -68,6 +68,10 @@ class Recipe:
             `stzoo.train.codebook`.
         codebook_decay: the decay of that running mean.
         commitment: the weight of the loss that keeps latents near their codes.
+        kl_weight: for a codec with Gaussian latents: beta, the weight of their divergence from N(0, 1), see
+            `stzoo.train.codecs.codec_loss`.
+        perceptual_weight: for a codec: the weight of LPIPS beside the squared error, see `stzoo.train.perceptual`. Its
+            weights are in a file that $STZOO_LPIPS names. 0 leaves it out.
         validate_every: steps from one validation to the next.
         validation_clips: the number of held-out clips that a validation uses.
         checkpoint_minutes: the time after which a checkpoint is written, besides the one after each validation.
@@ -110,6 +114,8 @@ class Recipe:
     codebook: Literal["ema", "loss"] = "ema"
     codebook_decay: float = bounded(0.99, 0.0, 0.999999)
     commitment: float = bounded(0.25, 0.0, 1e3)
+    kl_weight: float = bounded(0.01, 0.0, 1e3)
+    perceptual_weight: float = bounded(0.0, 0.0, 1e3)
     validate_every: int = bounded(500, 1, 1_000_000)
     validation_clips: int = bounded(1000, 1, 10_000)
     checkpoint_minutes: float = bounded(2.0, 0.0, 60.0)
