@@ -129,7 +129,7 @@ def evaluate_codec(
     batch: int = 32,
     progress: bool = True,
 ) -> CodecReport:
-    """Send every frame of every clip through the codec, and through its codebook if it has one; measure what comes back.
+    """Send every frame of every clip through the codec, and its codebook if it has one; measure what comes back.
 
     The arguments and errors are those of `evaluate`. Both the past and the future frames of a clip are measured.
     """

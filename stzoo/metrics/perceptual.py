@@ -1,7 +1,7 @@
 """LPIPS, a distance between frames that was learned from what people see (Zhang et al., CVPR 2018), with AlexNet.
 
-The network is here; its weights are not. They are read from a file of the user's, which $STZOO_LPIPS names, or come with
-the package lpips. docs/training.md shows how the file is made.
+The network is here; its weights are not. They are read from a file of the user's, which $STZOO_LPIPS names, or come
+with the package lpips. docs/training.md shows how the file is made.
 """
 
 from __future__ import annotations
@@ -75,18 +75,25 @@ def _unit(x: Tensor) -> Tensor:
     return x / ((x.square().sum(1, keepdim=True) + 1e-20).sqrt() + 1e-10)
 
 
+def weights_file() -> Path:
+    """The file that STZOO_LPIPS names. Raises `DataError` if it names none, or what it names is no file."""
+    file = environment.lpips()
+    if file is None or not file.is_file():
+        said = "is not set" if file is None else f"is {file}, which is no file"
+        raise DataError(
+            "a perceptual loss needs the weights of LPIPS, which stzoo neither holds nor fetches: STZOO_LPIPS "
+            f"{said}; set it to a file with them, which docs/training.md shows how to make"
+        )
+    return file
+
+
 def read_network() -> LpipsNetwork:
     """The network with the weights in the file that STZOO_LPIPS names, without gradient, on the CPU.
 
     Raises:
-        DataError: the variable is not set, or the file cannot be read or holds other tensors.
+        DataError: as `weights_file`, or the file cannot be read or holds other tensors.
     """
-    file = environment.lpips()
-    if file is None:
-        raise DataError(
-            "a perceptual loss needs the weights of LPIPS, which stzoo neither holds nor fetches: set STZOO_LPIPS to a "
-            "file with them, which docs/training.md shows how to make"
-        )
+    file = weights_file()
     network = LpipsNetwork().eval().requires_grad_(False)
     names = {f"features.{n}.{part}": f"features.{n}.{part}" for n in _KERNELS for part in ("weight", "bias")}
     names |= {f"heads.{i}": f"lin{i}.weight" for i in range(len(_KERNELS))}

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stzoo import environment
 from stzoo.codec import Codec
 from stzoo.data import ClipSource
 from stzoo.errors import SpecError
 from stzoo.hashing import file_sha256
+from stzoo.metrics.perceptual import weights_file
 from stzoo.models import architecture_of, config_of
 from stzoo.models.contract import Kind
 from stzoo.models.modular import codec_spec
@@ -68,6 +68,9 @@ class Assignment:
 
         Spec and recipe are written out; codec, start, clips and the weights of a perceptual loss, where there are any,
         are sha256 sums.
+
+        Raises:
+            DataError: the weights of a perceptual loss are not there.
         """
         recipe = json.loads(json.dumps(self.recipe.to_dict()))  # tuples become lists, as in a plan that was read
         found: dict[str, Any] = {"spec": self.spec.to_dict(), "recipe": recipe}
@@ -75,9 +78,8 @@ class Assignment:
             found["codec"] = weights_digest(self.codec.module.state_dict())
         if self.start is not None:
             found["start"] = weights_digest(self.start)
-        weights = environment.lpips() if self.recipe.perceptual_weight else None
-        if weights is not None and weights.is_file():  # or else `Run` says what is missing
-            found["perceptual"] = file_sha256(weights)
+        if self.recipe.perceptual_weight:
+            found["perceptual"] = file_sha256(weights_file())
         return found | {"clips": clips_digest(self.training, validation)}
 
 

@@ -33,17 +33,17 @@ def codec_loss(
 ) -> tuple[Tensor, ...]:
     """The loss of a codec, and what its latents were.
 
-    Every codec has the mean squared error of the reconstruction, divided by `variance`, so that weights mean the same on
-    every dataset; and `recipe.perceptual_weight` times the perceptual distance, if there is one. A codec that quantises
-    adds, as in equation 3 of van den Oord et al. (2017),
+    Every codec has the mean squared error of the reconstruction, divided by `variance`, so that weights mean the same
+    on every dataset; and `recipe.perceptual_weight` times the perceptual distance, if there is one. A codec that
+    quantises adds, as in equation 3 of van den Oord et al. (2017),
 
     * `recipe.commitment` times the mean squared distance from each latent to its code, the code held constant;
     * with ``recipe.codebook = "loss"``, the same distance with the latent held constant.
 
-    One with Gaussian latents paints from latents that are drawn, and adds `recipe.kl_weight` times their divergence from
-    N(0, 1), added up over a frame and divided by its number of values. With the weight beta this is the evidence lower
-    bound (Kingma and Welling, equation 3) of values with a Gaussian error of variance beta / 2 * `variance`, but for
-    factors and terms that are constant.
+    One with Gaussian latents paints from latents that are drawn, and adds `recipe.kl_weight` times their divergence
+    from N(0, 1), added up over a frame and divided by its number of values. With the weight beta this is the evidence
+    lower bound (Kingma and Welling, equation 3) of values with a Gaussian error of variance beta / 2 * `variance`, but
+    for factors and terms that are constant.
 
     Args:
         module: the codec, in training mode.
@@ -66,7 +66,7 @@ def codec_loss(
         extra = recipe.commitment * (latents - quantised.detach()).square().mean()
         if recipe.codebook == "loss":
             extra = extra + (latents.detach() - quantised).square().mean()
-        seen = (latents.detach(), codes)
+        seen: tuple[Tensor, ...] = latents.detach(), codes
     else:
         with autocast(frames.device, recipe):
             mean, log_variance = (x.float() for x in module.posterior(frames))

@@ -38,8 +38,8 @@ class LatentAverage:
     """The mean of each channel of the latents, and their standard deviation from it, over the training frames.
 
     Of each batch, with n latents whose sum is z and whose sum of squares is s, and the decay d: N <- d N + (1 - d) n,
-    and so on for z and s. The mean is z / N and the variance s / N minus its square, the mean over channels. All weights
-    of the running sums are the same in both quotients, so the figures are right from the first batch on.
+    and so on for z and s. The mean is z / N and the variance s / N minus its square, the mean over channels. The
+    running sums have the same weights, so the figures are right from the first batch on.
 
     Args:
         module: the codec; its `latent_mean` (dim,) and `latent_std`, a scalar, are changed in place.

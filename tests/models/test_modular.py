@@ -40,7 +40,7 @@ def spec_of(arch: str = "predrnn", channels: int = 2, **changes: Any) -> ModelSp
 
 
 def module_of(spec: ModelSpec) -> Any:
-    """Codes spread as latents are, so that quantising neither merges all nor changes little; other units than 0 and 1."""
+    """Codes spread as latents are, so that quantising neither merges all nor changes little; units are not 0 and 1."""
     torch.manual_seed(0)
     module: Any = build(spec).eval()
     if spec.params["codec"]["arch"] == "vqvae":
