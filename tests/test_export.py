@@ -72,6 +72,7 @@ CASES: dict[str, ModelSpec] = {  # a graph takes torch time by its nodes, so the
     "e3dlstm, public": spec_of("e3dlstm", ONE | {"variant": "public"}, frames_out=1),
     "phydnet": spec_of("phydnet", {"width": 16, "lstm": [4], "kernel": 3, "sigmoid": False}, frames_out=1),
     "mau": spec_of("mau", ONE | {"patch": 1, "tau": 2, "recall": True}, frames_out=1),
+    "lmc": spec_of("lmc", {"width": 2, "layers": 1, "slots": 4, "pools": 3}),
     "predformer": spec_of("predformer", TOKENS),
     "tctn": spec_of("tctn", TCTN),
     "modular, predrnn": modular("predrnn", ONE | {"patch": 1, "hidden": 16}),

@@ -141,7 +141,7 @@ def trained(name: str, spec: ModelSpec, codec: Codec | None, on: str | None, arg
     frames = (1, 1) if is_codec else (10, 10)
     out = arguments.out / (name if on is None else f"{name}-on-{on}")
     training, validation = (part(arguments.mnist, *frames) for part in (mmnist.training_set, mmnist.validation_set))
-    recipe = dataclasses.replace(read_recipe(name), validation_clips=arguments.clips)
+    recipe = dataclasses.replace(read_recipe(name), batch=arguments.batch, validation_clips=arguments.clips)
     return train(spec, recipe, training, validation, out, minutes=arguments.minutes, codec=codec, progress=False)
 
 

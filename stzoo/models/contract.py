@@ -227,6 +227,9 @@ class Architecture:
             refuses such a recipe.
         layouts: how published checkpoints are laid out, by their origin; see `stzoo.convert`. By default none is read.
         decoupling: what ``decouple_weight`` of a recipe needs. By default such a recipe is refused.
+        stores: (module, past (B, T, C, H, W), future (B, T', C, H, W)) -> a forecast (B, T, C, H, W) of a block whose
+            memory sees the true future as well, and learns; ``memory_weight`` of a recipe weighs its loss. An ordinary
+            forecast leaves the memory as it is. By default such a recipe is refused.
         derivative_kernels: module -> (k*k, C, k, k), convolution kernels of which number i * k + j stands for the
             derivative of order i, j; ``moment_weight`` of a recipe needs them. By default such a recipe is refused.
         fast_form: the module is an `EncodeTranslateDecode` around `GatedBlock`s, which `stzoo.engine` rewrites as a
@@ -249,6 +252,7 @@ class Architecture:
     recompute: tuple[type[nn.Module], ...] = ()
     layouts: Mapping[str, Layout] = field(default_factory=dict)
     decoupling: Decoupling | None = None
+    stores: Callable[[Any, Tensor, Tensor], Tensor] | None = None
     derivative_kernels: Callable[[Any], Tensor] | None = None
     fast_form: bool = False
     fused_training: bool = False
@@ -263,6 +267,7 @@ class Architecture:
             ("advances", "sequential"),
             ("quantises", "codec"),
             ("decoupling", "sequential"),
+            ("stores", "block"),
             ("fast_form", "block"),
         )
         for trait, kind in of_one_kind:

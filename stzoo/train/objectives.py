@@ -86,6 +86,13 @@ def _check_terms(spec: ModelSpec, recipe: Recipe) -> None:
             f"spec.params.{architecture.decoupling.setting} is true; "
             "without recipe.decouple_weight its adapter would never learn"
         )
+    if bool(recipe.memory_weight) != (architecture.stores is not None):
+        able = ", ".join(name for name, each in architectures().items() if each.stores is not None)
+        if recipe.memory_weight:
+            raise SpecError(f"recipe.memory_weight is for {able}, whose memory learns in a phase of its own")
+        raise SpecError(
+            f"without recipe.memory_weight the memory of {architecture.name} would never learn; set it (published: 1)"
+        )
     if recipe.moment_weight and architecture.derivative_kernels is None:
         able = ", ".join(name for name, each in architectures().items() if each.derivative_kernels is not None)
         raise SpecError(f"recipe.moment_weight is for {able}, whose kernels stand for derivatives")
@@ -116,11 +123,26 @@ def objective(
     """
     with autocast(past.device, recipe):
         forecast, truth, extra = _forecast(fast, module, spec, recipe, past, future, done)
+    loss = _errors(spec, recipe, forecast, truth, valid) + extra
+    architecture = architecture_of(spec)
+    if architecture.stores is not None and recipe.memory_weight:
+        with autocast(past.device, recipe):
+            stored = architecture.stores(module, past, future)[:, : future.shape[1]]
+        n = stored.shape[1]
+        known = None if valid is None else valid[:, :n]
+        loss = loss + recipe.memory_weight * _errors(spec, recipe, stored, future[:, :n], known)
+    if recipe.moment_weight:
+        loss = loss + recipe.moment_weight * _moment_error(architecture, module)
+    return loss
+
+
+def _errors(spec: ModelSpec, recipe: Recipe, forecast: Tensor, truth: Tensor, valid: Tensor | None) -> Tensor:
+    """All terms that hold a forecast against the truth, (B, n, C, H, W) each; `valid` as in `objective`."""
     if valid is not None:
         forecast = _right_where_unknown(forecast, truth, valid)
     if recipe.quantity:
         forecast, truth = (Decibels.of(spec).quantity(values) for values in (forecast, truth))
-    loss = squared_error(forecast, truth, recipe.reduction, recipe.emphasis) + extra
+    loss = squared_error(forecast, truth, recipe.reduction, recipe.emphasis)
     if recipe.l1_weight:
         loss = loss + recipe.l1_weight * absolute_error(forecast, truth, recipe.reduction)
     if recipe.deviance_weight:
@@ -129,8 +151,6 @@ def objective(
     if recipe.ddr_weight:
         divergence = divergence_of_differences(forecast, truth, recipe.ddr_temperature, recipe.reduction)
         loss = loss + recipe.ddr_weight * divergence
-    if recipe.moment_weight:
-        loss = loss + recipe.moment_weight * _moment_error(architecture_of(spec), module)
     return loss
 
 

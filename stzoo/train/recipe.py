@@ -60,6 +60,8 @@ class Recipe:
             trains as it will be used, on its own forecasts.
         sampling_share: the share of the steps during which it reads fewer and fewer true frames.
         decouple_weight: the weight of PredRNN-V2's decoupling loss, which needs `decouple` in the spec's params.
+        memory_weight: the weight of the storing phase of LMC-Memory (published: 1), in which the memory learns from
+            past and future; its errors are those of the forecast, by the other settings.
         moment_weight: the weight of PhyDNet's constraint on its kernels.
         freeze: parameters whose names begin with one of these are not trained.
         cached_clips: for a modular model: train on the latents of this many clips again and again, which are kept in
@@ -108,6 +110,7 @@ class Recipe:
     sampling: Sampling = "none"
     sampling_share: float = bounded(0.4, 1e-6, 1.0)
     decouple_weight: float = bounded(0.0, 0.0, 1e3)
+    memory_weight: float = bounded(0.0, 0.0, 1e3)
     moment_weight: float = bounded(0.0, 0.0, 1e3)
     freeze: tuple[str, ...] = ()
     cached_clips: int = bounded(0, 0, 1 << 40)

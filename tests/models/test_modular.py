@@ -24,6 +24,7 @@ BLOCKS: dict[str, dict[str, Any]] = {
     "conv": {"hid_s": 8, "hid_t": 16, "n_s": 2, "n_t": 2},
     "simvp": {"hid_s": 8, "hid_t": 16, "n_s": 2, "n_t": 2},
     "tau": {"hid_s": 8, "hid_t": 16, "n_s": 2, "n_t": 2},
+    "lmc": {"width": 2, "layers": 1, "slots": 8, "pools": 3},
     "predformer": {"dim": 16, "heads": 2, "head_dim": 8, "blocks": 2, "mlp_ratio": 2, "patch": 4},
 }
 PREDICTORS = BLOCKS | SMALL | {"phydnet": SMALL["phydnet"] | {"sigmoid": False}}  # latents have no range
