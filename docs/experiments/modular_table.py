@@ -3,8 +3,8 @@
     python docs/experiments/modular_table.py --mnist DIR --iterations 60 --clips 100 --out runs/table
 
 Each model is trained for the same number of iterations at the same batch, in a process of its own, by its recipe; then
-it forecasts the same held-out clips, in bfloat16. Memory is what the process grew by, in the host's memory. The
-script prints a Markdown table, and keeps what it measured in OUT/table.json.
+it forecasts the same held-out clips, in bfloat16 where the machine has that. Memory is what the process grew by, in the
+host's memory. The script prints a Markdown table, and keeps what it measured in OUT/table.json.
 
     python docs/experiments/modular_table.py --mnist DIR --codecs vqvae-mmnist vae-mmnist --minutes 10 --out runs/codecs
 
@@ -30,6 +30,7 @@ import stzoo
 from stzoo import catalog, metrics
 from stzoo.codec import Codec
 from stzoo.data import mmnist
+from stzoo.engine import multiplies_in_bfloat16
 from stzoo.errors import StzooError
 from stzoo.frames.values import to_units
 from stzoo.models import architecture_of
@@ -155,10 +156,10 @@ def painted_figures(codec: Codec, arguments: argparse.Namespace) -> dict[str, fl
 def forecast_figures(
     module: Any, spec: ModelSpec, arguments: argparse.Namespace, device: torch.device
 ) -> dict[str, float]:
-    """The metrics of a module's forecasts of held-out clips, 10 frames ahead, computed in bfloat16."""
+    """The metrics of a module's forecasts of held-out clips, 10 frames ahead, in bfloat16 if the device has it."""
     clip = mmnist.validation_set(arguments.mnist, 10, 10).clips(0, arguments.clips)
     past, future = (to_units(x, spec) for x in (clip.past, clip.future))
-    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
+    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=multiplies_in_bfloat16(device)):
         pieces = [torch.stack(list(unroll(module, spec, x.to(device), 10)), 1) for x in past.split(8)]
     return figures(torch.cat(pieces).float().cpu().numpy(), future.numpy())
 
