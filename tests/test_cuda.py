@@ -27,6 +27,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "mim": RECURRENT,
     "e3dlstm": {"layers": 2, "hidden": 8, "kernel": 3, "patch": 4, "history": 4},
     "phydnet": {"width": 16, "lstm": [8, 8], "kernel": 3},
+    "lmc": {"width": 4, "layers": 2, "slots": 8, "pools": 4},
     "mau": {"layers": 2, "hidden": 8, "kernel": 3, "tau": 3},
     "pfgnet": {"hid_s": 4, "n_s": 2, "n_t": 2},
     "prednet": {"widths": [8, 12], "kernel": 3},

@@ -37,6 +37,7 @@ META: dict[str, Any] = {"hid_s": 4, "hid_t": 16, "n_s": 2, "n_t": 2}
 LAYERED: dict[str, Any] = {"layers": 2, "hidden": 4, "kernel": 3, "patch": 4}
 TCTN: dict[str, Any] = {"layers": 1, "hidden": 8, "heads": 2, "expansion": 2, "window": 2, "patch": 4}
 CODEC = {"arch": "vqvae", "params": {"width": 16, "residual_layers": 1, "residual_width": 4, "codes": 32, "dim": 8}}
+VAE = {"arch": "vae", "params": {"width": 16, "residual_layers": 1, "residual_width": 4, "dim": 8}}
 
 
 def spec_of(arch: str, params: dict[str, Any], frames_out: int = 2, size: int = 16) -> ModelSpec:
@@ -47,7 +48,7 @@ def spec_of(arch: str, params: dict[str, Any], frames_out: int = 2, size: int = 
     )  # fmt: skip
 
 
-def modular(arch: str, params: dict[str, Any], **changes: str) -> ModelSpec:
+def modular(arch: str, params: dict[str, Any], **changes: Any) -> ModelSpec:
     return spec_of("modular", {"codec": CODEC, "predictor": {"arch": arch, "params": params}} | changes, size=32)
 
 
@@ -74,9 +75,11 @@ CASES: dict[str, ModelSpec] = {  # a graph takes torch time by its nodes, so the
     "pfgnet": spec_of("pfgnet", {"hid_s": 4, "hid_t": 10, "n_s": 2, "n_t": 1, "patch": 2}),
     "prednet": spec_of("prednet", {"widths": [8]}, frames_out=1),
     "crevnet": spec_of("crevnet", {"blocks": [1, 1], "layers": 1}, frames_out=2).replace(frames_in=3),
+    "lmc": spec_of("lmc", {"width": 2, "layers": 1, "slots": 4, "pools": 3}),
     "predformer": spec_of("predformer", TOKENS),
     "tctn": spec_of("tctn", TCTN),
     "modular, predrnn": modular("predrnn", ONE | {"patch": 1, "hidden": 16}),
+    "modular, tau, vae": modular("tau", BLOCK, codec=VAE),
     "modular, tau, quantised": modular("tau", BLOCK, reads="quantised", paints="quantised"),
 }
 ALWAYS = ("tau", "convlstm", "modular, predrnn")  # of each kind one; a graph takes ten seconds and more

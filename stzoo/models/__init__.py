@@ -23,6 +23,7 @@ from stzoo.models import (
     convlstm,
     crevnet,
     e3dlstm,
+    lmc,
     mau,
     mim,
     modular,
@@ -35,6 +36,7 @@ from stzoo.models import (
     simvp,
     tau,
     tctn,
+    vae,
     vqvae,
 )  # fmt: skip
 from stzoo.models.contract import Architecture
@@ -52,6 +54,10 @@ _OWN = (
     convlstm,
     crevnet,
     e3dlstm,
+    conv,
+    convlstm,
+    e3dlstm,
+    lmc,
     mau,
     mim,
     modular,
@@ -63,6 +69,7 @@ _OWN = (
     simvp,
     tau,
     tctn,
+    vae,
     vqvae,
 )
 

@@ -222,6 +222,18 @@ def _mau(shapes: Shapes, known: Frame) -> Inferred:
     return Inferred(arch="mau", params=params, frame=frame, untold=("tau", "recall"), hint=_hint(known))
 
 
+def _lmc(shapes: Shapes, known: Frame) -> Inferred:
+    first = shapes["encoder.0.weight"]
+    params = {
+        "width": first[0],
+        "layers": depth(shapes, "convlstm_list"),
+        "slots": shapes["memory.memory_w"][0],
+        "pools": 4 if "memory.embedder.2.weight" in shapes else 3,
+    }
+    frame = Frame(channels=_same(first[1], known.channels))
+    return Inferred(arch="lmc", params=params, frame=frame, origin="official", untold=("sigmoid",))
+
+
 def _phydnet(prefix: str, origin: str) -> Callable[[Shapes, Frame], Inferred]:
     def read(shapes: Shapes, known: Frame) -> Inferred:
         first = shapes[f"{prefix}encoder_E.c1.main.0.weight"]
@@ -387,6 +399,7 @@ READERS = (
     Reader(f"{_PFG}tm.gate_head.weight", _pfgnet),
     Reader("Ahat.0.weight", _prednet),
     Reader("encoder.stack.0.bottleneck_block.0.weight", _crevnet),
+    Reader("memory.memory_w", _lmc),
     Reader("encoder.encoder_E.c1.main.0.weight", _phydnet("encoder.", "openstl")),
     Reader("encoder_E.c1.main.0.weight", _phydnet("", "official")),
     _translator("tau", f"{_GATE}fc.0.weight", arch="tau"),

@@ -61,6 +61,8 @@ class Recipe:
             trains as it will be used, on its own forecasts.
         sampling_share: the share of the steps during which it reads fewer and fewer true frames.
         decouple_weight: the weight of PredRNN-V2's decoupling loss, which needs `decouple` in the spec's params.
+        memory_weight: the weight of the storing phase of LMC-Memory (published: 1), in which the memory learns from
+            past and future; its errors are those of the forecast, by the other settings.
         moment_weight: the weight of PhyDNet's constraint on its kernels.
         freeze: parameters whose names begin with one of these are not trained.
         cached_clips: for a modular model: train on the latents of this many clips again and again, which are kept in
@@ -69,6 +71,10 @@ class Recipe:
             `stzoo.train.codebook`.
         codebook_decay: the decay of that running mean.
         commitment: the weight of the loss that keeps latents near their codes.
+        kl_weight: for a codec with Gaussian latents: beta, the weight of their divergence from N(0, 1), see
+            `stzoo.train.codecs.codec_loss`.
+        perceptual_weight: for a codec: the weight of LPIPS beside the squared error, see `stzoo.train.perceptual`. Its
+            weights are in a file that $STZOO_LPIPS names. 0 leaves it out.
         validate_every: steps from one validation to the next.
         validation_clips: the number of held-out clips that a validation uses.
         checkpoint_minutes: the time after which a checkpoint is written, besides the one after each validation.
@@ -106,12 +112,15 @@ class Recipe:
     sampling: Sampling = "none"
     sampling_share: float = bounded(0.4, 1e-6, 1.0)
     decouple_weight: float = bounded(0.0, 0.0, 1e3)
+    memory_weight: float = bounded(0.0, 0.0, 1e3)
     moment_weight: float = bounded(0.0, 0.0, 1e3)
     freeze: tuple[str, ...] = ()
     cached_clips: int = bounded(0, 0, 1 << 40)
     codebook: Literal["ema", "loss"] = "ema"
     codebook_decay: float = bounded(0.99, 0.0, 0.999999)
     commitment: float = bounded(0.25, 0.0, 1e3)
+    kl_weight: float = bounded(0.01, 0.0, 1e3)
+    perceptual_weight: float = bounded(0.0, 0.0, 1e3)
     validate_every: int = bounded(500, 1, 1_000_000)
     validation_clips: int = bounded(1000, 1, 10_000)
     checkpoint_minutes: float = bounded(2.0, 0.0, 60.0)
