@@ -29,6 +29,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "phydnet": {"width": 16, "lstm": [8, 8], "kernel": 3},
     "mau": {"layers": 2, "hidden": 8, "kernel": 3, "tau": 3},
     "predformer": {"dim": 16, "heads": 2, "head_dim": 8, "blocks": 1, "patch": 4},
+    "swinlstm": {"dim": 8, "down": [2], "up": [2], "heads": [2], "window": 2},
     "tctn": TCTN,
 }
 

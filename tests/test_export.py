@@ -52,6 +52,7 @@ def modular(arch: str, params: dict[str, Any], **changes: str) -> ModelSpec:
 
 
 TOKENS = {"dim": 16, "heads": 2, "head_dim": 8, "blocks": 1, "patch": 4}
+SWIN = {"dim": 8, "down": [2], "up": [1], "heads": [2], "window": 2, "sigmoid": False}
 ONE = LAYERED | {"layers": 1}
 CASES: dict[str, ModelSpec] = {  # a graph takes torch time by its nodes, so these are as small as can be
     "tau": spec_of("tau", BLOCK),
@@ -72,6 +73,7 @@ CASES: dict[str, ModelSpec] = {  # a graph takes torch time by its nodes, so the
     "phydnet": spec_of("phydnet", {"width": 16, "lstm": [4], "kernel": 3, "sigmoid": False}, frames_out=1),
     "mau": spec_of("mau", ONE | {"patch": 1, "tau": 2, "recall": True}, frames_out=1),
     "predformer": spec_of("predformer", TOKENS),
+    "swinlstm": spec_of("swinlstm", SWIN, frames_out=1),
     "tctn": spec_of("tctn", TCTN),
     "modular, predrnn": modular("predrnn", ONE | {"patch": 1, "hidden": 16}),
     "modular, tau, quantised": modular("tau", BLOCK, reads="quantised", paints="quantised"),

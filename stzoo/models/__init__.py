@@ -30,6 +30,7 @@ from stzoo.models import (
     predrnn,
     predrnnpp,
     simvp,
+    swinlstm,
     tau,
     tctn,
     vqvae,
@@ -41,7 +42,23 @@ MAX_PARAMETERS = 500_000_000  # tensor elements, 2 GB in float32: ten times the 
 MAX_PARAMETERS_VARIABLE = "STZOO_MAX_PARAMETERS"
 ENTRY_POINTS = "stzoo.architectures"
 
-_OWN = (conv, convlstm, e3dlstm, mau, mim, modular, phydnet, predformer, predrnn, predrnnpp, simvp, tau, tctn, vqvae)
+_OWN = (
+    conv,
+    convlstm,
+    e3dlstm,
+    mau,
+    mim,
+    modular,
+    phydnet,
+    predformer,
+    predrnn,
+    predrnnpp,
+    simvp,
+    swinlstm,
+    tau,
+    tctn,
+    vqvae,
+)  # fmt: skip
 
 
 @cache

@@ -239,6 +239,28 @@ def _phydnet(prefix: str, origin: str) -> Callable[[Shapes, Frame], Inferred]:
     return read
 
 
+def _swinlstm(way: str, cell: str, blocks: str) -> Callable[[Shapes, Frame], Inferred]:
+    """A reader of cells named `way`.`cell` with a number, each of a stack of blocks called `blocks`."""
+
+    def read(shapes: Shapes, known: Frame) -> Inferred:
+        first = shapes[f"{way}.patch_embed.proj.weight"]
+        cells = [f"{way}.{cell}.{i}" for i in range(depth(shapes, f"{way}.{cell}"))] or [f"{way}.{cell}"]
+        tables = [shapes[f"{name}.{blocks}.0.attn.relative_position_bias_table"] for name in cells]
+        ups = depth(shapes, "Upsample.layers")
+        params = {
+            "dim": first[0],
+            "down": tuple(depth(shapes, f"{name}.{blocks}") for name in cells),
+            "up": tuple(depth(shapes, f"Upsample.layers.{i}.{blocks}") for i in range(ups)),
+            "heads": tuple(table[1] for table in tables),
+            "window": (isqrt(tables[0][0]) + 1) // 2,
+            "mlp_ratio": shapes[f"{cells[0]}.{blocks}.0.mlp.fc1.weight"][0] // first[0],
+            "patch": first[-1],
+        }
+        return Inferred(arch="swinlstm", params=params, frame=Frame(channels=_same(first[1], known.channels)))
+
+    return read
+
+
 def _predformer(shapes: Shapes, known: Frame) -> Inferred:
     """Two pairs of forms have the same tensors in another order, which no tensor tells."""
     dim = shapes[_EMBEDDING][0]
@@ -344,6 +366,10 @@ READERS = (
     Reader("cell_list.0.conv_m.0.weight", _predrnn),
     Reader("cell_list.0.conv_x.0.weight", _stacked("convlstm", "conv_x.0.weight")),
     Reader(_EMBEDDING, _predformer),
+    Reader("Downsample.layers.0.Swin.layers.0.red.weight", _swinlstm("Downsample", "layers", "Swin.layers")),
+    Reader("Downsample.layers.0.STBs.0.red.weight", _swinlstm("Downsample", "layers", "STBs")),
+    Reader("ST.layers.0.Swin.layers.0.red.weight", _swinlstm("ST", "layers", "Swin.layers")),
+    Reader("ST.layer.STBs.0.red.weight", _swinlstm("ST", "layer", "STBs")),
     Reader("encoder.encoder_E.c1.main.0.weight", _phydnet("encoder.", "openstl")),
     Reader("encoder_E.c1.main.0.weight", _phydnet("", "official")),
     _translator("tau", f"{_GATE}fc.0.weight", arch="tau"),
@@ -363,7 +389,6 @@ READERS = (
 
 # Architectures with published checkpoints that stzoo does not have -> how the name of one of their tensors begins.
 ABSENT = {
-    "SwinLSTM": r"Downsample\.layers\.0\.Swin\.|ST\.patch_embed\.",
     "PredNet": r"Ahat\.0\.weight$",
     "CrevNet": r"frame_predictor\.",
     "DMVFN": r"stu\.0\.",

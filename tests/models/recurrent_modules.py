@@ -19,6 +19,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "e3dlstm": {"layers": 2, "hidden": 8, "kernel": 3, "patch": 4, "history": 4},
     "phydnet": {"width": 16, "lstm": [8, 8], "kernel": 3},
     "mau": {"layers": 2, "hidden": 8, "kernel": 3, "patch": 1, "shrink": 4, "tau": 3},
+    "swinlstm": {"dim": 8, "down": [2], "up": [2], "heads": [2], "window": 2},
     "tctn": {"layers": 2, "hidden": 8, "heads": 2, "expansion": 2, "window": 5, "patch": 4},
 }
 

@@ -18,6 +18,7 @@ from stzoo.spec import ModelSpec
 WIDE = {"layers": 4, "hidden": 128, "kernel": 5}
 SMALL = {"hid_s": 8, "hid_t": 24, "n_s": 2, "n_t": 3}
 TOKENS = {"dim": 256, "blocks": 3, "layers": 1, "mlp_ratio": 2, "patch": 8}
+SWIN = {"dim": 32, "window": 5, "mlp_ratio": 2, "patch": 3}
 GATED = {"hid_s": 64, "hid_t": 256, "n_s": 2, "n_t": 6}
 
 
@@ -52,6 +53,8 @@ SPECS = {
     "PredFormer, streets": spec_of("predformer", (10, 3, 32, 64), **TOKENS, form="sts"),
     "PredFormer, TST": spec_of("predformer", (4, 1, 32, 32), **TOKENS | {"layers": 2}, form="tst"),
     "PredFormer, binary": spec_of("predformer", (4, 2, 32, 32), **TOKENS, form="ts"),
+    "SwinLSTM, deep": spec_of("swinlstm", (10, 3, 120, 180), **SWIN, down=(2, 6), up=(3, 4), heads=(4, 8)),
+    "SwinLSTM, base": spec_of("swinlstm", (4, 2, 30, 45), **SWIN, down=(12,), up=(), heads=(4,)),
     "ConvMixer": spec_of("simvp", (4, 2, 32, 32), **SMALL, translator="convmixer"),
 }
 FULL = (  # methods of OpenSTL's table of configurations, and ours
@@ -88,7 +91,7 @@ def test_a_configuration_is_read_from_its_tensors(name: str) -> None:
     agrees(SPECS[name], Frame(channels=SPECS[name].channels))
 
 
-@pytest.mark.parametrize("name", [n for n, s in SPECS.items() if s.arch in ("phydnet", "tau", "simvp")])
+@pytest.mark.parametrize("name", [n for n, s in SPECS.items() if s.arch in ("phydnet", "swinlstm", "tau", "simvp")])
 def test_channels_are_told_where_no_patch_hides_them(name: str) -> None:
     agrees(SPECS[name], Frame())
 
