@@ -86,7 +86,7 @@ def published(form: dict[str, Any]) -> dict[str, torch.Tensor]:
 
 
 def as_openstl_calls_them(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """OpenSTL's base form has one cell alone, so only the names of a deep one, or of such a one, are made."""
+    """OpenSTL calls the blocks by another name; its base form has one cell, without a number."""
     renamed = {}
     for name, tensor in state.items():
         name = name.replace("ST.layers.0.", "ST.layer.").replace("PatchInflated.ConvT", "patch_inflated.Conv")
@@ -211,9 +211,7 @@ def test_a_converted_checkpoint_forecasts_as_published(form: dict[str, Any], ori
     report = convert(origin, tmp_path / "ckpt.pth", None, tmp_path / "out", known=sizes)  # told by its tensors alone
     assert not report.locked
     assert all("red" in n or "mask" in n or "index" in n or "Upsample.patch_embed" in n for n in report.unused)
-    past = torch.rand(
-        1, 4, CHANNELS, *SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(4)
-    )  # the forecasts hang on all of it
+    past = torch.rand(1, 4, CHANNELS, *SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
     expected = Reference({n: t.float().double() for n, t in state.items()}, form).forecast(past[0].numpy(), 5)
     assert expected.std() > 0.05  # or there would be little to compare
     model = stzoo.load(tmp_path / "out")
@@ -226,7 +224,7 @@ def test_a_converted_checkpoint_forecasts_as_published(form: dict[str, Any], ori
 @pytest.mark.parametrize("form", [DEEP, BASE])
 def test_a_missing_tensor_is_an_error(form: dict[str, Any], tmp_path: Path) -> None:
     state = published(form)
-    for gone in [n for n in state if ".layers.0.red" in n or "norm1" in n or "proj" in n and "Up" not in n]:
+    for gone in (next(n for n in state if part in n) for part in ("layers.0.red.weight", "bias_table", "proj.weight")):
         torch.save({n: t for n, t in state.items() if n != gone}, tmp_path / "ckpt.pth")
         with pytest.raises(MismatchError, match=gone.partition(".")[2].replace(".", r"\.")):
             convert("official", tmp_path / "ckpt.pth", spec_of(form), tmp_path / "out")

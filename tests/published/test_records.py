@@ -167,7 +167,7 @@ def test_what_an_entry_without_weights_takes(entry: str, taken: str | None) -> N
 def test_names_can_be_listed_and_looked_up() -> None:
     assert list_published("tau-*", dataset="kth") == ["tau-kth.openstl-ep100"]
     assert len(list_published(arch="tau")) == 12
-    assert len(list_published(supported=False)) == 17
+    assert len(list_published(supported=False)) == 16
     assert stzoo.info("tau-mmnist").name == "tau-mmnist"
     assert isinstance(stzoo.info("tau-kth.openstl-ep100"), PublishedCheckpoint)
     with pytest.raises(UnknownModelError, match="did you mean tau-kth.openstl-ep100"):

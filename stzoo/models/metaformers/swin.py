@@ -45,7 +45,7 @@ class WindowAttention(nn.Module):
         return self.bias_table[entry.reshape(m * m, m * m)].permute(2, 0, 1)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(B, h, w, dim) -> (B, h, w, dim). h and w are multiples of M. `mask` is what `window_mask` gives for h and w."""
+        """(B, h, w, dim) -> (B, h, w, dim). h and w are multiples of M; `mask` is their `window_mask`, or None."""
         (b, h, w, dim), m = x.shape, self.window
         bias = self.bias()
         if mask is not None:
