@@ -52,6 +52,7 @@ def modular(arch: str, params: dict[str, Any], **changes: str) -> ModelSpec:
 
 
 TOKENS = {"dim": 16, "heads": 2, "head_dim": 8, "blocks": 1, "patch": 4}
+TRAIN = {"hidden": [4, 4], "layers": 1, "skip": 1, "order": 2, "steps": 2, "ranks": 2, "kernel": 3, "patch": 4}
 SWIN = {"dim": 8, "down": [2], "up": [1], "heads": [2], "window": 2, "sigmoid": False}
 ONE = LAYERED | {"layers": 1}
 CASES: dict[str, ModelSpec] = {  # a graph takes torch time by its nodes, so these are as small as can be
@@ -64,6 +65,7 @@ CASES: dict[str, ModelSpec] = {  # a graph takes torch time by its nodes, so the
     "conv": spec_of("conv", BLOCK),
     "conv, stride 1": spec_of("conv", BLOCK | {"n_s": 1}),
     "convlstm": spec_of("convlstm", ONE),
+    "convttlstm": spec_of("convttlstm", TRAIN, frames_out=1),
     "predrnn": spec_of("predrnn", LAYERED, frames_out=1),
     "predrnn, layer_norm": spec_of("predrnn", ONE | {"layer_norm": True}, frames_out=1),
     "predrnnpp": spec_of("predrnnpp", LAYERED, frames_out=1),

@@ -17,6 +17,16 @@ from stzoo.spec import ModelSpec
 LAYERED = {"layers": 2, "hidden": 4, "kernel": 3, "patch": 4}
 TINY = {
     "convlstm": LAYERED,
+    "convttlstm": {
+        "hidden": [4, 4],
+        "layers": 1,
+        "skip": 1,
+        "order": 2,
+        "steps": 2,
+        "ranks": 2,
+        "kernel": 3,
+        "patch": 4,
+    },
     "predrnn": LAYERED,
     "predrnnpp": LAYERED,
     "mim": LAYERED,

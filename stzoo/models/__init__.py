@@ -21,6 +21,7 @@ from stzoo.errors import SpecError
 from stzoo.models import (
     conv,
     convlstm,
+    convttlstm,
     e3dlstm,
     mau,
     mim,
@@ -45,6 +46,7 @@ ENTRY_POINTS = "stzoo.architectures"
 _OWN = (
     conv,
     convlstm,
+    convttlstm,
     e3dlstm,
     mau,
     mim,

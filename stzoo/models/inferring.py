@@ -239,6 +239,32 @@ def _phydnet(prefix: str, origin: str) -> Callable[[Shapes, Frame], Inferred]:
     return read
 
 
+def _convttlstm(shapes: Shapes, known: Frame) -> Inferred:
+    """How many blocks are skipped is told by what reads more channels than the block before it has."""
+    order, widths = depth(shapes, "layers.b0l0.layers_"), list[int]()
+    first, gates = shapes[f"{_TRAIN}.0.weight"], f"layers.{order - 1}.weight"
+    while f"layers.b{len(widths)}l0.{gates}" in shapes:
+        widths.append(shapes[f"layers.b{len(widths)}l0.{gates}"][0] // 4)
+    if first[4] != 1:
+        raise SpecError(f"its cells read {first[4]} hidden states with one kernel; stzoo reads published ones of one")
+    ranks, blocks = first[0], range(1, len(widths))
+    inputs = [*(shapes[f"layers.b{b}l0.{gates}"][1] - ranks for b in blocks), shapes["layers.output.weight"][1]]
+    skips = [b for b, (width, reads) in enumerate(zip(widths, inputs, strict=True)) if reads > width]
+    params = {
+        "hidden": tuple(widths),
+        "layers": sum(re.fullmatch(r"layers\.b0l\d+\.layers_\.0\.weight", name) is not None for name in shapes),
+        "skip": skips[0] if skips else max(1, len(widths)),
+        "order": order,
+        "steps": order,
+        "ranks": ranks,
+        "kernel": first[2],
+        "patch": 1,
+    }
+    channels = _same(shapes[f"layers.b0l0.{gates}"][1] - ranks, known.channels)
+    frame = Frame(channels=channels)
+    return Inferred(arch="convttlstm", params=params, frame=frame, origin="official", untold=("sigmoid",))
+
+
 def _swinlstm(way: str, cell: str, blocks: str) -> Callable[[Shapes, Frame], Inferred]:
     """A reader of cells named `way`.`cell` with a number, each of a stack of blocks called `blocks`."""
 
@@ -333,6 +359,7 @@ def _same(found: int, known: int | None) -> int:
     return found
 
 
+_TRAIN = "layers.b0l0.layers_"  # of the first cell of a Conv-TT-LSTM
 _EMBEDDING = "to_patch_embedding.1.weight"
 BLOCK = "hid.enc.0.block."  # the first one of a translator
 _GATE = f"{BLOCK}attn.spatial_gating_unit."
@@ -366,6 +393,7 @@ READERS = (
     Reader("cell_list.0.conv_m.0.weight", _predrnn),
     Reader("cell_list.0.conv_x.0.weight", _stacked("convlstm", "conv_x.0.weight")),
     Reader(_EMBEDDING, _predformer),
+    Reader(f"{_TRAIN}.0.weight", _convttlstm),
     Reader("Downsample.layers.0.Swin.layers.0.red.weight", _swinlstm("Downsample", "layers", "Swin.layers")),
     Reader("Downsample.layers.0.STBs.0.red.weight", _swinlstm("Downsample", "layers", "STBs")),
     Reader("ST.layers.0.Swin.layers.0.red.weight", _swinlstm("ST", "layers", "Swin.layers")),

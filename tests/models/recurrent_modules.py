@@ -13,6 +13,16 @@ from stzoo.unroll import unroll
 
 SMALL: dict[str, dict[str, Any]] = {
     "convlstm": {"layers": 3, "hidden": 8, "kernel": 3, "patch": 4},
+    "convttlstm": {
+        "hidden": [8, 8, 8],
+        "layers": 1,
+        "skip": 1,
+        "order": 2,
+        "steps": 3,
+        "ranks": 4,
+        "kernel": 3,
+        "patch": 4,
+    },
     "predrnn": {"layers": 3, "hidden": 8, "kernel": 3, "patch": 4},
     "predrnnpp": {"layers": 3, "hidden": 8, "kernel": 3, "patch": 4},
     "mim": {"layers": 3, "hidden": 8, "kernel": 3, "patch": 4},

@@ -18,6 +18,7 @@ from stzoo.spec import ModelSpec
 WIDE = {"layers": 4, "hidden": 128, "kernel": 5}
 SMALL = {"hid_s": 8, "hid_t": 24, "n_s": 2, "n_t": 3}
 TOKENS = {"dim": 256, "blocks": 3, "layers": 1, "mlp_ratio": 2, "patch": 8}
+TRAIN = {"layers": 3, "order": 3, "steps": 3, "ranks": 8, "kernel": 5, "patch": 1}
 SWIN = {"dim": 32, "window": 5, "mlp_ratio": 2, "patch": 3}
 GATED = {"hid_s": 64, "hid_t": 256, "n_s": 2, "n_t": 6}
 
@@ -53,6 +54,8 @@ SPECS = {
     "PredFormer, streets": spec_of("predformer", (10, 3, 32, 64), **TOKENS, form="sts"),
     "PredFormer, TST": spec_of("predformer", (4, 1, 32, 32), **TOKENS | {"layers": 2}, form="tst"),
     "PredFormer, binary": spec_of("predformer", (4, 2, 32, 32), **TOKENS, form="ts"),
+    "Conv-TT-LSTM": spec_of("convttlstm", (10, 1, 64, 64), **TRAIN, hidden=(32, 48, 48, 32), skip=2),
+    "Conv-TT-LSTM, plain": spec_of("convttlstm", (4, 3, 32, 64), **TRAIN, hidden=(8, 16), skip=2),
     "SwinLSTM, deep": spec_of("swinlstm", (10, 3, 120, 180), **SWIN, down=(2, 6), up=(3, 4), heads=(4, 8)),
     "SwinLSTM, base": spec_of("swinlstm", (4, 2, 30, 45), **SWIN, down=(12,), up=(), heads=(4,)),
     "ConvMixer": spec_of("simvp", (4, 2, 32, 32), **SMALL, translator="convmixer"),

@@ -27,6 +27,7 @@ PUBLISHED: dict[str, tuple[int, float | None]] = {
     # published code carries two unused 1x1; fvcore does not count frames that are painted and never looked at, which
     # make up 2 % of the published 17.8 (tests/benchmark/test_counting.py counts them)
     "mau": (4_483_588 - (128 * 64 + 64) - (2 + 1), None),
+    "convttlstm": (2_687_281, None),  # 2.69 M published; see test_convttlstm
     "swinlstm": (18_845_409, 69.9),  # 20.2 M with what nothing reads, see test_swinlstm
 }
 SQUEEZED = ("phydnet", "swinlstm")  # end in a sigmoid
@@ -163,7 +164,7 @@ def test_a_compiled_module_forecasts_the_same(arch: str, monkeypatch: pytest.Mon
     assert all(torch.equal(a, b) for a, b in zip(plain, fast, strict=True))
 
 
-@pytest.mark.parametrize("arch", ["convlstm", "predrnn", "predrnnpp", "phydnet", "swinlstm"])
+@pytest.mark.parametrize("arch", ["convlstm", "convttlstm", "predrnn", "predrnnpp", "phydnet", "swinlstm"])
 def test_other_sizes_work_where_no_weight_belongs_to_a_place(arch: str) -> None:
     model = stzoo.create(spec_of(arch))
     assert model.predict(clip(frames=4, size=24)).shape == (2, 4, 2, 24, 24)
@@ -208,6 +209,10 @@ def test_a_window_of_history_is_all_that_is_recalled() -> None:
         ("phydnet", {"width": 24}, r"spec\.params\.width is 24; it must be a multiple of 16"),
         ("phydnet", {"patch": 8}, r"spec\.params\.patch is 8"),
         ("phydnet", {"patch": 4.0}, r"spec\.params\.patch is 4\.0; it may be 2 or 4"),
+        ("convttlstm", {"steps": 1}, r"spec\.params\.steps is 1; it must be at least spec\.params\.order, 2"),
+        ("convttlstm", {"kernel": 4}, r"spec\.params\.kernel is 4; it must be odd"),
+        ("convttlstm", {"hidden": []}, r"spec\.params\.hidden has 0 values; it must have 1 to 32"),
+        ("convttlstm", {"patch": 5}, r"spec\.params\.patch is 5; it must divide the frame, 16x16"),
         ("swinlstm", {"up": [2, 2]}, r"spec\.params\.up has 2 values; it must have as many as spec\.params\.down, 1"),
         ("swinlstm", {"heads": [2, 2]}, r"spec\.params\.heads has 2 values; it must have as many"),
         ("swinlstm", {"heads": [3]}, r"spec\.params\.heads\[0\] is 3; it must divide the 8 channels"),

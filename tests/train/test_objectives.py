@@ -30,6 +30,16 @@ ALONE = Processes(torch.device("cpu"))
 
 PARAMS: dict[str, dict[str, Any]] = {
     "convlstm": {"layers": 2, "hidden": 8, "kernel": 3, "patch": 8},
+    "convttlstm": {
+        "hidden": [4, 4],
+        "layers": 1,
+        "skip": 1,
+        "order": 2,
+        "steps": 2,
+        "ranks": 2,
+        "kernel": 3,
+        "patch": 8,
+    },
     "predrnn": {"layers": 2, "hidden": 8, "kernel": 3, "patch": 8, "decouple": True, "layer_norm": True},
     "predrnnpp": {"layers": 2, "hidden": 8, "kernel": 3, "patch": 8},
     "mim": {"layers": 2, "hidden": 8, "kernel": 3, "patch": 8},
