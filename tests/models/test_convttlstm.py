@@ -179,7 +179,7 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
 
 
 def test_parameters_and_multiply_accumulates_are_those_of_the_published_model() -> None:
-    """2.69 M. Every weight is used once for each of 64 x 64 places in each step; two frames and a forecast take two."""
+    """As in the authors' code. Each step uses every weight once at each of 64 x 64 places; here there are two steps."""
     spec = stzoo.info("convttlstm-mmnist-paper").spec
     shapes = published_shapes(dict(spec.params), 1).values()
     count = sum(p.numel() for p in build(spec, "meta").parameters())

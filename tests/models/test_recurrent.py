@@ -27,7 +27,7 @@ PUBLISHED: dict[str, tuple[int, float | None]] = {
     # published code carries two unused 1x1; fvcore does not count frames that are painted and never looked at, which
     # make up 2 % of the published 17.8 (tests/benchmark/test_counting.py counts them)
     "mau": (4_483_588 - (128 * 64 + 64) - (2 + 1), None),
-    "convttlstm": (2_687_281, None),  # 2.69 M published; see test_convttlstm
+    "convttlstm": (2_687_281, None),  # see test_convttlstm
     "swinlstm": (18_845_409, 69.9),  # 20.2 M with what nothing reads, see test_swinlstm
 }
 SQUEEZED = ("phydnet", "swinlstm")  # end in a sigmoid

@@ -46,7 +46,7 @@ PARAMS: dict[str, dict[str, Any]] = {
     "e3dlstm": {"layers": 2, "hidden": 8, "kernel": 3, "patch": 8, "history": 4},
     "phydnet": {"width": 16, "lstm": [8], "kernel": 3},
     "mau": {"layers": 2, "hidden": 4, "kernel": 3, "shrink": 8, "tau": 2},
-    "swinlstm": {"dim": 8, "down": [2], "up": [1], "heads": [2], "window": 2, "patch": 8},
+    "swinlstm": {"dim": 8, "down": [2], "up": [1], "heads": [2], "window": 2, "patch": 8, "drop_path": 0.0},
     "tctn": {"layers": 2, "hidden": 8, "heads": 2, "window": 4, "patch": 8},
 }
 BASE = Recipe(dataset="mmnist", minutes=1, batch=2, ddr_weight=0.0, sampling="scheduled", precision="float32")
