@@ -241,8 +241,9 @@ def _phydnet(prefix: str, origin: str) -> Callable[[Shapes, Frame], Inferred]:
 
 def _convttlstm(shapes: Shapes, known: Frame) -> Inferred:
     """How many blocks are skipped is told by what reads more channels than the block before it has."""
-    order, widths = depth(shapes, "layers.b0l0.layers_"), list[int]()
-    first, gates = shapes[f"{_TRAIN}.0.weight"], f"layers.{order - 1}.weight"
+    first, order = shapes[f"{_TRAIN}.0.weight"], depth(shapes, _TRAIN)
+    gates = f"layers.{order - 1}.weight"
+    widths = [shapes[f"layers.b0l0.{gates}"][0] // 4]
     while f"layers.b{len(widths)}l0.{gates}" in shapes:
         widths.append(shapes[f"layers.b{len(widths)}l0.{gates}"][0] // 4)
     if first[4] != 1:
