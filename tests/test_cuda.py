@@ -22,6 +22,16 @@ SMALL: dict[str, dict[str, Any]] = {
     "tau": {"hid_s": 4, "hid_t": 16, "n_s": 2, "n_t": 2, "mlp_ratio": 2},
     "simvp": {"hid_s": 4, "hid_t": 16, "n_s": 2, "n_t": 2, "mlp_ratio": 2},
     "convlstm": RECURRENT,
+    "convttlstm": {
+        "hidden": [8, 8, 8],
+        "layers": 1,
+        "skip": 1,
+        "order": 2,
+        "steps": 3,
+        "ranks": 4,
+        "kernel": 3,
+        "patch": 4,
+    },
     "predrnn": RECURRENT,
     "predrnnpp": RECURRENT,
     "mim": RECURRENT,
@@ -33,6 +43,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "prednet": {"widths": [8, 12], "kernel": 3},
     "crevnet": {"blocks": [1, 1], "layers": 2},
     "predformer": {"dim": 16, "heads": 2, "head_dim": 8, "blocks": 1, "patch": 4},
+    "swinlstm": {"dim": 8, "down": [2], "up": [2], "heads": [2], "window": 2},
     "tctn": TCTN,
 }
 

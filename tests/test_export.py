@@ -53,6 +53,8 @@ def modular(arch: str, params: dict[str, Any], **changes: Any) -> ModelSpec:
 
 
 TOKENS = {"dim": 16, "heads": 2, "head_dim": 8, "blocks": 1, "patch": 4}
+TRAIN = {"hidden": [4, 4], "layers": 1, "skip": 1, "order": 2, "steps": 2, "ranks": 2, "kernel": 3, "patch": 4}
+SWIN = {"dim": 8, "down": [2], "up": [1], "heads": [2], "window": 2, "sigmoid": False}
 ONE = LAYERED | {"layers": 1}
 CASES: dict[str, ModelSpec] = {  # a graph takes torch time by its nodes, so these are as small as can be
     "tau": spec_of("tau", BLOCK),
@@ -64,6 +66,7 @@ CASES: dict[str, ModelSpec] = {  # a graph takes torch time by its nodes, so the
     "conv": spec_of("conv", BLOCK),
     "conv, stride 1": spec_of("conv", BLOCK | {"n_s": 1}),
     "convlstm": spec_of("convlstm", ONE),
+    "convttlstm": spec_of("convttlstm", TRAIN, frames_out=1),
     "predrnn": spec_of("predrnn", LAYERED, frames_out=1),
     "predrnn, layer_norm": spec_of("predrnn", ONE | {"layer_norm": True}, frames_out=1),
     "predrnnpp": spec_of("predrnnpp", LAYERED, frames_out=1),
@@ -77,6 +80,7 @@ CASES: dict[str, ModelSpec] = {  # a graph takes torch time by its nodes, so the
     "crevnet": spec_of("crevnet", {"blocks": [1, 1], "layers": 1}, frames_out=2).replace(frames_in=3),
     "lmc": spec_of("lmc", {"width": 2, "layers": 1, "slots": 4, "pools": 3}),
     "predformer": spec_of("predformer", TOKENS),
+    "swinlstm": spec_of("swinlstm", SWIN, frames_out=1),
     "tctn": spec_of("tctn", TCTN),
     "modular, predrnn": modular("predrnn", ONE | {"patch": 1, "hidden": 16}),
     "modular, tau, vae": modular("tau", BLOCK, codec=VAE),

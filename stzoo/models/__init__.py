@@ -22,6 +22,7 @@ from stzoo.models import (
     conv,
     convlstm,
     crevnet,
+    convttlstm,
     e3dlstm,
     lmc,
     mau,
@@ -34,6 +35,7 @@ from stzoo.models import (
     predrnn,
     predrnnpp,
     simvp,
+    swinlstm,
     tau,
     tctn,
     vae,
@@ -58,6 +60,10 @@ _OWN = (
     convlstm,
     e3dlstm,
     lmc,
+    conv,
+    convlstm,
+    convttlstm,
+    e3dlstm,
     mau,
     mim,
     modular,
@@ -72,6 +78,14 @@ _OWN = (
     vae,
     vqvae,
 )
+    predrnn,
+    predrnnpp,
+    simvp,
+    swinlstm,
+    tau,
+    tctn,
+    vqvae,
+)  # fmt: skip
 
 
 @cache

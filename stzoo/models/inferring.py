@@ -251,6 +251,55 @@ def _phydnet(prefix: str, origin: str) -> Callable[[Shapes, Frame], Inferred]:
     return read
 
 
+def _convttlstm(shapes: Shapes, known: Frame) -> Inferred:
+    """How many blocks are skipped is told by what reads more channels than the block before it has."""
+    first, order = shapes[f"{_TRAIN}.0.weight"], depth(shapes, _TRAIN)
+    gates = f"layers.{order - 1}.weight"
+    widths = [shapes[f"layers.b0l0.{gates}"][0] // 4]
+    while f"layers.b{len(widths)}l0.{gates}" in shapes:
+        widths.append(shapes[f"layers.b{len(widths)}l0.{gates}"][0] // 4)
+    if first[4] != 1:
+        raise SpecError(f"its cells read {first[4]} hidden states with one kernel; stzoo reads published ones of one")
+    ranks, blocks = first[0], range(1, len(widths))
+    inputs = [*(shapes[f"layers.b{b}l0.{gates}"][1] - ranks for b in blocks), shapes["layers.output.weight"][1]]
+    skips = [b for b, (width, reads) in enumerate(zip(widths, inputs, strict=True)) if reads > width]
+    params = {
+        "hidden": tuple(widths),
+        "layers": sum(re.fullmatch(r"layers\.b0l\d+\.layers_\.0\.weight", name) is not None for name in shapes),
+        "skip": skips[0] if skips else max(1, len(widths)),
+        "order": order,
+        "steps": order,
+        "ranks": ranks,
+        "kernel": first[2],
+        "patch": 1,
+    }
+    channels = _same(shapes[f"layers.b0l0.{gates}"][1] - ranks, known.channels)
+    frame = Frame(channels=channels)
+    return Inferred(arch="convttlstm", params=params, frame=frame, origin="official", untold=("sigmoid",))
+
+
+def _swinlstm(way: str, cell: str, blocks: str) -> Callable[[Shapes, Frame], Inferred]:
+    """A reader of cells named `way`.`cell` with a number, each of a stack of blocks called `blocks`."""
+
+    def read(shapes: Shapes, known: Frame) -> Inferred:
+        first = shapes[f"{way}.patch_embed.proj.weight"]
+        cells = [f"{way}.{cell}.{i}" for i in range(depth(shapes, f"{way}.{cell}"))] or [f"{way}.{cell}"]
+        tables = [shapes[f"{name}.{blocks}.0.attn.relative_position_bias_table"] for name in cells]
+        ups = depth(shapes, "Upsample.layers")
+        params = {
+            "dim": first[0],
+            "down": tuple(depth(shapes, f"{name}.{blocks}") for name in cells),
+            "up": tuple(depth(shapes, f"Upsample.layers.{i}.{blocks}") for i in range(ups)),
+            "heads": tuple(table[1] for table in tables),
+            "window": (isqrt(tables[0][0]) + 1) // 2,
+            "mlp_ratio": shapes[f"{cells[0]}.{blocks}.0.mlp.fc1.weight"][0] // first[0],
+            "patch": first[-1],
+        }
+        return Inferred(arch="swinlstm", params=params, frame=Frame(channels=_same(first[1], known.channels)))
+
+    return read
+
+
 def _predformer(shapes: Shapes, known: Frame) -> Inferred:
     """Two pairs of forms have the same tensors in another order, which no tensor tells."""
     dim = shapes[_EMBEDDING][0]
@@ -362,6 +411,7 @@ def _same(found: int, known: int | None) -> int:
     return found
 
 
+_TRAIN = "layers.b0l0.layers_"  # of the first cell of a Conv-TT-LSTM
 _EMBEDDING = "to_patch_embedding.1.weight"
 _PFG = "hid.blocks.0."
 BLOCK = "hid.enc.0.block."  # the first one of a translator
@@ -400,6 +450,11 @@ READERS = (
     Reader("Ahat.0.weight", _prednet),
     Reader("encoder.stack.0.bottleneck_block.0.weight", _crevnet),
     Reader("memory.memory_w", _lmc),
+    Reader(f"{_TRAIN}.0.weight", _convttlstm),
+    Reader("Downsample.layers.0.Swin.layers.0.red.weight", _swinlstm("Downsample", "layers", "Swin.layers")),
+    Reader("Downsample.layers.0.STBs.0.red.weight", _swinlstm("Downsample", "layers", "STBs")),
+    Reader("ST.layers.0.Swin.layers.0.red.weight", _swinlstm("ST", "layers", "Swin.layers")),
+    Reader("ST.layer.STBs.0.red.weight", _swinlstm("ST", "layer", "STBs")),
     Reader("encoder.encoder_E.c1.main.0.weight", _phydnet("encoder.", "openstl")),
     Reader("encoder_E.c1.main.0.weight", _phydnet("", "official")),
     _translator("tau", f"{_GATE}fc.0.weight", arch="tau"),
@@ -420,5 +475,7 @@ READERS = (
 # Architectures with published checkpoints that stzoo does not have -> how the name of one of their tensors begins.
 ABSENT = {
     "SwinLSTM": r"Downsample\.layers\.0\.Swin\.|ST\.patch_embed\.",
+    "PredNet": r"Ahat\.0\.weight$",
+    "CrevNet": r"frame_predictor\.",
     "DMVFN": r"stu\.0\.",
 }

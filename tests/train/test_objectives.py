@@ -30,6 +30,16 @@ ALONE = Processes(torch.device("cpu"))
 
 PARAMS: dict[str, dict[str, Any]] = {
     "convlstm": {"layers": 2, "hidden": 8, "kernel": 3, "patch": 8},
+    "convttlstm": {
+        "hidden": [4, 4],
+        "layers": 1,
+        "skip": 1,
+        "order": 2,
+        "steps": 2,
+        "ranks": 2,
+        "kernel": 3,
+        "patch": 8,
+    },
     "predrnn": {"layers": 2, "hidden": 8, "kernel": 3, "patch": 8, "decouple": True, "layer_norm": True},
     "predrnnpp": {"layers": 2, "hidden": 8, "kernel": 3, "patch": 8},
     "mim": {"layers": 2, "hidden": 8, "kernel": 3, "patch": 8},
@@ -38,6 +48,7 @@ PARAMS: dict[str, dict[str, Any]] = {
     "mau": {"layers": 2, "hidden": 4, "kernel": 3, "shrink": 8, "tau": 2},
     "prednet": {"widths": [8, 12]},
     "crevnet": {"blocks": [1, 1, 1], "layers": 2},
+    "swinlstm": {"dim": 8, "down": [2], "up": [1], "heads": [2], "window": 2, "patch": 8, "drop_path": 0.0},
     "tctn": {"layers": 2, "hidden": 8, "heads": 2, "window": 4, "patch": 8},
 }
 BASE = Recipe(dataset="mmnist", minutes=1, batch=2, ddr_weight=0.0, sampling="scheduled", precision="float32")
