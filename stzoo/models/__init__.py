@@ -21,8 +21,8 @@ from stzoo.errors import SpecError
 from stzoo.models import (
     conv,
     convlstm,
-    crevnet,
     convttlstm,
+    crevnet,
     e3dlstm,
     lmc,
     mau,
@@ -49,42 +49,8 @@ MAX_PARAMETERS_VARIABLE = "STZOO_MAX_PARAMETERS"
 ENTRY_POINTS = "stzoo.architectures"
 
 _OWN = (
-    conv, convlstm, e3dlstm, mau, mim, modular, pfgnet, phydnet, predformer, predrnn, predrnnpp, simvp, tau, tctn,
-    vqvae,
-)  # fmt: skip
-    conv,
-    convlstm,
-    crevnet,
-    e3dlstm,
-    conv,
-    convlstm,
-    e3dlstm,
-    lmc,
-    conv,
-    convlstm,
-    convttlstm,
-    e3dlstm,
-    mau,
-    mim,
-    modular,
-    phydnet,
-    predformer,
-    prednet,
-    predrnn,
-    predrnnpp,
-    simvp,
-    tau,
-    tctn,
-    vae,
-    vqvae,
-)
-    predrnn,
-    predrnnpp,
-    simvp,
-    swinlstm,
-    tau,
-    tctn,
-    vqvae,
+    conv, convlstm, convttlstm, crevnet, e3dlstm, lmc, mau, mim, modular, pfgnet, phydnet, predformer, prednet,
+    predrnn, predrnnpp, simvp, swinlstm, tau, tctn, vae, vqvae,
 )  # fmt: skip
 
 

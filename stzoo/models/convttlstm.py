@@ -5,7 +5,7 @@ few features, and one small convolution after the other carries the features of 
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -126,7 +126,8 @@ class ConvTtLstm(nn.Module):
         hidden, cell = [], []
         before = zip(state.hidden, state.cell, strict=True)
         for number, block in enumerate(self.blocks):
-            for layer in block:
+            layers: Any = block  # the type checker does not know what an nn.ModuleList holds
+            for layer in layers:
                 past, c = next(before)
                 x, c = layer(x, past, c)
                 hidden.append(torch.cat([past[:, 1:], x[:, None].to(past.dtype)], 1))

@@ -49,8 +49,8 @@ file is run. More: [architectures.md](architectures.md#checkpoints-published-by-
 
 The authors of PFGNet publish six checkpoints in the repository `fhjd123/PFGNet` of the Hugging Face hub:
 `pfg_mmnist.ckpt`, `pfg_mfmnist.ckpt`, `pfg_taxibj.ckpt`, `pfg_kth20.ckpt`, `pfg_kth40.ckpt` and `pfg_human.ckpt`. They
-have no names here, because neither a hash nor a revision of them is known. Download one and convert it; its tensors tell
-the architecture and its sizes:
+have no names here, because neither a hash nor a revision of them is known. Download one and convert it; its tensors
+tell the architecture and its sizes:
 
 ```bash
 stzoo convert openstl pfg_taxibj.ckpt --dataset taxibj --out DIR

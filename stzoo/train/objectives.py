@@ -142,8 +142,7 @@ def _errors(spec: ModelSpec, recipe: Recipe, forecast: Tensor, truth: Tensor, va
         forecast = _right_where_unknown(forecast, truth, valid)
     if recipe.quantity:
         forecast, truth = (Decibels.of(spec).quantity(values) for values in (forecast, truth))
-    loss = recipe.l2_weight * squared_error(forecast, truth, recipe.reduction, recipe.emphasis) + extra
-    loss = squared_error(forecast, truth, recipe.reduction, recipe.emphasis)
+    loss = recipe.l2_weight * squared_error(forecast, truth, recipe.reduction, recipe.emphasis)
     if recipe.l1_weight:
         loss = loss + recipe.l1_weight * absolute_error(forecast, truth, recipe.reduction)
     if recipe.deviance_weight:

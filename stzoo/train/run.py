@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +59,7 @@ class Run:
         self.processes, self.device = processes, processes.device
         self.share = processes.share(self.recipe.batch)
         torch.manual_seed(self.recipe.seed)
-        self.module: Any = begun(assignment).to(self.device)
+        self.module = cast(Any, begun(assignment).to(self.device))
         if self.recipe.channels_last:
             for parameter in self.module.parameters():
                 if parameter.dim() == 4:  # weights of 3D convolutions have no such layout

@@ -105,8 +105,9 @@ def test_a_configuration_is_read_from_its_tensors(name: str) -> None:
     agrees(SPECS[name], Frame(channels=SPECS[name].channels), origin_of(name))
 
 
-@pytest.mark.parametrize("name", [n for n, s in SPECS.items() if s.arch in ("pfgnet", "phydnet", "tau", "simvp")])
-@pytest.mark.parametrize("name", [n for n, s in SPECS.items() if s.arch in ("phydnet", "swinlstm", "tau", "simvp")])
+@pytest.mark.parametrize(
+    "name", [n for n, s in SPECS.items() if s.arch in ("pfgnet", "phydnet", "swinlstm", "tau", "simvp")]
+)
 def test_channels_are_told_where_no_patch_hides_them(name: str) -> None:
     agrees(SPECS[name], Frame())
 
