@@ -195,6 +195,17 @@ def test_as_many_steps_as_asked_for(case: str, steps: int, tmp_path: Path) -> No
     check(model, lambda past: session.run(["future"], {"past": past.numpy()})[0], f"{case}, {steps} steps, onnx", steps)
 
 
+def test_a_file_of_more_blocks_is_no_larger_and_valid(tmp_path: Path) -> None:
+    """Of an architecture that forecasts blocks; each block reads the frames of the one before it."""
+    model, path = model_of(CASES["conv"]), tmp_path / "9.onnx"
+    sizes = [model.export("onnx", tmp_path / f"{steps}.onnx", steps=steps).size for steps in (3, 9)]
+    assert abs(sizes[0] - sizes[1]) < 100
+    onnx.checker.check_model(path, full_check=True)
+    session = session_of(path)
+    assert session.get_inputs()[0].shape == ["batch", 2, 2, "2*rows", "2*columns"]
+    check(model, lambda past: session.run(["future"], {"past": past.numpy()})[0], "conv, 9 steps, onnx", 9)
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("traced_once")
 def test_a_trained_checkpoint(tmp_path: Path) -> None:
