@@ -243,7 +243,6 @@ def test_a_file_that_does_not_exist_is_said_to(tmp_path: Path) -> None:
     ("tensor", "method"),
     [
         ("Downsample.layers.0.Swin.layers.0.norm1.weight", "SwinLSTM"),
-        ("Ahat.0.weight", "PredNet"),
         ("frame_predictor.embed.0.weight", "CrevNet"),
         ("stu.0.conv0.0.0.weight", "DMVFN"),
     ],

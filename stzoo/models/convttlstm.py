@@ -156,6 +156,5 @@ ARCHITECTURE = Architecture(
     kind="sequential",
     config=ConvTtLstmConfig,
     module=ConvTtLstm,
-    colour="last",  # as `to_patches` folds
     layouts={"official": OFFICIAL},
 )

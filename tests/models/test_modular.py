@@ -28,7 +28,8 @@ BLOCKS: dict[str, dict[str, Any]] = {
     "lmc": {"width": 2, "layers": 1, "slots": 8, "pools": 3},
     "predformer": {"dim": 16, "heads": 2, "head_dim": 8, "blocks": 2, "mlp_ratio": 2, "patch": 4},
 }
-PREDICTORS = BLOCKS | SMALL | {"phydnet": SMALL["phydnet"] | {"sigmoid": False}}  # latents have no range
+SQUEEZED = {arch: SMALL[arch] | {"sigmoid": False} for arch in ("phydnet", "swinlstm")}  # latents have no range
+PREDICTORS = BLOCKS | SMALL | SQUEEZED
 each = pytest.mark.parametrize("arch", PREDICTORS)
 each_codec = pytest.mark.parametrize("codec", CODECS)
 

@@ -91,8 +91,8 @@ def test_a_block_in_another_one_ends_nothing() -> None:
     with memory_kept():
         with memory_kept():
             assert kept()
-        assert kept()
-    assert not kept()
+        assert faults() < PAGES / 10
+    assert faults() > PAGES / 2
 
 
 def test_nor_does_the_block_of_another_thread_that_began_first() -> None:
@@ -111,13 +111,13 @@ def test_nor_does_the_block_of_another_thread_that_began_first() -> None:
         ends.set()
         thread.join()
         assert kept()
-    assert not kept()
+    assert faults() > PAGES / 2
 
 
 def test_a_block_that_fails_is_left_as_well() -> None:
     with pytest.raises(ZeroDivisionError), memory_kept():
         _ = 1 / 0
-    assert not kept()
+    assert faults() > PAGES / 2
 
 
 def test_training_keeps_it_from_step_to_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
