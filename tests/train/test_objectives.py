@@ -30,16 +30,7 @@ ALONE = Processes(torch.device("cpu"))
 
 PARAMS: dict[str, dict[str, Any]] = {
     "convlstm": {"layers": 2, "hidden": 8, "kernel": 3, "patch": 8},
-    "convttlstm": {
-        "hidden": [4, 4],
-        "layers": 1,
-        "skip": 1,
-        "order": 2,
-        "steps": 2,
-        "ranks": 2,
-        "kernel": 3,
-        "patch": 8,
-    },
+    "convttlstm": {"hidden": [4, 4], "layers": 1, "order": 2, "steps": 2, "ranks": 2, "kernel": 3, "patch": 8},
     "predrnn": {"layers": 2, "hidden": 8, "kernel": 3, "patch": 8, "decouple": True, "layer_norm": True},
     "predrnnpp": {"layers": 2, "hidden": 8, "kernel": 3, "patch": 8},
     "mim": {"layers": 2, "hidden": 8, "kernel": 3, "patch": 8},
@@ -47,7 +38,7 @@ PARAMS: dict[str, dict[str, Any]] = {
     "phydnet": {"width": 16, "lstm": [8], "kernel": 3},
     "mau": {"layers": 2, "hidden": 4, "kernel": 3, "shrink": 8, "tau": 2},
     "prednet": {"widths": [8, 12]},
-    "crevnet": {"blocks": [1, 1, 1], "layers": 2},
+    "crevnet": {"blocks": [1, 1, 1], "layers": 1},
     "swinlstm": {"dim": 8, "down": [2], "up": [1], "heads": [2], "window": 2, "patch": 8, "drop_path": 0.0},
     "tctn": {"layers": 2, "hidden": 8, "heads": 2, "window": 4, "patch": 8},
 }
@@ -178,17 +169,17 @@ def test_decoupling_is_the_mean_over_layers_and_steps() -> None:
 
 @pytest.mark.slow
 @each
-def test_200_steps_in_bfloat16_stay_finite_and_learn(arch: str) -> None:
+def test_60_steps_in_bfloat16_stay_finite_and_learn(arch: str) -> None:
     recipe = recipe_of(arch, precision="bfloat16", lr=3e-3, ema=0.9)
     spec = spec_of(arch).replace(frames_in=2, frames_out=2)
     training = MovingDigits(drawn_digits(), 1, 1 << 20, 2, 2)
     run = Run(Assignment(spec, recipe, training), ALONE)
     with denormals_flushed():
-        losses = [run.advance(200).item() for _ in range(200)]
+        losses = [run.advance(60).item() for _ in range(60)]
     assert all(math.isfinite(x) for x in losses)
     run.check_finite()
     assert all(t.isfinite().all() for t in run.ema.module.state_dict().values())
-    assert sum(losses[-20:]) < 0.9 * sum(losses[:20])
+    assert sum(losses[-6:]) < 0.9 * sum(losses[:6])
 
 
 def test_a_recurrent_model_trains_and_resumes_exactly(tmp_path: Path) -> None:
