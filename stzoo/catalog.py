@@ -394,9 +394,12 @@ def _entry(name: str, values: Any) -> Entry:
         raise ManifestError(str(error)) from error
     for m in entry.metrics:
         found = (m.persistence_mse is None, m.codes_used is None, m.perplexity is None)
-        if found != ((True, False, False) if entry.kind == "codec" else (False, True, True)):
+        if found not in (
+            ((True, False, False), (True, True, True)) if entry.kind == "codec" else ((False, True, True),)
+        ):
             raise ManifestError(
-                f"{name}: metrics of a forecaster hold persistence_mse, those of a codec codes_used and perplexity"
+                f"{name}: metrics of a forecaster hold persistence_mse, those of a codec with codes codes_used and "
+                "perplexity"
             )
         if entry.kind == "codec" and m.mse_steps is not None:
             raise ManifestError(f"{name} is a codec; only a forecaster has mse_steps")

@@ -1,4 +1,4 @@
-"""`Codec`: frames to a small grid of latents, each near one of K codes, and back. Made by `stzoo.load_codec`."""
+"""`Codec`: frames to a small grid of latents, and back. Made by `stzoo.load_codec`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from stzoo import frames as frames_room
 from stzoo.engine import in_units
 from stzoo.engine.forking import use_one_thread_if_forked
 from stzoo.engine.padding import Padding
-from stzoo.errors import ForecastError, FramesError
+from stzoo.errors import ForecastError, FramesError, SpecError
 from stzoo.frames.values import normalise
 from stzoo.hub.sharing import Shareable
 from stzoo.hub.sources import Resolved, resolve, source_text
 from stzoo.machine import check_device
-from stzoo.models import check_kind, stride_of
+from stzoo.models import architecture_of, check_kind, stride_of
 from stzoo.spec import ModelSpec
 from stzoo.weights import LoadReport, load_module, random_module
 
@@ -30,7 +30,8 @@ class Codec(Shareable):
     """A codec with its spec. It looks at each frame alone, so a clip may have any number of them.
 
     Shapes: B clips, T frames, C channels, H rows and W columns of a frame, `dim` channels of a latent, and
-    h = H / stride rows and w = W / stride columns of latents.
+    h = H / stride rows and w = W / stride columns of latents. Latents of a codec that `quantises`, such as `vqvae`, are
+    near codes; those of `vae` are not.
 
     Attributes:
         spec: what the model is; `frames_in` and `frames_out` are 1.
@@ -44,6 +45,11 @@ class Codec(Shareable):
     def module(self) -> Any:
         """The plain `torch.nn.Module`, in eval mode, with the methods of `stzoo.models.contract.CodecModule`."""
         return self._module
+
+    @property
+    def quantises(self) -> bool:
+        """Whether the codec has a codebook, so that `quantise` works, and `decode` for numbers of codes."""
+        return architecture_of(self.spec).quantises
 
     @torch.no_grad()
     def encode(
@@ -59,7 +65,8 @@ class Codec(Shareable):
 
         Pictures stay at their own size and become gray or RGB as the spec says; arrays must have its channels, and
         sides that are multiples of the codec's stride. Only `reconstruct` takes other channels and sizes. Latents are
-        not quantised, and lie on the codec's device. The arguments are as in `Forecaster.rollout`.
+        not quantised, have no noise (those of `vae` are means), and lie on the codec's device. The arguments are as in
+        `Forecaster.rollout`.
 
         Raises:
             FramesError: the frames have a wrong shape, dtype or range, a missing value, or a size that is not a
@@ -73,8 +80,10 @@ class Codec(Shareable):
         """Latents (B, T, dim, h, w) -> the nearest codes, of the same shape, and their numbers (B, T, h, w), int64.
 
         Raises:
+            SpecError: the codec has no codebook.
             FramesError: `latents` has another shape or dtype, or holds values that are not finite.
         """
+        self._check_quantises()
         use_one_thread_if_forked()
         flat = self._latents(latents)
         pieces = [self.module.quantise(some) for some in flat.split(AT_ONCE)]
@@ -88,12 +97,14 @@ class Codec(Shareable):
         Frames are in the spec's units, clipped to its `value_range`, and lie on the codec's device.
 
         Raises:
+            SpecError: they are numbers of codes, and the codec has no codebook.
             FramesError: `latents` has another shape or dtype, holds values that are not finite, or a number that is
                 no code's.
             ForecastError: the codec makes NaN or infinite values of them.
         """
         use_one_thread_if_forked()
         if isinstance(latents, Tensor) and not latents.is_floating_point():
+            self._check_quantises()
             flat = self.module.look_up(self._codes(latents))
         else:
             flat = self._latents(latents)
@@ -113,7 +124,7 @@ class Codec(Shareable):
         variable: str | None = None,
         time: str | None = None,
     ) -> Any:
-        """The frames as they come back from the codebook, of the same kind, dtype, range, axes and size.
+        """The frames as they come back from their latents or codes, of the same kind, dtype, range, axes and size.
 
         They may have any height and width, and any number. The arguments are as in `Forecaster.rollout`: a codec that
         takes gray makes each channel of colour a clip of its own, or one gray clip with `color` "gray".
@@ -125,7 +136,8 @@ class Codec(Shareable):
         source = self._read(frames, layout, bits, variable, time, color=color)
         padding = Padding.of((source.past.shape[-2], source.past.shape[-1]), stride_of(self.module))
         padded = dataclasses.replace(source, past=padding.add(source.past))
-        painted = padding.remove(self.decode(self.quantise(self._encode(padded))[1]))
+        latents = self._encode(padded)
+        painted = padding.remove(self.decode(self.quantise(latents)[1] if self.quantises else latents))
         return source.collect(map(source.frame, painted.unbind(1)), painted.shape[1])
 
     def to(self, device: str | torch.device) -> Codec:
@@ -150,8 +162,9 @@ class Codec(Shareable):
         return cls(found.spec, module, report)
 
     def __repr__(self) -> str:
-        s, (codes, dim), stride = self.spec, self.module.codebook.shape, stride_of(self.module) or 1
-        grid = f"{s.height // stride}x{s.width // stride} latents of {dim}, {codes} codes"
+        s, stride = self.spec, stride_of(self.module) or 1
+        codes = f", {len(self.module.codebook)} codes" if self.quantises else ""
+        grid = f"{s.height // stride}x{s.width // stride} latents of {self.module.dim}{codes}"
         return f"Codec({s.arch}, {s.channels}x{s.height}x{s.width} -> {grid}, {self.report})"
 
     def _read(
@@ -176,18 +189,24 @@ class Codec(Shareable):
         device = next(self.module.parameters()).device
         frames = normalise(source.past.to(device), self.spec)
         latents = torch.cat([self.module.encode(some) for some in frames.flatten(0, 1).split(AT_ONCE)])
-        if not latents.isfinite().all():  # each would be near some code all the same
+        if not latents.isfinite().all():  # with a codebook each would be near some code all the same
             raise ForecastError("the codec makes latents that are not finite: its weights are damaged, so use others")
         return latents.unflatten(0, frames.shape[:2])
 
     def _latents(self, latents: Any) -> Tensor:
-        """(B, T, dim, h, w) -> (B * T, dim, h, w), checked, with the codebook's dtype and device."""
+        """(B, T, dim, h, w) -> (B * T, dim, h, w), checked, with the module's dtype and device."""
         shape, dim = tuple(latents.shape) if isinstance(latents, Tensor) else (), self.module.dim
         if len(shape) != 5 or shape[2] != dim or 0 in shape or not latents.is_floating_point():
             raise FramesError(f"expected a tensor of float latents (B, T, {dim}, h, w), given {_described(latents)}")
         if not latents.isfinite().all():
             raise FramesError("the latents hold values that are not finite")
-        return latents.flatten(0, 1).to(self.module.codebook)
+        return latents.flatten(0, 1).to(next(self.module.parameters()))
+
+    def _check_quantises(self) -> None:
+        if not self.quantises:
+            raise SpecError(
+                f"{self.spec.arch} has no codebook: its latents are continuous, so decode them as `encode` returns them"
+            )
 
     def _codes(self, codes: Tensor) -> Tensor:
         """(B, T, h, w) -> (B * T, h, w) int64, checked, on the codebook's device."""

@@ -61,6 +61,12 @@ def offline(asked: bool | None = None) -> bool:
     )
 
 
+def lpips() -> Path | None:
+    """The file with the weights of LPIPS, see `stzoo.metrics.perceptual`: $STZOO_LPIPS; None if it is not set."""
+    text = os.environ.get("STZOO_LPIPS")
+    return Path(text) if text else None
+
+
 def memory() -> float | None:
     """How much memory may be taken, in GB (10^9 bytes): $STZOO_MEMORY; None if it is not set, for all that is free.
 

@@ -25,9 +25,9 @@ from stzoo.files import write_atomically
 from stzoo.frames import whole_number
 from stzoo.frames.values import denormalise, noise, normalise
 from stzoo.frames.writing import writing_errors_named
-from stzoo.models import stride_of
+from stzoo.models import architecture_of, stride_of
 from stzoo.spec import ModelSpec, shown
-from stzoo.tracing import Shape, as_onnx, check_writes_onnx, free_axes, traced
+from stzoo.tracing import Shape, as_onnx, as_onnx_loop, check_writes_onnx, free_axes, traced
 from stzoo.unroll import unroll
 
 SUFFIXES: Mapping[str, str] = MappingProxyType({"onnx": ".onnx", "torch-export": ".pt2"})  # of each format's files
@@ -106,8 +106,7 @@ def export(spec: ModelSpec, module: nn.Module, format: str, path: Path, steps: i
     with torch.no_grad():
         for number, frame in enumerate(unroll(own, spec, normalise(noise(spec, 1), spec), min(steps, spec.frames_out))):
             in_units(frame, spec, number + 1)
-    program = _program(spec, own, stride, steps)
-    content = _onnx(program, spec, past, future) if format == "onnx" else _pt2(program, spec)
+    content = _onnx(spec, own, past, future) if format == "onnx" else _pt2(_program(spec, own, stride, steps), spec)
     with writing_errors_named(path):
         write_atomically(path, content)
     return Exported(path, len(content), past, future)
@@ -131,11 +130,17 @@ def _program(spec: ModelSpec, module: nn.Module, stride: int | None, steps: int)
     return traced(_Forecast(spec, module, steps), spec, stride)
 
 
-def _onnx(program: Any, spec: ModelSpec, past: Shape, future: Shape) -> bytes:
-    """The content of an ONNX file, in which the free axes have the names in `past` and `future`."""
+def _onnx(spec: ModelSpec, module: nn.Module, past: Shape, future: Shape) -> bytes:
+    """The content of an ONNX file, in which the free axes have the names in `past` and `future`.
+
+    A block that forecasts fewer frames than are asked for is in a loop, which gives it its own frames to read.
+    """
     import onnx
 
-    model = as_onnx(program, past, future)
+    steps, block = int(future[1]), min(spec.frames_in, spec.frames_out)
+    loops = architecture_of(spec).kind == "block" and steps > block
+    program = _program(spec, module, stride_of(module), block if loops else steps)
+    model = as_onnx_loop(program, past, future) if loops else as_onnx(program, past, future)
     onnx.helper.set_model_props(model, {SPEC_KEY: json.dumps(spec.to_dict())})
     content: bytes = model.SerializeToString()
     return content

@@ -31,8 +31,8 @@ class Metrics:
     "stzoo-rain-rates", MSE and MAE are those of a cell in mm/h, there is neither SSIM nor PSNR, and there are further
     scores of rain, of which these fields keep some. A forecaster has
     `persistence_mse`, and may have further figures of persistence. `mse_steps` and `persistence_mse_steps` are the two
-    errors at each step ahead; an entry has both or neither. A codec's error is that of its reconstruction; it has
-    `codes_used`, and the `perplexity` of its codes.
+    errors at each step ahead; an entry has both or neither. A codec's error is that of its reconstruction; if it
+    has a codebook, it has `codes_used`, and the `perplexity` of its codes.
     """
 
     protocol: str

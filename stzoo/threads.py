@@ -26,7 +26,7 @@ _SPINS, _POLICY = "GOMP_SPINCOUNT", "OMP_WAIT_POLICY"  # what users set; both ar
 def _bound_spinning() -> str:
     """Load torch's OpenMP with few spins, if nobody has loaded it yet. Returns what holds from now on, in words."""
     for name in (_SPINS, _POLICY):
-        if name in os.environ:
+        if os.environ.get(name, "").strip():  # GNU's OpenMP takes no empty value: it complains, and spins for long
             return f"as {name}={os.environ[name]} says"
     library = next(_libraries(), None)
     if library is None:
@@ -36,13 +36,17 @@ def _bound_spinning() -> str:
         return "as its OpenMP does by itself, which was loaded before stzoo"
     except OSError:  # it is not loaded
         pass
+    before = os.environ.get(_SPINS)
     os.environ[_SPINS] = str(SPINS)
     try:
         ctypes.CDLL(library)
     except OSError:
         return "as its OpenMP does by itself"
     finally:
-        del os.environ[_SPINS]
+        if before is None:
+            del os.environ[_SPINS]
+        else:
+            os.environ[_SPINS] = before
     return f"{SPINS:,} spins, then asleep"
 
 

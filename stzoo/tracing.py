@@ -61,19 +61,79 @@ def as_onnx(program: Any, past: Shape, future: Shape, *, optimize: bool = True) 
         past, future: the shapes of both. An axis that may have any size has a name instead of a number.
         optimize: False leaves every parameter as it is, under its name in the module, for other values to be put in.
     """
+    model = _converted(program, "past", "future", optimize=optimize)
+    for value, shape in ((model.graph.input[0], past), (model.graph.output[0], future)):
+        for axis, size in zip(value.type.tensor_type.shape.dim, shape, strict=True):
+            if isinstance(size, str):
+                axis.dim_param = size
+    return model
+
+
+def as_onnx_loop(program: Any, past: Shape, future: Shape) -> Any:
+    """As `as_onnx`, but the model feeds the program with its own frames until there are as many as `future` says.
+
+    The program is in the file once, however many frames are asked for: torch takes long to trace it, and ONNX Runtime
+    to read it.
+
+    Args:
+        program: from `traced`; it takes as many frames as `past` says, and may return fewer or more.
+        past, future: as in `as_onnx`.
+    """
+    from onnx import TensorProto, helper
+
+    model = _converted(program, "window", "block", optimize=True)
+    graph, taken, steps = model.graph, int(past[1]), int(future[1])
+    times = -(-steps // graph.output[0].type.tensor_type.shape.dim[1].dim_value)
+    numbers = {"newest": [-taken], "all": [2**63 - 1], "time": [1], "first": [taken], "after": [taken + steps]}
+    kind = graph.input[0].type.tensor_type.elem_type
+    growing = [None if axis == 1 else size for axis, size in enumerate(past)]
+    body = helper.make_graph(
+        [
+            helper.make_node("Slice", ["seen", "newest", "all", "time"], ["window"]),
+            *graph.node,
+            helper.make_node("Concat", ["seen", "block"], ["seen_on"], axis=1),
+            helper.make_node("Identity", ["go"], ["go_on"]),
+        ],
+        "block",
+        [
+            helper.make_tensor_value_info("number", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("seen", kind, growing),
+        ],
+        [
+            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("seen_on", kind, growing),
+        ],
+        list(graph.initializer),
+    )
+    whole = helper.make_graph(
+        [
+            helper.make_node("Loop", ["times", "", "past"], ["everything"], body=body),
+            helper.make_node("Slice", ["everything", "first", "after", "time"], ["future"]),
+        ],
+        "forecast",
+        [helper.make_tensor_value_info("past", kind, past)],
+        [helper.make_tensor_value_info("future", kind, future)],
+        [
+            helper.make_tensor("times", TensorProto.INT64, [], [times]),
+            *(helper.make_tensor(name, TensorProto.INT64, [1], value) for name, value in numbers.items()),
+        ],
+    )
+    model.graph.CopyFrom(whole)
+    return model
+
+
+def _converted(program: Any, takes: str, gives: str, *, optimize: bool) -> Any:
+    """The ONNX model of a program, of which the input and the output have these names."""
     with _quiet(), torch.no_grad():
         model = torch.onnx.export(
-            program, input_names=["past"], output_names=["future"], opset_version=OPSET, dynamo=True, verbose=False,
+            program, input_names=[takes], output_names=[gives], opset_version=OPSET, dynamo=True, verbose=False,
             optimize=optimize,
         ).model_proto  # type: ignore[union-attr]  # fmt: skip
     graph = model.graph
     del graph.value_info[:]  # inner shapes, with torch's names of the axes
     for part in (*graph.node, *graph.initializer, *graph.input, *graph.output):
         del part.metadata_props[:]  # where in the source each node came from: half of a small file
-    for value, shape in ((graph.input[0], past), (graph.output[0], future)):
-        for axis, size in zip(value.type.tensor_type.shape.dim, shape, strict=True):
-            if isinstance(size, str):
-                axis.dim_param = size
     return model
 
 

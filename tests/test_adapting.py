@@ -20,7 +20,8 @@ RECURRENT = {"layers": 2, "hidden": 4, "kernel": 3, "patch": 2}
 def saved(tmp_path: Path, arch: str, **changes: object) -> Forecaster:
     plain = {k: BLOCK[k] for k in ("hid_s", "hid_t", "n_s", "n_t", "patch")}
     tctn = {"layers": 1, "hidden": 4, "heads": 2, "window": 4, "patch": 2}
-    params = {"tau": BLOCK, "simvp": BLOCK, "conv": plain, "tctn": tctn}.get(arch, RECURRENT)
+    own = {"tau": BLOCK, "simvp": BLOCK, "conv": plain, "pfgnet": plain, "tctn": tctn}
+    params = own.get(arch, RECURRENT)
     spec = ModelSpec(
         arch=arch, frames_in=3, frames_out=3, height=16, width=16, **{"channels": 3, "params": params, **changes}
     )  # type: ignore[arg-type]  # fmt: skip

@@ -129,9 +129,16 @@ def test_parts_that_do_not_belong_together(models: dict[str, object], message: s
 def test_metrics_are_those_of_the_kind() -> None:
     figures = {"protocol": "p", "mse": 1.0, "mae": 1.0, "ssim": 1.0, "psnr": 1.0, "command": "c"}
     forecast, codes = {"persistence_mse": 2.0}, {"codes_used": 3, "perplexity": 2.0}
-    for entry, right, wrong in ((ENTRY, forecast, codes), (CODEC, codes, forecast)):
-        parse_manifest(json.dumps({"schema": 1, "models": {"x": entry | {"metrics": [figures | right]}}}).encode())
-        for beside in (wrong, forecast | codes, {"codes_used": 3}, {}):
+    nothing: dict[str, float] = {}  # as of a codec without a codebook
+    half = {"codes_used": 3}
+    for entry, right, wrong in (
+        (ENTRY, (forecast,), (codes, forecast | codes, half, nothing)),
+        (CODEC, (codes, nothing), (forecast, forecast | codes, half)),
+    ):
+        for beside in right:
+            manifest = {"schema": 1, "models": {"x": entry | {"metrics": [figures | beside]}}}
+            parse_manifest(json.dumps(manifest).encode())
+        for beside in wrong:
             manifest = {"schema": 1, "models": {"x": entry | {"metrics": [figures | beside]}}}
             with pytest.raises(
                 ManifestError, match="x: metrics of a forecaster hold persistence_mse, those of a codec"

@@ -212,7 +212,7 @@ def test_tensors_that_share_their_memory_are_written_apart(checkpoint: Any, tmp_
 
 def test_an_architecture_without_a_published_layout_is_refused(tmp_path: Path) -> None:
     spec = ModelSpec(arch="conv", frames_in=3, frames_out=3, channels=1, height=16, width=16)
-    with pytest.raises(SpecError, match=r"spec\.arch is 'conv'; layouts of openstl are known for convlstm, e3dlstm"):
+    with pytest.raises(SpecError, match=r"spec\.arch is 'conv'; layouts of openstl are known for convlstm, crevnet"):
         convert("openstl", tmp_path / "x.pth", spec, tmp_path / "out")
 
 

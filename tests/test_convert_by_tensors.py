@@ -158,7 +158,7 @@ GOLDEN = {
     **{f"simvp_{kind}": [] for kind in (
         "vit", "swin", "uniformer", "mlpmixer", "convmixer", "poolformer", "convnext", "van", "hornet", "moganet",
     )},
-    "phydnet": [], "predrnnv2": [], "mau": ["--set", "tau=3"],
+    "phydnet": [], "predrnnv2": [], "mau": ["--set", "tau=3"], "swinlstm_d": [],
     "predformer_tsst": ["--set", "heads=4", "--set", "head_dim=8"],
 }  # fmt: skip
 LOCKED = ("mau", "predformer_tsst", "simvp_mlpmixer")
@@ -172,7 +172,7 @@ def test_golden_files_forecast_what_their_publisher_forecast(
     folder = Path(os.environ.get("STZOO_DATA", "")).parent / "published" / "golden"
     if not (folder / f"{name}.pth").is_file():
         pytest.skip("put the folder published/ beside the one that STZOO_DATA names to run this test")
-    range_of = [] if name == "phydnet" else ["--set", "value_range=null"]  # so that nothing is clipped
+    range_of = [] if name in ("phydnet", "swinlstm_d") else ["--set", "value_range=null"]  # so that nothing is clipped
     options = ["--channels", "1", "--frames-in", "4", "--frames-out", "4", "--size", "32x32", *range_of, *GOLDEN[name]]
     assert main(["convert", "openstl", str(folder / f"{name}.pth"), "--out", str(tmp_path / "out"), *options]) == 0
     assert ("it takes frames of 32x32 alone" in capsys.readouterr().out) == (name in LOCKED)

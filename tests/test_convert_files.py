@@ -239,15 +239,7 @@ def test_a_file_that_does_not_exist_is_said_to(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize(
-    ("tensor", "method"),
-    [
-        ("Downsample.layers.0.Swin.layers.0.norm1.weight", "SwinLSTM"),
-        ("Ahat.0.weight", "PredNet"),
-        ("frame_predictor.embed.0.weight", "CrevNet"),
-        ("stu.0.conv0.0.0.weight", "DMVFN"),
-    ],
-)
+@pytest.mark.parametrize(("tensor", "method"), [("stu.0.conv0.0.0.weight", "DMVFN")])
 def test_architectures_that_stzoo_does_not_have_are_named(tensor: str, method: str, tmp_path: Path) -> None:
     torch.save({tensor: torch.zeros(3, 3)}, tmp_path / "a.pth")
     with pytest.raises(MismatchError, match=f"those of {method}, an architecture that stzoo does not have"):

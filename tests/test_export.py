@@ -37,6 +37,7 @@ META: dict[str, Any] = {"hid_s": 4, "hid_t": 16, "n_s": 2, "n_t": 2}
 LAYERED: dict[str, Any] = {"layers": 2, "hidden": 4, "kernel": 3, "patch": 4}
 TCTN: dict[str, Any] = {"layers": 1, "hidden": 8, "heads": 2, "expansion": 2, "window": 2, "patch": 4}
 CODEC = {"arch": "vqvae", "params": {"width": 16, "residual_layers": 1, "residual_width": 4, "codes": 32, "dim": 8}}
+VAE = {"arch": "vae", "params": {"width": 16, "residual_layers": 1, "residual_width": 4, "dim": 8}}
 
 
 def spec_of(arch: str, params: dict[str, Any], frames_out: int = 2, size: int = 16) -> ModelSpec:
@@ -47,11 +48,13 @@ def spec_of(arch: str, params: dict[str, Any], frames_out: int = 2, size: int = 
     )  # fmt: skip
 
 
-def modular(arch: str, params: dict[str, Any], **changes: str) -> ModelSpec:
+def modular(arch: str, params: dict[str, Any], **changes: Any) -> ModelSpec:
     return spec_of("modular", {"codec": CODEC, "predictor": {"arch": arch, "params": params}} | changes, size=32)
 
 
 TOKENS = {"dim": 16, "heads": 2, "head_dim": 8, "blocks": 1, "patch": 4}
+TRAIN = {"hidden": [4, 4], "layers": 1, "skip": 1, "order": 2, "steps": 2, "ranks": 2, "kernel": 3, "patch": 4}
+SWIN = {"dim": 8, "down": [2], "up": [1], "heads": [2], "window": 2, "sigmoid": False}
 ONE = LAYERED | {"layers": 1}
 CASES: dict[str, ModelSpec] = {  # a graph takes torch time by its nodes, so these are as small as can be
     "tau": spec_of("tau", BLOCK),
@@ -63,6 +66,7 @@ CASES: dict[str, ModelSpec] = {  # a graph takes torch time by its nodes, so the
     "conv": spec_of("conv", BLOCK),
     "conv, stride 1": spec_of("conv", BLOCK | {"n_s": 1}),
     "convlstm": spec_of("convlstm", ONE),
+    "convttlstm": spec_of("convttlstm", TRAIN, frames_out=1),
     "predrnn": spec_of("predrnn", LAYERED, frames_out=1),
     "predrnn, layer_norm": spec_of("predrnn", ONE | {"layer_norm": True}, frames_out=1),
     "predrnnpp": spec_of("predrnnpp", LAYERED, frames_out=1),
@@ -71,9 +75,15 @@ CASES: dict[str, ModelSpec] = {  # a graph takes torch time by its nodes, so the
     "e3dlstm, public": spec_of("e3dlstm", ONE | {"variant": "public"}, frames_out=1),
     "phydnet": spec_of("phydnet", {"width": 16, "lstm": [4], "kernel": 3, "sigmoid": False}, frames_out=1),
     "mau": spec_of("mau", ONE | {"patch": 1, "tau": 2, "recall": True}, frames_out=1),
+    "pfgnet": spec_of("pfgnet", {"hid_s": 4, "hid_t": 10, "n_s": 2, "n_t": 1, "patch": 2}),
+    "prednet": spec_of("prednet", {"widths": [8]}, frames_out=1),
+    "crevnet": spec_of("crevnet", {"blocks": [1, 1], "layers": 1}, frames_out=2).replace(frames_in=3),
+    "lmc": spec_of("lmc", {"width": 2, "layers": 1, "slots": 4, "pools": 3}),
     "predformer": spec_of("predformer", TOKENS),
+    "swinlstm": spec_of("swinlstm", SWIN, frames_out=1),
     "tctn": spec_of("tctn", TCTN),
     "modular, predrnn": modular("predrnn", ONE | {"patch": 1, "hidden": 16}),
+    "modular, tau, vae": modular("tau", BLOCK, codec=VAE),
     "modular, tau, quantised": modular("tau", BLOCK, reads="quantised", paints="quantised"),
 }
 ALWAYS = ("tau", "convlstm", "modular, predrnn")  # of each kind one; a graph takes ten seconds and more
@@ -183,6 +193,17 @@ def test_as_many_steps_as_asked_for(case: str, steps: int, tmp_path: Path) -> No
     assert model.export("onnx", path, steps=steps).future[1] == steps
     session = session_of(path)
     check(model, lambda past: session.run(["future"], {"past": past.numpy()})[0], f"{case}, {steps} steps, onnx", steps)
+
+
+def test_a_file_of_more_blocks_is_no_larger_and_valid(tmp_path: Path) -> None:
+    """Of an architecture that forecasts blocks; each block reads the frames of the one before it."""
+    model, path = model_of(CASES["conv"]), tmp_path / "9.onnx"
+    sizes = [model.export("onnx", tmp_path / f"{steps}.onnx", steps=steps).size for steps in (3, 9)]
+    assert abs(sizes[0] - sizes[1]) < 100
+    onnx.checker.check_model(path, full_check=True)
+    session = session_of(path)
+    assert session.get_inputs()[0].shape == ["batch", 2, 2, "2*rows", "2*columns"]
+    check(model, lambda past: session.run(["future"], {"past": past.numpy()})[0], "conv, 9 steps, onnx", 9)
 
 
 @pytest.mark.slow

@@ -17,12 +17,25 @@ from stzoo.spec import ModelSpec
 LAYERED = {"layers": 2, "hidden": 4, "kernel": 3, "patch": 4}
 TINY = {
     "convlstm": LAYERED,
+    "convttlstm": {
+        "hidden": [4, 4],
+        "layers": 1,
+        "skip": 1,
+        "order": 2,
+        "steps": 2,
+        "ranks": 2,
+        "kernel": 3,
+        "patch": 4,
+    },
     "predrnn": LAYERED,
     "predrnnpp": LAYERED,
     "mim": LAYERED,
+    "prednet": {"widths": [4, 6]},
+    "crevnet": {"blocks": [1, 1], "layers": 2},
     "mau": {"layers": 2, "hidden": 4, "kernel": 3, "tau": 3},
     "e3dlstm": LAYERED | {"history": 3},
     "phydnet": {"width": 16, "lstm": [4], "kernel": 3},
+    "swinlstm": {"dim": 8, "down": [2], "up": [2], "heads": [2], "window": 2},
     "tctn": {"layers": 1, "hidden": 8, "heads": 2, "patch": 4, "window": 3},
 }
 SEQUENTIAL = sorted(name for name, each in architectures().items() if each.kind == "sequential")

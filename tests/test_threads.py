@@ -45,6 +45,15 @@ def test_what_users_set_is_respected(name: str, value: str) -> None:
 
 
 @gnu
+@pytest.mark.parametrize(("name", "value"), [("GOMP_SPINCOUNT", ""), ("GOMP_SPINCOUNT", " "), ("OMP_WAIT_POLICY", "")])
+def test_an_empty_value_is_none(name: str, value: str) -> None:
+    """As for OpenMP itself, which would go on with its own value."""
+    said, settings = told(f"import stzoo; {SHOW}; import torch", **{name: value})
+    assert said == f"1,000 spins, then asleep;{value if name == 'GOMP_SPINCOUNT' else None}".strip()
+    assert "GOMP_SPINCOUNT = '1000'" in settings
+
+
+@gnu
 def test_an_openmp_that_was_there_before_stays() -> None:
     said, settings = told(f"import torch, stzoo; {SHOW}")
     assert said == "as its OpenMP does by itself, which was loaded before stzoo;None"

@@ -3,8 +3,14 @@
     python docs/experiments/modular_table.py --mnist DIR --iterations 60 --clips 100 --out runs/table
 
 Each model is trained for the same number of iterations at the same batch, in a process of its own, by its recipe; then
-it forecasts the same held-out clips, in bfloat16. Memory is what the process grew by, in the host's memory. The
-script prints a Markdown table, and keeps what it measured in OUT/table.json.
+it forecasts the same held-out clips, in bfloat16 where the machine has that. Memory is what the process grew by, in the
+host's memory. The script prints a Markdown table, and keeps what it measured in OUT/table.json.
+
+    python docs/experiments/modular_table.py --mnist DIR --codecs vqvae-mmnist vae-mmnist --minutes 10 --out runs/codecs
+
+trains each of these codecs by its recipe, and PredRNN and TCTN on the latents of each, instead: every training takes
+the same minutes. This table has a row for each combination, and the figures of its codec beside those of the forecasts.
+Trainings that are finished are not repeated. LPIPS is measured if STZOO_LPIPS names its weights: see docs/training.md.
 """
 
 import argparse
@@ -22,10 +28,14 @@ import torch
 
 import stzoo
 from stzoo import catalog, metrics
+from stzoo.codec import Codec
 from stzoo.data import mmnist
+from stzoo.engine import multiplies_in_bfloat16
 from stzoo.errors import StzooError
 from stzoo.frames.values import to_units
-from stzoo.train import default_device, read_recipe
+from stzoo.models import architecture_of
+from stzoo.spec import ModelSpec
+from stzoo.train import default_device, read_recipe, train
 from stzoo.train.assignment import Assignment
 from stzoo.train.processes import Processes
 from stzoo.train.run import Run
@@ -39,6 +49,7 @@ MODELS = {
     "TCTN large": "tctn-large-mmnist",
     "TCTN-modular": "tctn-modular-mmnist",
 }
+PREDICTORS = {"PredRNN": "predrnn-modular-mmnist", "TCTN": "tctn-modular-mmnist"}  # on the latents of any codec
 WARM_UP = 3  # iterations that are not timed
 
 
@@ -49,6 +60,10 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--clips", type=int, default=100)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--codecs", nargs="+", metavar="ENTRY", help="measure predictors on the latents of these codecs"
+    )
+    parser.add_argument("--minutes", type=float, default=10.0, help="of each training that --codecs asks for")
     parser.add_argument("--only", help="measure one entry in this process; the script calls itself with it")
     arguments = parser.parse_args()
     if arguments.iterations <= WARM_UP:
@@ -57,6 +72,9 @@ def main() -> None:
         print(json.dumps(measure(arguments.only, arguments)))
         return
     arguments.out.mkdir(parents=True, exist_ok=True)
+    if arguments.codecs:
+        print(combinations(arguments))
+        return
     rows = {}
     for title, name in MODELS.items():
         command = [sys.executable, __file__, *sys.argv[1:], "--only", name]
@@ -83,22 +101,82 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     seconds = (time.perf_counter() - start) / (arguments.iterations - WARM_UP) * 100
     memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 
-    clip = mmnist.validation_set(arguments.mnist, 10, 10).clips(0, arguments.clips)
-    past, future = (to_units(x, entry.spec) for x in (clip.past, clip.future))
-    with torch.no_grad(), torch.autocast(run.device.type, torch.bfloat16):
-        module = run.module.eval()
-        pieces = [torch.stack(list(unroll(module, entry.spec, x.to(run.device), 10)), 1) for x in past.split(8)]
-    forecast, truth = torch.cat(pieces).float().cpu().numpy(), future.numpy()
-    found = {m: float(np.nanmean(getattr(metrics, m)(forecast, truth))) for m in ("mse", "ssim", "sharpness")}
-    try:
-        found["lpips"] = float(metrics.lpips(forecast, truth).mean())
-    except StzooError as error:
-        print(f"no LPIPS: {error}", file=sys.stderr)
+    found = forecast_figures(run.module.eval(), entry.spec, arguments, run.device)
     parts = [sum(p.numel() for p in part.parameters()) for part in (run.part, run.module)]
     return found | {
         "parameters": parts[0], "codec_parameters": parts[1] - parts[0], "memory_mib": memory,
         "seconds_per_100": seconds, "sequences": arguments.iterations * arguments.batch,
     }  # fmt: skip
+
+
+def combinations(arguments: argparse.Namespace) -> str:
+    """Each codec with each predictor, trained for the same minutes and measured, as a Markdown table."""
+    lines = [
+        "| codec | predictor | sequences | MSE | SSIM | sharpness | LPIPS | the codec's own MSE | its LPIPS |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    rows = {}
+    for name in arguments.codecs:
+        folder = trained(name, catalog.info(name).spec, None, None, arguments)
+        codec = stzoo.load_codec(folder)
+        codec_part = {"arch": codec.spec.arch, "params": codec.spec.params}
+        own = painted_figures(codec, arguments)
+        for title, entry in PREDICTORS.items():
+            spec = catalog.info(entry).spec.replace(codec=codec_part)
+            best = trained(entry, spec, codec, name, arguments)
+            found = forecast_figures(stzoo.load(best).module, spec, arguments, torch.device("cpu"))
+            sequences = json.loads((best.parent / "log.jsonl").read_text().splitlines()[-1])["sequences"]
+            rows[f"{name}, {title}"] = found | {"codec": own, "sequences": sequences}
+            print(name, title, rows[f"{name}, {title}"], file=sys.stderr)
+            (arguments.out / "codecs.json").write_text(json.dumps(rows, indent=2) + "\n")
+            lines.append(
+                f"| `{name}` | {title} | {sequences:,} | {found['mse']:.1f} | {found['ssim']:.3f} | "
+                f"{found['sharpness']:.2f} | {distance_of(found)} | {own['mse']:.2f} | {distance_of(own)} |"
+            )
+    return "\n".join(lines)
+
+
+def trained(name: str, spec: ModelSpec, codec: Codec | None, on: str | None, arguments: argparse.Namespace) -> Path:
+    """The best weights of this spec, trained by the recipe `name` on the latents of `codec`, whose entry is `on`."""
+    is_codec = architecture_of(spec).is_codec
+    frames = (1, 1) if is_codec else (10, 10)
+    out = arguments.out / (name if on is None else f"{name}-on-{on}")
+    training, validation = (part(arguments.mnist, *frames) for part in (mmnist.training_set, mmnist.validation_set))
+    recipe = dataclasses.replace(read_recipe(name), batch=arguments.batch, validation_clips=arguments.clips)
+    return train(spec, recipe, training, validation, out, minutes=arguments.minutes, codec=codec, progress=False)
+
+
+@torch.no_grad()
+def painted_figures(codec: Codec, arguments: argparse.Namespace) -> dict[str, float]:
+    """The metrics of held-out frames that went through the codec, and its codebook if it has one."""
+    truth = to_units(mmnist.validation_set(arguments.mnist, 1, 1).clips(0, arguments.clips).past, codec.spec)
+    return figures(codec.reconstruct(truth).numpy(), truth.numpy())
+
+
+def forecast_figures(
+    module: Any, spec: ModelSpec, arguments: argparse.Namespace, device: torch.device
+) -> dict[str, float]:
+    """The metrics of a module's forecasts of held-out clips, 10 frames ahead, in bfloat16 if the device has it."""
+    clip = mmnist.validation_set(arguments.mnist, 10, 10).clips(0, arguments.clips)
+    past, future = (to_units(x, spec) for x in (clip.past, clip.future))
+    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=multiplies_in_bfloat16(device)):
+        pieces = [torch.stack(list(unroll(module, spec, x.to(device), 10)), 1) for x in past.split(8)]
+    return figures(torch.cat(pieces).float().cpu().numpy(), future.numpy())
+
+
+def figures(made: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """The metrics of frames (N, T, C, H, W) in [0, 1]; LPIPS is left out where its weights are not at hand."""
+    found = {m: float(np.nanmean(getattr(metrics, m)(made, truth))) for m in ("mse", "ssim", "sharpness")}
+    try:
+        found["lpips"] = float(metrics.lpips(made, truth).mean())
+    except StzooError as error:
+        print(f"no LPIPS: {error}", file=sys.stderr)
+    return found
+
+
+def distance_of(found: dict[str, float]) -> str:
+    """LPIPS as it stands in a table; a dash if it was not measured."""
+    return f"{found['lpips']:.3f}" if "lpips" in found else "-"
 
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
@@ -109,10 +187,9 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
     ]
     for title, row in rows.items():
         codec = f" + {row['codec_parameters'] / 1e6:.2f} M" if row["codec_parameters"] else ""
-        distance = f"{row['lpips']:.3f}" if "lpips" in row else "-"
         lines.append(
             f"| {title} | {row['parameters'] / 1e6:.2f} M{codec} | {row['mse']:.1f} | {row['ssim']:.3f} | "
-            f"{row['sharpness']:.2f} | {distance} | {row['memory_mib']:,.0f} | {row['seconds_per_100']:.0f} |"
+            f"{row['sharpness']:.2f} | {distance_of(row)} | {row['memory_mib']:,.0f} | {row['seconds_per_100']:.0f} |"
         )
     return "\n".join(lines)
 

@@ -316,8 +316,7 @@ def _published(name: str, shape: Shape, layout: Layout) -> tuple[str, Shape]:
     if re.search(r"\.(weight|bias|running_mean|running_var|num_batches_tracked)$", name):
         stem, leaf = name.rsplit(".", 1)
     for rule in layout.rules:
-        match = re.fullmatch(rule.ours, stem)
-        if match:
-            published = re.sub(r"<(\d+)\+1>", lambda m: str(int(m[1]) + 1), match.expand(rule.theirs))
+        published = rule.name(stem)
+        if published is not None:
             return (f"{published}.{leaf}" if leaf else published), rule.shape(shape)
     return f"(nothing published for {name})", shape

@@ -338,7 +338,7 @@ def _layer_by_layer(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     """`module`, or what takes its place; the layers in it are replaced. What is not known here stays as it is."""
     if is_plain(module):
         return PackedConv.of(module, dtype)
-    if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d) and dtype != torch.float32:
+    if isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d) and dtype != torch.float32:
         return Rounded(module, dtype)
     for name, child in module.named_children():
         setattr(module, name, _layer_by_layer(child, torch.float32 if name == "readout" else dtype))

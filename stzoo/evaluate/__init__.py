@@ -129,7 +129,7 @@ def evaluate_codec(
     batch: int = 32,
     progress: bool = True,
 ) -> CodecReport:
-    """Send every frame of every clip through the codebook and measure what comes back.
+    """Send every frame of every clip through the codec, and its codebook if it has one; measure what comes back.
 
     The arguments and errors are those of `evaluate`. Both the past and the future frames of a clip are measured.
     """
@@ -137,34 +137,36 @@ def evaluate_codec(
     metrics = _definition(definition, precision).metrics
     if not metrics:
         raise DataError(f"the metrics {definition} are those of forecasts; those of a codec may be stzoo or openstl")
-    spec, module, device = codec.spec, codec.module, codec.module.codebook.device
+    spec, module, device = codec.spec, codec.module, next(codec.module.parameters()).device
     _check(spec, stride_of(module), clips)
     low, high = spec.value_range or (0.0, 1.0)
     sums, frames = dict.fromkeys(metrics, 0.0), 0
-    counts = torch.zeros(len(module.codebook), dtype=torch.int64)
+    counts = torch.zeros(len(module.codebook), dtype=torch.int64) if codec.quantises else None
     with tqdm(total=len(clips), unit="seq", disable=not progress) as bar:
         for clip in (clip for part in parts_of(clips) for clip in _batches(part.source, batch)):
             truth = to_units(torch.cat([clip.past, clip.future], 1), spec)
             padding = Padding.of((truth.shape[-2], truth.shape[-1]), stride_of(module))
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
                 latents = module.encode(padding.add(normalise(truth.to(device).flatten(0, 1), spec)))
-                quantised, codes = module.quantise(latents)
-                painted = module.decode(quantised).float()
+                if counts is not None:
+                    latents, codes = module.quantise(latents)
+                    counts += torch.bincount(codes.cpu().flatten(), minlength=len(counts))
+                painted = module.decode(latents).float()
             painted = in_units(padding.remove(painted), spec, 1).reshape(truth.shape).cpu()
-            counts += torch.bincount(codes.cpu().flatten(), minlength=len(counts))
             frames += truth.shape[0] * truth.shape[1]
             unit = [((x - low) / (high - low)).numpy() for x in (painted, truth)]
             sums = {m: sums[m] + float(f(unit[0], unit[1], None).sum()) for m, f in metrics.items()}
             bar.update(len(truth))
     total = {m: s / frames for m, s in sums.items()}
-    return CodecReport(name, protocol, definition, precision, frames, total, *usage(counts))
+    used, perplexity = (None, None) if counts is None else usage(counts)
+    return CodecReport(name, protocol, definition, precision, frames, total, used, perplexity)
 
 
 @torch.no_grad()
 def golden(model: Forecaster | Codec, seed: int) -> tuple[float, float]:
     """Mean and standard deviation of what the model makes of uniform noise from `seed`, in the spec's units, unclipped.
 
-    A forecaster forecasts `spec.frames_out` frames; a codec sends one frame through its codebook. The manifest keeps
+    A forecaster forecasts `spec.frames_out` frames; a codec makes one frame again. The manifest keeps
     these numbers for every checkpoint, because whatever changes a model's numbers changes them.
     """
     spec, module = model.spec, model.module

@@ -133,29 +133,31 @@ class EvaluationReport(_Heading):
 
 @dataclass(frozen=True)
 class CodecReport(_Heading):
-    """Figures of one codec, after the fields of the heading: of frames that went through its codebook and back.
+    """Figures of one codec, after the fields of the heading: of frames that were encoded, quantised and painted again.
 
     Attributes:
         frames: how many frames were measured.
         total: metric -> its mean over frames.
-        codes_used: how many codes occur at all.
-        perplexity: the exponential of the entropy of how often each code occurs.
+        codes_used: how many codes occur at all; None for a codec without a codebook.
+        perplexity: the exponential of the entropy of how often each code occurs; None as well.
     """
 
     frames: int
     total: dict[str, float]
-    codes_used: int
-    perplexity: float
+    codes_used: int | None
+    perplexity: float | None
 
     def to_csv(self) -> str:
         """One row."""
-        values = self.total | {"codes_used": self.codes_used, "perplexity": self.perplexity}
+        values: dict[str, float] = dict(self.total)
+        if self.codes_used is not None and self.perplexity is not None:
+            values |= {"codes_used": self.codes_used, "perplexity": self.perplexity}
         return ",".join(values) + "\n" + ",".join(f"{v:.6g}" for v in values.values()) + "\n"
 
     def __str__(self) -> str:
         figures = ", ".join(f"{name} {value:.4f}" for name, value in self.total.items())
+        codes = "" if self.codes_used is None else f"\n{self.codes_used} codes in use, perplexity {self.perplexity:.1f}"
         return (
             f"{self.model} on {self.protocol}: {self.frames:,} frames, metrics as defined by {self.definition}, "
-            f"in {self.precision}\n"
-            f"reconstruction {figures}\n{self.codes_used} codes in use, perplexity {self.perplexity:.1f}"
+            f"in {self.precision}\nreconstruction {figures}{codes}"
         )

@@ -6,7 +6,7 @@ xarray is not imported here: whoever passes a DataArray has imported it already.
 from __future__ import annotations
 
 import sys
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -90,7 +90,7 @@ def read_dataarray(frames: xr.DataArray, selection: FrameSelection) -> CallerFra
 
     issued = None if clock is None else _date(frames[clock][which][-1])
     return replace(
-        given, frame=frame, collect=lambda coming, _: _joined(list(coming), frames, along, clock), issued=issued
+        given, frame=frame, collect=lambda coming, count: _joined(coming, count, frames, along, clock), issued=issued
     )
 
 
@@ -110,18 +110,21 @@ def _date(time: xr.DataArray) -> xr.DataArray | None:
 
 
 def _joined(
-    collected: list[xr.DataArray], frames: xr.DataArray, along: Hashable, clock: Hashable | None
+    coming: Iterable[xr.DataArray], count: int, frames: xr.DataArray, along: Hashable, clock: Hashable | None
 ) -> xr.DataArray:
-    times = None
-    if clock is not None and clock != along:  # xarray joins only the coordinate that has the dimension's own name
-        times = np.stack([each[clock].to_numpy() for each in collected])
-        collected = [each.drop_vars([clock]) for each in collected]
-    joined = sys.modules["xarray"].concat(
-        collected, along, coords="minimal", compat="override", join="override", combine_attrs="override"
-    )
-    if times is not None:
-        joined = joined.assign_coords({clock: (along, times, frames[clock].attrs)})
-    return joined.transpose(*frames.dims).astype(frames.dtype, copy=False)  # joining loses a byte order
+    """`count` maps of one time each as one map with the dimensions of `frames`. Each goes to its place as it comes."""
+    axis, times, joined = frames.dims.index(along), [], None
+    for number, one in enumerate(coming):
+        if joined is None:
+            whole = np.empty((*one.shape[:axis], count, *one.shape[axis:]), frames.dtype)
+            timeless = one if clock is None else one.drop_vars([clock])
+            joined = timeless.expand_dims({along: count}, axis).copy(data=whole)
+            del timeless
+        whole[(slice(None),) * axis + (number,)] = one
+        if clock is not None:
+            times.append(one[clock].to_numpy())
+    assert joined is not None, "at least one frame is forecast"
+    return joined if clock is None else joined.assign_coords({clock: (along, np.stack(times), frames[clock].attrs)})
 
 
 def _times(clock: xr.DataArray, selection: FrameSelection) -> Iterator[Any]:

@@ -21,17 +21,24 @@ from stzoo.errors import SpecError
 from stzoo.models import (
     conv,
     convlstm,
+    convttlstm,
+    crevnet,
     e3dlstm,
+    lmc,
     mau,
     mim,
     modular,
+    pfgnet,
     phydnet,
     predformer,
+    prednet,
     predrnn,
     predrnnpp,
     simvp,
+    swinlstm,
     tau,
     tctn,
+    vae,
     vqvae,
 )  # fmt: skip
 from stzoo.models.contract import Architecture
@@ -41,7 +48,10 @@ MAX_PARAMETERS = 500_000_000  # tensor elements, 2 GB in float32: ten times the 
 MAX_PARAMETERS_VARIABLE = "STZOO_MAX_PARAMETERS"
 ENTRY_POINTS = "stzoo.architectures"
 
-_OWN = (conv, convlstm, e3dlstm, mau, mim, modular, phydnet, predformer, predrnn, predrnnpp, simvp, tau, tctn, vqvae)
+_OWN = (
+    conv, convlstm, convttlstm, crevnet, e3dlstm, lmc, mau, mim, modular, pfgnet, phydnet, predformer, prednet,
+    predrnn, predrnnpp, simvp, swinlstm, tau, tctn, vae, vqvae,
+)  # fmt: skip
 
 
 @cache

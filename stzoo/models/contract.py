@@ -68,18 +68,41 @@ class CodecModule(Protocol):
     Attributes:
         stride: H and W must be multiples of it; latents have h = H / stride rows and w = W / stride columns.
         dim: channels of a latent.
-        codebook: (K, dim), the codes.
     """
 
     stride: int
-    codebook: nn.Parameter
 
     @property
     def dim(self) -> int: ...
 
     def encode(self, frames: Tensor, /) -> Tensor:
-        """(B, C, H, W) normalised frames -> (B, dim, h, w) latents, not quantised."""
+        """(B, C, H, W) normalised frames -> (B, dim, h, w) latents: not quantised, and without noise."""
         ...
+
+    def decode(self, latents: Tensor, /) -> Tensor:
+        """(B, dim, h, w) latents, quantised or not -> (B, C, H, W) normalised frames."""
+        ...
+
+    def units(self) -> tuple[Tensor, Tensor]:
+        """The mean of the latents that frames have, (dim, 1, 1), and their standard deviation from it, a scalar.
+
+        A predictor reads latents in these units, so that it sees the same scale whatever the codec.
+        """
+        ...
+
+    def __call__(self, frames: Tensor, /) -> Tensor:
+        """(B, C, H, W) normalised frames -> what is left of them after they went through the latents."""
+        ...
+
+
+class CodebookModule(CodecModule, Protocol):
+    """A codec that quantises: each latent is near one of K codes.
+
+    Attributes:
+        codebook: (K, dim), the codes.
+    """
+
+    codebook: nn.Parameter
 
     def quantise(self, latents: Tensor, /) -> tuple[Tensor, Tensor]:
         """(B, dim, h, w) -> the nearest codes, of the same shape, and their numbers (B, h, w) int64."""
@@ -89,12 +112,20 @@ class CodecModule(Protocol):
         """(B, h, w) numbers of codes -> (B, dim, h, w), the codes themselves."""
         ...
 
-    def decode(self, latents: Tensor, /) -> Tensor:
-        """(B, dim, h, w) latents, quantised or not -> (B, C, H, W) normalised frames."""
-        ...
 
-    def __call__(self, frames: Tensor, /) -> Tensor:
-        """(B, C, H, W) normalised frames -> what is left of them after they went through the codebook."""
+class GaussianModule(CodecModule, Protocol):
+    """A codec without codes: a frame gives each value of a latent a Gaussian distribution, whose mean `encode` returns.
+
+    Attributes:
+        latent_mean: (dim,), the mean of the latents of training frames, which training measures.
+        latent_std: their standard deviation from it, a scalar.
+    """
+
+    latent_mean: Tensor
+    latent_std: Tensor
+
+    def posterior(self, frames: Tensor, /) -> tuple[Tensor, Tensor]:
+        """(B, C, H, W) normalised frames -> mean and logarithm of the variance of each latent, (B, dim, h, w) each."""
         ...
 
 
@@ -129,9 +160,11 @@ MEMBERS: Mapping[Kind, tuple[str, ...]] = MappingProxyType(
         "block": ("stride", "forward"),
         "sequential": ("stride", "initial_state", "step"),
         "modular": ("stride", "codec", "predictor", "predictor_spec", "read", "paint"),
-        "codec": ("stride", "dim", "codebook", "encode", "quantise", "look_up", "decode", "forward"),
+        "codec": ("stride", "dim", "encode", "decode", "units", "forward"),
     }
 )
+_CODEBOOK = ("codebook", "quantise", "look_up")
+_GAUSSIAN = ("posterior", "latent_mean", "latent_std")
 
 
 @dataclass(frozen=True)
@@ -182,6 +215,8 @@ class Architecture:
             then read in one call, and a recipe may take ``sampling = "parallel"``.
         advances: the module of a sequential architecture has `advance` as well, see `AdvancingModule`. Of the past all
             frames but the last are then read so.
+        quantises: the latents of a codec are near codes, see `CodebookModule`. By default they are Gaussian, see
+            `GaussianModule`.
         colour: which part of a channel axis, into which pixels or frames are folded, is the colour: the "first" if
             channel c of pixel p lies at c * pixels + p, the "last" if it lies at p * channels + c. With it,
             ``stzoo.load(..., adapt={"channels": n})`` averages weights over the channels. By default such tensors begin
@@ -192,6 +227,9 @@ class Architecture:
             refuses such a recipe.
         layouts: how published checkpoints are laid out, by their origin; see `stzoo.convert`. By default none is read.
         decoupling: what ``decouple_weight`` of a recipe needs. By default such a recipe is refused.
+        stores: (module, past (B, T, C, H, W), future (B, T', C, H, W)) -> a forecast (B, T, C, H, W) of a block whose
+            memory sees the true future as well, and learns; ``memory_weight`` of a recipe weighs its loss. An ordinary
+            forecast leaves the memory as it is. By default such a recipe is refused.
         derivative_kernels: module -> (k*k, C, k, k), convolution kernels of which number i * k + j stands for the
             derivative of order i, j; ``moment_weight`` of a recipe needs them. By default such a recipe is refused.
         fast_form: the module is an `EncodeTranslateDecode` around `GatedBlock`s, which `stzoo.engine` rewrites as a
@@ -209,10 +247,12 @@ class Architecture:
     module: Callable[[ModelSpec, Any], nn.Module]
     reads_clips: bool = False
     advances: bool = False
+    quantises: bool = False
     colour: Colour | None = None
     recompute: tuple[type[nn.Module], ...] = ()
     layouts: Mapping[str, Layout] = field(default_factory=dict)
     decoupling: Decoupling | None = None
+    stores: Callable[[Any, Tensor, Tensor], Tensor] | None = None
     derivative_kernels: Callable[[Any], Tensor] | None = None
     fast_form: bool = False
     fused_training: bool = False
@@ -225,7 +265,9 @@ class Architecture:
         of_one_kind: tuple[tuple[str, Kind], ...] = (
             ("reads_clips", "sequential"),
             ("advances", "sequential"),
+            ("quantises", "codec"),
             ("decoupling", "sequential"),
+            ("stores", "block"),
             ("fast_form", "block"),
         )
         for trait, kind in of_one_kind:
@@ -245,6 +287,8 @@ class Architecture:
         """Raises `SpecError` if the module lacks a member of its kind."""
         stated = (("read", self.reads_clips), ("advance", self.advances))
         members = MEMBERS[self.kind] + tuple(name for name, has in stated if has)
+        if self.is_codec:
+            members += _CODEBOOK if self.quantises else _GAUSSIAN
         unwritten = nn.Module.forward
         missing = [m for m in members if not hasattr(module, m) or getattr(type(module), m, None) is unwritten]
         if missing:

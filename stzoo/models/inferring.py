@@ -222,6 +222,18 @@ def _mau(shapes: Shapes, known: Frame) -> Inferred:
     return Inferred(arch="mau", params=params, frame=frame, untold=("tau", "recall"), hint=_hint(known))
 
 
+def _lmc(shapes: Shapes, known: Frame) -> Inferred:
+    first = shapes["encoder.0.weight"]
+    params = {
+        "width": first[0],
+        "layers": depth(shapes, "convlstm_list"),
+        "slots": shapes["memory.memory_w"][0],
+        "pools": 4 if "memory.embedder.2.weight" in shapes else 3,
+    }
+    frame = Frame(channels=_same(first[1], known.channels))
+    return Inferred(arch="lmc", params=params, frame=frame, origin="official", untold=("sigmoid",))
+
+
 def _phydnet(prefix: str, origin: str) -> Callable[[Shapes, Frame], Inferred]:
     def read(shapes: Shapes, known: Frame) -> Inferred:
         first = shapes[f"{prefix}encoder_E.c1.main.0.weight"]
@@ -235,6 +247,55 @@ def _phydnet(prefix: str, origin: str) -> Callable[[Shapes, Frame], Inferred]:
         frame = Frame(channels=_same(first[1], known.channels))
         untold = ("patch", "sigmoid")
         return Inferred(arch="phydnet", params=params, frame=frame, origin=origin, untold=untold)
+
+    return read
+
+
+def _convttlstm(shapes: Shapes, known: Frame) -> Inferred:
+    """How many blocks are skipped is told by what reads more channels than the block before it has."""
+    first, order = shapes[f"{_TRAIN}.0.weight"], depth(shapes, _TRAIN)
+    gates = f"layers.{order - 1}.weight"
+    widths = [shapes[f"layers.b0l0.{gates}"][0] // 4]
+    while f"layers.b{len(widths)}l0.{gates}" in shapes:
+        widths.append(shapes[f"layers.b{len(widths)}l0.{gates}"][0] // 4)
+    if first[4] != 1:
+        raise SpecError(f"its cells read {first[4]} hidden states with one kernel; stzoo reads published ones of one")
+    ranks, blocks = first[0], range(1, len(widths))
+    inputs = [*(shapes[f"layers.b{b}l0.{gates}"][1] - ranks for b in blocks), shapes["layers.output.weight"][1]]
+    skips = [b for b, (width, reads) in enumerate(zip(widths, inputs, strict=True)) if reads > width]
+    params = {
+        "hidden": tuple(widths),
+        "layers": sum(re.fullmatch(r"layers\.b0l\d+\.layers_\.0\.weight", name) is not None for name in shapes),
+        "skip": skips[0] if skips else max(1, len(widths)),
+        "order": order,
+        "steps": order,
+        "ranks": ranks,
+        "kernel": first[2],
+        "patch": 1,
+    }
+    channels = _same(shapes[f"layers.b0l0.{gates}"][1] - ranks, known.channels)
+    frame = Frame(channels=channels)
+    return Inferred(arch="convttlstm", params=params, frame=frame, origin="official", untold=("sigmoid",))
+
+
+def _swinlstm(way: str, cell: str, blocks: str) -> Callable[[Shapes, Frame], Inferred]:
+    """A reader of cells named `way`.`cell` with a number, each of a stack of blocks called `blocks`."""
+
+    def read(shapes: Shapes, known: Frame) -> Inferred:
+        first = shapes[f"{way}.patch_embed.proj.weight"]
+        cells = [f"{way}.{cell}.{i}" for i in range(depth(shapes, f"{way}.{cell}"))] or [f"{way}.{cell}"]
+        tables = [shapes[f"{name}.{blocks}.0.attn.relative_position_bias_table"] for name in cells]
+        ups = depth(shapes, "Upsample.layers")
+        params = {
+            "dim": first[0],
+            "down": tuple(depth(shapes, f"{name}.{blocks}") for name in cells),
+            "up": tuple(depth(shapes, f"Upsample.layers.{i}.{blocks}") for i in range(ups)),
+            "heads": tuple(table[1] for table in tables),
+            "window": (isqrt(tables[0][0]) + 1) // 2,
+            "mlp_ratio": shapes[f"{cells[0]}.{blocks}.0.mlp.fc1.weight"][0] // first[0],
+            "patch": first[-1],
+        }
+        return Inferred(arch="swinlstm", params=params, frame=Frame(channels=_same(first[1], known.channels)))
 
     return read
 
@@ -267,6 +328,30 @@ def _as_published(name: str, where: str) -> str:
     return f"{short}_transformer{end}" if bool(deep) != bool(where) else ""
 
 
+def _prednet(shapes: Shapes, known: Frame) -> Inferred:
+    """Of the predictions, one for each layer, every other name is taken: activations lie between them."""
+    widths: list[int] = []
+    while (prediction := f"Ahat.{2 * len(widths)}.weight") in shapes:
+        widths.append(shapes[prediction][0])
+    params = {"widths": tuple(widths[1:]), "kernel": shapes["Ahat.0.weight"][-1]}
+    return Inferred(arch="prednet", params=params, frame=Frame(channels=_same(widths[0], known.channels)))
+
+
+def _crevnet(shapes: Shapes, known: Frame) -> Inferred:
+    """A stage begins with the block that makes four times the channels of what it reads."""
+    blocks: list[int] = []
+    for number in range(depth(shapes, "encoder.stack")):
+        body = f"encoder.stack.{number}.bottleneck_block."
+        reads = shapes[f"{body}{2 if number else 0}.weight"][1]
+        makes = shapes[f"{body}{9 if number else 7}.weight"][0]
+        if number == 0 or makes > reads:
+            blocks.append(0)
+        blocks[-1] += 1
+    params = {"blocks": tuple(blocks), "layers": depth(shapes, "frame_predictor.convlstm")}
+    channels = shapes["encoder.stack.0.bottleneck_block.0.weight"][1] // 2
+    return Inferred(arch="crevnet", params=params, frame=Frame(channels=_same(channels, known.channels)))
+
+
 def _translated(arch: str, translator: str, mark: str) -> Callable[[Shapes, Frame], Inferred]:
     """A reader of TAU, or of SimVP with this translator: they share the encoder and the decoder.
 
@@ -296,6 +381,21 @@ def _translated(arch: str, translator: str, mark: str) -> Callable[[Shapes, Fram
     return read
 
 
+def _pfgnet(shapes: Shapes, known: Frame) -> Inferred:
+    """Published ones have no `hid_t`, so that their blocks tell how many frames go in."""
+    first = shapes["enc.enc.0.conv.conv.weight"]
+    hid_s, dim, rings = first[0], shapes[f"{_PFG}grn_dw.gamma"][1], depth(shapes, f"{_PFG}tm.branches")
+    params = {
+        "hid_s": hid_s,
+        "n_s": depth(shapes, "enc.enc"),
+        "n_t": depth(shapes, "hid.blocks"),
+        "kernels": tuple(shapes[f"{_PFG}tm.branches.{i}.dw_h.weight"][-1] for i in range(rings)),
+        "mlp_ratio": shapes[f"{_PFG}dw_v.weight"][0] // dim,
+    }
+    frame = Frame(channels=_same(first[1], known.channels))
+    return Inferred(arch="pfgnet", params=params, frame=frame, frames_in=dim // hid_s)
+
+
 def _check_places(places: int, fold: int, known: Frame) -> None:
     """An MLP-Mixer has weights for each place of its features, which are `fold` times smaller than the frame."""
     if known.height and known.width and (known.height // fold) * (known.width // fold) != places:
@@ -311,7 +411,9 @@ def _same(found: int, known: int | None) -> int:
     return found
 
 
+_TRAIN = "layers.b0l0.layers_"  # of the first cell of a Conv-TT-LSTM
 _EMBEDDING = "to_patch_embedding.1.weight"
+_PFG = "hid.blocks.0."
 BLOCK = "hid.enc.0.block."  # the first one of a translator
 _GATE = f"{BLOCK}attn.spatial_gating_unit."
 _NORM = {"convmixer": "conv_dw", "convnext": "conv_dw"}  # whose bias has one value for each channel; else that of norm1
@@ -344,6 +446,15 @@ READERS = (
     Reader("cell_list.0.conv_m.0.weight", _predrnn),
     Reader("cell_list.0.conv_x.0.weight", _stacked("convlstm", "conv_x.0.weight")),
     Reader(_EMBEDDING, _predformer),
+    Reader(f"{_PFG}tm.gate_head.weight", _pfgnet),
+    Reader("Ahat.0.weight", _prednet),
+    Reader("encoder.stack.0.bottleneck_block.0.weight", _crevnet),
+    Reader("memory.memory_w", _lmc),
+    Reader(f"{_TRAIN}.0.weight", _convttlstm),
+    Reader("Downsample.layers.0.Swin.layers.0.red.weight", _swinlstm("Downsample", "layers", "Swin.layers")),
+    Reader("Downsample.layers.0.STBs.0.red.weight", _swinlstm("Downsample", "layers", "STBs")),
+    Reader("ST.layers.0.Swin.layers.0.red.weight", _swinlstm("ST", "layers", "Swin.layers")),
+    Reader("ST.layer.STBs.0.red.weight", _swinlstm("ST", "layer", "STBs")),
     Reader("encoder.encoder_E.c1.main.0.weight", _phydnet("encoder.", "openstl")),
     Reader("encoder_E.c1.main.0.weight", _phydnet("", "official")),
     _translator("tau", f"{_GATE}fc.0.weight", arch="tau"),
@@ -362,9 +473,4 @@ READERS = (
 )
 
 # Architectures with published checkpoints that stzoo does not have -> how the name of one of their tensors begins.
-ABSENT = {
-    "SwinLSTM": r"Downsample\.layers\.0\.Swin\.|ST\.patch_embed\.",
-    "PredNet": r"Ahat\.0\.weight$",
-    "CrevNet": r"frame_predictor\.",
-    "DMVFN": r"stu\.0\.",
-}
+ABSENT = {"DMVFN": r"stu\.0\."}

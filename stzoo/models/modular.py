@@ -39,6 +39,7 @@ class ModularConfig:
 
     `reads`: the predictor sees the encoder's latents as they are ("continuous") or as their nearest codes
     ("quantised"). `paints`: its forecast is decoded as it is ("continuous") or as the nearest codes ("quantised").
+    Codecs without a codebook, such as `vae`, have no codes, so both must be "continuous" for them.
     """
 
     codec: CodecPart
@@ -50,8 +51,8 @@ class ModularConfig:
 class Modular(nn.Module):
     """Neither block nor sequential itself: `stzoo.unroll` drives its `predictor` between `read` and `paint`.
 
-    The codec has no gradient and stays in eval mode. Latents are normalised by the mean and the standard deviation of
-    the codes, so that the predictor sees the same scale whatever the codec.
+    The codec has no gradient and stays in eval mode. Latents are normalised by the codec's `units`, so that the
+    predictor sees the same scale whatever the codec.
     """
 
     def __init__(self, spec: ModelSpec, config: ModularConfig):
@@ -65,6 +66,8 @@ class Modular(nn.Module):
             known = [name for name, each in architectures().items() if each.kind in kinds]
             if part.arch not in known:
                 raise SpecError(f"spec.params.{where}.arch is {part.arch!r}; it may be {', '.join(known)}")
+        if not architectures()[config.codec.arch].quantises:
+            _check_continuous(config)
         self.reads, self.paints = config.reads, config.paints
         device = torch.empty(0).device  # of the context that this is built in
         self.codec = cast(Any, _part("codec", lambda: build(codec_spec(spec, config), device)))
@@ -94,28 +97,30 @@ class Modular(nn.Module):
         latents = self.codec.encode(frames.flatten(0, 1))
         if self.reads == "quantised":
             latents = self.codec.quantise(latents)[0]
-        mean, std = self._units()
+        mean, std = self.codec.units()
         return ((latents - mean) / std).view(*frames.shape[:2], *latents.shape[1:])
 
     def paint(self, latents: Tensor) -> Tensor:
         """(B, dim, h, w) latents, in the predictor's units -> (B, C, H, W) normalised frames."""
-        mean, std = self._units()
+        mean, std = self.codec.units()
         latents = latents * std + mean
         if self.paints == "quantised":
             latents = self.codec.quantise(latents)[0] + 0 * latents  # NaN stays NaN: there is no code near it
         return self.codec.decode(latents)
-
-    def _units(self) -> tuple[Tensor, Tensor]:
-        """The mean of the codes, (dim, 1, 1), and their standard deviation from it, a single number."""
-        book = self.codec.codebook.float()
-        mean = book.mean(0)
-        return mean[:, None, None], (book - mean).square().mean().sqrt().clamp_min(1e-6)
 
 
 def codec_spec(spec: ModelSpec, config: ModularConfig) -> ModelSpec:
     """The codec's own spec: single frames like those that the whole model reads."""
     own = {"arch": config.codec.arch, "frames_in": 1, "frames_out": 1, "params": config.codec.params}
     return ModelSpec.from_dict(spec.to_dict() | own)
+
+
+def _check_continuous(config: ModularConfig) -> None:
+    for name, found in (("reads", config.reads), ("paints", config.paints)):
+        if found == "quantised":
+            raise SpecError(
+                f"spec.params.{name} is 'quantised', but {config.codec.arch} has no codebook; set it to 'continuous'"
+            )
 
 
 def _part(where: str, make: Any) -> nn.Module:

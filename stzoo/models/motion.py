@@ -8,7 +8,7 @@ same.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import ceil
+from math import ceil, exp
 
 import torch
 from torch import Tensor
@@ -39,18 +39,17 @@ def estimate_motion(frames: Tensor, times: Sequence[int] | None = None) -> Tenso
     """
     gray = frames.sum(2)
     taus = [frames.shape[1] - 1 - k if times is None else times[-1] - times[k] for k in range(frames.shape[1] - 1)]
-    if frames.shape[1] == 1:
+    if not taus:
         return torch.cat([torch.zeros_like(gray)] * 2, 1)
+    tau, window = gray.new_tensor(taus)[:, None, None], gray.new_tensor(_window()).expand(5, 1, 1, -1)
     pictures = [gray]
     for _ in range(COARSEST):
         pictures.append(F.avg_pool2d(pictures[-1], 2, ceil_mode=True, count_include_pad=False))
-    coarsest = pictures[-1]
-    motion = torch.zeros_like(coarsest[:, :2])
-    for _ in range(ROUNDS):
-        motion = motion + _correction(coarsest, motion, taus, everywhere=True)
-    motion = _refined(coarsest, motion, taus).clamp(-1.0, 1.0)
+    motion = torch.zeros_like(pictures[-1][:, :2])
+    motion = _refined(pictures[-1], motion, tau, None)
+    motion = _refined(pictures[-1], motion, tau, window).clamp(-1.0, 1.0)
     for picture in pictures[-2 : FINEST - 1 : -1]:
-        motion = _refined(picture, 2 * _resized(motion, picture), taus)
+        motion = _refined(picture, 2 * _resized(motion, picture), tau, window)
     return 2**FINEST * _resized(motion, gray)
 
 
@@ -67,10 +66,11 @@ def trajectories(motion: Tensor, times: Sequence[int]) -> Tensor:
     Returns:
         (B, len(times), 2, H, W): displacements from the cell, in pixels; 0 at time 0.
     """
+    cells = _cells(motion)
     found = [torch.zeros_like(motion)]
     for _ in range(max(times)):
-        middle = found[-1] - moved(motion, found[-1]) / 2
-        found.append(found[-1] - moved(motion, middle))
+        middle = found[-1] - _sampled(motion, cells + found[-1]) / 2
+        found.append(found[-1] - _sampled(motion, cells + middle))
     return torch.stack([found[time] for time in times], 1)
 
 
@@ -84,11 +84,7 @@ def moved(frames: Tensor, displacement: Tensor) -> Tensor:
     Returns:
         (B, C, H, W).
     """
-    height, width = frames.shape[-2:]
-    place = _cells(frames) + displacement
-    scale = place.new_tensor([2.0 / max(width - 1, 1), 2.0 / max(height - 1, 1)])
-    grid = place.permute(0, 2, 3, 1) * scale - 1.0
-    return F.grid_sample(frames, grid.to(frames.dtype), padding_mode="border", align_corners=True)
+    return _sampled(frames, _cells(frames) + displacement)
 
 
 def along_motion(block: Callable[[Tensor], Tensor], past: Tensor) -> Tensor:
@@ -124,32 +120,43 @@ def _cells(like: Tensor) -> Tensor:
     return torch.stack([columns.expand(height, width), rows[:, None].expand(height, width)])[None]
 
 
-def _refined(gray: Tensor, motion: Tensor, taus: Sequence[int]) -> Tensor:
-    """The motion, (B, 2, h, w), after `ROUNDS` corrections."""
+def _sampled(frames: Tensor, place: Tensor) -> Tensor:
+    """Frames (B, C, H, W) at places (B, 2, H, W), columns and rows -> (B, C, H, W)."""
+    height, width = frames.shape[-2:]
+    scale = place.new_tensor([2.0 / max(width - 1, 1), 2.0 / max(height - 1, 1)])
+    grid = place.permute(0, 2, 3, 1) * scale - 1.0
+    return F.grid_sample(frames, grid.to(frames.dtype), padding_mode="border", align_corners=True)
+
+
+def _refined(gray: Tensor, motion: Tensor, tau: Tensor, window: Tensor | None) -> Tensor:
+    """The motion, (B, 2, h, w), after `ROUNDS` least-squares steps, of a pixel at most each.
+
+    All frames are moved at once, and the equations of all of them are summed at once: few large operations are faster
+    than many small ones, and a graph of them is traced in a small part of the time.
+
+    Args:
+        gray: (B, 1 + K, h, w), the frames.
+        motion: (B, 2, h, w), the estimate so far.
+        tau: (K, 1, 1), how many frames each but the last lies back.
+        window: (5, 1, 1, n), the weights of cells along a row around each; None has one motion everywhere.
+    """
+    last, past, cells = gray[:, -1:], gray[:, :-1], _cells(gray)
     for _ in range(ROUNDS):
-        motion = motion + _correction(gray, motion, taus, everywhere=False)
+        places = cells - (tau[:, None] * motion[:, None]).flatten(0, 1)
+        there = _sampled(past.flatten(0, 1)[:, None], places).view_as(past)
+        # An equation weighs tau^-1.5, so that frames long past, which have changed on their way, do not outweigh the
+        # last ones. The square root of that weight is on both sides of it.
+        dx, dy = _gradient((there + last) * (tau**0.25 / 2))
+        change = (there - last) * tau**-0.75
+        sums = (torch.stack([dy, dx, dx, dx, dy], 1) * torch.stack([dy, dx, dy, change, change], 1)).sum(2)
+        mean = sums.mean((2, 3), keepdim=True)
+        sums = mean.expand_as(sums) if window is None else _blurred(sums, window)
+        # the matrix [[xx, xy], [xy, yy]], with its diagonal as (yy, xx), and the right side (bx, by)
+        diagonal = sums[:, :2] + (DAMPING * mean[:, :2].mean(1, keepdim=True) + 1e-12)
+        off, right = sums[:, 2:3], sums[:, 3:]
+        determinant = diagonal.prod(1, keepdim=True) - off * off
+        motion = motion + ((diagonal * right - off * right.flip(1)) / determinant).clamp(-1.0, 1.0)
     return motion
-
-
-def _correction(gray: Tensor, motion: Tensor, taus: Sequence[int], *, everywhere: bool) -> Tensor:
-    """The change of the motion, (B, 2, h, w), by one least-squares step, a pixel at most."""
-    last, past = gray[:, -1:], gray[:, :-1]
-    xx = xy = yy = bx = by = torch.zeros_like(last)
-    for tau, frame in zip(taus, past.split(1, 1), strict=True):
-        there = moved(frame, -tau * motion)
-        dx, dy = _gradient((there + last) / 2)
-        change = there - last
-        weight = tau**-1.5  # so that frames long past, which have changed on their way, do not outweigh the last ones
-        xx, xy, yy = xx + weight * tau**2 * dx * dx, xy + weight * tau**2 * dx * dy, yy + weight * tau**2 * dy * dy
-        bx, by = bx + weight * tau * dx * change, by + weight * tau * dy * change
-    sums = torch.cat([xx, xy, yy, bx, by], 1)
-    mean = sums.mean((2, 3), keepdim=True)
-    xx, xy, yy, bx, by = (mean.expand_as(sums) if everywhere else _blurred(sums)).unbind(1)
-    damping = DAMPING * (mean[:, 0] + mean[:, 2]) / 2 + 1e-12
-    xx, yy = xx + damping, yy + damping
-    determinant = xx * yy - xy * xy
-    change = torch.stack([yy * bx - xy * by, xx * by - xy * bx], 1) / determinant[:, None]
-    return change.clamp(-1.0, 1.0)
 
 
 def _resized(motion: Tensor, like: Tensor) -> Tensor:
@@ -157,18 +164,21 @@ def _resized(motion: Tensor, like: Tensor) -> Tensor:
     return F.interpolate(motion, like.shape[-2:], mode="bilinear", align_corners=False)
 
 
-def _gradient(picture: Tensor) -> tuple[Tensor, Tensor]:
-    """Central differences along x and y, each of the shape of the picture (B, 1, h, w)."""
-    wide = F.pad(picture, (1, 1, 1, 1), mode="replicate")
-    return (wide[..., 1:-1, 2:] - wide[..., 1:-1, :-2]) / 2, (wide[..., 2:, 1:-1] - wide[..., :-2, 1:-1]) / 2
+def _gradient(pictures: Tensor) -> tuple[Tensor, Tensor]:
+    """Central differences along x and y, each of the shape of the pictures (B, C, h, w)."""
+    wide, high = F.pad(pictures, (1, 1, 0, 0), mode="replicate"), F.pad(pictures, (0, 0, 1, 1), mode="replicate")
+    return (wide[..., 2:] - wide[..., :-2]) / 2, (high[..., 2:, :] - high[..., :-2, :]) / 2
 
 
-def _blurred(pictures: Tensor) -> Tensor:
-    """(B, C, h, w), each channel averaged in a Gaussian window of `SIGMA` pixels; beyond the edge lie zeros."""
+def _window() -> list[float]:
+    """A Gaussian of `SIGMA` pixels, 1 in sum."""
     radius = ceil(2.5 * SIGMA)
-    place = torch.arange(-radius, radius + 1, device=pictures.device, dtype=pictures.dtype)
-    kernel = torch.exp(-(place**2) / (2 * SIGMA**2))
-    kernel = kernel / kernel.sum()
-    c = pictures.shape[1]
-    pictures = F.conv2d(pictures, kernel.view(1, 1, -1, 1).expand(c, 1, -1, 1), padding=(radius, 0), groups=c)
-    return F.conv2d(pictures, kernel.view(1, 1, 1, -1).expand(c, 1, 1, -1), padding=(0, radius), groups=c)
+    heights = [exp(-((place / SIGMA) ** 2) / 2) for place in range(-radius, radius + 1)]
+    return [height / sum(heights) for height in heights]
+
+
+def _blurred(pictures: Tensor, window: Tensor) -> Tensor:
+    """(B, C, h, w), each channel averaged in the window (C, 1, 1, n) both ways; beyond the edge lie zeros."""
+    c, radius = window.shape[0], window.shape[-1] // 2
+    pictures = F.conv2d(pictures, window.mT, padding=(radius, 0), groups=c)
+    return F.conv2d(pictures, window, padding=(0, radius), groups=c)

@@ -5,7 +5,6 @@ like a Kalman filter; a ConvLSTM carries what the physics does not explain. In t
 7x7 kernel to the derivative that it stands for (equation 8).
 """
 
-import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from stzoo.errors import SpecError
 from stzoo.models.contract import Architecture
 from stzoo.models.published import Layout, Rule, rules
-from stzoo.models.recurrent import zero_plane
+from stzoo.models.recurrent import check_unit_range, zero_plane
 from stzoo.spec import ModelSpec, bounded
 
 MAX_LAYERS = 32  # of the residual branch; the other recurrent architectures have the same limit
@@ -174,17 +173,6 @@ class PhyDNet(nn.Module):
     def derivative_kernels(self) -> Tensor:
         """(kernel^2, 2 * width, kernel, kernel): kernel i * k + j stands for the derivative of order i, j."""
         return self.physical.derivatives.weight
-
-
-def check_unit_range(spec: ModelSpec) -> None:
-    """Raises `SpecError` if normalised frames leave [0, 1], which a sigmoid cannot."""
-    low, high = spec.value_range or (math.nan, math.nan)
-    zeros, ones = ([(end - m) / s for m in spec.mean for s in spec.std] for end in (low, high))
-    if not all(abs(z) < 1e-6 for z in zeros) or not all(abs(o - 1) < 1e-6 for o in ones):
-        raise SpecError(
-            f"spec.value_range is {spec.value_range}, mean {spec.mean}, std {spec.std}; phydnet ends in a sigmoid, "
-            "so they must bring values to [0, 1]; or set spec.params.sigmoid to false"
-        )
 
 
 def published_under(prefix: str) -> tuple[Rule, ...]:

@@ -6,6 +6,7 @@ A rule maps a name of ours to the published name, so that every tensor of ours i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -32,13 +33,23 @@ class Rule:
     Attributes:
         ours: a regular expression that matches the whole name of our tensor but its last part, such as "weight".
         theirs: the published name, without that last part too. ``\1`` is what the first group of `ours` matched;
-            ``<\1+1>`` is that number plus one.
+            ``<\1+1>`` is that number plus one, ``<\1*2>`` is twice that number.
         shape: our shape -> the published one. Both must have the same elements in the same order.
     """
 
     ours: str
     theirs: str
     shape: Callable[[Shape], Shape] = same_shape
+
+    def name(self, stem: str) -> str | None:
+        """The published name of our tensor `stem`, both without the last part; None if the rule is not for it."""
+        match = re.fullmatch(self.ours, stem)
+        return match and re.sub(r"<(\d+)([+*])(\d+)>", _computed, match.expand(self.theirs))
+
+
+def _computed(numbers: re.Match[str]) -> str:
+    a, b = int(numbers[1]), int(numbers[3])
+    return str(a + b if numbers[2] == "+" else a * b)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 A recurrent module is a `stzoo.models.contract.SequentialModule`. It never keeps its state.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -59,3 +60,14 @@ def zero_plane(
 ) -> Tensor:
     """Zeros (batch, channels, H/patch, W/patch), from which every memory starts; `size` is the frame's (H, W)."""
     return torch.zeros(batch, channels, size[0] // patch, size[1] // patch, device=device, dtype=dtype)
+
+
+def check_unit_range(spec: ModelSpec) -> None:
+    """Raises `SpecError` if normalised frames leave [0, 1], which a sigmoid at the end of a model cannot."""
+    low, high = spec.value_range or (math.nan, math.nan)
+    zeros, ones = ([(end - m) / s for m in spec.mean for s in spec.std] for end in (low, high))
+    if not all(abs(z) < 1e-6 for z in zeros) or not all(abs(o - 1) < 1e-6 for o in ones):
+        raise SpecError(
+            f"spec.value_range is {spec.value_range}, mean {spec.mean}, std {spec.std}; {spec.arch} ends in a sigmoid, "
+            "so they must bring values to [0, 1]; or set spec.params.sigmoid to false"
+        )

@@ -10,70 +10,30 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stzoo.errors import SpecError
 from stzoo.models.contract import Architecture
+from stzoo.models.frame_autoencoder import STRIDE, AutoencoderConfig, decoder_of, encoder_of
 from stzoo.spec import ModelSpec, bounded
 
 
 @dataclass(frozen=True)
-class VqVaeConfig:
-    """`width` channels at H/4 x W/4, half of them at H/2 x W/2; a codebook of `codes` codes with `dim` values each.
+class VqVaeConfig(AutoencoderConfig):
+    """The encoder and the decoder, and between them a codebook of `codes` codes with `dim` values each."""
 
-    `residual_layers` residual blocks, `residual_width` channels wide inside, stand on either side of the codebook.
-    """
-
-    width: int = bounded(256, 2, 4096)
-    residual_layers: int = bounded(2, 0, 32)
-    residual_width: int = bounded(32, 1, 4096)
     codes: int = bounded(512, 2, 1 << 16)
-    dim: int = bounded(64, 1, 4096)
-
-    def __post_init__(self) -> None:
-        if self.width % 2:
-            raise SpecError(f"spec.params.width is {self.width}; it must be even")
-
-
-class Residual(nn.Module):
-    """x + conv 1x1 (ReLU(conv 3x3 (ReLU(x)))), without biases."""
-
-    def __init__(self, width: int, inner: int):
-        super().__init__()
-        self.spread = nn.Conv2d(width, inner, 3, padding=1, bias=False)
-        self.merge = nn.Conv2d(inner, width, 1, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, width, h, w) -> (B, width, h, w)."""
-        return x + self.merge(self.spread(x.relu()).relu())
 
 
 class VqVae(nn.Module):
     """Codec: (B, C, H, W) normalised frames <-> (B, dim, H/4, W/4) latents; H and W must be multiples of 4."""
 
-    stride = 4
+    stride = STRIDE
 
     def __init__(self, spec: ModelSpec, config: VqVaeConfig):
         super().__init__()
-        if (spec.frames_in, spec.frames_out) != (1, 1):
-            raise SpecError(f"a codec looks at one frame; spec has frames_in {spec.frames_in}, out {spec.frames_out}")
-        half, width = config.width // 2, config.width
-
-        def residuals() -> list[nn.Module]:
-            return [*(Residual(width, config.residual_width) for _ in range(config.residual_layers)), nn.ReLU()]
-
-        self.encoder = nn.Sequential(
-            nn.Conv2d(spec.channels, half, 4, 2, 1), nn.ReLU(),
-            nn.Conv2d(half, width, 4, 2, 1), nn.ReLU(),
-            nn.Conv2d(width, width, 3, padding=1), *residuals(),
-            nn.Conv2d(width, config.dim, 1),
-        )  # fmt: skip
+        self.encoder = encoder_of(spec, config)
         self.codebook = nn.Parameter(
             torch.empty(config.codes, config.dim).uniform_(-1 / config.codes, 1 / config.codes)
         )
-        self.decoder = nn.Sequential(
-            nn.Conv2d(config.dim, width, 3, padding=1), *residuals(),
-            nn.ConvTranspose2d(width, half, 4, 2, 1), nn.ReLU(),
-            nn.ConvTranspose2d(half, spec.channels, 4, 2, 1),
-        )  # fmt: skip
+        self.decoder = decoder_of(spec, config)
 
     @property
     def dim(self) -> int:
@@ -100,6 +60,12 @@ class VqVae(nn.Module):
         codes = self.nearest(latents)
         return self.look_up(codes), codes
 
+    def units(self) -> tuple[Tensor, Tensor]:
+        """The mean of the codes, (dim, 1, 1), and their standard deviation from it, a single number."""
+        book = self.codebook.float()
+        mean = book.mean(0)
+        return mean[:, None, None], (book - mean).square().mean().sqrt().clamp_min(1e-6)
+
     def decode(self, latents: Tensor) -> Tensor:
         """(B, dim, h, w) latents, quantised or not -> (B, C, 4h, 4w) frames."""
         return self.decoder(latents)
@@ -109,4 +75,4 @@ class VqVae(nn.Module):
         return self.decode(self.quantise(self.encode(frames))[0])
 
 
-ARCHITECTURE = Architecture(name="vqvae", kind="codec", config=VqVaeConfig, module=VqVae)
+ARCHITECTURE = Architecture(name="vqvae", kind="codec", config=VqVaeConfig, module=VqVae, quantises=True)

@@ -42,8 +42,21 @@ turns a checkpoint trained with OpenSTL, your own or a downloaded one, into a fo
 Tensors tell the architecture and most sizes, `--dataset` the frames and the range of their values; a Lightning file's
 `hyper_parameters` tell them, too. The command prints what it assumed. `--model NAME` in place of `--dataset`, with one
 of the names below, says that the file is that one: the folder then has its spec, and its publisher and address in the
-card. A file in the authors' own layout (PhyDNet, MAU) takes `official` in place of `openstl`. Nothing in the file is
-run. More: [architectures.md](architectures.md#checkpoints-published-by-others).
+card. A file in the authors' own layout (PhyDNet, MAU, SwinLSTM) takes `official` in place of `openstl`. Nothing in the
+file is run. More: [architectures.md](architectures.md#checkpoints-published-by-others).
+
+## Files without a name here
+
+The authors of PFGNet publish six checkpoints in the repository `fhjd123/PFGNet` of the Hugging Face hub:
+`pfg_mmnist.ckpt`, `pfg_mfmnist.ckpt`, `pfg_taxibj.ckpt`, `pfg_kth20.ckpt`, `pfg_kth40.ckpt` and `pfg_human.ckpt`. They
+have no names here, because neither a hash nor a revision of them is known. Download one and convert it; its tensors
+tell the architecture and its sizes:
+
+```bash
+stzoo convert openstl pfg_taxibj.ckpt --dataset taxibj --out DIR
+```
+
+`--dataset` is `mmnist`, `mfmnist`, `taxibj`, `kth` or `human`; for `pfg_kth40.ckpt` add `--frames-out 40`.
 
 ## What happens when you load one
 

@@ -30,7 +30,7 @@ from stzoo.spec import ModelSpec, shown
 
 _FILES = ("openstl.json", "official.json")
 _OPENSTL_FRAMES = "datasets.json"
-_WITH_UNREAD = ("convlstm", "predrnnpp", "mim")  # their published modules have convolutions that nothing reads
+_WITH_UNREAD = ("convlstm", "predrnnpp", "mim", "swinlstm")  # their published modules have layers that nothing reads
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -128,7 +128,8 @@ def metrics_of(report: EvaluationReport | CodecReport, command: str) -> dict[str
     kept = {figure.name for figure in FIGURES}
     figures: dict[str, Any] = {name: round(value, 4) for name, value in report.total.items() if name in kept}
     if isinstance(report, CodecReport):
-        figures |= {"codes_used": report.codes_used, "perplexity": round(report.perplexity, 4)}
+        if report.codes_used is not None and report.perplexity is not None:
+            figures |= {"codes_used": report.codes_used, "perplexity": round(report.perplexity, 4)}
     else:
         figures |= {
             figure.persistence: round(report.persistence_total[figure.name], 4)

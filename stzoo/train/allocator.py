@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -24,6 +25,8 @@ def memory_kept() -> Iterator[None]:
     place are cleared, one fault for each 4 KiB. In a training step, which takes and frees the same gigabytes again and
     again, that is a good part of the time. After the block all free memory goes back to the system.
 
+    Blocks may lie in one another, and in several threads: the memory of the process is kept until the last one ends.
+
     Nothing is changed where the C library is another one, or where the environment sets what would be set here: by
     `GLIBC_TUNABLES`, or by variables such as `MALLOC_MMAP_MAX_`.
     """
@@ -31,16 +34,38 @@ def memory_kept() -> Iterator[None]:
     if library is None:
         yield
         return
-    _set(library, _KEEPING)
+    _BLOCKS.enter(library)
     try:
         yield
     finally:
-        _set(library, _AS_BEFORE)
-        library.malloc_trim(ctypes.c_size_t(0))
+        _BLOCKS.leave(library)
+
+
+class _Blocks:
+    """How many blocks keep memory. The settings are those of the process, and so is this count."""
+
+    def __init__(self) -> None:
+        self._open, self._lock = 0, threading.Lock()
+
+    def enter(self, library: ctypes.CDLL) -> None:
+        with self._lock:
+            if self._open == 0:
+                _set(library, _KEEPING)
+            self._open += 1
+
+    def leave(self, library: ctypes.CDLL) -> None:
+        with self._lock:
+            self._open -= 1
+            if self._open == 0:
+                _set(library, _AS_BEFORE)
+                library.malloc_trim(ctypes.c_size_t(0))
+
+
+_BLOCKS = _Blocks()
 
 
 def chosen_by_user(environment: Mapping[str, str]) -> bool:
-    """Whether these environment variables set how glibc takes memory from the system."""
+    """Whether these environment variables set how glibc takes memory from the system. An empty value is a 0 to it."""
     tunables = environment.get("GLIBC_TUNABLES", "")
     return any(f"glibc.malloc.{name}=" in tunables or f"MALLOC_{name.upper()}_" in environment for name in _NAMES)
 

@@ -14,6 +14,8 @@ from torch import Tensor
 from stzoo.codec import Codec
 from stzoo.data import ClipSource
 from stzoo.errors import SpecError
+from stzoo.hashing import file_sha256
+from stzoo.metrics.perceptual import weights_file
 from stzoo.models import architecture_of, config_of
 from stzoo.models.contract import Kind
 from stzoo.models.modular import codec_spec
@@ -64,7 +66,11 @@ class Assignment:
     def identity(self, validation: ClipSource) -> dict[str, Any]:
         """What tells this run from others, in types that JSON has: plan.json begins with it.
 
-        Spec and recipe are written out; codec, start and clips, where there are any, are sha256 sums.
+        Spec and recipe are written out; codec, start, clips and the weights of a perceptual loss, where there are any,
+        are sha256 sums.
+
+        Raises:
+            DataError: the weights of a perceptual loss are not there.
         """
         recipe = json.loads(json.dumps(self.recipe.to_dict()))  # tuples become lists, as in a plan that was read
         found: dict[str, Any] = {"spec": self.spec.to_dict(), "recipe": recipe}
@@ -72,6 +78,8 @@ class Assignment:
             found["codec"] = weights_digest(self.codec.module.state_dict())
         if self.start is not None:
             found["start"] = weights_digest(self.start)
+        if self.recipe.perceptual_weight:
+            found["perceptual"] = file_sha256(weights_file())
         return found | {"clips": clips_digest(self.training, validation)}
 
 

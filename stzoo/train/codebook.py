@@ -1,4 +1,4 @@
-"""How a codec is trained: it reconstructs frames through its codebook, and the codebook follows the latents.
+"""How a codebook is trained: gradients pass it by, and it follows the latents.
 
 Shapes: N frames, K codes of dim numbers each, latents of h rows and w columns.
 """
@@ -11,8 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from stzoo.models.contract import CodecModule
-from stzoo.train.precision import autocast
+from stzoo.models.contract import CodebookModule
 from stzoo.train.processes import Processes
 from stzoo.train.recipe import Recipe
 
@@ -26,50 +25,6 @@ def straight_through(latents: Tensor, quantised: Tensor) -> Tensor:
     Both are (N, dim, h, w), and so is the result.
     """
     return latents + (quantised - latents).detach()
-
-
-def codec_loss(module: CodecModule, recipe: Recipe, frames: Tensor, variance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss of van den Oord et al. (2017), equation 3, with the first term divided by the variance of the frames.
-
-    It adds up three means over all elements:
-
-    * the squared error of the reconstruction, divided by `variance`, so that weights mean the same on every dataset;
-    * `recipe.commitment` times the squared distance from each latent to its code, the code held constant;
-    * with ``recipe.codebook = "loss"``, the same distance with the latent held constant.
-
-    Args:
-        module: the codec, in training mode.
-        recipe: gives `commitment`, `codebook` and `precision`.
-        frames: (N, C, H, W), normalised.
-        variance: that of the whole batch, a float32 scalar, see `variance_of_batch`.
-
-    Returns:
-        The loss, a float32 scalar; the latents (N, dim, h, w) without gradient; and the numbers of their codes
-        (N, h, w), int64.
-    """
-    with autocast(frames.device, recipe):
-        latents = module.encode(frames).float()
-        quantised, codes = module.quantise(latents)
-        painted = module.decode(straight_through(latents, quantised)).float()
-    frames = frames.float()
-    loss = (painted - frames).square().mean() / variance.clamp_min(1e-6)
-    loss = loss + recipe.commitment * (latents - quantised.detach()).square().mean()
-    if recipe.codebook == "loss":
-        loss = loss + (latents.detach() - quantised).square().mean()
-    return loss, latents.detach(), codes
-
-
-def variance_of_batch(past: Tensor, future: Tensor, processes: Processes) -> Tensor:
-    """The variance of all values of a batch, a float32 scalar.
-
-    Args:
-        past, future: (B, T, C, H, W) and (B, T', C, H, W), this process's share of the batch.
-        processes: those that hold the other shares.
-    """
-    values = torch.cat([past.flatten(), future.flatten()]).double()
-    parts = torch.stack([values.new_tensor(len(values)), values.sum(), values.square().sum()])
-    count, total, squares = processes.total(parts)
-    return ((squares - total * total / count) / (count - 1)).float()
 
 
 class CodebookAverage:
@@ -88,7 +43,7 @@ class CodebookAverage:
         processes: those that train together, whose latents all count.
     """
 
-    def __init__(self, module: CodecModule, recipe: Recipe, processes: Processes):
+    def __init__(self, module: CodebookModule, recipe: Recipe, processes: Processes):
         self.module, self.decay, self.averages = module, recipe.codebook_decay, recipe.codebook == "ema"
         self.processes = processes
         module.codebook.requires_grad_(not self.averages)

@@ -11,10 +11,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from stzoo.engine.memory import TO_GO_ON, available, shown_bytes, weights_bytes, where, widths, without_values
 from stzoo.errors import MemoryNeededError
+from stzoo.metrics.perceptual import LpipsNetwork
 from stzoo.models import architecture_of, build
 from stzoo.spec import ModelSpec
-from stzoo.train.codebook import codec_loss
+from stzoo.train.codecs import codec_loss
 from stzoo.train.objectives import check, objective
+from stzoo.train.perceptual import PerceptualLoss
 from stzoo.train.precision import autocast, precision_on
 from stzoo.train.processes import Processes
 from stzoo.train.recipe import Recipe
@@ -142,9 +144,9 @@ def _counted(spec: ModelSpec, recipe: Recipe, clips: int, past_frames: int, futu
         )
         kind = architecture_of(spec).kind
         if kind == "codec":
-            loss, *_ = codec_loss(
-                module, recipe, torch.cat([past, future], 1).flatten(0, 1), torch.ones((), dtype=torch.float32)
-            )
+            perceptual = PerceptualLoss(spec, LpipsNetwork()) if recipe.perceptual_weight else None
+            frames, variance = torch.cat([past, future], 1).flatten(0, 1), torch.ones((), dtype=torch.float32)
+            loss, *_ = codec_loss(module, spec, recipe, frames, variance, perceptual)
         else:
             part: Any = module
             part_spec = spec

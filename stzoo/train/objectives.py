@@ -19,6 +19,7 @@ from stzoo.train.losses import (
     poisson_deviance,
     squared_error,
 )
+from stzoo.train.perceptual import check_perceptual
 from stzoo.train.precision import autocast
 from stzoo.train.recipe import Recipe
 from stzoo.train.recompute import check_recompute
@@ -43,6 +44,10 @@ def check(module: Any, spec: ModelSpec, recipe: Recipe) -> None:
         raise SpecError(f"recipe.checkpoint is for the plain module; set recipe.{other} to false beside it")
     if recipe.checkpoint and architecture.is_codec:
         raise SpecError("recipe.checkpoint is for forecasters; a codec needs little memory")
+    if recipe.perceptual_weight and not architecture.is_codec:
+        raise SpecError("recipe.perceptual_weight is for codecs; a forecaster has other losses")
+    if recipe.perceptual_weight:
+        check_perceptual(spec)
     part, learns = (module.predictor, module.predictor_spec) if architecture.kind == "modular" else (module, spec)
     _check_sampling(learns, recipe)
     _check_terms(learns, recipe)
@@ -81,6 +86,13 @@ def _check_terms(spec: ModelSpec, recipe: Recipe) -> None:
             f"spec.params.{architecture.decoupling.setting} is true; "
             "without recipe.decouple_weight its adapter would never learn"
         )
+    if bool(recipe.memory_weight) != (architecture.stores is not None):
+        able = ", ".join(name for name, each in architectures().items() if each.stores is not None)
+        if recipe.memory_weight:
+            raise SpecError(f"recipe.memory_weight is for {able}, whose memory learns in a phase of its own")
+        raise SpecError(
+            f"without recipe.memory_weight the memory of {architecture.name} would never learn; set it (published: 1)"
+        )
     if recipe.moment_weight and architecture.derivative_kernels is None:
         able = ", ".join(name for name, each in architectures().items() if each.derivative_kernels is not None)
         raise SpecError(f"recipe.moment_weight is for {able}, whose kernels stand for derivatives")
@@ -111,11 +123,26 @@ def objective(
     """
     with autocast(past.device, recipe):
         forecast, truth, extra = _forecast(fast, module, spec, recipe, past, future, done)
+    loss = _errors(spec, recipe, forecast, truth, valid) + extra
+    architecture = architecture_of(spec)
+    if architecture.stores is not None and recipe.memory_weight:
+        with autocast(past.device, recipe):
+            stored = architecture.stores(module, past, future)[:, : future.shape[1]]
+        n = stored.shape[1]
+        known = None if valid is None else valid[:, :n]
+        loss = loss + recipe.memory_weight * _errors(spec, recipe, stored, future[:, :n], known)
+    if recipe.moment_weight:
+        loss = loss + recipe.moment_weight * _moment_error(architecture, module)
+    return loss
+
+
+def _errors(spec: ModelSpec, recipe: Recipe, forecast: Tensor, truth: Tensor, valid: Tensor | None) -> Tensor:
+    """All terms that hold a forecast against the truth, (B, n, C, H, W) each; `valid` as in `objective`."""
     if valid is not None:
         forecast = _right_where_unknown(forecast, truth, valid)
     if recipe.quantity:
         forecast, truth = (Decibels.of(spec).quantity(values) for values in (forecast, truth))
-    loss = squared_error(forecast, truth, recipe.reduction, recipe.emphasis) + extra
+    loss = recipe.l2_weight * squared_error(forecast, truth, recipe.reduction, recipe.emphasis)
     if recipe.l1_weight:
         loss = loss + recipe.l1_weight * absolute_error(forecast, truth, recipe.reduction)
     if recipe.deviance_weight:
@@ -124,8 +151,6 @@ def objective(
     if recipe.ddr_weight:
         divergence = divergence_of_differences(forecast, truth, recipe.ddr_temperature, recipe.reduction)
         loss = loss + recipe.ddr_weight * divergence
-    if recipe.moment_weight:
-        loss = loss + recipe.moment_weight * _moment_error(architecture_of(spec), module)
     return loss
 
 

@@ -51,6 +51,7 @@ class Recipe:
         ddr_temperature: its softmax temperature.
         emphasis: the squared error of a cell is multiplied by 1 + emphasis * max(0, truth), with the normalised truth,
             so that rare large values such as heavy rain count more. The validation error is weighted likewise.
+        l2_weight: the weight of the squared error; with 0, other terms alone are learnt from.
         l1_weight: the weight of the absolute error beside the squared one (E3D-LSTM: 1).
         quantity: for values in decibels, such as rain in dBR: all errors, that of the validation too, are those of the
             quantity itself, such as the rain rate in mm/h. The model then learns its mean.
@@ -60,6 +61,8 @@ class Recipe:
             trains as it will be used, on its own forecasts.
         sampling_share: the share of the steps during which it reads fewer and fewer true frames.
         decouple_weight: the weight of PredRNN-V2's decoupling loss, which needs `decouple` in the spec's params.
+        memory_weight: the weight of the storing phase of LMC-Memory (published: 1), in which the memory learns from
+            past and future; its errors are those of the forecast, by the other settings.
         moment_weight: the weight of PhyDNet's constraint on its kernels.
         freeze: parameters whose names begin with one of these are not trained.
         cached_clips: for a modular model: train on the latents of this many clips again and again, which are kept in
@@ -68,6 +71,10 @@ class Recipe:
             `stzoo.train.codebook`.
         codebook_decay: the decay of that running mean.
         commitment: the weight of the loss that keeps latents near their codes.
+        kl_weight: for a codec with Gaussian latents: beta, the weight of their divergence from N(0, 1), see
+            `stzoo.train.codecs.codec_loss`.
+        perceptual_weight: for a codec: the weight of LPIPS beside the squared error, see `stzoo.train.perceptual`. Its
+            weights are in a file that $STZOO_LPIPS names. 0 leaves it out.
         validate_every: steps from one validation to the next.
         validation_clips: the number of held-out clips that a validation uses.
         checkpoint_minutes: the time after which a checkpoint is written, besides the one after each validation.
@@ -98,18 +105,22 @@ class Recipe:
     ddr_weight: float = bounded(0.1, 0.0, 1e3)
     ddr_temperature: float = bounded(0.1, 1e-3, 1e3)
     emphasis: float = bounded(0.0, 0.0, 1e3)
+    l2_weight: float = bounded(1.0, 0.0, 1e3)
     l1_weight: float = bounded(0.0, 0.0, 1e3)
     quantity: bool = False
     deviance_weight: float = bounded(0.0, 0.0, 1e6)
     sampling: Sampling = "none"
     sampling_share: float = bounded(0.4, 1e-6, 1.0)
     decouple_weight: float = bounded(0.0, 0.0, 1e3)
+    memory_weight: float = bounded(0.0, 0.0, 1e3)
     moment_weight: float = bounded(0.0, 0.0, 1e3)
     freeze: tuple[str, ...] = ()
     cached_clips: int = bounded(0, 0, 1 << 40)
     codebook: Literal["ema", "loss"] = "ema"
     codebook_decay: float = bounded(0.99, 0.0, 0.999999)
     commitment: float = bounded(0.25, 0.0, 1e3)
+    kl_weight: float = bounded(0.01, 0.0, 1e3)
+    perceptual_weight: float = bounded(0.0, 0.0, 1e3)
     validate_every: int = bounded(500, 1, 1_000_000)
     validation_clips: int = bounded(1000, 1, 10_000)
     checkpoint_minutes: float = bounded(2.0, 0.0, 60.0)
@@ -118,6 +129,10 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.dataset not in DATASETS:
             raise SpecError(f"recipe.dataset is {self.dataset!r}; it may be {', '.join(DATASETS)}")
+        if not (self.l2_weight or self.l1_weight or self.deviance_weight):
+            raise SpecError(
+                "recipe.l2_weight is 0; set recipe.l1_weight or recipe.deviance_weight, or nothing is learnt"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Every value by its name, tuples included."""

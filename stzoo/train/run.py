@@ -6,19 +6,21 @@ import math
 from collections.abc import Iterator, Sequence
 from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from stzoo.data import Clip
 from stzoo.errors import SpecError, TrainingError
+from stzoo.metrics.perceptual import read_network
 from stzoo.models import build
 from stzoo.train.assignment import Assignment
 from stzoo.train.batches import Batches
-from stzoo.train.codebook import CodebookAverage, codec_loss, variance_of_batch
+from stzoo.train.codecs import codec_loss, follower, variance_of_batch
 from stzoo.train.objectives import check, objective
 from stzoo.train.optim import SCHEDULES, averaged, optimizers, set_rates
+from stzoo.train.perceptual import PerceptualLoss
 from stzoo.train.processes import Processes
 from stzoo.train.speedups import computing_form
 
@@ -35,7 +37,8 @@ class Run:
         fast: the form of `part` that a step computes with; it shares the parameters.
         ema: the moving average of the module, which is validated and saved. Only the first process has it.
         still: the modules that have parameters of which none learns. They and their parts stay in eval mode.
-        codebook: how the codebook of a codec follows its latents; None for other models.
+        follower: how the codebook of a codec, or the units of its latents, follow the latents; None for other models.
+        perceptual: the perceptual loss of a codec; None if the recipe has none.
         step: the number of steps that were taken.
         best: the lowest validation error so far, inf before the first.
         running_loss: a running mean of the loss, inf before the first.
@@ -47,6 +50,7 @@ class Run:
 
     Raises:
         SpecError: the recipe asks for what the architecture does not have.
+        DataError: it asks for a perceptual loss, whose weights cannot be read.
         TrainingError: the batch cannot be shared among the processes, or there is no room for the cached latents.
     """
 
@@ -55,8 +59,11 @@ class Run:
         self.processes, self.device = processes, processes.device
         self.share = processes.share(self.recipe.batch)
         torch.manual_seed(self.recipe.seed)
-        layout = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
-        self.module: Any = begun(assignment).to(self.device).to(memory_format=layout)  # type: ignore[call-overload]
+        self.module = cast(Any, begun(assignment).to(self.device))
+        if self.recipe.channels_last:
+            for parameter in self.module.parameters():
+                if parameter.dim() == 4:  # weights of 3D convolutions have no such layout
+                    parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         self.ema = averaged(self.module, self.recipe.ema) if processes.first else None
         self.still = [m for m in self.module.modules() if _is_still(m)]
         modular = assignment.kind == "modular"
@@ -65,7 +72,10 @@ class Run:
         self.fast = computing_form(self.part, self.part_spec, self.recipe)
         self.batches = Batches(assignment, self.module, self.device, latents)
         is_codec = assignment.kind == "codec"
-        self.codebook = CodebookAverage(self.module, self.recipe, processes) if is_codec else None
+        self.follower = follower(self.module, assignment.spec, self.recipe, processes) if is_codec else None
+        self.perceptual = None
+        if self.recipe.perceptual_weight:
+            self.perceptual = PerceptualLoss(assignment.spec, read_network().to(self.device))
         self.optimizers = optimizers(self.module, self.recipe)
         self.step, self.best, self.running_loss = 0, math.inf, math.inf
 
@@ -78,7 +88,7 @@ class Run:
         self.module.train()
         for part in self.still:
             part.eval()  # or the statistics of its BatchNorms would move
-        loss, latents_and_codes = self._backward(clip, self.step / total)
+        loss, seen = self._backward(clip, self.step / total)
         self._average(loss)
         if recipe.clip:
             nn.utils.clip_grad_norm_(self.module.parameters(), recipe.clip)
@@ -86,8 +96,8 @@ class Run:
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        if self.codebook is not None:
-            self.codebook.update(*latents_and_codes)
+        if self.follower is not None:
+            self.follower.update(*seen)
         if self.ema is not None:
             self.ema.update_parameters(self.module)
         self.step += 1
@@ -101,24 +111,25 @@ class Run:
             done: the share of the steps that were taken.
 
         Returns:
-            The mean loss of these clips, a scalar; and of a codec the latents and their codes, see `codec_loss`.
+            The mean loss of these clips, a scalar; and of a codec what its latents were, see `codec_loss`.
         """
-        variance = variance_of_batch(clip.past, clip.future, self.processes) if self.codebook is not None else None
+        variance = variance_of_batch(clip.past, clip.future, self.processes) if self.follower is not None else None
         loss, seen = clip.past.new_zeros(()), []
         for piece in _pieces(clip, self.assignment.micro_batch or len(clip.past)):
-            one, latents_and_codes = self._loss(piece, done, variance)
+            one, of_latents = self._loss(piece, done, variance)
             one = one * (len(piece.past) / len(clip.past))
             one.backward()
             loss += one.detach()
-            seen.append(latents_and_codes)
+            seen.append(of_latents)
         return loss, [torch.cat(each) for each in zip(*seen, strict=True)]
 
     def _loss(self, clip: Clip, done: float, variance: Tensor | None) -> tuple[Tensor, list[Tensor]]:
-        """The mean loss of these clips; and of a codec, which needs the batch's `variance`, the latents and codes."""
+        """The mean loss of these clips; and of a codec, which needs the batch's `variance`, what its latents were."""
         past, future = clip.past, clip.future
         if variance is None:
             return objective(self.fast, self.part, self.part_spec, self.recipe, past, future, done, clip.valid), []
-        loss, *seen = codec_loss(self.module, self.recipe, torch.cat([past, future], 1).flatten(0, 1), variance)
+        frames = torch.cat([past, future], 1).flatten(0, 1)
+        loss, *seen = codec_loss(self.module, self.part_spec, self.recipe, frames, variance, self.perceptual)
         return loss, seen
 
     def _average(self, loss: Tensor) -> None:
@@ -158,7 +169,7 @@ class Run:
             "module": self.module.state_dict(),
             "ema": self.ema.state_dict(),
             "optimizers": [o.state_dict() for o in self.optimizers],
-            "codebook": self.codebook.state() if self.codebook is not None else None,
+            "codebook": self.follower.state() if self.follower is not None else None,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -169,8 +180,8 @@ class Run:
             self.ema.load_state_dict(state["ema"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-        if self.codebook is not None:
-            self.codebook.restore(state["codebook"])
+        if self.follower is not None:
+            self.follower.restore(state["codebook"])
 
     def take_weights_of_first(self) -> None:
         """Give all processes the weights of the first one: not all machines draw the same numbers from one seed."""

@@ -6,12 +6,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Sampling = Literal["none", "scheduled", "reverse", "teacher", "parallel"]
+Sampling = Literal["none", "true", "scheduled", "reverse", "teacher", "parallel"]
 
 
 def odds(sampling: Sampling, done: float) -> tuple[float, float]:
     """The probabilities in [0, 1] that the module is shown the true past frame, and the true future frame.
 
+    * "true" (PredNet): always.
     * "scheduled" (Bengio et al., 2015): the past is always true, the future less and less often, linearly.
     * "teacher" (PhyDNet): the same, but drawn once for all frames of a batch.
     * "reverse" (PredRNN-V2): the past is true half the time at first, then more and more often; the future is true half
@@ -23,6 +24,8 @@ def odds(sampling: Sampling, done: float) -> tuple[float, float]:
     Args:
         done: the share of the sampling period that has passed; published runs have a period of 50,000 steps.
     """
+    if sampling == "true":
+        return 1.0, 1.0
     done = min(max(done, 0.0), 1.0)
     if sampling != "reverse":
         return 1.0, 1.0 - done

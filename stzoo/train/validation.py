@@ -16,7 +16,6 @@ from stzoo.data import ClipSource
 from stzoo.data.recordings import RecordedClips
 from stzoo.frames.values import denormalise, normalise, to_units
 from stzoo.models import architecture_of
-from stzoo.models.contract import CodecModule
 from stzoo.models.decibels import Decibels
 from stzoo.spec import ModelSpec
 from stzoo.train.losses import weight
@@ -43,8 +42,8 @@ def validate(
         `validation_mse`: the squared error of the forecasts in the spec's units, or of the quantity if the recipe
         says so, summed over the values of a frame, mean over frames and clips. Where the truth is unknown, the error
         counts as the mean of the rest of its frame.
-        Of a codec it is the error of frames that went through the codebook; then `codes_used`, the number of codes that
-        they went to, and their `perplexity` are there too.
+        Of a codec it is the error of frames that were encoded and painted again. If it has a codebook, they go through
+        that; `codes_used`, the number of codes that they went to, and their `perplexity` are there too.
     """
     if architecture_of(spec).is_codec:
         return _validate_codec(module, spec, recipe, clips, device, picture)
@@ -70,19 +69,24 @@ def validate(
 
 
 def _validate_codec(
-    module: CodecModule, spec: ModelSpec, recipe: Recipe, clips: ClipSource, device: torch.device, picture: Path
+    module: Any, spec: ModelSpec, recipe: Recipe, clips: ClipSource, device: torch.device, picture: Path
 ) -> dict[str, float]:
     total, count = 0.0, 0
-    counts = torch.zeros(len(module.codebook), dtype=torch.int64, device=device)
+    quantises = architecture_of(spec).quantises
+    counts = torch.zeros(len(module.codebook) if quantises else 0, dtype=torch.int64, device=device)
     for past, future, _ in _batches(spec, recipe, clips, device):
         truth = torch.cat([past, future], 1).flatten(0, 1)
-        quantised, codes = module.quantise(module.encode(normalise(truth, spec)))
-        painted = denormalise(module.decode(quantised), spec)
+        latents = module.encode(normalise(truth, spec))
+        if quantises:
+            latents, codes = module.quantise(latents)
+            counts += torch.bincount(codes.flatten(), minlength=len(counts))
+        painted = denormalise(module.decode(latents), spec)
         if not count:
             _strip(picture, spec, {"truth": truth[None], "painted": painted[None]})
         total += (painted - truth).square().sum().item()
         count += len(truth)
-        counts += torch.bincount(codes.flatten(), minlength=len(counts))
+    if not quantises:
+        return {"validation_mse": total / count}
     used, spread = usage(counts)
     return {"validation_mse": total / count, "codes_used": used, "perplexity": spread}
 

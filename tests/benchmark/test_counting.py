@@ -19,6 +19,7 @@ PUBLISHED = {  # GMAC of the papers and of published benchmarks, as docs/archite
     ("phydnet-mmnist-paper", 10): 15.3,
     ("mau-mmnist-paper", 10): 17.8,
     ("predformer-mmnist-paper", 10): 16.5,
+    ("swinlstm-mmnist-paper", 10): 69.9,
 }
 
 

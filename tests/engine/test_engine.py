@@ -38,6 +38,9 @@ BLOCKS: dict[str, dict[str, Any]] = {
     "simvp patched": GATED | {"patch": 2, "project": True},
     "simvp incepu": {"hid_s": 8, "hid_t": 16, "n_s": 2, "n_t": 2, "translator": "incepu"},
     "conv": {"hid_s": 8, "hid_t": 16, "n_s": 2, "n_t": 3},
+    "pfgnet": {"hid_s": 4, "n_s": 2, "n_t": 2, "mlp_ratio": 2},
+    "pfgnet patched": {"hid_s": 4, "hid_t": 10, "n_s": 1, "n_t": 1, "kernels": [3, 5], "patch": 2},
+    "lmc": {"width": 4, "layers": 2, "slots": 8, "pools": 3},
     "predformer": {"dim": 16, "heads": 2, "head_dim": 8, "blocks": 2, "mlp_ratio": 2, "patch": 4},
 }
 

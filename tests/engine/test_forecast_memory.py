@@ -1,8 +1,9 @@
 """Memory is estimated before it is taken: what is counted, what is free, and what is said if that is too little."""
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -149,8 +150,18 @@ def test_frames_that_are_kept_are_counted_before_the_first_step(
         benchmark(Setting(source=str(tmp_path / "model"), batch=10**9))
 
 
-@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy], ids=["NumPy", "torch"])
-def test_of_a_long_answer_no_frame_is_kept_beside_it(forecaster: Forecaster, frames: np.ndarray, kind: type) -> None:
+def as_map(frames: np.ndarray) -> Any:
+    """With times, in memory that is not in the order of its dimensions."""
+    dataarray = pytest.importorskip("xarray", reason="the extra `array` is not installed").DataArray
+    return dataarray(frames, dims=("time", "y", "x"), coords={"time": np.arange(len(frames))}).transpose(
+        "y", "time", "x"
+    )
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy, as_map], ids=["NumPy", "torch", "xarray"])
+def test_of_a_long_answer_no_frame_is_kept_beside_it(
+    forecaster: Forecaster, frames: np.ndarray, kind: Callable[[np.ndarray], Any]
+) -> None:
     source = read(kind(frames), forecaster.spec, None)
     made = torch.rand(100, *source.past[:, 0].shape)
     alive: list[weakref.ref] = []
@@ -164,5 +175,10 @@ def test_of_a_long_answer_no_frame_is_kept_beside_it(forecaster: Forecaster, fra
             assert sum(one() is not None for one in alive) <= 1  # the one that went to its place last
 
     answer = source.collect(coming(), len(made))
+    wanted = source.frame(made[70])
+    if kind is as_map:
+        assert answer.dims == ("y", "time", "x")
+        np.testing.assert_array_equal(answer["time"], len(frames) + np.arange(100))
+        answer = answer.transpose("time", "y", "x")
     assert answer.shape == (100, *frames.shape[1:])
-    np.testing.assert_array_equal(answer[70], source.frame(made[70]))
+    np.testing.assert_array_equal(answer[70], wanted)

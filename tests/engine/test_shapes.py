@@ -10,9 +10,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from stzoo.engine.shape_rules import shape_rule
 from stzoo.engine.shapes import CountingShapes
-from stzoo.models import build
+from stzoo.models import architecture_of, build
 from stzoo.spec import ModelSpec
-from stzoo.train.codebook import codec_loss
+from stzoo.train.codecs import codec_loss
 from stzoo.train.objectives import objective
 from stzoo.train.recipe import Recipe
 
@@ -32,6 +32,7 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {  # architecture
     "tctn": ("tctn", {"layers": 1, "hidden": 8, "heads": 2, "expansion": 2, "window": 2, "patch": 4},
              {"sampling": "parallel"}),
     "vqvae": ("vqvae", {"width": 16, "residual_layers": 1, "residual_width": 4, "codes": 32, "dim": 8}, {}),
+    "vae": ("vae", {"width": 16, "residual_layers": 1, "residual_width": 4, "dim": 8}, {}),
 }  # fmt: skip
 
 
@@ -47,7 +48,7 @@ QUICK = {
 
 def case(name: str) -> tuple[ModelSpec, Recipe]:
     arch, params, changes = CASES[name]
-    frames = 1 if arch == "vqvae" else 2
+    frames = 1 if arch in ("vae", "vqvae") else 2
     spec = ModelSpec(arch=arch, frames_in=frames, frames_out=frames, channels=2, height=16, width=16, params=params)
     options = {"dataset": "mmnist", "minutes": 1, "ddr_weight": 0.0, "precision": "float32"} | changes
     return spec, Recipe(**options)
@@ -96,8 +97,8 @@ def test_the_rules_say_what_the_operations_return(name: str) -> None:
     module: Any = build(spec).train()
     past, future = torch.rand(2, 2, 2, 2, 16, 16).unbind()
     with Comparing() as mode:
-        if spec.arch == "vqvae":
-            loss, *_ = codec_loss(module, recipe, torch.cat([past, future], 1).flatten(0, 1), torch.ones(()))
+        if architecture_of(spec).is_codec:
+            loss, *_ = codec_loss(module, spec, recipe, torch.cat([past, future], 1).flatten(0, 1), torch.ones(()))
         else:
             loss = objective(module, module, spec, recipe, past, future, 0.5)
         loss.backward()

@@ -16,7 +16,6 @@ def published_shapes(spec: ModelSpec, origin: str = "openstl") -> Shapes:
     rules, shapes = architecture_of(spec).layouts[origin].rules, {}
     for name, tensor in build(spec, "meta").state_dict().items():
         stem, leaf = re.fullmatch(LEAF, name).groups()  # type: ignore[union-attr]
-        rule, match = next((rule, match) for rule in rules if (match := re.fullmatch(rule.ours, stem)))
-        theirs = re.sub(r"<(\d+)\+1>", lambda m: str(int(m[1]) + 1), match.expand(rule.theirs))
+        rule, theirs = next((rule, theirs) for rule in rules if (theirs := rule.name(stem)))
         shapes[theirs + leaf] = rule.shape(tuple(tensor.shape))
     return shapes

@@ -13,12 +13,25 @@ from stzoo.unroll import unroll
 
 SMALL: dict[str, dict[str, Any]] = {
     "convlstm": {"layers": 3, "hidden": 8, "kernel": 3, "patch": 4},
+    "convttlstm": {
+        "hidden": [8, 8, 8],
+        "layers": 1,
+        "skip": 1,
+        "order": 2,
+        "steps": 3,
+        "ranks": 4,
+        "kernel": 3,
+        "patch": 4,
+    },
     "predrnn": {"layers": 3, "hidden": 8, "kernel": 3, "patch": 4},
     "predrnnpp": {"layers": 3, "hidden": 8, "kernel": 3, "patch": 4},
     "mim": {"layers": 3, "hidden": 8, "kernel": 3, "patch": 4},
     "e3dlstm": {"layers": 2, "hidden": 8, "kernel": 3, "patch": 4, "history": 4},
     "phydnet": {"width": 16, "lstm": [8, 8], "kernel": 3},
     "mau": {"layers": 2, "hidden": 8, "kernel": 3, "patch": 1, "shrink": 4, "tau": 3},
+    "prednet": {"widths": [8, 12], "kernel": 3},
+    "crevnet": {"blocks": [1, 1], "layers": 2},
+    "swinlstm": {"dim": 8, "down": [2], "up": [2], "heads": [2], "window": 2},
     "tctn": {"layers": 2, "hidden": 8, "heads": 2, "expansion": 2, "window": 5, "patch": 4},
 }
 

@@ -18,14 +18,20 @@ from stzoo.spec import ModelSpec
 from stzoo.unroll import unroll
 
 CODEC = {"arch": "vqvae", "params": {"width": 16, "residual_layers": 1, "residual_width": 4, "codes": 32, "dim": 8}}
+VAE = {"arch": "vae", "params": {"width": 16, "residual_layers": 1, "residual_width": 4, "dim": 8}}
+CODECS = {"vae": VAE, "vqvae": CODEC}
 BLOCKS: dict[str, dict[str, Any]] = {
     "conv": {"hid_s": 8, "hid_t": 16, "n_s": 2, "n_t": 2},
     "simvp": {"hid_s": 8, "hid_t": 16, "n_s": 2, "n_t": 2},
     "tau": {"hid_s": 8, "hid_t": 16, "n_s": 2, "n_t": 2},
+    "pfgnet": {"hid_s": 4, "n_s": 2, "n_t": 2},
+    "lmc": {"width": 2, "layers": 1, "slots": 8, "pools": 3},
     "predformer": {"dim": 16, "heads": 2, "head_dim": 8, "blocks": 2, "mlp_ratio": 2, "patch": 4},
 }
-PREDICTORS = BLOCKS | SMALL | {"phydnet": SMALL["phydnet"] | {"sigmoid": False}}  # latents have no range
+SQUEEZED = {arch: SMALL[arch] | {"sigmoid": False} for arch in ("phydnet", "swinlstm")}  # latents have no range
+PREDICTORS = BLOCKS | SMALL | SQUEEZED
 each = pytest.mark.parametrize("arch", PREDICTORS)
+each_codec = pytest.mark.parametrize("codec", CODECS)
 
 
 def spec_of(arch: str = "predrnn", channels: int = 2, **changes: Any) -> ModelSpec:
@@ -37,10 +43,14 @@ def spec_of(arch: str = "predrnn", channels: int = 2, **changes: Any) -> ModelSp
 
 
 def module_of(spec: ModelSpec) -> Any:
-    """Codes spread as latents are, so that quantising neither merges all nor changes little."""
+    """Codes spread as latents are, so that quantising neither merges all nor changes little; units are not 0 and 1."""
     torch.manual_seed(0)
     module: Any = build(spec).eval()
-    module.codec.codebook.copy_(0.2 * torch.randn(module.codec.codebook.shape))
+    if spec.params["codec"]["arch"] == "vqvae":
+        module.codec.codebook.copy_(0.2 * torch.randn(module.codec.codebook.shape))
+    else:
+        module.codec.latent_mean.normal_()
+        module.codec.latent_std.fill_(0.3)
     return module
 
 
@@ -51,11 +61,13 @@ def clip(frames: int = 3, channels: int = 2) -> Tensor:
 def test_every_forecaster_of_the_zoo_is_tried_here() -> None:
     forecasters = {name for name, a in architectures().items() if not a.is_codec}
     assert set(PREDICTORS) == forecasters - {"modular"}
+    assert set(CODECS) == {name for name, a in architectures().items() if a.is_codec}
 
 
+@each_codec
 @each
-def test_any_predictor_fits(arch: str) -> None:
-    model = stzoo.create(spec_of(arch))
+def test_any_predictor_fits_any_codec(arch: str, codec: str) -> None:
+    model = stzoo.create(spec_of(arch, codec=CODECS[codec]))
     past = clip()
     future = model.predict(past)
     assert future.shape == (2, 2, 2, 32, 32)
@@ -82,10 +94,19 @@ def test_what_is_read_is_painted_as_the_codec_would(quantised: bool) -> None:
 def test_the_predictor_meets_the_codebook_at_unit_scale() -> None:
     module = module_of(spec_of(reads="quantised"))
     module.codec.codebook.mul_(7).add_(3)
-    mean, std = module._units()
+    mean, std = module.codec.units()
     codes = (module.codec.codebook.t()[:, :, None] - mean) / std
     assert codes.mean(1).abs().max() < 1e-5
     assert codes.square().mean().item() == pytest.approx(1, abs=1e-4)
+
+
+@torch.no_grad()
+def test_without_a_codebook_the_measured_units_count() -> None:
+    module = module_of(spec_of(codec=VAE))
+    latents = module.codec.encode(clip().flatten(0, 1))
+    read = module.read(clip()).flatten(0, 1)
+    torch.testing.assert_close(0.3 * read + module.codec.latent_mean[:, None, None], latents, rtol=0, atol=1e-5)
+    torch.testing.assert_close(module.paint(read), module.codec.decode(latents), rtol=0, atol=1e-5)
 
 
 @each
@@ -124,8 +145,11 @@ def test_training_mode_is_the_predictors() -> None:
     assert not module.predictor.training
 
 
-def test_the_whole_is_saved_and_loaded(tmp_path: Any) -> None:
-    model = stzoo.create(spec_of("tctn", reads="quantised"))
+@pytest.mark.parametrize("changes", [{"reads": "quantised"}, {"codec": VAE}], ids=["vqvae", "vae"])
+def test_the_whole_is_saved_and_loaded(changes: dict[str, Any], tmp_path: Any) -> None:
+    model = stzoo.create(spec_of("tctn", **changes))
+    if "codec" in changes:
+        model.module.codec.latent_std.fill_(0.3)  # type: ignore[union-attr]
     model.save_pretrained(tmp_path)
     again = stzoo.load(tmp_path)
     assert again.spec == model.spec
@@ -153,7 +177,10 @@ def test_the_large_one_has_the_papers_parameters() -> None:
         ({"predictor": {"arch": "vqvae"}}, r"params\.predictor\.arch is 'vqvae'; it may be conv, convlstm"),
         ({"predictor": {"arch": "modular"}}, r"params\.predictor\.arch is 'modular'"),
         ({"predictor": {"arch": "predrnn", "channels": 10**5000}}, r"predictor\.channels is a number of absurd size"),
-        ({"codec": {"arch": "tau"}}, r"params\.codec\.arch is 'tau'; it may be vqvae"),
+        ({"codec": {"arch": "tau"}}, r"params\.codec\.arch is 'tau'; it may be vae, vqvae"),
+        ({"codec": VAE, "reads": "quantised"}, r"params\.reads is 'quantised', but vae has no codebook; set it to"),
+        ({"codec": VAE, "paints": "quantised"}, r"params\.paints is 'quantised', but vae has no codebook; set it to"),
+        ({"codec": VAE | {"params": {"codes": 8}}}, r"in the codec: spec\.params\.codes is not a known key"),
         ({"codec": {"arch": "vqvae", "params": {"dims": 8}}}, r"in the codec: spec\.params\.dims is not a known key"),
         ({"predictor": {"arch": "tctn", "params": {"hidden": 7}}}, r"in the predictor: spec\.params\.hidden is 7"),
         ({"predictor": {"arch": "predrnn", "params": {"patch": 3}}}, r"in the predictor: .*patch is 3.* 8x8"),

@@ -1,9 +1,12 @@
 """Motion is found in pictures that are moved by hand, and frames go where a plain loop over cells says."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from stzoo.models import build
 from stzoo.models.motion import along_motion, estimate_motion, inside, moved, trajectories
@@ -26,6 +29,25 @@ def test_the_motion_of_a_picture_that_is_moved_is_found(velocity: tuple[float, f
     found = estimate_motion(clip(*velocity))[0, :, 16:-16, 16:-16]
     assert (found.mean((1, 2)) - torch.tensor(velocity)).abs().max() < 0.05
     assert (found - torch.tensor(velocity)[:, None, None]).abs().mean() < 0.1
+
+
+def test_more_frames_take_larger_operations_and_no_more_of_them() -> None:
+    """A graph of the estimate has a node for each, and takes torch long to trace."""
+
+    class Counting(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            self.count += 1
+            return func(*args, **(kwargs or {}))
+
+    counts = []
+    for frames in (3, 9):
+        past = clip(1.0, 0.0, frames=frames)
+        with Counting() as counting:
+            estimate_motion(past)
+        counts.append(counting.count)
+    assert 0 < counts[0] == counts[1]
 
 
 def test_two_halves_that_move_apart_have_two_motions() -> None:

@@ -21,6 +21,7 @@ GOLDEN: dict[str, tuple[str, dict[str, Any]]] = {
     "phydnet": ("phydnet", {}),
     "predrnnv2": ("predrnn", LAYERED | {"decouple": True}),
     "mau": ("mau", LAYERED | {"tau": 3}),
+    "swinlstm_d": ("swinlstm", {"dim": 16, "down": [2, 2], "up": [2, 2], "heads": [2, 4]}),
     "predformer_tsst": ("predformer", {"dim": 32, "heads": 4, "head_dim": 8, "blocks": 2}),
 }
 
@@ -35,7 +36,7 @@ def golden() -> Path:
 
 def spec_of(name: str) -> ModelSpec:
     arch, params = GOLDEN[name]
-    values = (0.0, 1.0) if arch == "phydnet" else None  # nothing is clipped away
+    values = (0.0, 1.0) if arch in ("phydnet", "swinlstm") else None  # nothing is clipped away
     return ModelSpec(
         arch=arch, frames_in=4, frames_out=4, channels=1, height=32, width=32, value_range=values, params=params
     )

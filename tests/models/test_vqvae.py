@@ -13,13 +13,15 @@ from stzoo.models import build
 from stzoo.models.vqvae import VqVae
 from stzoo.spec import ModelSpec
 from stzoo.train import Recipe
-from stzoo.train.codebook import REVIVED_BELOW, CodebookAverage, codec_loss, straight_through
+from stzoo.train.codebook import REVIVED_BELOW, CodebookAverage, straight_through
+from stzoo.train.codecs import codec_loss
 from stzoo.train.processes import Processes
 
 ALONE = Processes(torch.device("cpu"))
 
 SMALL = {"width": 16, "residual_width": 4, "codes": 12, "dim": 6}
 RECIPE = {"dataset": "mmnist", "minutes": 1, "precision": "float32", "ddr_weight": 0.0}
+SPEC = ModelSpec(arch="vqvae", frames_in=1, frames_out=1, channels=1, height=16, width=16, params=SMALL)
 
 
 def small(channels: int = 1, size: int = 16, **params: Any) -> VqVae:
@@ -104,7 +106,7 @@ def test_the_gradient_goes_straight_through() -> None:
 @pytest.mark.parametrize("codebook", ["ema", "loss"])
 def test_the_loss_in_float64(codebook: str) -> None:
     module, x = small(), frames()
-    found, latents, codes = codec_loss(module, recipe(codebook=codebook, commitment=0.3), x, x.var())
+    found, latents, codes = codec_loss(module, SPEC, recipe(codebook=codebook, commitment=0.3), x, x.var())
     double: Any = small().double()
     z = double.encode(x.double())
     q = double.codebook[naive_nearest(z, double.codebook)].permute(0, 3, 1, 2)
@@ -120,12 +122,12 @@ def test_the_loss_in_float64(codebook: str) -> None:
 def test_what_each_term_moves() -> None:
     """The codebook's term moves codes towards the mean of their latents, and only the codebook."""
     module, x = small(), frames()
-    plain, _, _ = codec_loss(module, recipe(codebook="ema", commitment=0.0), x, x.var())
+    plain, _, _ = codec_loss(module, SPEC, recipe(codebook="ema", commitment=0.0), x, x.var())
     plain.backward()
     encoder = [p.grad.clone() for p in module.encoder.parameters() if p.grad is not None]
     assert module.codebook.grad is None
     module.zero_grad()
-    with_codes, latents, codes = codec_loss(module, recipe(codebook="loss", commitment=0.0), x, x.var())
+    with_codes, latents, codes = codec_loss(module, SPEC, recipe(codebook="loss", commitment=0.0), x, x.var())
     with_codes.backward()
     for before, p in zip(encoder, module.encoder.parameters(), strict=True):
         assert p.grad is not None

@@ -6,6 +6,7 @@ import resource
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from test_loop import run
 from torch import Tensor
 
 from stzoo.train import run as training_run
-from stzoo.train.allocator import chosen_by_user
+from stzoo.train.allocator import chosen_by_user, memory_kept
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the settings are glibc's")
 PAGES = (64 << 20) // 4096  # of the tensors below, which are larger than glibc keeps by itself
@@ -78,6 +79,45 @@ def test_which_settings_are_the_users() -> None:
     assert not chosen_by_user({"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", "MALLOC_ARENA_MAX": "1"})
     assert chosen_by_user({"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.trim_threshold=1"})
     assert chosen_by_user({"MALLOC_TOP_PAD_": "0"})
+    assert chosen_by_user({"MALLOC_MMAP_MAX_": ""})  # glibc reads 0
+
+
+def kept() -> bool:
+    """Whether the memory of a tensor that was freed is used again."""
+    return [faults() for _ in range(6)][-1] < PAGES / 10
+
+
+def test_a_block_in_another_one_ends_nothing() -> None:
+    with memory_kept():
+        with memory_kept():
+            assert kept()
+        assert faults() < PAGES / 10
+    assert faults() > PAGES / 2
+
+
+def test_nor_does_the_block_of_another_thread_that_began_first() -> None:
+    """Of two blocks that overlap, the one that ends last decides."""
+    begun, ends = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with memory_kept():
+            begun.set()
+            ends.wait(60)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    assert begun.wait(60)
+    with memory_kept():
+        ends.set()
+        thread.join()
+        assert kept()
+    assert faults() > PAGES / 2
+
+
+def test_a_block_that_fails_is_left_as_well() -> None:
+    with pytest.raises(ZeroDivisionError), memory_kept():
+        _ = 1 / 0
+    assert faults() > PAGES / 2
 
 
 def test_training_keeps_it_from_step_to_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,18 +30,23 @@ ALONE = Processes(torch.device("cpu"))
 
 PARAMS: dict[str, dict[str, Any]] = {
     "convlstm": {"layers": 2, "hidden": 8, "kernel": 3, "patch": 8},
+    "convttlstm": {"hidden": [4, 4], "layers": 1, "order": 2, "steps": 2, "ranks": 2, "kernel": 3, "patch": 8},
     "predrnn": {"layers": 2, "hidden": 8, "kernel": 3, "patch": 8, "decouple": True, "layer_norm": True},
     "predrnnpp": {"layers": 2, "hidden": 8, "kernel": 3, "patch": 8},
     "mim": {"layers": 2, "hidden": 8, "kernel": 3, "patch": 8},
     "e3dlstm": {"layers": 2, "hidden": 8, "kernel": 3, "patch": 8, "history": 4},
     "phydnet": {"width": 16, "lstm": [8], "kernel": 3},
     "mau": {"layers": 2, "hidden": 4, "kernel": 3, "shrink": 8, "tau": 2},
+    "prednet": {"widths": [8, 12]},
+    "crevnet": {"blocks": [1, 1, 1], "layers": 1},
+    "swinlstm": {"dim": 8, "down": [2], "up": [1], "heads": [2], "window": 2, "patch": 8, "drop_path": 0.0},
     "tctn": {"layers": 2, "hidden": 8, "heads": 2, "window": 4, "patch": 8},
 }
 BASE = Recipe(dataset="mmnist", minutes=1, batch=2, ddr_weight=0.0, sampling="scheduled", precision="float32")
 EXTRAS: dict[str, dict[str, Any]] = {
     "predrnn": {"sampling": "reverse", "decouple_weight": 0.1},
     "e3dlstm": {"l1_weight": 1.0},
+    "prednet": {"sampling": "true"},
     "phydnet": {"sampling": "teacher", "moment_weight": 0.0526},
 }
 each = pytest.mark.parametrize("arch", PARAMS)
@@ -116,6 +121,9 @@ def test_the_loss_is_taken_over_every_frame_but_the_first(arch: str) -> None:
         weighted = dataclasses.replace(plain, l1_weight=0.7)
         more = objective(module, module, spec_of(arch), weighted, past, future, 0.0).item()
         assert more - found == pytest.approx(0.7 * sum(magnitudes) / 5, rel=1e-4)
+        alone = dataclasses.replace(weighted, sampling="true", l2_weight=0.0)
+        found = objective(module, module, spec_of(arch), alone, past, future, 0.9).item()
+        assert found == pytest.approx(0.7 * sum(magnitudes) / 5, rel=1e-4)
     if arch == "phydnet":
         weighted = dataclasses.replace(plain, moment_weight=0.7)
         more = objective(module, module, spec_of(arch), weighted, past, future, 0.0).item()
@@ -161,17 +169,17 @@ def test_decoupling_is_the_mean_over_layers_and_steps() -> None:
 
 @pytest.mark.slow
 @each
-def test_200_steps_in_bfloat16_stay_finite_and_learn(arch: str) -> None:
+def test_60_steps_in_bfloat16_stay_finite_and_learn(arch: str) -> None:
     recipe = recipe_of(arch, precision="bfloat16", lr=3e-3, ema=0.9)
     spec = spec_of(arch).replace(frames_in=2, frames_out=2)
     training = MovingDigits(drawn_digits(), 1, 1 << 20, 2, 2)
     run = Run(Assignment(spec, recipe, training), ALONE)
     with denormals_flushed():
-        losses = [run.advance(200).item() for _ in range(200)]
+        losses = [run.advance(60).item() for _ in range(60)]
     assert all(math.isfinite(x) for x in losses)
     run.check_finite()
     assert all(t.isfinite().all() for t in run.ema.module.state_dict().values())
-    assert sum(losses[-20:]) < 0.9 * sum(losses[:20])
+    assert sum(losses[-6:]) < 0.9 * sum(losses[:6])
 
 
 def test_a_recurrent_model_trains_and_resumes_exactly(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ def published_reverse(iteration: int) -> tuple[float, float]:
 def test_odds_are_the_published_schedules(iteration: int) -> None:
     assert odds("scheduled", iteration / 50_000) == pytest.approx((1.0, published_future(iteration)))
     assert odds("teacher", iteration / 50_000) == pytest.approx((1.0, published_future(iteration)))
+    assert odds("true", iteration / 50_000) == (1.0, 1.0)
     assert odds("reverse", iteration / 50_000) == pytest.approx(published_reverse(iteration))
 
 
@@ -42,6 +43,7 @@ def test_frames_are_shown_as_often_as_the_schedule_says() -> None:
     expected = torch.tensor([1.0] + [past] * 3 + [future] * 3)
     torch.testing.assert_close(frequencies("reverse", 0.6), expected, rtol=0, atol=0.03)
     assert torch.equal(frequencies("scheduled", 0.0), torch.ones(7))
+    assert torch.equal(frequencies("true", 1.0), torch.ones(7))
     assert torch.equal(frequencies("reverse", 1.0), torch.tensor([1.0] * 4 + [0.0] * 3))
 
 

@@ -113,6 +113,8 @@ def test_every_advised_command_goes_as_far_as_the_first_step(tmp_path: Path, mon
     def noise(arguments: object, spec: ModelSpec, dataset: str, zoom: object) -> tuple[str, Noise]:
         return dataset, Noise(spec)
 
+    (tmp_path / "lpips.npz").touch()  # read by a run, of which none begins here
+    monkeypatch.setenv("STZOO_LPIPS", str(tmp_path / "lpips.npz"))
     monkeypatch.setenv("STZOO_MEMORY", "1000")
     monkeypatch.setattr(loop, "Run", begins)
     monkeypatch.setattr("stzoo.cli.train.chosen_dataset", noise)
@@ -131,8 +133,9 @@ def test_every_advised_command_goes_as_far_as_the_first_step(tmp_path: Path, mon
 
 @pytest.mark.slow
 def test_with_one_clip_at_once_every_model_trains_on_small_machines() -> None:
-    """Of recurrent models two steps are counted."""
+    """Of recurrent models two steps are counted; CrevNet forecasts nothing from fewer than three frames."""
     for name in UNPUBLISHED:
         spec = catalog.info(name).spec
-        frames = (2, 1) if architecture_of(spec).kind == "sequential" else (spec.frames_in, spec.frames_out)
+        few = (4, 1) if spec.arch == "crevnet" else (2, 1)
+        frames = few if architecture_of(spec).kind == "sequential" else (spec.frames_in, spec.frames_out)
         assert sum(training._counted(spec, read_recipe(name), 1, *frames)) < 4e9, name

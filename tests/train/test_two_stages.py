@@ -155,7 +155,7 @@ def test_a_modular_run_needs_its_codec(codec: Codec, tmp_path: Path) -> None:
         trained(MODULAR, SCHEDULED, tmp_path, 1)
     other = MODULAR.replace(codec={"arch": "vqvae", "params": CODEC | {"dim": 4}})
     with pytest.raises(
-        SpecError, match=r"that the spec describes: it has params VqVaeConfig\(.*dim=8\) for VqVae.*dim=4\)"
+        SpecError, match=r"that the spec describes: it has params VqVaeConfig\(.*dim=8,.*\) for VqVae.*dim=4,.*\)"
     ):
         trained(other, SCHEDULED, tmp_path, 1, codec)
     with pytest.raises(SpecError, match=r"that the spec describes: it has channels 1 for 2"):

@@ -44,12 +44,36 @@ class WindowAttention(nn.Module):
         entry = offset[:, None, :, None] * (2 * m - 1) + offset[None, :, None, :]
         return self.bias_table[entry.reshape(m * m, m * m)].permute(2, 0, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, h, w, dim) -> (B, h, w, dim). h and w are multiples of M."""
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(B, h, w, dim) -> (B, h, w, dim). h and w are multiples of M; `mask` is their `window_mask`, or None."""
         (b, h, w, dim), m = x.shape, self.window
-        windows = x.reshape(b, h // m, m, w // m, m, dim).transpose(2, 3)
-        seen = self.attn(windows.reshape(-1, m * m, dim), self.bias())
+        bias = self.bias()
+        if mask is not None:
+            bias = (bias + mask[:, None]).repeat(b, 1, 1, 1)
+        seen = self.attn(in_windows(x, m), bias)
         return seen.reshape(b, h // m, w // m, m, m, dim).transpose(2, 3).reshape(b, h, w, dim)
+
+
+def in_windows(x: Tensor, window: int) -> Tensor:
+    """(B, h, w, dim) -> (B * windows, M * M, dim): the windows of a clip lie in rows, and so do the pixels of each."""
+    (b, h, w, dim), m = x.shape, window
+    return x.reshape(b, h // m, m, w // m, m, dim).transpose(2, 3).reshape(-1, m * m, dim)
+
+
+def window_mask(size: tuple[int, int], window: int, device: torch.device) -> Tensor:
+    """(windows, M * M, M * M), to be added to the scores: 0 for two pixels that may see each other, else -100.
+
+    Features of `size` (h, w) were rolled up and to the left by half a window (section 3.2). Pixels that came from the
+    other edge share the last windows with pixels that they do not lie beside.
+    """
+
+    def parts(side: int) -> Tensor:
+        places = torch.arange(side, device=device)
+        return (places >= side - window).int() + (places >= side - window // 2).int()
+
+    part = 3 * parts(size[0])[:, None] + parts(size[1])
+    of_pixel = in_windows(part[None, ..., None], window)  # (windows, M * M, 1)
+    return -100.0 * (of_pixel != of_pixel.transpose(1, 2)).float()
 
 
 class SwinBlock(nn.Module):
