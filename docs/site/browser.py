@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image, ImageSequence
 
 import stzoo
+from stzoo import catalog
 from stzoo.data.digits import drawn_digits
 
 HERE = Path(__file__).parent
@@ -75,7 +76,8 @@ def _model(shown: Shown, folder: Path, runtime: str) -> dict[str, Any]:
     (folder / file).write_bytes(content)
     spec = model.spec
     return {
-        "name": shown.name, "file": f"models/{file}", "bytes": len(content), "summary": stzoo.info(shown.name).summary,
+        "name": shown.name, "summary": catalog.info(shown.name).summary,
+        "file": f"models/{file}", "bytes": len(content),
         "frames_in": spec.frames_in, "channels": spec.channels, "height": spec.height, "width": spec.width,
         "fill": spec.fill, "scene": shown.scene, "quantity": shown.quantity, "runtime": runtime,
     }  # fmt: skip

@@ -7,6 +7,8 @@ from html import escape
 from pathlib import Path
 
 import stzoo
+from stzoo import catalog
+from stzoo.models import build
 
 # The columns of a protocol's table, in order, where any row has them.
 COLUMNS = {
@@ -32,7 +34,7 @@ def write(sources: Path) -> None:
 
 def _gallery(cards: Path) -> str:
     entries = sorted(
-        (stzoo.info(name) for name in stzoo.list_models()), key=lambda e: (not _plays(cards, e.name), e.name)
+        (catalog.info(name) for name in stzoo.list_models()), key=lambda e: (not _plays(cards, e.name), e.name)
     )
     return "\n".join(
         [
@@ -80,8 +82,6 @@ def _card(cards: Path, entry: stzoo.Entry) -> str:
 
 
 def _parameters(entry: stzoo.Entry) -> int:
-    from stzoo.models import build
-
     return sum(p.numel() for p in build(entry.spec, "meta").parameters())
 
 
