@@ -167,7 +167,11 @@ function listen() {
   $("new-rain").addEventListener("click", () => begin(rainScene));
   $("example").addEventListener("click", () => begin(exampleScene));
   $("wipe").addEventListener("click", () => sheet.wipe());
-  $("file").addEventListener("change", (event) => opened(event.target.files));
+  $("file").addEventListener("change", (event) => {
+    const files = [...event.target.files];
+    event.target.value = ""; // so that the same file may be chosen again
+    opened(files);
+  });
   $("steps").addEventListener("change", forecast);
   for (const kind of ["dragover", "dragleave", "drop"]) {
     $("drop").addEventListener(kind, (event) => {

@@ -2,6 +2,7 @@
 // page is isolated from all others: browsers then give it shared memory, and with that threads.
 
 const KEPT = "stzoo-live";
+const PATIENCE = 3000; // milliseconds, after which what is kept is better than what the network may still send
 
 self.addEventListener("install", (event) => {
   event.waitUntil(
@@ -28,7 +29,7 @@ async function answer(request) {
   const old = await caches.match(request, { ignoreSearch: true });
   if (old && /\/(models|runtime-[^/]+)\//.test(request.url)) return isolated(old);
   try {
-    const fresh = await fetch(request);
+    const fresh = await fetch(request, old ? { signal: AbortSignal.timeout(PATIENCE) } : {});
     if (fresh.ok) await (await caches.open(KEPT)).put(request, fresh.clone());
     return isolated(fresh);
   } catch (error) {
