@@ -99,7 +99,7 @@ def config_of(spec: ModelSpec) -> Any:
 
 
 def check_kind(spec: ModelSpec, kind: Literal["forecaster", "codec"], name: str | None) -> None:
-    """Raises `SpecError` if the model is of the other kind. Messages call it `name`, or, if it has none, by its spec."""
+    """Raises `SpecError` if the model is of the other kind. Messages call it `name`, or what its arch is."""
     config_of(spec)
     if architecture_of(spec).is_codec == (kind == "codec"):
         return
