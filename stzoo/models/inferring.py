@@ -474,8 +474,5 @@ READERS = (
 
 # Architectures with published checkpoints that stzoo does not have -> how the name of one of their tensors begins.
 ABSENT = {
-    "SwinLSTM": r"Downsample\.layers\.0\.Swin\.|ST\.patch_embed\.",
-    "PredNet": r"Ahat\.0\.weight$",
-    "CrevNet": r"frame_predictor\.",
     "DMVFN": r"stu\.0\.",
 }
