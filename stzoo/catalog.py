@@ -337,7 +337,8 @@ def info(name: str) -> Entry:
     """
     known = entries()
     if not isinstance(name, str):
-        raise SpecError(f"the name of a model is {shown(name)}; it must be text")
+        spec = "; ModelSpec.from_dict makes a spec of a dict" if isinstance(name, Mapping) else ""
+        raise SpecError(f"the name of a model is {shown(name)}; it must be text{spec}")
     if name not in known:
         close = get_close_matches(name.lower(), known, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else "'stzoo list' shows all names"

@@ -471,5 +471,5 @@ def create(name_or_spec: str | ModelSpec, *, device: str | torch.device | None =
     place = check_device("cpu" if device is None else device)
     spec = name_or_spec if isinstance(name_or_spec, ModelSpec) else info(name_or_spec).spec
     spec = spec.replace(**overrides) if overrides else spec
-    check_kind(spec, "forecaster", name_or_spec if isinstance(name_or_spec, str) else f"arch {spec.arch!r}")
+    check_kind(spec, "forecaster", name_or_spec if isinstance(name_or_spec, str) else None)
     return Forecaster(spec, *random_module(spec)).to(place)

@@ -144,6 +144,8 @@ def test_a_codec_is_no_forecaster_and_the_other_way_round(codec: Codec, tmp_path
             stzoo.load(source)
     with pytest.raises(SpecError, match="is a codec"):
         stzoo.create("vqvae-mmnist")
+    with pytest.raises(SpecError, match=r"^arch 'vqvae' is a codec, .*; stzoo\.models\.build makes its module$"):
+        stzoo.create(codec.spec)  # which is no entry that load_codec could open
     for pretrained in (True, False):
         with pytest.raises(SpecError, match=r"tau-mmnist is a forecaster, not a codec; open it with stzoo\.load\("):
             stzoo.load_codec("tau-mmnist", pretrained=pretrained)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from models.published_shapes import published_shapes
 from safetensors.torch import load_file
 from test_convert import GATED, frame_names, gated_names, published, spec_of
 
@@ -115,6 +116,30 @@ def test_what_tensors_do_not_tell_must_be_known_and_what_they_tell_holds(
         convert("openstl", tmp_path / "ckpt.pth", None, tmp_path / "out", known=known)
 
 
+PREDFORMER = {"dim": 32, "heads": 2, "head_dim": 24, "blocks": 1}
+
+
+def test_heads_of_a_predformer_follow_from_their_size_and_their_size_from_them(tmp_path: Path) -> None:
+    """The tensors tell that all heads together have 48 channels, and no more."""
+    frames: dict[str, Any] = {"frames_in": 4, "frames_out": 4, "channels": 2, "height": 32, "width": 32}
+    shapes = published_shapes(ModelSpec(arch="predformer", params=PREDFORMER, **frames), "official")
+    torch.save({name: torch.zeros(shape) for name, shape in shapes.items()}, tmp_path / "x.pth")
+
+    def converted(**params: int) -> tuple[int, int]:
+        out = tmp_path / f"model{'-'.join(f'{name}{value}' for name, value in params.items())}"
+        found = convert("official", tmp_path / "x.pth", None, out, known=frames | {"params": params}).spec.params
+        return found["heads"], found["head_dim"]
+
+    assert converted(heads=2) == converted(head_dim=24) == converted(heads=2, head_dim=24) == (2, 24)
+    assert converted(heads=3) == (3, 16)
+    with pytest.raises(SpecError, match=r"heads times head_dim is 48 in .*; give one: --set heads=VALUE$"):
+        converted()
+    with pytest.raises(MismatchError, match=r"is 48 in the tensors of .*, which heads 5 cannot make"):
+        converted(heads=5)
+    with pytest.raises(MismatchError, match=r", which heads 2 and head_dim 16 cannot make"):
+        converted(heads=2, head_dim=16)
+
+
 def test_what_is_only_presumed_gives_way(tmp_path: Path) -> None:
     torch.save(published("tau")[1], tmp_path / "ckpt.pth")
     presumed = {"frames_in": 5, "params": {**GATED, "hid_t": 64, "drop_path": 0.1}}
@@ -159,7 +184,7 @@ GOLDEN = {
         "vit", "swin", "uniformer", "mlpmixer", "convmixer", "poolformer", "convnext", "van", "hornet", "moganet",
     )},
     "phydnet": [], "predrnnv2": [], "mau": ["--set", "tau=3"], "swinlstm_d": [],
-    "predformer_tsst": ["--set", "heads=4", "--set", "head_dim=8"],
+    "predformer_tsst": ["--set", "heads=4"],
 }  # fmt: skip
 LOCKED = ("mau", "predformer_tsst", "simvp_mlpmixer")
 

@@ -27,6 +27,8 @@ from stzoo.convert import convert
 from stzoo.convert.pickled import MAX_STEPS, Other, followed
 from stzoo.convert.torch_file import open_torch_file
 from stzoo.errors import MismatchError, WeightsError
+from stzoo.models import architectures
+from stzoo.models.inferring import ABSENT
 from stzoo.spec import ModelSpec
 
 SIZE = {"frames_out": 3, "height": 16, "width": 16}
@@ -239,11 +241,14 @@ def test_a_file_that_does_not_exist_is_said_to(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize(("tensor", "method"), [("stu.0.conv0.0.0.weight", "DMVFN")])
-def test_architectures_that_stzoo_does_not_have_are_named(tensor: str, method: str, tmp_path: Path) -> None:
-    torch.save({tensor: torch.zeros(3, 3)}, tmp_path / "a.pth")
-    with pytest.raises(MismatchError, match=f"those of {method}, an architecture that stzoo does not have"):
+def test_architectures_that_stzoo_does_not_have_are_named(tmp_path: Path) -> None:
+    torch.save({"stu.0.conv0.0.0.weight": torch.zeros(3, 3)}, tmp_path / "a.pth")
+    with pytest.raises(MismatchError, match="those of DMVFN, an architecture that stzoo does not have"):
         convert("openstl", tmp_path / "a.pth", None, tmp_path / "out", known=SIZE)
+
+
+def test_no_architecture_that_stzoo_has_counts_as_absent() -> None:
+    assert not {name.lower() for name in ABSENT} & set(architectures())
 
 
 def file_of(arch: str, folder: Path, stated: Any = None, origin: str = "openstl", **params: Any) -> str:
@@ -385,8 +390,17 @@ def test_loading_a_checkpoint_of_pytorch_points_to_its_conversion(
             assert "hf://" not in str(caught.value)
 
 
-def test_weather_without_a_range_is_what_phydnet_was_trained_on(tmp_path: Path) -> None:
-    file = file_of("phydnet", tmp_path, {"dataname": "weather_t2m", "in_shape": (4, 1, 32, 32), "aft_seq_length": 4},
-                   width=16, lstm=(8,))  # fmt: skip
+@pytest.mark.parametrize(
+    ("arch", "params"),
+    [
+        ("phydnet", {"width": 16, "lstm": (8,)}),
+        ("swinlstm", {"dim": 8, "down": (2,), "up": (2,), "heads": (2,)}),
+    ],
+)
+def test_weather_without_a_range_is_what_a_sigmoid_was_trained_on(
+    arch: str, params: dict[str, Any], tmp_path: Path
+) -> None:
+    stated = {"dataname": "weather_t2m", "in_shape": (4, 1, 32, 32), "aft_seq_length": 4}
+    file = file_of(arch, tmp_path, stated, **params)
     spec = convert("openstl", Path(file), None, tmp_path / "out").spec
     assert (spec.value_range, spec.params["any_range"]) == (None, True)

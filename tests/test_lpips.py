@@ -114,7 +114,10 @@ def test_files_that_hold_no_weights(tmp_path: Path, weights: Path, monkeypatch: 
         monkeypatch.setenv("STZOO_LPIPS", str(file))
         with pytest.raises(DataError, match="which is no file; set it to a file"):
             read_network()
-    for file in (text, short, other):
+    monkeypatch.setenv("STZOO_LPIPS", str(text))
+    with pytest.raises(DataError, match=r"text\.npz is no \.npz file; docs/training\.md shows how"):
+        read_network()
+    for file in (short, other):
         monkeypatch.setenv("STZOO_LPIPS", str(file))
         with pytest.raises(DataError, match="does not hold the weights of LPIPS"):
             read_network()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def decided(
     chosen = {**presumed.get("params", {}), **known.get("params", {})}
     params = {**settings, **chosen}
     params |= {name: value for name, value in found.params.items() if value is not False or name in params}
-    spec = ModelSpec.from_dict(values | {"params": params})
+    spec = _with_product(path, found, ModelSpec.from_dict(values | {"params": params}))
     tensors = frozenset(told.keys() - {found.hint})
     used = {name: value for name, value in frames.items() if name not in given.keys() | tensors}
     used |= {name: value for name, value in settings.items() if name not in chosen.keys() | found.params.keys()}
@@ -82,6 +83,28 @@ def decided(
     if "value_range" not in values:
         assumed["value_range"] = spec.value_range
     return Decision(spec, tensors, used, assumed)
+
+
+def _with_product(path: Path, found: Inferred, spec: ModelSpec) -> ModelSpec:
+    """The spec, in which the two settings whose product the tensors tell have it; if one is said, the other follows.
+
+    Raises:
+        MismatchError: what is said of them cannot make the product.
+        SpecError: neither is said, and the architecture's defaults do not make it.
+    """
+    if found.product is None:
+        return spec
+    one, other, product = found.product
+    values = {name: getattr(config_of(spec), name) for name in (one, other)}
+    said = [name for name in values if name in spec.params]
+    if len(said) == 1:
+        values[other if said == [one] else one] = product // values[said[0]]
+    if prod(values.values()) == product:
+        return spec.replace(**values) if said else spec
+    told = f"{one} times {other} is {product} in the tensors of {path}"
+    if said:
+        raise MismatchError(f"{told}, which {' and '.join(f'{n} {spec.params[n]}' for n in said)} cannot make")
+    raise SpecError(f"{told}, and no tensor tells either of them; give one: --set {one}=VALUE")
 
 
 def _inferred(path: Path, shapes: Shapes, given: Mapping[str, Any], frames: Mapping[str, Any]) -> Inferred:

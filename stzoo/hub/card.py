@@ -266,7 +266,7 @@ def _what(spec: ModelSpec) -> str:
     parameters = count_parameters(spec)
     shape = f"{spec.channels}x{spec.height}x{spec.width}"
     if architecture_of(spec).is_codec:
-        does = f"Turns frames of {shape} (channels x height x width) into a small grid of codes, and back."
+        does = f"Turns frames of {shape} (channels x height x width) into a small grid of latents, and back."
     else:
         frames = f"{spec.frames_in} frame{'s' if spec.frames_in > 1 else ''} of {shape} (channels x height x width)"
         does = f"Reads {frames} and forecasts the next {spec.frames_out}; `rollout` forecasts any number of frames."

@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 import torch
@@ -94,6 +95,8 @@ def read_network() -> LpipsNetwork:
         DataError: as `weights_file`, or the file cannot be read or holds other tensors.
     """
     file = weights_file()
+    if not is_zipfile(file):  # NumPy would take it for a pickle, and say how to load one
+        raise DataError(f"STZOO_LPIPS: {file} is no .npz file; docs/training.md shows how to make one")
     network = LpipsNetwork().eval().requires_grad_(False)
     names = {f"features.{n}.{part}": f"features.{n}.{part}" for n in _KERNELS for part in ("weight", "bias")}
     names |= {f"heads.{i}": f"lin{i}.weight" for i in range(len(_KERNELS))}
@@ -102,8 +105,11 @@ def read_network() -> LpipsNetwork:
         with np.load(file, allow_pickle=False) as held:
             found = {ours: torch.from_numpy(held[theirs]).float() for ours, theirs in names.items()}
         network.load_state_dict({name: tensor.view(own[name].shape) for name, tensor in found.items()})
-    except (OSError, ValueError, KeyError, RuntimeError, EOFError, AttributeError) as error:
-        raise DataError(f"STZOO_LPIPS: {file} does not hold the weights of LPIPS: {error}") from error
+    except (OSError, ValueError, KeyError, RuntimeError, EOFError, AttributeError, BadZipFile) as error:
+        raise DataError(
+            f"STZOO_LPIPS: {file} does not hold the weights of LPIPS with AlexNet; docs/training.md shows how to make "
+            f"such a file: {error}"
+        ) from error
     return network
 
 

@@ -98,13 +98,15 @@ def config_of(spec: ModelSpec) -> Any:
     return from_mapping(architecture_of(spec).config, spec.params, "spec.params")
 
 
-def check_kind(spec: ModelSpec, kind: Literal["forecaster", "codec"], name: str) -> None:
-    """Raises `SpecError` if the model, which messages call `name`, is of the other kind."""
+def check_kind(spec: ModelSpec, kind: Literal["forecaster", "codec"], name: str | None) -> None:
+    """Raises `SpecError` if the model is of the other kind. Messages call it `name`, or what its arch is."""
     config_of(spec)
     if architecture_of(spec).is_codec == (kind == "codec"):
         return
     if kind == "forecaster":
-        raise SpecError(f"{name} is a codec, which forecasts nothing; open it with stzoo.load_codec({name!r})")
+        model = f"arch {spec.arch!r}" if name is None else name
+        way = "stzoo.models.build makes its module" if name is None else f"open it with stzoo.load_codec({name!r})"
+        raise SpecError(f"{model} is a codec, which forecasts nothing; {way}")
     raise SpecError(f"{name} is a forecaster, not a codec; open it with stzoo.load({name!r})")
 
 

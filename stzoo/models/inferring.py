@@ -43,6 +43,7 @@ class Inferred:
         frame: channels, height and width; None where no tensor depends on them.
         frames_in: how many frames go in; None where no tensor depends on it.
         untold: what else in `ModelSpec.params` a forecast depends on and no tensor tells.
+        product: two of `untold`, and what they make when multiplied, which the tensors do tell.
         hint: the field of `frame` that was needed to read the others, and that the tensors do not tell, therefore.
     """
 
@@ -52,6 +53,7 @@ class Inferred:
     frames_in: int | None = None
     origin: str = "openstl"
     untold: tuple[str, ...] = ()
+    product: tuple[str, str, int] | None = None
     hint: str | None = None
 
 
@@ -301,7 +303,10 @@ def _swinlstm(way: str, cell: str, blocks: str) -> Callable[[Shapes, Frame], Inf
 
 
 def _predformer(shapes: Shapes, known: Frame) -> Inferred:
-    """Two pairs of forms have the same tensors in another order, which no tensor tells."""
+    """Two pairs of forms have the same tensors in another order, which no tensor tells.
+
+    Queries, keys and values lie below each other, those of all heads together.
+    """
     dim = shapes[_EMBEDDING][0]
     patch, frame = patches(shapes[_EMBEDDING][1], known, None)
     where = "blocks.0." if depth(shapes, "blocks") else ""
@@ -319,7 +324,8 @@ def _predformer(shapes: Shapes, known: Frame) -> Inferred:
     }
     params |= {"form": forms[0]} if len(forms) == 1 else {}
     untold = ("heads", "head_dim", *(("form",) if len(forms) > 1 else ()))
-    return Inferred(arch="predformer", params=params, frame=frame, untold=untold, hint=_hint(known))
+    attended = ("heads", "head_dim", shapes[f"{first}.0.0.fn.to_qkv.weight"][0] // 3)
+    return Inferred(arch="predformer", params=params, frame=frame, untold=untold, product=attended, hint=_hint(known))
 
 
 def _as_published(name: str, where: str) -> str:

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from stzoo.errors import SpecError
 from stzoo.models.contract import Architecture
 from stzoo.models.published import Layout, rules
+from stzoo.models.recurrent import check_unit_range
 from stzoo.spec import ModelSpec, bounded
 
 SQUEEZED = 16  # width inside the attention to channels of the recalled motion
@@ -131,6 +132,8 @@ class Lmc(nn.Module):
         super().__init__()
         if spec.frames_in < 2:
             raise SpecError(f"spec.frames_in is {spec.frames_in}; lmc sees motion, so it needs at least 2 past frames")
+        if config.sigmoid:
+            check_unit_range(spec)
         self.stride = 2**config.pools
         channels, narrow, wide = spec.channels, config.width, 2 * config.width
         self.encoder = nn.Sequential(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from stzoo.errors import SpecError
 from stzoo.models.contract import Architecture
 from stzoo.models.published import Layout, Rule, rules
-from stzoo.models.recurrent import check_unit_range, zero_plane
+from stzoo.models.recurrent import any_range_where_trained, check_squeezed, check_unit_range, zero_plane
 from stzoo.spec import ModelSpec, bounded
 
 MAX_LAYERS = 32  # of the residual branch; the other recurrent architectures have the same limit
@@ -45,8 +45,7 @@ class PhyDNetConfig:
             raise SpecError(f"spec.params.kernel is {self.kernel}; it must be odd")
         if len(self.lstm) > MAX_LAYERS:
             raise SpecError(f"spec.params.lstm has {len(self.lstm)} values; it may have at most {MAX_LAYERS}")
-        if self.any_range and not self.sigmoid:
-            raise SpecError("spec.params.any_range is true; it says something of the sigmoid, which is switched off")
+        check_squeezed(self)
 
 
 class PhyDNetState(NamedTuple):
@@ -122,8 +121,8 @@ class PhyDNet(nn.Module):
 
     def __init__(self, spec: ModelSpec, config: PhyDNetConfig):
         super().__init__()
-        if config.sigmoid and not config.any_range:
-            check_unit_range(spec)
+        if config.sigmoid:
+            check_unit_range(spec, config.any_range)
         self.stride, self.sigmoid = config.patch, config.sigmoid
         w, features = config.width, 2 * config.width
         second = config.patch // 2
@@ -193,15 +192,12 @@ def published_under(prefix: str) -> tuple[Rule, ...]:
     )
 
 
-def trained_spec(spec: ModelSpec, config: PhyDNetConfig) -> ModelSpec:
-    """Published models end in the sigmoid whatever their values are, so those without a range have `any_range`."""
-    return spec.replace(any_range=True) if spec.value_range is None and config.sigmoid else spec
-
-
 # OpenSTL stores both cells twice, alone and within the encoder, which is what forecasts use; `k2m` turns kernels into
 # moments, for the loss. The authors published the encoder alone.
-OPENSTL = Layout(rules=published_under("encoder."), dead=r"(phycell|convcell)\..+|k2m\.(_inv|_)M\d", spec=trained_spec)
-OFFICIAL = Layout(rules=published_under(""), spec=trained_spec)
+OPENSTL = Layout(
+    rules=published_under("encoder."), dead=r"(phycell|convcell)\..+|k2m\.(_inv|_)M\d", spec=any_range_where_trained
+)
+OFFICIAL = Layout(rules=published_under(""), spec=any_range_where_trained)
 ARCHITECTURE = Architecture(
     name="phydnet",
     kind="sequential",

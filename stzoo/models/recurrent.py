@@ -5,6 +5,7 @@ A recurrent module is a `stzoo.models.contract.SequentialModule`. It never keeps
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -62,12 +63,42 @@ def zero_plane(
     return torch.zeros(batch, channels, size[0] // patch, size[1] // patch, device=device, dtype=dtype)
 
 
-def check_unit_range(spec: ModelSpec) -> None:
-    """Raises `SpecError` if normalised frames leave [0, 1], which a sigmoid at the end of a model cannot."""
+def check_unit_range(spec: ModelSpec, any_range: bool | None = None) -> None:
+    """Raises `SpecError` if normalised frames leave [0, 1], which a sigmoid at the end of a model cannot.
+
+    Args:
+        spec: of the model.
+        any_range: its setting of that name, which allows such frames; None if it has no such setting.
+    """
+    if any_range:
+        return
     low, high = spec.value_range or (math.nan, math.nan)
     zeros, ones = ([(end - m) / s for m in spec.mean for s in spec.std] for end in (low, high))
     if not all(abs(z) < 1e-6 for z in zeros) or not all(abs(o - 1) < 1e-6 for o in ones):
+        trained = ", and spec.params.any_range to true for weights that were trained on such values"
         raise SpecError(
             f"spec.value_range is {spec.value_range}, mean {spec.mean}, std {spec.std}; {spec.arch} ends in a sigmoid, "
-            "so they must bring values to [0, 1]; or set spec.params.sigmoid to false"
+            "so they must bring values to [0, 1]; or set spec.params.sigmoid to false for a model that is still to be "
+            f"trained{'' if any_range is None else trained}"
         )
+
+
+class Squeezed(Protocol):
+    """A configuration with these two settings; see `any_range_where_trained`."""
+
+    @property
+    def sigmoid(self) -> bool: ...
+
+    @property
+    def any_range(self) -> bool: ...
+
+
+def check_squeezed(config: Squeezed) -> None:
+    """Raises `SpecError` if `any_range` is true without the sigmoid that it is about."""
+    if config.any_range and not config.sigmoid:
+        raise SpecError("spec.params.any_range is true; it says something of the sigmoid, which is switched off")
+
+
+def any_range_where_trained(spec: ModelSpec, config: Squeezed) -> ModelSpec:
+    """The spec of published weights that end in the sigmoid whatever their values are: without a range, any will do."""
+    return spec.replace(any_range=True) if spec.value_range is None and config.sigmoid else spec

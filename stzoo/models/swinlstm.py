@@ -17,7 +17,7 @@ from stzoo.models.encoder_decoder import DropPath
 from stzoo.models.metaformers.parts import Mlp
 from stzoo.models.metaformers.swin import WindowAttention, window_mask
 from stzoo.models.published import Layout, rules
-from stzoo.models.recurrent import check_unit_range
+from stzoo.models.recurrent import any_range_where_trained, check_squeezed, check_unit_range
 from stzoo.spec import ModelSpec, bounded
 
 MAX_CELLS = 8  # on one way; eight already halve 256 tokens to one
@@ -37,7 +37,8 @@ class SwinLstmConfig:
     first. Windows are `window` tokens wide. `mlp_ratio` is how many times wider an MLP is inside. `drop_path` is the
     largest rate at which residual branches are skipped in training: it grows from 0 over the blocks on the way down,
     and falls to 0 on the way up. `sigmoid` squeezes the output into (0, 1); switch it off for values without a range,
-    such as latents.
+    such as latents. `any_range` allows the sigmoid for frames whose normalised values leave [0, 1], which a forecast
+    then never reaches: published code squeezes whatever it is trained on.
     """
 
     dim: int = bounded(128, 1, 4096)
@@ -49,8 +50,10 @@ class SwinLstmConfig:
     patch: int = bounded(2, 2, 16)
     drop_path: float = bounded(0.1, 0.0, 0.9)
     sigmoid: bool = True
+    any_range: bool = False
 
     def __post_init__(self) -> None:
+        check_squeezed(self)
         cells = len(self.down)
         if not 1 <= cells <= MAX_CELLS:
             raise SpecError(f"spec.params.down has {cells} values; it must have 1 to {MAX_CELLS}, one for each cell")
@@ -196,7 +199,7 @@ class SwinLstm(nn.Module):
     def __init__(self, spec: ModelSpec, config: SwinLstmConfig):
         super().__init__()
         if config.sigmoid:
-            check_unit_range(spec)
+            check_unit_range(spec, config.any_range)
         patch, dim, deep = config.patch, config.dim, bool(config.up)
         down, up = places(config)
         self.sigmoid, self.places = config.sigmoid, (*down, *up)
@@ -257,6 +260,7 @@ PUBLISHED = Layout(
         (r"^ST\.(PatchInflated\.ConvT|patch_inflated\.Conv)\.", r"Upsample.Unembed.Conv."),
     ),
     # a second embedding, what follows from sizes, and what would fuse in blocks that do not
+    spec=any_range_where_trained,
     dead=r"Upsample\.patch_embed\..+|.+\.(relative_position_index|attn_mask)|.+\.layers\.\d*[13579]\.red\.\w+",
 )
 ARCHITECTURE = Architecture(

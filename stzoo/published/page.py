@@ -42,8 +42,9 @@ turns a checkpoint trained with OpenSTL, your own or a downloaded one, into a fo
 Tensors tell the architecture and most sizes, `--dataset` the frames and the range of their values; a Lightning file's
 `hyper_parameters` tell them, too. The command prints what it assumed. `--model NAME` in place of `--dataset`, with one
 of the names below, says that the file is that one: the folder then has its spec, and its publisher and address in the
-card. A file in the authors' own layout (PhyDNet, MAU, SwinLSTM) takes `official` in place of `openstl`. Nothing in the
-file is run. More: [architectures.md](architectures.md#checkpoints-published-by-others).
+card. A file of a model's authors, in the layout of their own code, takes `official` in place of `openstl`.
+[architectures.md](architectures.md#checkpoints-published-by-others) says for which models, and more. Nothing in the
+file is run.
 
 ## Files without a name here
 

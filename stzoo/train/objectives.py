@@ -44,6 +44,8 @@ def check(module: Any, spec: ModelSpec, recipe: Recipe) -> None:
         raise SpecError(f"recipe.checkpoint is for the plain module; set recipe.{other} to false beside it")
     if recipe.checkpoint and architecture.is_codec:
         raise SpecError("recipe.checkpoint is for forecasters; a codec needs little memory")
+    if recipe.l2_weight != 1.0 and architecture.is_codec:
+        raise SpecError("recipe.l2_weight is for forecasters; of a codec the squared error always counts once")
     if recipe.perceptual_weight and not architecture.is_codec:
         raise SpecError("recipe.perceptual_weight is for codecs; a forecaster has other losses")
     if recipe.perceptual_weight:

@@ -227,3 +227,12 @@ def test_its_authors_tensors_tell_the_configuration(params: dict[str, Any]) -> N
     assert found.params == spec.params
     with pytest.raises(SpecError, match="reads frames of 1 channels, not of 3"):
         infer(shapes, Frame(channels=3))
+
+
+def test_values_must_fit_the_sigmoid() -> None:
+    size = {"frames_in": 4, "frames_out": 4, "channels": 1, "height": 32, "width": 32}
+    spec = ModelSpec(arch="lmc", **size, value_range=None, params={"width": 4, "slots": 3, "sigmoid": True})
+    with pytest.raises(SpecError, match="lmc ends in a sigmoid, so they must bring values to"):
+        build(spec, "meta")
+    build(spec.replace(value_range=(0.0, 1.0)), "meta")
+    build(spec.replace(sigmoid=False), "meta")

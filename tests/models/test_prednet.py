@@ -200,3 +200,27 @@ def test_what_it_cannot_be_is_refused(params: dict[str, Any], size: int, message
     spec = ModelSpec(arch="prednet", frames_in=4, frames_out=4, channels=1, height=size, width=16, params=params)
     with pytest.raises(SpecError, match=message):
         build(spec, "meta")
+
+
+def test_a_true_frame_that_is_flat_is_not_taken_for_a_forecast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scene goes dark; once the forecast is as dark, clipped to the range, the two are the same to the last bit."""
+    torch.manual_seed(1)
+    spec = ModelSpec(
+        arch="prednet", frames_in=4, frames_out=4, channels=1, height=16, width=16, params={"widths": [8, 12]}
+    )
+    module = build(spec).eval()
+    clip, met = torch.rand(1, 12, 1, 16, 16), 0
+    clip[:, 4:] = 0.0
+    with torch.no_grad():
+        module.layers[0].prediction.bias.fill_(-0.02)  # so that forecasts reach the end of the range
+        states = []
+        for knows in (False, True):
+            if knows:
+                monkeypatch.setattr("stzoo.models.prednet.is_own", lambda f, _: torch.zeros(len(f), 1, 1, 1).bool())
+            state = module.initial_state(1, (16, 16), clip.device, clip.dtype)
+            for frame in clip.unbind(1):
+                met += state.forecast is not None and torch.equal(state.forecast, frame)
+                state = module.step(frame, state)[1]
+            states.append(state)
+    assert met
+    assert all(torch.equal(a, b) for a, b in zip(states[0].cell, states[1].cell, strict=True))

@@ -271,3 +271,9 @@ def test_values_must_fit_the_sigmoid() -> None:
     with pytest.raises(SpecError, match="swinlstm ends in a sigmoid, so they must bring values to"):
         build(spec, "meta")
     build(spec.replace(sigmoid=False), "meta")
+    with pytest.raises(SpecError, match="any_range to true for weights that were trained on such values"):
+        build(spec, "meta")
+    future = stzoo.create(spec.replace(any_range=True)).predict(
+        3 * torch.randn(1, spec.frames_in, spec.channels, spec.height, spec.width)
+    )
+    assert 0 < future.min() < future.max() < 1

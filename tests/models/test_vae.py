@@ -1,5 +1,6 @@
 """VAE: a float64 transcription of its bound, its gradient, its size, and how the units of its latents are measured."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -16,6 +17,7 @@ from stzoo.spec import ModelSpec
 from stzoo.train import Recipe
 from stzoo.train.codecs import codec_loss
 from stzoo.train.gaussian import DECAY, LatentAverage, drawn, kl_divergence
+from stzoo.train.objectives import check
 from stzoo.train.processes import Processes
 from stzoo.weights import random_module
 
@@ -199,3 +201,9 @@ def test_specs_that_do_not_fit() -> None:
         small(frames_in=2)
     with pytest.raises(SpecError, match=r"width is 15; it must be even"):
         small(params={"width": 15})
+
+
+def test_a_weight_of_the_squared_error_that_would_not_count_is_refused() -> None:
+    recipe = dataclasses.replace(RECIPE, l2_weight=0.5)
+    with pytest.raises(SpecError, match=r"recipe\.l2_weight is for forecasters"):
+        check(build(SPEC, "meta"), SPEC, recipe)

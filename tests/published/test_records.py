@@ -222,6 +222,11 @@ def test_names_and_patterns_are_text(wrong: object) -> None:
             asked(wrong)
 
 
+def test_a_dict_in_place_of_a_name_is_told_how_it_becomes_a_spec() -> None:
+    with pytest.raises(SpecError, match=r"it must be text; ModelSpec\.from_dict makes a spec of a dict$"):
+        stzoo.create({"arch": "tau", "frames_in": 10})  # type: ignore[arg-type]
+
+
 def test_unknown_names_are_answered_in_short() -> None:
     with pytest.raises(UnknownModelError, match="did you mean tau-kth"):
         stzoo.info("TAU-KTH")
