@@ -6,7 +6,7 @@
 
 Sphinx with MyST reads the pages as they are in docs/, so that they look alike here and in the repository; MyST-NB runs
 the pages of docs/site/pages; the Furo theme is light and dark, and made for phones as well. npm brings ONNX Runtime
-Web, in the version of package-lock.json. The build fails if code of a page fails, if a link leads nowhere, and if a
+Web and Mermaid, in the versions of package-lock.json. The build fails if code of a page fails, if a link leads nowhere, and if a
 public name of stzoo has no docstring.
 """
 
@@ -41,11 +41,13 @@ def main() -> None:
     out: Path = options.out.resolve()
     html = out / "html"
     shutil.rmtree(html, ignore_errors=True)
+    modules = install(out)
     if options.only != "live":
         sources = gathered(out / "source")
         run("sphinx-build", "-W", "--keep-going", "-q", "-b", "html", "-c", str(HERE), str(sources), str(html))
+        draw_figures(html / "_static" / "mermaid", modules / "mermaid" / "dist")
     if options.only != "pages":
-        browser.write(html / "live", install(out), DOCS / "models")
+        browser.write(html / "live", modules, DOCS / "models")
     print(f"{html}: {sum(p.stat().st_size for p in html.rglob('*') if p.is_file()) / 1e6:.0f} MB")
 
 
@@ -61,11 +63,20 @@ def install(out: Path) -> Path:
 def gathered(sources: Path) -> Path:
     """What Sphinx reads: the pages of docs/, those of the site, and those that are made here."""
     shutil.rmtree(sources, ignore_errors=True)
-    shutil.copytree(DOCS, sources, ignore=shutil.ignore_patterns("site", "experiments", "__pycache__"))
+    shutil.copytree(DOCS, sources, ignore=shutil.ignore_patterns("site", "__pycache__"))
     shutil.copytree(HERE / "pages", sources, dirs_exist_ok=True)
     gallery.write(sources)
     reference.write(sources)
     return sources
+
+
+def draw_figures(folder: Path, package: Path) -> None:
+    """What draws the Mermaid figures of the pages, so that no other host is asked for it."""
+    parts = [package / "mermaid.esm.min.mjs", *package.glob("chunks/mermaid.esm.min/*.mjs")]
+    for part in parts:
+        to = folder / part.relative_to(package)
+        to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(part, to)
 
 
 def run(*command: str) -> None:

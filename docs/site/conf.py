@@ -5,20 +5,22 @@ import stzoo
 project = "stzoo"
 author = "the authors of stzoo"
 release = version = stzoo.__version__
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton", "sphinxcontrib.mermaid"]
 html_theme = "furo"
 html_title = f"stzoo {release}"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_js_files = [("site.js", {"type": "module"})]
 html_extra_path: list[str] = []
-exclude_patterns = ["site"]
+exclude_patterns: list[str] = []
 templates_path: list[str] = []
 default_role = "code"  # in docstrings, what stands between backticks is code
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4
-myst_fence_as_directive: list[str] = []
+myst_fence_as_directive = ["mermaid"]
+mermaid_version = ""  # no third-party host: build.py puts npm's copy into the site
+mermaid_use_local = "_static/mermaid/mermaid.esm.min.mjs"
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300

@@ -23,8 +23,10 @@ TASKS = {  # the data set of an entry -> what is forecast
 
 
 def write(sources: Path) -> None:
-    """`gallery.md`, and the tables of `leaderboard.md`, from the catalogue and from leaderboard.csv."""
+    """`gallery.md`, the tables of `leaderboard.md`, and the list of cards, from the catalogue and leaderboard.csv."""
     (sources / "gallery.md").write_text(_gallery(sources / "models"), "utf-8")
+    with (sources / "models" / "README.md").open("a", encoding="utf-8") as overview:
+        overview.write("\n```{toctree}\n:hidden:\n:glob:\n\n*\n```\n")  # so that each card has its place
     page = sources / "leaderboard.md"
     begin = page.read_text("utf-8").split("\n## ", 1)[0]
     with (sources / "leaderboard.csv").open(encoding="utf-8", newline="") as file:

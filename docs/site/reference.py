@@ -45,8 +45,15 @@ def _documented(module: str, name: str) -> bool:
 
 
 def _page(module: str) -> str:
-    members = ", ".join(_names(module))
-    return (
-        f"# {module}\n\n```{{eval-rst}}\n.. automodule:: {module}\n   :members: {members}\n"
-        "   :inherited-members: Exception, object\n   :show-inheritance:\n```\n"
-    )
+    about = inspect.getdoc(import_module(module)) or ""
+    entries = [_entry(module, name) for name in _names(module)]
+    body = "\n\n".join([about, f".. currentmodule:: {module}", *entries])
+    return f"# {module}\n\n```{{eval-rst}}\n{body}\n```\n"
+
+
+def _entry(module: str, name: str) -> str:
+    value = getattr(import_module(module), name)
+    if inspect.isclass(value):
+        shown = "" if issubclass(value, Exception) else "   :members:\n"
+        return f".. autoclass:: {name}\n{shown}   :show-inheritance:"
+    return f".. {'autofunction' if inspect.isroutine(value) else 'autodata'}:: {name}"
