@@ -6,8 +6,8 @@
 
 Sphinx with MyST reads the pages as they are in docs/, so that they look alike here and in the repository; MyST-NB runs
 the pages of docs/site/pages; the Furo theme is light and dark, and made for phones as well. npm brings ONNX Runtime
-Web and Mermaid, in the versions of package-lock.json. The build fails if code of a page fails, if a link leads nowhere, and if a
-public name of stzoo has no docstring.
+Web and Mermaid, in the versions of package-lock.json. The build fails if code of a page fails, if a link leads nowhere,
+and if a public name of stzoo has no docstring.
 """
 
 from __future__ import annotations
