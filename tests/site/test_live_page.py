@@ -58,15 +58,19 @@ def page(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any
         options.add_argument(switch)
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
     driver.set_script_timeout(60)
-    driver.close_server = server.shutdown
+
+    def close() -> None:
+        server.shutdown()
+        server.server_close()  # or connections would still be taken, and never answered
+
+    driver.close_server = close
     try:
         driver.get(f"http://127.0.0.1:{server.server_port}/live/index.html")
         until(driver, lambda: " ms on " in text(driver, "status"))
         yield driver
     finally:
         driver.quit()
-        server.shutdown()
-        server.server_close()
+        close()
 
 
 def until(page: Any, holds: Any) -> None:
