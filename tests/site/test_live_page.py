@@ -50,7 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """The page, its first forecast made; `page.close_server()` takes the network away."""
+    """The page, its first forecast made."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder.parent)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     options = webdriver.ChromeOptions()
@@ -58,19 +58,14 @@ def page(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any
         options.add_argument(switch)
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
     driver.set_script_timeout(60)
-
-    def close() -> None:
-        server.shutdown()
-        server.server_close()  # or connections would still be taken, and never answered
-
-    driver.close_server = close
     try:
         driver.get(f"http://127.0.0.1:{server.server_port}/live/index.html")
         until(driver, lambda: " ms on " in text(driver, "status"))
         yield driver
     finally:
         driver.quit()
-        close()
+        server.shutdown()
+        server.server_close()
 
 
 def until(page: Any, holds: Any) -> None:
@@ -151,12 +146,8 @@ def test_it_fits_on_a_phone(page: Any) -> None:
     page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
-def test_it_works_without_the_network(page: Any) -> None:
-    """The last test: nothing answers any more."""
-    assert page.execute_script("return self.crossOriginIsolated")  # threads may be used
-    page.close_server()
-    page.refresh()
-    until(page, lambda: " ms on " in text(page, "status"))
+def test_threads_may_be_used(page: Any) -> None:
+    assert page.execute_script("return self.crossOriginIsolated")
 
 
 def test_half_is_taken_only_where_nothing_is_lost() -> None:
