@@ -21,6 +21,7 @@ from stzoo.models.encoder_decoder import (
     EncodeTranslateDecode,
     check_even,
 )
+from stzoo.models.gated_block import flat
 from stzoo.models.published import Layout, Shape, rules
 from stzoo.spec import ModelSpec, bounded
 
@@ -247,11 +248,6 @@ class PfgNet(EncodeTranslateDecode):
             raise SpecError(f"{of} is {dim}; it must be a multiple of {GROUPS}, or between {least} and {GROUPS}")
         translator = Translator(outer, dim, config)
         super().__init__(spec.channels, config.hid_s, config.n_s, config.patch, translator)
-
-
-def flat(shape: Shape) -> Shape:
-    """A residual scale (dim, 1, 1) was published as (dim,)."""
-    return shape[:1]
 
 
 def batched(shape: Shape) -> Shape:
