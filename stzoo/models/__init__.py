@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import cache
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 from typing import Any, Literal, cast
@@ -18,29 +19,6 @@ import torch
 from torch import nn
 
 from stzoo.errors import SpecError
-from stzoo.models import (
-    conv,
-    convlstm,
-    convttlstm,
-    crevnet,
-    e3dlstm,
-    lmc,
-    mau,
-    mim,
-    modular,
-    pfgnet,
-    phydnet,
-    predformer,
-    prednet,
-    predrnn,
-    predrnnpp,
-    simvp,
-    swinlstm,
-    tau,
-    tctn,
-    vae,
-    vqvae,
-)  # fmt: skip
 from stzoo.models.contract import Architecture
 from stzoo.spec import ModelSpec, from_mapping, shown
 
@@ -48,9 +26,9 @@ MAX_PARAMETERS = 500_000_000  # tensor elements, 2 GB in float32: ten times the 
 MAX_PARAMETERS_VARIABLE = "STZOO_MAX_PARAMETERS"
 ENTRY_POINTS = "stzoo.architectures"
 
-_OWN = (
-    conv, convlstm, convttlstm, crevnet, e3dlstm, lmc, mau, mim, modular, pfgnet, phydnet, predformer, prednet,
-    predrnn, predrnnpp, simvp, swinlstm, tau, tctn, vae, vqvae,
+_OWN = (  # each is also the name of its file, which is imported when it is asked for: all together take long
+    "conv", "convlstm", "convttlstm", "crevnet", "e3dlstm", "lmc", "mau", "mim", "modular", "pfgnet", "phydnet",
+    "predformer", "prednet", "predrnn", "predrnnpp", "simvp", "swinlstm", "tau", "tctn", "vae", "vqvae",
 )  # fmt: skip
 
 
@@ -60,7 +38,7 @@ def architectures() -> Mapping[str, Architecture]:
 
     Entry points are read once, at the first call. One that cannot be used is left out, with a warning that says why.
     """
-    found = {file.ARCHITECTURE.name: file.ARCHITECTURE for file in _OWN}
+    found = {name: _own(name) for name in _OWN}
     for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda point: (point.name, point.value)):
         try:
             added = _loaded(point)
@@ -73,6 +51,12 @@ def architectures() -> Mapping[str, Architecture]:
     return MappingProxyType(dict(sorted(found.items())))
 
 
+def _own(name: str) -> Architecture:
+    """The architecture of stzoo with this name."""
+    file: Any = import_module(f"stzoo.models.{name}")
+    return cast(Architecture, file.ARCHITECTURE)
+
+
 def _loaded(point: EntryPoint) -> Architecture:
     added = point.load()
     if not isinstance(added, Architecture):
@@ -82,6 +66,8 @@ def _loaded(point: EntryPoint) -> Architecture:
 
 def architecture_of(spec: ModelSpec) -> Architecture:
     """What `spec.arch` names. Raises `SpecError` if there is no such architecture."""
+    if spec.arch in _OWN:
+        return _own(spec.arch)
     known = architectures()
     if spec.arch not in known:
         close = get_close_matches(spec.arch, known, n=3)

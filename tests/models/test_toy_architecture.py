@@ -247,7 +247,7 @@ def test_an_entry_point_that_cannot_be_used_is_left_out(entry: str, reason: str,
         found = architectures()
     assert NAME in found
     assert found["tau"].fast_form  # ours
-    assert found.keys() == {file.ARCHITECTURE.name for file in _OWN} | {NAME}
+    assert found.keys() == {*_OWN, NAME}
 
 
 @pytest.mark.parametrize(
