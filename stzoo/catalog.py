@@ -254,10 +254,14 @@ class Entry:
         return "\n".join([f"{self.name}: {self.summary}", *lines(self._facts(absent, metrics))])
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the card, with the figures beside those of persistence."""
-        figures = [html.table(m.protocol, ("", self.name, "repeating the last frame"), m.table()) for m in self.metrics]
-        told = html.facts(f"{self.name}: {self.summary}", self._facts(self._none, []))
-        return f"<div>{told}{''.join(figures)}</div>"
+        """What a notebook shows: the card, and the figures beside those of persistence."""
+        measured = [("measured by", m.command) for m in self.metrics]
+        told = html.facts(f"{self.name}: {self.summary}", self._facts(self._none, measured))
+        if not self.metrics:
+            return told
+        rows = [(m.protocol, *figure) for m in self.metrics for figure in m.table()]
+        head = ("protocol", "", self.name, "repeating the last frame")
+        return told + html.table("Figures on whole test protocols", head, rows)
 
     @property
     def _none(self) -> str:

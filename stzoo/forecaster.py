@@ -15,7 +15,7 @@ from torch import nn
 from stzoo import frames as frames_room
 from stzoo import html
 from stzoo.adapting import adapt_tensors
-from stzoo.catalog import described
+from stzoo.catalog import CHECKPOINTS, described
 from stzoo.engine import Engine
 from stzoo.engine.forking import use_one_thread_if_forked
 from stzoo.engine.handing_out import future
@@ -368,7 +368,8 @@ class Forecaster(Shareable):
     def _repr_html_(self) -> str:
         """What a notebook shows: what the model is, where its weights are from, and its last forecast."""
         runs = f"{next(self.module.parameters()).device}, {self.engine.precision}, {self.engine.backend}"
-        facts = [*described(self.spec), ("weights", str(self.report)), ("runs on", runs)]
+        weights = str(self.report).replace(str(CHECKPOINTS), "stzoo/checkpoints")  # wherever the package lies
+        facts = [*described(self.spec), ("weights", weights), ("runs on", runs)]
         last = "" if self._last is None else self._last.animation()._repr_html_()
         return f"<div>{html.facts('Forecaster', facts)}{last}</div>"
 

@@ -12,22 +12,26 @@ from html import escape
 
 from stzoo.errors import printable
 
-_LEFT = ' style="text-align: left; vertical-align: top"'  # notebooks set the cells of tables to the right
+_BELOW = ' style="margin-bottom: 0.6em"'
+_WORDS = ' style="text-align: left; vertical-align: top; padding: 0.2em 0.6em"'
+_FIGURE = ' style="text-align: right; vertical-align: top; padding: 0.2em 0.6em"'
 
 
 def facts(title: str, rows: Iterable[tuple[str, str]]) -> str:
     """A table of names and what is to be said of each, below a title. An empty name goes on with the one before it."""
-    body = "".join(f"<tr><th{_LEFT}>{text(name)}</th><td{_LEFT}>{text(value)}</td></tr>" for name, value in rows)
+    body = "".join(f"<tr><th{_WORDS}>{text(name)}</th><td{_WORDS}>{text(value)}</td></tr>" for name, value in rows)
     return _titled(title, f"<table><tbody>{body}</tbody></table>")
 
 
 def table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table of figures below a title. The first cell of each row names it; a wide table can be scrolled."""
-    columns = "".join(f"<th>{text(cell)}</th>" for cell in head)
-    body = "".join(
-        f"<tr><th>{text(name)}</th>{''.join(f'<td>{text(cell)}</td>' for cell in cells)}</tr>" for name, *cells in rows
-    )
-    inner = f"<table><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table>"
+
+    def cells(name: str, rest: Sequence[str], tag: str) -> str:
+        figures = "".join(f"<{tag}{_FIGURE}>{text(cell)}</{tag}>" for cell in rest)
+        return f"<tr><th{_WORDS}>{text(name)}</th>{figures}</tr>"
+
+    body = "".join(cells(name, rest, "td") for name, *rest in rows)
+    inner = f"<table><thead>{cells(head[0], head[1:], 'th')}</thead><tbody>{body}</tbody></table>"
     return _titled(title, f'<div style="overflow-x: auto">{inner}</div>')
 
 
@@ -44,7 +48,7 @@ def picture(content: bytes, kind: str, shows: str, size: tuple[int, int], below:
     data, (width, height) = base64.b64encode(content).decode("ascii"), size
     said = f'alt="{escape(printable(shows))}" width="{width}" height="{height}"'
     shown = f'<img src="data:image/{kind};base64,{data}" {said}>'
-    return f"<div>{shown}{f'<br><small>{text(below)}</small>' if below else ''}</div>"
+    return f"<div{_BELOW}>{shown}{f'<br><small>{text(below)}</small>' if below else ''}</div>"
 
 
 def text(words: str) -> str:
@@ -53,4 +57,4 @@ def text(words: str) -> str:
 
 
 def _titled(title: str, inner: str) -> str:
-    return f"<div><strong>{text(title)}</strong>{inner}</div>"
+    return f"<div{_BELOW}><strong>{text(title)}</strong>{inner}</div>"

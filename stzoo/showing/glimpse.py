@@ -60,31 +60,39 @@ class Glimpse:
 
 
 def watched(coming: Iterable[Tensor], source: CallerFrames, kept: list[Tensor]) -> Iterator[Tensor]:
-    """The frames (B, C, H, W) that come, as they are. Small copies of the first ones go into `kept`."""
+    """The frames (B, C, H, W) that come, as they are. Small copies of the first ones, (C, h, w), go into `kept`."""
+    together = len(source.past) // _clips(source)
     for frame in coming:
         if len(kept) < FRAMES:
-            kept.append(_small(frame, source))
+            kept.append(source.as_given(_small(frame[:together]))[0].to("cpu", copy=True))
         yield frame
 
 
 def glimpse(source: CallerFrames, spec: ModelSpec, kept: list[Tensor], steps: int) -> Glimpse:
     """What is kept of a forecast of `steps` frames, of which `watched` copied the first ones."""
-    past = torch.stack([_small(frame, source) for frame in source.past[:, -FRAMES:].unbind(1)])
-    future = torch.stack(kept)
+    clips = _clips(source)
+    last = _small(source.past[: len(source.past) // clips, -FRAMES:]).transpose(1, 2)
+    times, height = last.shape[2:4]
+    given = source.as_given(last.flatten(2, 3))[0]  # the frames below each other, so that one call does for all
+    past, future = given.unflatten(1, (times, height)).transpose(0, 1), torch.stack(kept)
     if spec.value_range is None or past.shape[1] != RGB:  # no colours
         past, future = past[:, :1], future[:, :1]
     low, high = spec.value_range or (past.min().item(), past.max().item())
-    clips = len(source.as_given(source.past[:, 0, :, :1, :1]))
     return Glimpse(_drawn(past, low, high), _drawn(future, low, high), steps, clips, source.returned)
 
 
-def _small(frame: Tensor, source: CallerFrames) -> Tensor:
-    """(B, C, H, W) -> a copy (C, h, w) of the first clip, on the CPU; h and w are at most `SIDE`."""
-    stride = math.ceil(max(frame.shape[-2:]) / SIDE)
-    return source.as_given(frame[:, :, ::stride, ::stride])[0].to("cpu", copy=True)
+def _clips(source: CallerFrames) -> int:
+    """How many clips the caller gave. Each channel of one in colour may be a clip of the model's own."""
+    return len(source.as_given(source.past[:, 0, :, :1, :1]))
+
+
+def _small(frames: Tensor) -> Tensor:
+    """(..., H, W) -> a view of every second, third, ... pixel, at most `SIDE` each way."""
+    stride = math.ceil(max(frames.shape[-2:]) / SIDE)
+    return frames if stride == 1 else frames[..., ::stride, ::stride]
 
 
 def _drawn(frames: Tensor, low: float, high: float) -> np.ndarray:
     """(T, C, h, w) -> pictures, from black at `low` to white at `high`; NaN is black."""
     shares = (frames.nan_to_num(low).clamp(low, high) - low) * (255 / ((high - low) or 1.0))
-    return shares.round().to(torch.uint8).permute(0, 2, 3, 1).squeeze(3).contiguous().numpy()
+    return shares.round().to("cpu", torch.uint8).permute(0, 2, 3, 1).squeeze(3).contiguous().numpy()

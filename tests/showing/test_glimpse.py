@@ -33,6 +33,12 @@ def test_a_forecaster_shows_what_it_is(forecaster: Forecaster) -> None:
     assert ["runs on", "cpu, float32, torch"] in found.rows
 
 
+def test_weights_that_travel_in_the_package_are_named_wherever_that_lies() -> None:
+    rows = shown(load("tau-radar")).rows
+    (said,) = (said for name, said in rows if name == "weights")
+    assert said.startswith("stzoo/checkpoints/tau-radar.safetensors: ")
+
+
 def test_the_last_forecast_is_played_value_for_value(forecaster: Forecaster, frames: np.ndarray) -> None:
     forecaster.predict(frames[::-1])
     future = forecaster.rollout(frames, 7)
