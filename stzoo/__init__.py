@@ -34,12 +34,15 @@ if TYPE_CHECKING:
     from stzoo.published import PublishedCheckpoint as PublishedCheckpoint
     from stzoo.published import info as info
     from stzoo.published import list_published as list_published
+    from stzoo.showing import Animation as Animation
+    from stzoo.showing import show as show
     from stzoo.spec import ModelSpec as ModelSpec
 
 __version__ = "0.1.0"
 import_module("stzoo.threads")  # before anybody imports torch: it decides how torch's threads wait for one another
 
 _HOME = {  # name -> its module, imported when the name is first used, so that `import stzoo` does not import torch
+    "Animation": "showing",
     "Card": "hub.card",
     "Codec": "codec",
     "Entry": "catalog",
@@ -53,11 +56,12 @@ _HOME = {  # name -> its module, imported when the name is first used, so that `
     "list_published": "published",
     "load": "forecaster",
     "load_codec": "codec",
+    "show": "showing",
 }
 _ROOMS = ("benchmark", "convert", "data", "errors", "evaluate", "metrics", "published", "scale", "train", "viz")
 __all__ = [
-    "Card", "Codec", "Entry", "Forecaster", "ModelSpec", "PublishedCheckpoint", "StzooError", "create", "info",
-    "list_models", "list_published", "load", "load_codec",
+    "Animation", "Card", "Codec", "Entry", "Forecaster", "ModelSpec", "PublishedCheckpoint", "StzooError", "create",
+    "info", "list_models", "list_published", "load", "load_codec", "show",
 ]  # fmt: skip
 
 

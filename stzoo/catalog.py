@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -17,6 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
+from stzoo import html
 from stzoo.errors import ManifestError, SpecError, UnknownModelError
 from stzoo.figures import Metrics, check_same_length
 from stzoo.machine import Device, Precision
@@ -245,43 +246,63 @@ class Entry:
     citation: str = field(repr=False)
 
     def __str__(self) -> str:
-        return self.card(f"none yet; train them: stzoo train {self.name} --data DIR --out RUN")
+        return self.card(self._none)
 
     def card(self, absent: str) -> str:
         """A readable card. `absent` says what there is if the entry has no weights."""
-        s = self.spec
-        lines = [
-            f"{self.name}: {self.summary}",
-            *described(s),
-        ]
-        lines += [] if self.unsuited is None else [f"  unsuited      {self.unsuited}"]
+        metrics = [pair for m in self.metrics for pair in ((m.protocol, m.shown), ("", m.command))]
+        return "\n".join([f"{self.name}: {self.summary}", *lines(self._facts(absent, metrics))])
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the card, and the figures beside those of persistence."""
+        measured = [("measured by", m.command) for m in self.metrics]
+        told = html.facts(f"{self.name}: {self.summary}", self._facts(self._none, measured))
+        if not self.metrics:
+            return told
+        rows = [(m.protocol, *figure) for m in self.metrics for figure in m.table()]
+        head = ("protocol", "", self.name, "repeating the last frame")
+        return told + html.table("Figures on whole test protocols", head, rows)
+
+    @property
+    def _none(self) -> str:
+        return f"none yet; train them: stzoo train {self.name} --data DIR --out RUN"
+
+    def _facts(self, absent: str, metrics: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        """The lines of the card as (name, what it says); an empty name goes on with the line before."""
+        found = described(self.spec)
+        found += [] if self.unsuited is None else [("unsuited", self.unsuited)]
         if self.weights is None:
-            lines.append(f"  weights       {absent}")
+            found.append(("weights", absent))
         else:
             w = self.weights
-            lines.append(f"  weights       {w.file}, {w.size / 1e6:.1f} MB, sha256 {w.sha256[:12]}...")
+            found.append(("weights", f"{w.file}, {w.size / 1e6:.1f} MB, sha256 {w.sha256[:12]}..."))
         if self.trained_on is not None:
-            lines.append(f"  trained on    {self.trained_on.described(self.dataset, s)}")
+            found.append(("trained on", self.trained_on.described(self.dataset, self.spec)))
         if self.codec is not None:
-            lines.append(f"  codec         {self.codec.entry}")
-        for m in self.metrics:
-            lines += [f"  {m}", f"                {m.command}"]
+            found.append(("codec", self.codec.entry))
+        found += metrics
         for speed in self.speed:
-            lines += [f"  speed         {speed}", f"                {speed.command}"]
+            found += [("speed", str(speed)), ("", speed.command)]
         if self.training is not None:
             t = self.training
-            lines.append(f"  training      {t.sequences_seen:,} sequences in {t.hours:g} h on {t.hardware}; {t.recipe}")
-        lines += [f"  license       {self.license}; data: {self.data_terms}", f"  citation      {self.citation}"]
-        return "\n".join(lines)
+            found.append(("training", f"{t.sequences_seen:,} sequences in {t.hours:g} h on {t.hardware}; {t.recipe}"))
+        return [*found, ("license", f"{self.license}; data: {self.data_terms}"), ("citation", self.citation)]
 
 
-def described(spec: ModelSpec) -> list[str]:
-    """What a card says of a spec, in two lines."""
+def lines(facts: Iterable[tuple[str, str]]) -> list[str]:
+    """The lines of a card that say these facts."""
+    return [f"  {name:<13} {said}" for name, said in facts]
+
+
+def described(spec: ModelSpec) -> list[tuple[str, str]]:
+    """What a card says of a spec."""
     s = spec
     return [
-        f"  architecture  {s.arch} ({settings(s.params)})",
-        f"  frames        {s.frames_in} in, {s.frames_out} out, {s.channels}x{s.height}x{s.width}, "
-        f"values in {s.value_range}",
+        ("architecture", f"{s.arch} ({settings(s.params)})"),
+        (
+            "frames",
+            f"{s.frames_in} in, {s.frames_out} out, {s.channels}x{s.height}x{s.width}, values in {s.value_range}",
+        ),
     ]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stzoo import catalog
+from stzoo import catalog, html
 from stzoo import frames as frames_room
 from stzoo.engine import in_units
 from stzoo.engine.forking import use_one_thread_if_forked
@@ -166,6 +166,10 @@ class Codec(Shareable):
         codes = f", {len(self.module.codebook)} codes" if self.quantises else ""
         grid = f"{s.height // stride}x{s.width // stride} latents of {self.module.dim}{codes}"
         return f"Codec({s.arch}, {s.channels}x{s.height}x{s.width} -> {grid}, {self.report})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: what the codec is, and where its weights are from."""
+        return html.facts("Codec", [*catalog.described(self.spec), ("weights", str(self.report))])
 
     def _read(
         self,

@@ -24,12 +24,12 @@ from typing import IO, Any
 from urllib.parse import urljoin
 
 from filelock import FileLock
-from tqdm import tqdm
 
 from stzoo.addresses import is_https, is_private, scrubbed, unchained, without_secrets
 from stzoo.errors import DownloadError, IntegrityError, printable
 from stzoo.files import make_way
 from stzoo.hashing import file_sha256
+from stzoo.progress import tqdm
 
 PIECE = 1 << 14  # bytes read at once: at the slowest pace that is waited for, some seconds' worth
 MARGIN = 16 << 20  # bytes that are left free on the disk

@@ -65,6 +65,11 @@ class Metrics:
         check_same_length("metrics", mse_steps=self.mse_steps, persistence_mse_steps=self.persistence_mse_steps)
 
     def __str__(self) -> str:
+        return f"{self.protocol:<13} {self.shown}"
+
+    @property
+    def shown(self) -> str:
+        """The figures, in words."""
         shown = []
         for figure in FIGURES:
             model, persistence = figure.of(self), figure.of_persistence(self)
@@ -72,7 +77,17 @@ class Metrics:
                 beside = "" if persistence is None else f" (persistence {figure.shown(persistence)})"
                 shown.append(f"{figure.title} {figure.shown(model)}{beside}")
         usage = "" if self.codes_used is None else f", {self.codes_used} codes in use, perplexity {self.perplexity:.1f}"
-        return f"{self.protocol:<13} {', '.join(shown)}{usage}"
+        return f"{', '.join(shown)}{usage}"
+
+    def table(self) -> list[tuple[str, str, str]]:
+        """(what it is, of the model, of persistence) of every figure, as text; empty where it was not measured."""
+        rows = []
+        for figure in FIGURES:
+            model, persistence = figure.of(self), figure.of_persistence(self)
+            if model is not None:
+                beside = "" if persistence is None else figure.shown(persistence)
+                rows.append((figure.title, figure.shown(model), beside))
+        return rows
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from stzoo import frames as frames_room
+from stzoo import html
 from stzoo.adapting import adapt_tensors
+from stzoo.catalog import CHECKPOINTS, described
 from stzoo.engine import Engine
 from stzoo.engine.forking import use_one_thread_if_forked
 from stzoo.engine.handing_out import future
@@ -28,14 +29,19 @@ from stzoo.hub.sources import Resolved, source_text
 from stzoo.live import Live
 from stzoo.machine import check_device
 from stzoo.models import build, check_kind, stride_of
+from stzoo.progress import tqdm
 from stzoo.published import info
 from stzoo.published.fetching import find
+from stzoo.showing.glimpse import Glimpse, glimpse, watched
 from stzoo.spec import ModelSpec
 from stzoo.weights import LoadReport, load_module, random_module
 
 
 class Forecaster(Shareable):
     """A module with its spec, ready to predict. Made by `stzoo.load` and `stzoo.create`.
+
+    In a notebook it shows what it is, and its last forecast by `predict` or `rollout`. Of that it keeps pictures of the
+    first clip, at most 40 past and 40 future ones of 128x128 pixels, which are not saved, copied or pickled with it.
 
     Attributes:
         spec: what the model is.
@@ -48,6 +54,7 @@ class Forecaster(Shareable):
     ):
         self.spec, self.report = spec, report
         self.engine = Engine(module.eval(), spec, precision, backend)
+        self._last: Glimpse | None = None  # the last forecast
 
     @property
     def module(self) -> nn.Module:
@@ -358,6 +365,18 @@ class Forecaster(Shareable):
         shape = f"{s.frames_in} frames of {s.channels}x{s.height}x{s.width} -> {s.frames_out}"
         return f"Forecaster({s.arch}, {shape}, {self.report})"
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: what the model is, where its weights are from, and its last forecast."""
+        runs = f"{next(self.module.parameters()).device}, {self.engine.precision}, {self.engine.backend}"
+        weights = str(self.report).replace(str(CHECKPOINTS), "stzoo/checkpoints")  # wherever the package lies
+        facts = [*described(self.spec), ("weights", weights), ("runs on", runs)]
+        last = "" if self._last is None else self._last.animation()._repr_html_()
+        return f"<div>{html.facts('Forecaster', facts)}{last}</div>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves out the pictures of the last forecast, which belong to whoever made that."""
+        return self.__dict__ | {"_last": None}
+
     def _rollout(
         self,
         frames: Any,
@@ -374,8 +393,12 @@ class Forecaster(Shareable):
         read = partial(self._read, frames, options, progress=progress)
         source = self._checked(read, from_start=options.start is not None) if check else read()
         check_kept(len(source.past), steps, source.frame_shape, source.past.device)
-        coming = tqdm(self._frames(source, steps, matched), total=steps, unit="frame", delay=1, disable=not progress)
-        return source.collect(coming, steps)
+        kept: list[torch.Tensor] = []
+        coming = self._frames(source, steps, matched, kept)
+        bar = tqdm(coming, total=steps, unit="frame", delay=1, disable=not progress)
+        answer = source.collect(bar, steps)
+        self._last = glimpse(source, self.spec, kept, steps)
+        return answer
 
     def _read(
         self, frames: Any, options: ReadingOptions, *, progress: bool = False, extra: int = 0
@@ -393,11 +416,13 @@ class Forecaster(Shareable):
         return source.part(slice(self.spec.frames_in) if from_start else slice(-self.spec.frames_in, None))
 
     @torch.no_grad()
-    def _frames(self, source: frames_room.CallerFrames, steps: int | None, matched: bool) -> Iterator[Any]:
+    def _frames(
+        self, source: frames_room.CallerFrames, steps: int | None, matched: bool, kept: list[torch.Tensor] | None = None
+    ) -> Iterator[Any]:
         coming = future(
             self.engine, self.spec, source.past, steps, observed=source.observed, keeps=source.keeps, matched=matched
         )
-        yield from map(source.frame, coming)
+        yield from map(source.frame, coming if kept is None else watched(coming, source, kept))
 
 
 def load(

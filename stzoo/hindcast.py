@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from stzoo import html
 from stzoo.engine import Engine
 from stzoo.engine.handing_out import future
 from stzoo.errors import ForecastError, FramesError, warn_caller
@@ -77,6 +78,15 @@ class Hindcast:
             f"Hindcast({self.steps} frame{'s' if self.steps > 1 else ''}: MSE {self.mse:.3g}, persistence "
             f"{self.persistence_mse:.3g}, {shown}; {'fits' if self.fits else 'worse than persistence'})"
         )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the errors at each step, below the line that ``repr`` is."""
+        labels = [*map(str, range(1, self.steps + 1)), "mean"]
+        errors = (*self.mse_steps, self.mse), (*self.persistence_mse_steps, self.persistence_mse)
+        skills = ["-" if each is None else f"{each:.2f}" for each in (*self.skill_steps, self.skill)]
+        shown = ([f"{error:.3g}" for error in each] for each in errors)
+        rows = zip(labels, *shown, skills, strict=True)
+        return html.table(repr(self), ("step", "MSE", "persistence", "skill"), rows)
 
 
 def skill(mse: float, persistence_mse: float) -> float | None:

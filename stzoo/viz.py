@@ -70,7 +70,9 @@ def animation(
     images[0].save(path, save_all=True, append_images=images[1:], duration=round(seconds * 1000), loop=0)
 
 
-def side_by_side(past: list[Image.Image], truth: list[Image.Image], future: list[Image.Image]) -> list[Image.Image]:
+def side_by_side(
+    past: list[Image.Image], truth: list[Image.Image], future: list[Image.Image], scale: int | None = None
+) -> list[Image.Image]:
     """What is known and the forecast in two labelled panels, as time goes on.
 
     Both panels play the past. Then the right one shows the forecast, and the left one what really followed; where that
@@ -82,11 +84,12 @@ def side_by_side(past: list[Image.Image], truth: list[Image.Image], future: list
         future: at least one image. All images are brought to the size of the first of these. Small ones are enlarged by
             a whole number, so that a caption fits above each, and large ones reduced: a sheet is at most 1280 pixels
             wide, and its panels are at most 720 high.
+        scale: each pixel is drawn as a square of scale x scale pixels instead.
 
     Returns:
         len(past) + len(future) images of one size, in gray if all images are gray, else in RGB.
     """
-    tile = _tile(*future[0].size)
+    tile = _tile(*future[0].size) if scale is None else (future[0].width * scale, future[0].height * scale)
     smooth = Image.Resampling.NEAREST if tile[0] >= future[0].width else Image.Resampling.BILINEAR
     mode = "L" if all(image.mode == "L" for image in (*past, *truth, *future)) else "RGB"
     large = tile[0] >= _WIDE

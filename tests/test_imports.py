@@ -16,10 +16,11 @@ import stzoo
 
 PACKAGE = Path(stzoo.__file__).parent
 ROOMS = (  # a room is a file or a folder of the package; lowest first
-    "errors", "threads", "spec", "environment", "machine", "files", "private", "hashing", "addresses", "slowness",
-    "download", "viz", "figures", "catalog", "models", "unroll", "tensorfile", "weights", "frames", "metrics", "data",
-    "hub", "adapting", "convert", "published", "tracing", "engine", "hindcast", "export", "codec", "live",
-    "forecaster", "evaluate", "demo", "benchmark", "scale", "train", "release", "cli",
+    "errors", "threads", "html", "progress", "spec", "environment", "machine", "files", "private", "hashing",
+    "addresses", "slowness", "download", "viz", "figures", "catalog", "models", "unroll", "tensorfile", "weights",
+    "frames", "showing", "metrics", "data", "hub", "adapting", "convert", "published", "tracing", "engine",
+    "hindcast", "export", "codec", "live", "forecaster", "evaluate", "demo", "benchmark", "scale", "train", "release",
+    "cli",
 )  # fmt: skip
 BELONGS_TO_CLI = {"stzoo.__main__"}  # although it lies elsewhere: `python -m stzoo`
 

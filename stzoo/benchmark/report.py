@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
+from stzoo import html
+
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
@@ -137,9 +139,27 @@ class BenchmarkReport:
         return json.dumps(asdict(self), indent=2, allow_nan=False)
 
     def __str__(self) -> str:
+        return "\n".join([*self._head, *(f"  {name:<28}{value}" for name, value in self._rows())])
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the same as the text."""
+        return html.facts("\n".join(self._head), self._rows())
+
+    @property
+    def _head(self) -> tuple[str, str]:
+        """What was measured, and where."""
+        m, clips = self.machine, f"{self.batch} clip{'s' if self.batch > 1 else ''}"
+        weights = "" if self.trained else ", random weights"
+        return (
+            f"{self.model}{weights}: {clips} of {self.frames_in} frames -> {self.steps}, in {self.precision}"
+            f"{' by ONNX Runtime' if self.backend == 'onnxruntime' else ''}, {self.passes} passes",
+            f"{m.processor}, {m.threads} thread{'s' if m.threads > 1 else ''}, torch {m.torch}",
+        )
+
+    def _rows(self) -> list[tuple[str, str]]:
+        """What each figure is, and the figure."""
         m, size = self.machine, self.machine.peak_size[self.precision]
         peak = f"{m.peak_tflops[self.precision]:.3f} TFLOP/s"
-        clips = f"{self.batch} clip{'s' if self.batch > 1 else ''}"
         rows = [
             ("one pass, median (p90)", f"{self.latency_median_ms:.1f} ms ({self.latency_p90_ms:.1f})"),
             ("throughput", f"{self.clips_per_second:.2f} clips/s"),
@@ -164,10 +184,4 @@ class BenchmarkReport:
                 ("how many times as fast", f"{p.ratio_median:.2f} (p10 {p.ratio_p10:.2f}, p90 {p.ratio_p90:.2f})"),
                 ("answers on noise differ by", p.differs),
             ]
-        weights = "" if self.trained else ", random weights"
-        head = [
-            f"{self.model}{weights}: {clips} of {self.frames_in} frames -> {self.steps}, in {self.precision}"
-            f"{' by ONNX Runtime' if self.backend == 'onnxruntime' else ''}, {self.passes} passes",
-            f"{m.processor}, {m.threads} thread{'s' if m.threads > 1 else ''}, torch {m.torch}",
-        ]
-        return "\n".join(head + [f"  {name:<28}{value}" for name, value in rows])
+        return rows

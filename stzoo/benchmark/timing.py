@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
+
+from stzoo.progress import tqdm
 
 Pass = Callable[[], Any]
 

@@ -266,7 +266,7 @@ def _drawing(
     frames = source.collect(map(source.frame, source.past.unbind(1)), source.past.shape[1])
 
     def numbers(frames: Any) -> np.ndarray:
-        clip = drawable(frames, layout, spec, arguments.time)
+        clip = drawable(frames, layout, spec.channels, arguments.time)
         return clip if source.unit is None else source.unit.to_dbr(torch.from_numpy(clip)).numpy()
 
     past = numbers(frames)

@@ -180,7 +180,7 @@ def _print_saved(source: str, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"path": str(saved.path), "sha256": saved.sha256, "spec": saved.spec.to_dict()}, indent=2))
         return
-    print(f"{source}: a model on this machine", *catalog.described(saved.spec), sep="\n")
+    print(f"{source}: a model on this machine", *catalog.lines(catalog.described(saved.spec)), sep="\n")
     print(f"  weights       {saved.path.name}, {size / 1e6:.1f} MB, sha256 {saved.sha256[:12]}...")
     if Path(os.path.expanduser(source)).is_dir() and readme.is_file():
         print(f"  card          {readme}")

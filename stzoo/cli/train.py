@@ -90,17 +90,28 @@ def register(commands: Commands) -> None:
         help="largest number of clips that go through the model at once; a small one needs less memory for the same "
         "batch (default: the whole batch)",
     )
+    parser.add_argument(
+        "--tracker",
+        dest="trackers",
+        action="append",
+        default=[],
+        metavar="TRACKER",
+        help="send the log to TRACKER as well: tensorboard, which writes into RUN/trackers, wandb, mlflow, or another "
+        "one that the package accelerate knows, if its own package is installed; may be given several times",
+    )
 
 
 def _run(arguments: Arguments) -> None:
     from stzoo.machine import default_device
     from stzoo.train.processes import joined
+    from stzoo.train.trackers import check_trackers
 
     _check_positive(arguments, "steps", "minutes", "codec_minutes", "micro_batch")
     if arguments.device == "cuda" and default_device() != "cuda":
         raise SpecError("--device is cuda, but torch finds no GPU on this machine; use --device cpu")
     if (arguments.name is None) == (arguments.source is None):
         raise SpecError("name an entry to train from scratch, or a checkpoint to go on from with --from; not both")
+    check_trackers(arguments.trackers)
     (_train if arguments.source is None else _fine_tune)(arguments, joined(arguments.device))
 
 
@@ -128,6 +139,7 @@ def _train(arguments: Arguments, processes: Processes) -> None:
         codec=arguments.codec,
         codec_minutes=arguments.codec_minutes,
         micro_batch=arguments.micro_batch,
+        trackers=tuple(arguments.trackers),
     )
     if processes.first:
         _tell(arguments, best, dataset)
@@ -155,6 +167,7 @@ def _fine_tune(arguments: Arguments, processes: Processes) -> None:
         minutes=arguments.minutes,
         freeze=tuple(arguments.freeze),
         micro_batch=arguments.micro_batch,
+        trackers=tuple(arguments.trackers),
     )
     if processes.first:
         _tell(arguments, arguments.out / "best", dataset)

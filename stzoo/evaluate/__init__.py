@@ -11,7 +11,6 @@ from operator import add
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from stzoo.codec import Codec, usage
 from stzoo.data import Clip, ClipSource
@@ -27,6 +26,7 @@ from stzoo.frames.values import denormalise, noise, normalise, to_units
 from stzoo.machine import BACKENDS, PRECISIONS, Backend, Precision, check_backend, check_precision
 from stzoo.metrics import DEFINITIONS, Definition, Totals
 from stzoo.models import stride_of
+from stzoo.progress import tqdm
 from stzoo.spec import ModelSpec
 from stzoo.unroll import unroll
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from stzoo import html
 from stzoo.figures import of_persistence
 from stzoo.hindcast import skill
 from stzoo.machine import Precision
@@ -97,38 +98,56 @@ class EvaluationReport(_Heading):
         return "\n".join(rows) + "\n"
 
     def __str__(self) -> str:
-        sequences = "1 sequence" if self.clips == 1 else f"{self.clips:,} sequences"
-        sequences += "" if self.files is None else f" of {self.files} file{'s' if self.files > 1 else ''}"
-        lines = [
-            f"{self.model} on {self.protocol}: {sequences}, metrics as defined by {self.definition}, "
-            f"{'matched ' if self.matched else ''}forecasts in {self.precision}"
-        ]
         names = list(self.steps)
+        lines = [self._title]
         for few in np.array_split(names, -(-len(names) // _COLUMNS)):
-            lines += self._table(few.tolist())
+            longest = max(map(len, few))
+            widths = [max(10, longest + 2)] * len(few) + [max(16, longest + 11)] * len(few) + [10]
+            lines += _aligned(*self._table(few.tolist()), widths)
         return "\n\n".join(["\n".join(lines), *map(str, self.parts.values())])
 
-    def _table(self, names: list[str]) -> list[str]:
-        """The lines of a table: a row for each step and one for their mean; the skill is beside the MSE."""
-        longest = max(map(len, names))
-        width, beside = max(10, longest + 2), max(16, longest + 11)
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the figures at each step, and those of every part."""
+        whole = html.table(self._title, *self._table(list(self.steps)))
+        return f"<div>{whole}{''.join(part._repr_html_() for part in self.parts.values())}</div>"
 
-        def row(label: str, model: Mapping[str, float], persistence: Mapping[str, float], skill: float | None) -> str:
-            figures = "".join(f"{model[n]:{width}.4f}" for n in names)
-            figures += "".join(f"{persistence[n]:{beside}.4f}" for n in names)
-            shown = f"{'-':>10}" if skill is None else f"{skill:10.4f}"
-            return f"{label:<{start}}{figures}" + (shown if "mse" in names else "")
+    @property
+    def _title(self) -> str:
+        sequences = "1 sequence" if self.clips == 1 else f"{self.clips:,} sequences"
+        sequences += "" if self.files is None else f" of {self.files} file{'s' if self.files > 1 else ''}"
+        return (
+            f"{self.model} on {self.protocol}: {sequences}, metrics as defined by {self.definition}, "
+            f"{'matched ' if self.matched else ''}forecasts in {self.precision}"
+        )
+
+    def _table(self, names: list[str]) -> tuple[list[str], list[list[str]]]:
+        """A heading, and a row for each step and one for their mean, as text; the skill is beside the MSE."""
+        skills = "mse" in names
+
+        def row(
+            label: str, model: Mapping[str, float], persistence: Mapping[str, float], skill: float | None
+        ) -> list[str]:
+            figures = [f"{of[n]:.4f}" for of in (model, persistence) for n in names]
+            return [label, *figures, *(["-" if skill is None else f"{skill:.4f}"] if skills else [])]
 
         labels = [str(t + 1) for t in range(len(self.steps[names[0]]))]
         if self.step_minutes is not None:
             labels = [f"{label} ({int(label) * self.step_minutes:g} min)" for label in labels]
-        start = max(7, 1 + max(map(len, labels)))
-        heading = "".join(f"{n:>{width}}" for n in names) + "".join(f"{'persist. ' + n:>{beside}}" for n in names)
-        lines = [f"{'step':<{start}}{heading}" + (f"{'skill':>10}" if "mse" in names else "")]
+        rows = []
         for t, label in enumerate(labels):
             model, persistence = ({n: v[t] for n, v in x.items()} for x in (self.steps, self.persistence_steps))
-            lines.append(row(label, model, persistence, self.skill_steps[t]))
-        return [*lines, row("mean", self.total, self.persistence_total, self.skill)]
+            rows.append(row(label, model, persistence, self.skill_steps[t]))
+        rows.append(row("mean", self.total, self.persistence_total, self.skill))
+        return ["step", *names, *(f"persist. {n}" for n in names), *(["skill"] if skills else [])], rows
+
+
+def _aligned(head: list[str], rows: list[list[str]], widths: list[int]) -> list[str]:
+    """The lines of a table: its first column stands to the left, and the others, of these widths, to the right."""
+    start = max(7, *(1 + len(row[0]) for row in rows))
+    return [
+        f"{first:<{start}}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=False))
+        for first, *cells in (head, *rows)
+    ]
 
 
 @dataclass(frozen=True)
@@ -157,7 +176,18 @@ class CodecReport(_Heading):
     def __str__(self) -> str:
         figures = ", ".join(f"{name} {value:.4f}" for name, value in self.total.items())
         codes = "" if self.codes_used is None else f"\n{self.codes_used} codes in use, perplexity {self.perplexity:.1f}"
+        return f"{self._title}\nreconstruction {figures}{codes}"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the figures of the frames that were painted again."""
+        rows = [(name, f"{value:.4f}") for name, value in self.total.items()]
+        if self.codes_used is not None and self.perplexity is not None:
+            rows += [("codes in use", str(self.codes_used)), ("perplexity", f"{self.perplexity:.1f}")]
+        return html.table(self._title, ("", "reconstruction"), rows)
+
+    @property
+    def _title(self) -> str:
         return (
             f"{self.model} on {self.protocol}: {self.frames:,} frames, metrics as defined by {self.definition}, "
-            f"in {self.precision}\nreconstruction {figures}{codes}"
+            f"in {self.precision}"
         )

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from stzoo.errors import FramesError, printable
 from stzoo.files import replacing
-from stzoo.frames.colour import to_channels
+from stzoo.frames.colour import as_it_is, to_channels
 from stzoo.frames.layout import find_layout, from_bchw, to_btchw
 from stzoo.frames.options import ReadingOptions
 from stzoo.frames.order import is_hidden
@@ -58,6 +58,7 @@ class CallerFrames:
         keeps: whether a forecast is to have NaN where nothing was observed, if `observed` is given.
         unit: the unit of rain that `frame` returns; None if it is the spec's, or none of rain.
         issued: the date of the last past frame, with the name of its coordinate; None if the frames have no dates.
+        as_given: brings frames (B, C, H, W) of the model, of any H and W, to the channels and clips of the caller.
     """
 
     past: Tensor
@@ -68,6 +69,7 @@ class CallerFrames:
     keeps: bool = True
     unit: RainUnit | None = None
     issued: xr.DataArray | None = None
+    as_given: Callable[[Tensor], Tensor] = as_it_is
 
     @property
     def frame_shape(self) -> tuple[int, int, int]:
@@ -177,6 +179,7 @@ def read_tensor(frames: Tensor, selection: FrameSelection, layout: str | None) -
         observed=observed,
         keeps=options.missing == "keep",
         unit=unit,
+        as_given=as_given,
     )
 
 

@@ -67,7 +67,7 @@ def to_channels(past: Tensor, spec: ModelSpec, color: str | None) -> tuple[Tenso
         past = (past * weights).sum(2, keepdim=True)
     given = past.shape[2]
     if given == spec.channels:
-        return past, _as_it_is
+        return past, as_it_is
     if given == GRAY:
         low, high = spec.value_range or (0.0, 1.0)  # by which colour would be clipped before it is averaged
         return past.expand(-1, -1, RGB, -1, -1), lambda frame: frame.clamp(low, high).mean(1, keepdim=True)
@@ -84,5 +84,6 @@ def channels_equal(frames: Tensor) -> bool:
     return all(torch.equal(first, frames[:, :, channel]) for channel in (1, 2))
 
 
-def _as_it_is(frame: Tensor) -> Tensor:
+def as_it_is(frame: Tensor) -> Tensor:
+    """A frame whose channels are those of the model."""
     return frame

@@ -72,7 +72,7 @@ def shades_of(past: np.ndarray, spec: ModelSpec, bits: int | None) -> Shades:
     return Shades(*spec.value_range, meaning)
 
 
-def drawable(frames: np.ndarray | xr.DataArray, layout: str, spec: ModelSpec, time: str | None = None) -> np.ndarray:
+def drawable(frames: np.ndarray | xr.DataArray, layout: str, channels: int, time: str | None = None) -> np.ndarray:
     """One clip (T, C, H, W) of an array or a map, in its own dtype and units.
 
     Rows of a map whose latitude ascends are turned round, so that north is up.
@@ -80,14 +80,14 @@ def drawable(frames: np.ndarray | xr.DataArray, layout: str, spec: ModelSpec, ti
     Args:
         frames: what `Forecaster.rollout` returned.
         layout: the axes of an array; those of a map are found out.
-        spec: the spec of the model.
+        channels: how many channels the frames have, by which a dimension of a map is found whose name does not tell.
         time: the name of the dimension of time of a map; None finds it out.
 
     Raises:
         FramesError: there are several clips, or another number of channels than pictures have.
     """
     if is_dataarray(frames):
-        axes = axes_of(frames, spec.channels, time_of(frames, time))
+        axes = axes_of(frames, channels, time_of(frames, time))
         rows = frames.coords.get(axes["H"])
         frames, layout = as_layout(frames, axes), "".join(axes)
         if rows is not None and side_of(frames, axes["H"]) == "Y" and _ascends_north(rows):

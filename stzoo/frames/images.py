@@ -8,7 +8,7 @@ from fractions import Fraction
 from itertools import count, islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -25,7 +25,8 @@ from stzoo.frames.order import frame_name, in_order, is_hidden
 _MODES = {1: "L", 3: "RGB"}
 _EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV")
 SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")  # gray
-ANIMATED = (".gif", ".png", ".apng", ".webp")
+_WRITERS: Mapping[str, str] = MappingProxyType({".gif": "GIF", ".png": "PNG", ".apng": "PNG", ".webp": "WEBP"})
+ANIMATED = tuple(_WRITERS)
 STILL = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 PAGED = (".tif", ".tiff")  # a file may hold one image, or several in order
 MAX_FRAMES, MAX_ANIMATION_PIXELS = 2**16, 2**30  # of one animation, which is always decoded from its start
@@ -406,7 +407,8 @@ def write_images(path: Path, images: list[Image.Image], seconds: float = 0.1) ->
     Args:
         path: a file name with one of these suffixes, or a folder's name.
         images: gray or RGB, of one size.
-        seconds: how long each image of an animation is shown.
+        seconds: how long each image of an animation is shown. A GIF counts in hundredths of a second, and shows an
+            image for at least two: players take less for a mistake.
 
     Raises:
         FramesError: the suffix is another one, or the folder has content.
@@ -420,8 +422,15 @@ def write_images(path: Path, images: list[Image.Image], seconds: float = 0.1) ->
         return
     if path.suffix.lower() not in ANIMATED:
         raise FramesError(f"cannot write {path.name}; use {', '.join(ANIMATED)}, or a folder")
-    lossless = path.suffix.lower() == ".webp"  # the writers of other formats do not know this option
-    duration = round(seconds * 1000)
+    with replacing(path) as partial, partial.open("wb") as file:
+        save_animation(file, path.suffix.lower(), images, seconds)
+
+
+def save_animation(file: IO[bytes], suffix: str, images: list[Image.Image], seconds: float) -> None:
+    """Write the bytes of an animation in the format of this suffix, one of `ANIMATED`, as `write_images` does."""
+    lossless = suffix == ".webp"  # the writers of other formats do not know this option
+    duration = 10 * max(2, round(seconds * 100)) if suffix == ".gif" else round(seconds * 1000)
     images = [eight_bit(image) for image in images]  # Pillow mistakes the differences of deeper frames
-    with replacing(path) as partial:
-        images[0].save(partial, save_all=True, append_images=images[1:], duration=duration, loop=0, lossless=lossless)
+    images[0].save(
+        file, _WRITERS[suffix], save_all=True, append_images=images[1:], duration=duration, loop=0, lossless=lossless
+    )

@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from stzoo.errors import FramesError, MissingExtraError, printable
 from stzoo.files import replacing
 from stzoo.frames.clock import Clock, clock_of, even_clock, joined, warn_of_uneven
 from stzoo.frames.container import ends_early, opened
 from stzoo.frames.layout import check_pixels
+from stzoo.progress import tqdm
 
 VIDEO = (
     ".avi", ".mp4", ".mkv", ".mov", ".webm", ".mpg", ".mpeg", ".m4v", ".ts", ".mts", ".m2ts", ".m2v", ".vob", ".flv",

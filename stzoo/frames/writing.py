@@ -78,8 +78,7 @@ def write(
         path: a file name that ends in .gif, .png, .webp, .mp4, .avi, .npy, .npz, .nc, .nc4 or .zarr, or a folder's
             name, which has no suffix.
         frames: what `Forecaster.rollout` returned.
-        seconds: how long each frame of an animation or a video is shown; None means a tenth of a second. A GIF counts
-            in hundredths of a second, and shows a frame for at least two: players take less for a mistake.
+        seconds: how long each frame of an animation or a video is shown; None means a tenth of a second.
         issued: the date of the last past frame, as `CallerFrames.issued` has it, from which files of maps tell how far
             ahead each time is.
 
@@ -122,4 +121,4 @@ def _write(
         if suffix in WRITTEN:
             write_video(path, [eight_bit(image) for image in images], seconds)
         else:
-            write_images(path, images, max(2, round(100 * seconds)) / 100 if suffix == ".gif" else seconds)
+            write_images(path, images, seconds)

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from stzoo import catalog
+from stzoo import catalog, html
 from stzoo.catalog import Entry, settings
 from stzoo.errors import SpecError, UnknownModelError
 from stzoo.spec import ModelSpec, shown
@@ -115,30 +115,43 @@ class PublishedCheckpoint:
         return "; they include tensors that no forecast reads, and stzoo leaves these out" if self.leaves_out else ""
 
     def __str__(self) -> str:
+        return "\n".join([self._title, *catalog.lines(self._facts())])
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the card."""
+        return html.facts(self._title, self._facts())
+
+    @property
+    def _title(self) -> str:
+        epochs = "" if self.epochs is None else f", {self.epochs} epochs"
+        return f"{self.name}: {self.method} on {self.dataset}{epochs}, published by {self.by}"
+
+    def _facts(self) -> list[tuple[str, str]]:
+        """The lines of the card as (name, what it says)."""
         f, built = self.frames, "none that stzoo has"
         if self.described is not None:
             built = f"{self.spec.arch} ({settings(self.spec.params)})"
         unit = "standardised values" if f["value_range"] is None else f"values in {tuple(f['value_range'])}"
         figures = ", ".join(f"{name} {value}" for name, value in self.figures.items())
-        epochs = "" if self.epochs is None else f", {self.epochs} epochs"
         counts = [f"{self.parameters} parameters"] * (self.parameters is not None)
         counts += [f"{self.flops} FLOPs"] * (self.flops is not None)
         pin = f"git object {self.git}" if self.git else "no hash is published; that of the first download is kept"
-        lines = [
-            f"{self.name}: {self.method} on {self.dataset}{epochs}, published by {self.by}",
-            f"  architecture  {built}",
-            f"  frames        {f['frames_in']} in, {f['frames_out']} out, {f['channels']}x{f['height']}x{f['width']}, "
-            f"{unit}",
-            f"  protocol      {self.protocol}",
-            f"  figures       {figures}: the publisher's, not measured by us",
+        found = [
+            ("architecture", built),
+            (
+                "frames",
+                f"{f['frames_in']} in, {f['frames_out']} out, {f['channels']}x{f['height']}x{f['width']}, {unit}",
+            ),
+            ("protocol", self.protocol),
+            ("figures", f"{figures}: the publisher's, not measured by us"),
         ]
-        lines += [f"  counts        {', '.join(counts)}: the publisher's{self._unread}"] if counts else []
-        lines += [f"  file          {self.url}", f"                {pin}", f"  source        {self.page}"]
-        lines += [f"  configuration {self.configuration}"] if self.configuration else []
-        lines += [f"  unsupported   {self.unsupported}"] if self.unsupported else []
-        lines += [f"  doubt         {self.doubt}"] if self.doubt else []
-        lines += [f"  note          {note}" for note in self.notes]
-        return "\n".join([*lines, f"  license       {self.license}"])
+        found += [("counts", f"{', '.join(counts)}: the publisher's{self._unread}")] if counts else []
+        found += [("file", self.url), ("", pin), ("source", self.page)]
+        found += [("configuration", self.configuration)] if self.configuration else []
+        found += [("unsupported", self.unsupported)] if self.unsupported else []
+        found += [("doubt", self.doubt)] if self.doubt else []
+        found += [("note", note) for note in self.notes]
+        return [*found, ("license", self.license)]
 
 
 def frames_of_datasets() -> dict[str, Mapping[str, Any]]:

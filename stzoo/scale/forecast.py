@@ -15,7 +15,6 @@ from pathlib import Path
 from time import monotonic
 
 import torch
-from tqdm import tqdm
 
 from stzoo import hub
 from stzoo.errors import DataError, SpecError
@@ -26,6 +25,7 @@ from stzoo.frames.images import ANIMATED
 from stzoo.frames.rain import asked_unit
 from stzoo.frames.units import unit_of
 from stzoo.frames.video import WRITTEN
+from stzoo.progress import tqdm
 from stzoo.published.fetching import find
 from stzoo.scale.archive import ArchiveWindows, check_archive, create_store
 from stzoo.scale.clips import TABLE, ListedClip, check_clips, is_table, list_clips, lists, write_clip_list

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from stzoo import catalog
@@ -19,6 +20,7 @@ from stzoo.train.memory import check_memory
 from stzoo.train.objectives import check
 from stzoo.train.processes import Processes
 from stzoo.train.recipe import Recipe, read_recipe
+from stzoo.train.trackers import check_trackers
 
 
 def train_entry(
@@ -33,6 +35,7 @@ def train_entry(
     codec: str | None = None,
     codec_minutes: float | None = None,
     micro_batch: int | None = None,
+    trackers: Sequence[str] = (),
 ) -> Path:
     """Train `entry` by `recipe`; run again with the same arguments, it continues from the last checkpoint.
 
@@ -47,7 +50,7 @@ def train_entry(
         steps, minutes: the budget; the recipe's minutes if neither is given.
         codec: of a modular entry: a source of a trained codec, as `stzoo.load_codec` takes it.
         codec_minutes: the budget of a codec that is trained first; the minutes of its recipe if None.
-        micro_batch: as in `train`.
+        micro_batch, trackers: as in `train`; a codec that is trained first is tracked as well.
 
     Returns:
         The folder of the weights with the best validation error, which `stzoo.load` or `stzoo.load_codec` reads.
@@ -68,9 +71,10 @@ def train_entry(
         training = endless(clips, spec, recipe.flips, recipe.seed, device)
         return train(
             spec, recipe, training, held_out, out,
-            steps=steps, minutes=minutes, device=device, codec=codec, micro_batch=micro_batch,
+            steps=steps, minutes=minutes, device=device, codec=codec, micro_batch=micro_batch, trackers=trackers,
         )  # fmt: skip
 
+    check_trackers(trackers)
     check(build(entry.spec, "meta"), entry.spec, recipe)  # before a codec is trained for it
     check_memory(entry.spec, recipe, micro_batch, processes)
     if entry.codec is None:

@@ -15,6 +15,7 @@ from stzoo.train.clips import endless
 from stzoo.train.loop import train
 from stzoo.train.processes import joined
 from stzoo.train.recipe import Recipe, read_recipe
+from stzoo.train.trackers import check_trackers
 
 RECIPE = "fine-tune"  # the default, beside the recipes of the entries
 
@@ -31,6 +32,7 @@ def fine_tune(
     progress: bool = True,
     micro_batch: int | None = None,
     units: str | None = None,
+    trackers: Sequence[str] = (),
 ) -> Forecaster:
     """Train a model further on other clips. `model` itself is not changed.
 
@@ -50,6 +52,7 @@ def fine_tune(
         progress: show a progress bar.
         micro_batch: the largest number of clips that go through the model at once, as in `train`.
         units: of a model of rain, the unit of the numbers in a folder or file, as in `Forecaster.rollout`.
+        trackers: what else gets the log, as in `train`. Files of theirs are in `out`.
 
     Returns:
         The forecaster with the lowest validation error, on the device of `model`. The untouched model counts too, so
@@ -57,10 +60,13 @@ def fine_tune(
 
     Raises:
         DataError: there are no clips, or none that are long enough.
-        SpecError: no parameter has a name that begins as `freeze` says, several processes come without `out`, or
-            `units` comes with a dataset, which knows its own.
-        TrainingError: see `train`.
+        SpecError: no parameter has a name that begins as `freeze` says, several processes or trackers come without
+            `out`, there is no such tracker, or `units` comes with a dataset, which knows its own.
+        TrainingError, MissingExtraError: see `train`.
     """
+    check_trackers(trackers)
+    if trackers and out is None:
+        raise SpecError("trackers write into the run folder, which is a temporary one here; pass `out`")
     processes = joined(str(next(model.module.parameters()).device))
     device = str(processes.device)
     if out is None and processes.count > 1:
@@ -83,7 +89,7 @@ def fine_tune(
         best = train(
             spec, chosen, training, held_out, Path(out or scratch),
             steps=steps, minutes=minutes, device=device, progress=progress, start=model.module.state_dict(),
-            micro_batch=micro_batch,
+            micro_batch=micro_batch, trackers=trackers,
         )  # fmt: skip
         tuned = load(best, device=device)
     if out is None:  # the folder that the report names is gone

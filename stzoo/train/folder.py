@@ -10,6 +10,7 @@
 | best/ | the weights with the lowest validation error, which `stzoo.load` reads |
 | best.sha256 | the sha256 sum of those weights, as `sha256sum -c` reads it, and a comment that names the run |
 | latents/ | cached latents, see `stzoo.train.latents` |
+| trackers/ | what trackers such as TensorBoard write, see `stzoo.train.trackers` |
 
 A run may be killed at any moment: each file that it needs to go on is written whole or not at all. A file that is
 damaged later is noticed by its sum, and the run goes on from what is left.
@@ -42,7 +43,7 @@ _FILES = (
     "checkpoint.pt", "checkpoint.previous.pt", "plan.json", "log.jsonl", "best.sha256",
     f"best/{WEIGHTS_FILE}", f"best/{CONFIG_FILE}",
 )  # fmt: skip
-_FOLDERS = ("best", "samples", "latents")
+_FOLDERS = ("best", "samples", "latents", "trackers")
 _OF_MODEL = (WEIGHTS_FILE, CONFIG_FILE, NEXT_CONFIG_FILE)
 _OF_RUN = "# of the run "  # how the line of best.sha256 begins that `sha256sum -c` does not read
 
@@ -62,6 +63,11 @@ class RunFolder:
     def latents(self) -> Path:
         """The folder of cached latents."""
         return self.path / "latents"
+
+    @property
+    def trackers(self) -> Path:
+        """The folder of what trackers write."""
+        return self.path / "trackers"
 
     def picture(self, step: int) -> Path:
         """Where the picture of the validation after `step` steps goes."""

@@ -6,20 +6,20 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 from torch import Tensor
-from tqdm import tqdm
 
 from stzoo.codec import Codec
 from stzoo.data import ClipSource
 from stzoo.engine.forking import use_one_thread_if_forked
 from stzoo.engine.memory import memory_errors_told
 from stzoo.errors import TrainingError
+from stzoo.progress import tqdm
 from stzoo.spec import ModelSpec
 from stzoo.train.allocator import memory_kept
 from stzoo.train.assignment import Assignment
@@ -32,6 +32,7 @@ from stzoo.train.processes import joined
 from stzoo.train.recipe import Recipe
 from stzoo.train.run import Run
 from stzoo.train.speedups import made_ahead
+from stzoo.train.trackers import Trackers, check_trackers
 from stzoo.train.validation import validate
 
 _OTHER_WEIGHTS = "They are damaged or too large, or their training diverged; use other weights"
@@ -52,6 +53,7 @@ def train(
     codec: Codec | None = None,
     start: Mapping[str, Tensor] | None = None,
     micro_batch: int | None = None,
+    trackers: Sequence[str] = (),
 ) -> Path:
     """Train a model. Called again with the same arguments, it goes on from the last checkpoint.
 
@@ -81,6 +83,8 @@ def train(
         start: the weights to begin from, which are validated first; by default random ones.
         micro_batch: the largest number of clips that go through the model at once. Their gradients are added up, so a
             smaller number needs less memory for the same batch. By default all of them.
+        trackers: what else gets each record of log.jsonl: names of trackers that Accelerate knows, such as
+            "tensorboard" and "wandb" (docs/training.md). They may change whenever the run goes on.
 
     Returns:
         The folder of the weights with the lowest validation error, which `stzoo.load` reads. Only the first process
@@ -89,13 +93,16 @@ def train(
     Raises:
         TrainingError: the weights to begin from hold or forecast values that are not finite, the loss diverged (the
             last good checkpoint is kept), `out` holds another run or only damaged
-            checkpoints, the batch cannot be shared among the processes, or another process has ended.
-        SpecError: a modular spec comes without its codec, or with another one; or the recipe asks for what the
-            architecture does not have.
+            checkpoints, the batch cannot be shared among the processes, another process has ended, or a tracker cannot
+            be started.
+        SpecError: a modular spec comes without its codec, or with another one; the recipe asks for what the
+            architecture does not have; or there is no such tracker.
         MemoryNeededError: there is less memory than a step needs; the message says what needs less.
-        MissingExtraError: there are several processes, and accelerate is not installed.
+        MissingExtraError: there are several processes or trackers, and accelerate or the package of a tracker is not
+            installed.
     """
     use_one_thread_if_forked()
+    check_trackers(trackers)
     assignment = Assignment(spec, recipe, training, codec=codec, start=start, micro_batch=micro_batch)
     assignment.check()
     _check_start(assignment)
@@ -114,11 +121,13 @@ def train(
         processes.agree(identity | {"steps": steps})
         total = folder.plan(identity, steps, choose_steps) if processes.first else 0
         total = processes.from_first(total)
-        with made_ahead(training, recipe, processes.device, total * recipe.batch) as clips:
+        about = {"spec": spec.to_dict(), "recipe": recipe.to_dict(), "steps": total}
+        told = Trackers(trackers if processes.first else (), folder.trackers, about)
+        with made_ahead(training, recipe, processes.device, total * recipe.batch) as clips, told:
             run = Run(replace(assignment, training=clips), processes, folder.latents)
             shows = progress and processes.first
-            _begin(run, folder, validation, total, shows)
-            _loop(run, folder, validation, total, shows)
+            _begin(run, folder, told, validation, total, shows)
+            _loop(run, folder, told, validation, total, shows)
         processes.wait()  # the first one saves last
     return folder.best
 
@@ -132,19 +141,21 @@ def _check_start(assignment: Assignment) -> None:
                 raise TrainingError(f"{name} of the {owner} holds NaN or infinite values. {_OTHER_WEIGHTS}")
 
 
-def _begin(run: Run, folder: RunFolder, validation: ClipSource, total: int, progress: bool) -> None:
+def _begin(run: Run, folder: RunFolder, trackers: Trackers, validation: ClipSource, total: int, progress: bool) -> None:
     """Go on from the last checkpoint, if there is one; validate the weights that were given, if there is none."""
     processes = run.processes
     checkpoint = processes.from_first(folder.restore() if processes.first else None)
     if checkpoint:
         run.restore(checkpoint)
+    trackers.start(first=run.step + 1 if checkpoint else 0)
+    if checkpoint:
         if processes.first and math.isfinite(run.best):
             _mend_best(run, folder, validation, checkpoint.get("kept"))
     elif run.assignment.start is not None and processes.first:
         found = _validated(run, folder, validation)
         if not math.isfinite(found["validation_mse"]):
             raise TrainingError(f"what the weights to begin from forecast is not finite. {_OTHER_WEIGHTS}")
-        _log(run, folder, {"step": 0} | found)
+        _log(run, folder, trackers, {"step": 0} | found)
     if progress:
         where = f"goes on from step {run.step:,}" if checkpoint else "begins at step 0"
         print(f"{folder.path}: training {where} of {total:,}", file=sys.stderr)
@@ -166,7 +177,7 @@ def _mend_best(run: Run, folder: RunFolder, validation: ClipSource, kept: str | 
     _validated(run, folder, validation)
 
 
-def _loop(run: Run, folder: RunFolder, validation: ClipSource, total: int, progress: bool) -> None:
+def _loop(run: Run, folder: RunFolder, trackers: Trackers, validation: ClipSource, total: int, progress: bool) -> None:
     """Take steps until there are `total`. All processes take them; the first one logs, validates and saves."""
     recipe, first, clock = run.recipe, run.processes.first, SavingClock(run.recipe.checkpoint_minutes * 60)
     with (
@@ -194,7 +205,7 @@ def _loop(run: Run, folder: RunFolder, validation: ClipSource, total: int, progr
             if validates:
                 record |= _validated(run, folder, validation)
             if looks:
-                _log(run, folder, record)
+                _log(run, folder, trackers, record)
             if validates and progress:
                 error = record["validation_mse"]
                 bar.write(f"step {run.step} of {total}: validation MSE {error:.2f}, best {run.best:.2f}", sys.stderr)
@@ -228,6 +239,8 @@ def _validated(run: Run, folder: RunFolder, validation: ClipSource) -> dict[str,
     return found
 
 
-def _log(run: Run, folder: RunFolder, record: dict[str, Any]) -> None:
+def _log(run: Run, folder: RunFolder, trackers: Trackers, record: dict[str, Any]) -> None:
     """Add to the log what was found after this step, the time in seconds since 1970, and the number of clips seen."""
-    folder.log(record | {"seconds": round(time.time(), 1), "sequences": run.step * run.recipe.batch})
+    record = record | {"seconds": round(time.time(), 1), "sequences": run.step * run.recipe.batch}
+    folder.log(record)
+    trackers.log(record)

@@ -16,6 +16,7 @@ import torch
 from hub.hf_server import LoopbackHub
 from hub.shared import WEIGHTS
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from train.together import ended, started, told
 
 import stzoo
@@ -72,6 +73,11 @@ def noting(notes: Path, out: Path) -> None:
     run(out)
 
 
+def tracked(out: Path) -> None:
+    data = (MovingDigits(drawn_digits(), seed, 100, 3, 3) for seed in (1, 2))
+    train(CONVLSTM, RECIPE, *data, out, steps=3, device="cpu", progress=False, trackers=("tensorboard",))
+
+
 def rows(out: Path) -> list[dict[str, float]]:
     file = out / "log.jsonl"
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
@@ -114,6 +120,17 @@ def test_two_processes_learn_as_one_does_from_clips_that_none_sees_twice(alone: 
     assert len(set(draws)) == 2 * STEPS
     assert [row["step"] for row in rows(tmp_path / "two")] == list(range(1, STEPS + 1))  # the first alone writes
     assert stzoo.load(tmp_path / "two" / "best").spec == CONVLSTM
+
+
+@pytest.mark.slow
+def test_the_first_process_alone_has_trackers(tmp_path: Path) -> None:
+    assert ended(started(2, tracked, tmp_path)) == [0, 0]
+    board = tmp_path / "trackers" / "tensorboard"
+    assert len(list(board.glob("*tfevents*"))) == 1
+    found = EventAccumulator(str(board)).Reload().Scalars("loss")
+    assert [(event.step, event.value) for event in found] == [
+        (row["step"], pytest.approx(row["loss"], rel=1e-6)) for row in rows(tmp_path)
+    ]
 
 
 @pytest.mark.slow
