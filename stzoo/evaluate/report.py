@@ -13,7 +13,12 @@ from stzoo.figures import of_persistence
 from stzoo.hindcast import skill
 from stzoo.machine import Precision
 
-_COLUMNS = 6  # figures that stand side by side in the text of a report
+_COLUMNS = 6  # figures that stand side by side in a table
+
+
+def side_by_side(names: list[str]) -> list[list[str]]:
+    """The names of figures, as many together as stand side by side in a table."""
+    return [few.tolist() for few in np.array_split(names, -(-len(names) // _COLUMNS))]
 
 
 @dataclass(frozen=True)
@@ -96,16 +101,20 @@ class EvaluationReport(_Heading):
                 rows.append(",".join([*heading, *(f"{v:.6g}" for v in figures)]))
         return "\n".join(rows) + "\n"
 
-    def __str__(self) -> str:
+    @property
+    def about(self) -> str:
+        """What was measured, and how, in words."""
         sequences = "1 sequence" if self.clips == 1 else f"{self.clips:,} sequences"
         sequences += "" if self.files is None else f" of {self.files} file{'s' if self.files > 1 else ''}"
-        lines = [
-            f"{self.model} on {self.protocol}: {sequences}, metrics as defined by {self.definition}, "
+        return (
+            f"{self.protocol}: {sequences}, metrics as defined by {self.definition}, "
             f"{'matched ' if self.matched else ''}forecasts in {self.precision}"
-        ]
-        names = list(self.steps)
-        for few in np.array_split(names, -(-len(names) // _COLUMNS)):
-            lines += self._table(few.tolist())
+        )
+
+    def __str__(self) -> str:
+        lines = [f"{self.model} on {self.about}"]
+        for few in side_by_side(list(self.steps)):
+            lines += self._table(few)
         return "\n\n".join(["\n".join(lines), *map(str, self.parts.values())])
 
     def _table(self, names: list[str]) -> list[str]:
