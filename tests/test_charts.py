@@ -4,6 +4,7 @@ import io
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from stzoo.errors import MissingExtraError, SpecError
 CURVES = {"one": [1.0, 2.0, 4.0], "persistence": [4.0, 4.0, 4.0], "two": [3.0, 3.0, 1.0]}
 
 
+@cache
 def pixels(chart: Chart) -> np.ndarray:
     """(H, W, 3) in [0, 1], of the PNG."""
     with Image.open(io.BytesIO(chart.png())) as image:
@@ -28,7 +30,7 @@ def pixels(chart: Chart) -> np.ndarray:
 
 def colour_at(chart: Chart, axes: Any, x: float, y: float) -> Any:
     """What the PNG shows at these values, by matplotlib's own idea of where they are."""
-    sheet = pixels(chart)
+    sheet = pixels(chart)  # before it is drawn, nothing has its place
     across, up = axes.transData.transform((x, y))
     return sheet[round(len(sheet) - up - 0.5), round(across - 0.5)]
 
@@ -53,12 +55,12 @@ def test_errors_are_where_their_values_are() -> None:
 def test_the_axes_say_the_values() -> None:
     """Measured by the ticks alone: their labels are read, and the height of a curve is interpolated between them."""
     chart = errors_chart({"one": [1.0, 3.0]}, "MSE")
-    chart.png()
+    sheet = pixels(chart)
     (axes,) = chart.figure.axes
     ticks = [tick for tick in axes.yaxis.get_major_ticks() if tick.label1.get_window_extent().width > 0]
     said = [float(tick.label1.get_text()) for tick in ticks]
     heights = [(box := tick.label1.get_window_extent()).y0 + box.height / 2 for tick in ticks]
-    sheet, high = pixels(chart), axes.get_window_extent()
+    high = axes.get_window_extent()
     for x, value in ((1, 1.0), (1.5, 2.0), (2, 3.0)):
         column = sheet[:, round(axes.transData.transform((x, 0))[0])]
         rows = np.flatnonzero(np.abs(column - to_rgb(STYLE.colours[0])).max(1) < 0.2)
@@ -71,6 +73,16 @@ def test_a_step_without_a_figure_is_a_gap_and_a_single_one_is_a_point() -> None:
     (axes,) = chart.figure.axes
     assert colour_at(chart, axes, 1.5, 1.0) == pytest.approx((1, 1, 1), abs=0.15)
     assert colour_at(chart, axes, 1, 2.0) == pytest.approx(to_rgb(STYLE.colours[1]), abs=0.1)
+
+
+def test_there_is_room_above_the_largest_value_and_where_there_is_none() -> None:
+    for values in ([2.0, 3.0], [2.9, 3.0]):
+        for chart in (errors_chart({"one": values}, "MSE"), learning_chart([Learned("", ([1, 2], values))], "steps")):
+            low, high = chart.figure.axes[0].get_ylim()
+            assert low == 0
+            assert 3.1 < high < 3.3
+    for nothing in ([0.0, 0.0], [float("nan")] * 2):
+        assert errors_chart({"one": nothing}, "MSE").figure.axes[0].get_ylim() == (0, 1)
 
 
 def test_many_models_are_told_apart() -> None:
@@ -129,12 +141,12 @@ def test_without_matplotlib_an_error_says_how_to_install_it(monkeypatch: pytest.
 def test_any_name_is_shown_as_it_is() -> None:
     names = ["_hidden", "$a$ and $", r"\alpha", "persistence", "x" * 60]
     chart = errors_chart({name: [1.0] for name in names}, "MSE")
-    chart.png()
     assert legend(chart) == [*names[:4], "..." + "x" * 41]
 
 
-@pytest.mark.parametrize("value", [0.0001234, 125_467.5, 9.9e9])
-@pytest.mark.parametrize("name", ["a", "a name of a model that is rather long, twice as long as others"])
+@pytest.mark.parametrize(
+    ("value", "name"), [(0.0001234, "a"), (125_467.5, "a name of a model that is rather long, twice as long as others")]
+)
 def test_nothing_is_cut_off(value: float, name: str) -> None:
     sheet = strip(np.full((3, 4, 4), 0.5))
     named = Strip([(name, frames) for _, frames in sheet.rows], sheet.columns, sheet.title, sheet.axis)
@@ -232,10 +244,9 @@ def test_halves_of_frames_and_their_colours_are_the_right_way_round() -> None:
 
 def test_large_frames_make_no_larger_a_picture() -> None:
     small, large = (np.full((6, side, side), 0.5, np.float32) for side in (64, 1500))
-    sizes = [pixels(comparison_chart({"a": [1.0]}, "MSE", strip(frames, frames))).shape for frames in (small, large)]
-    assert np.abs(np.subtract(*sizes)).max() < 30
-    figure = comparison_chart({"a": [1.0]}, "MSE", strip(large, large)).figure
-    assert figure.axes[1].images[0].get_array().shape[1] < 4000  # of 9000 pixels
+    charts = [comparison_chart({"a": [1.0]}, "MSE", strip(frames, frames)) for frames in (small, large)]
+    assert np.abs(np.subtract(*(pixels(chart).shape for chart in charts))).max() < 30
+    assert charts[1].figure.axes[1].images[0].get_array().shape[1] < 4000  # of 9000 pixels
 
 
 def test_a_comparison_without_frames_is_its_curves() -> None:

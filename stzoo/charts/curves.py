@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 PERSISTENCE = "persistence"
 """The name of the curve that is drawn in gray, beneath all others."""
-_FEW = 20  # points of a curve that are marked one by one
+_FEW, _EACH = 20, 12  # points of a curve that are marked one by one, and steps that have a tick each
 _MEMORY = 0.9  # of the running mean of losses: what one step of it keeps of the mean before
 
 Points = tuple[Sequence[float], Sequence[float]]
@@ -65,10 +65,20 @@ def draw_errors(
         named.append((line, shortened(name)))
     axes.set_xlabel(ahead)
     axes.set_ylabel(metric)
-    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
+    longest = max(map(len, curves.values()))
+    if longest <= _EACH:
+        axes.set_xticks(range(1, longest + 1))
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     if from_zero:
-        axes.set_ylim(bottom=0)
+        _begin_at_zero(axes)
     return named
+
+
+def _begin_at_zero(axes: Axes) -> None:
+    """Let the axis of values that were drawn begin at 0, with a little room above the largest."""
+    top = axes.dataLim.y1
+    axes.set_ylim(0, 1.06 * top if math.isfinite(top) and top > 0 else 1)
 
 
 @dataclass(frozen=True)
@@ -118,7 +128,7 @@ def learning_chart(runs: Sequence[Learned], over: str) -> Chart:
             named.append((lines[0], f"{shortened(run.name)} ({_lowest_in_words(run)})"))
     if above is not None:
         above.set_ylabel("validation MSE")
-        above.set_ylim(bottom=0)
+        _begin_at_zero(above)
     if below is not None:
         below.set_ylabel("training loss")
         if all(loss > 0 for run in runs for loss in run.loss[1]):

@@ -69,6 +69,8 @@ class Style:
         """The same as matplotlib's settings."""
         return {
             "figure.dpi": self.dpi,
+            "figure.constrained_layout.w_pad": 0.08,  # inches around everything
+            "figure.constrained_layout.h_pad": 0.06,
             "savefig.dpi": "figure",
             "font.family": "DejaVu Sans",  # which matplotlib brings along
             "font.size": self.text,
