@@ -15,7 +15,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from stzoo.charts import STYLE, Chart, Learned, Strip, comparison_chart, errors_chart, learning_chart
-from stzoo.charts.curves import running_mean
+from stzoo.charts.curves import smoothed
 from stzoo.errors import MissingExtraError, SpecError
 
 CURVES = {"one": [1.0, 2.0, 4.0], "persistence": [4.0, 4.0, 4.0], "two": [3.0, 3.0, 1.0]}
@@ -172,9 +172,11 @@ def test_learning_is_drawn_over_two_panels() -> None:
     for place, error in zip(*runs[0].validation, strict=True):
         assert colour_at(chart, above, place, error) == pytest.approx(to_rgb(STYLE.colours[0]), abs=0.1)
     assert below.get_yscale() == "log"
+    said = [tick.label1.get_text() for tick in below.yaxis.get_major_ticks() if 1e-3 <= tick.get_loc() <= 0.2]
+    assert said == ["0.001", "0.002", "0.005", "0.01", "0.02", "0.05", "0.1", "0.2"]
     smooth = [line.get_xydata() for line in below.lines if line.get_alpha() is None]
-    np.testing.assert_allclose(smooth[0][:, 1], [0.1, (0.09 + 0.01) / 1.9, (0.081 + 0.009 + 0.001) / 2.71])
-    np.testing.assert_allclose(smooth[1][:, 0], [50, 100])
+    np.testing.assert_allclose(smooth[0], [[100, 0.1], [200, 0.037], [300, 0.001]])
+    np.testing.assert_allclose(smooth[1], [[50, 0.2], [100, 0.1]])
     (circle,) = (line for line in above.lines if line.get_markerfacecolor() == "none")
     assert circle.get_xydata().tolist() == [[200, 4]]
     assert legend(chart) == ["a (lowest 4)", "b (no validation yet)"]
@@ -189,13 +191,17 @@ def test_learning_without_losses_or_validations_is_one_panel() -> None:
     assert (axes.get_ylabel(), axes.get_yscale()) == ("training loss", "linear")
 
 
-def test_a_running_mean_keeps_its_past() -> None:
-    values = np.random.default_rng(0).random(50).tolist()
-    means = running_mean(values)
-    assert running_mean(values[:20]) == means[:20]
-    weights = 0.9 ** np.arange(50)[::-1]
-    assert means[-1] == pytest.approx((weights * values).sum() / weights.sum())
-    assert running_mean([3.0] * 9) == pytest.approx([3.0] * 9)
+@pytest.mark.parametrize("count", [1, 2, 12, 1000])
+def test_losses_are_smoothed_without_a_lag(count: int) -> None:
+    noise = np.random.default_rng(0).random(count)
+    around = max(5, count // 50)
+    expected = []
+    for place in range(count):
+        half = min(around, place, count - 1 - place)
+        expected.append(noise[place - half : place + half + 1].mean())
+    np.testing.assert_allclose(smoothed(noise.tolist()), expected)
+    falling = np.linspace(9, 1, count).tolist()
+    assert smoothed(falling) == pytest.approx(falling)
 
 
 def strip(*rows: np.ndarray) -> Strip:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from stzoo.charts.style import STYLE, Chart, add_legend, new_figure, shortened, styled
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 PERSISTENCE = "persistence"
 """The name of the curve that is drawn in gray, beneath all others."""
 _FEW, _EACH = 20, 12  # points of a curve that are marked one by one, and steps that have a tick each
-_MEMORY = 0.9  # of the running mean of losses: what one step of it keeps of the mean before
+_AROUND, _SHARE = 5, 50  # losses on each side of one that is smoothed: so many at least, and one in so many of all
 
 Points = tuple[Sequence[float], Sequence[float]]
 
@@ -101,8 +102,8 @@ class Learned:
 def learning_chart(runs: Sequence[Learned], over: str) -> Chart:
     """A chart of training runs: the validation MSE of each, and below it the training loss, if one is given.
 
-    A circle marks the lowest validation MSE of a run. Single losses are pale; the line through them is their running
-    mean, over about ten. A run without a validation yet says so beside its name.
+    A circle marks the lowest validation MSE of a run. Single losses are pale; the line through them is smoothed. A run
+    without a validation yet says so beside its name.
 
     Args:
         runs: one or more, of which one at least has something to show.
@@ -111,7 +112,7 @@ def learning_chart(runs: Sequence[Learned], over: str) -> Chart:
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    from matplotlib.ticker import FuncFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     panels = [any(run.validation[0] for run in runs), any(run.loss[0] for run in runs)]
     figure = new_figure(6.5, 5.2) if all(panels) else new_figure(5.0, 2.9)
@@ -133,6 +134,9 @@ def learning_chart(runs: Sequence[Learned], over: str) -> Chart:
         below.set_ylabel("training loss")
         if all(loss > 0 for run in runs for loss in run.loss[1]):
             below.set_yscale("log")
+            below.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            below.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            below.yaxis.set_minor_formatter(NullFormatter())
     last = figure.axes[-1]
     last.set_xlabel(over)
     last.set_xlim(left=0)
@@ -152,7 +156,7 @@ def _draw_validation(axes: Axes, points: Points, number: int) -> Artist:
 
 def _draw_loss(axes: Axes, points: Points, number: int) -> Artist:
     axes.plot(*points, color=STYLE.look(number)["color"], linewidth=0.8, alpha=0.25)
-    (line,) = axes.plot(points[0], running_mean(points[1]), **STYLE.look(number))
+    (line,) = axes.plot(points[0], smoothed(points[1]), **STYLE.look(number))
     return line
 
 
@@ -167,13 +171,15 @@ def _lowest_in_words(run: Learned) -> str:
     return "no validation yet" if lowest is None else f"lowest {lowest[1]:.4g}"
 
 
-def running_mean(values: Sequence[float]) -> list[float]:
-    """For each value, the mean of it and of those before, which count the less the longer ago they are.
+def smoothed(values: Sequence[float]) -> list[float]:
+    """For each value, the mean of it and of as many values on either side of it.
 
-    A value that is added changes none of the means before it, so that a curve that grows keeps its shape.
+    These are one in 25 of all values together, and ten at least; fewer at the two ends, where there are no more.
     """
-    means, total, weights = [], 0.0, 0.0
-    for value in values:
-        total, weights = _MEMORY * total + value, _MEMORY * weights + 1
-        means.append(total / weights)
+    sums = [0.0, *accumulate(values)]
+    around = max(_AROUND, len(values) // _SHARE)
+    means = []
+    for place in range(len(values)):
+        beside = min(around, place, len(values) - 1 - place)
+        means.append((sums[place + beside + 1] - sums[place - beside]) / (2 * beside + 1))
     return means
