@@ -35,7 +35,7 @@ def register(commands: Commands) -> None:
     add_protocol(
         parser,
         default="the one that the models are for by their names, if stzoo reads it; else clips",
-        steps="as many as the model forecasts at once that forecasts the most",
+        steps="the largest number that any of the models forecasts at once",
     )
     parser.add_argument(
         "--plot",

@@ -43,8 +43,8 @@ def register(commands: Commands) -> None:
         "--over",
         choices=tuple(_OVER),
         default="sequences",
-        help="what the curves go over: sequences seen in training, steps, or hours of training without the pauses "
-        "between a stop and a going on (default: %(default)s)",
+        help="what the curves go over: sequences seen in training, steps, or hours of training, without the time "
+        "between stopping and resuming (default: %(default)s)",
     )
     parser.add_argument(
         "--follow",

@@ -77,7 +77,7 @@ def _row(line: bytes, number: int, path: Path) -> Row:
 
 
 def hours_trained(rows: Sequence[Row]) -> list[float]:
-    """How long a run had trained at each row of its log, in hours, without the pauses between a stop and a going on.
+    """How long a run had trained at each row of its log, in hours, without the pauses between stopping and resuming.
 
     The log says when a line was written, but not when training stopped. So a time between two lines is taken for a
     pause if it is longer than a minute, and more than ten times the median of the times before lines of the same kind:
@@ -86,18 +86,20 @@ def hours_trained(rows: Sequence[Row]) -> list[float]:
     """
     if not rows:
         return []
-    gaps: dict[bool, list[float]] = {False: [], True: []}
-    for before, row in pairwise(rows):
-        gaps[_validated(row)].append(row.seconds - before.seconds)
-    usual = {kind: statistics.median_low(found) for kind, found in gaps.items() if found}
-    first = rows[0]
-    total = 0.0 if first.step == 0 or not usual else usual.get(_validated(first), max(usual.values()))
+    gaps = [row.seconds - before.seconds for before, row in pairwise(rows)]
+    kinds = [_validated(row) for row in rows]
+    usual = {kind: _usual([g for g, k in zip(gaps, kinds[1:], strict=True) if k is kind]) for kind in (False, True)}
+    total = 0.0 if rows[0].step == 0 else usual[kinds[0]] or max(usual.values())
     found = [total / 3600]
-    for before, row in pairwise(rows):
-        gap, limit = row.seconds - before.seconds, max(_SHORTEST_PAUSE, _TIMES_USUAL * usual[_validated(row)])
-        total += gap if 0 <= gap <= limit else usual[_validated(row)]
+    for gap, kind in zip(gaps, kinds[1:], strict=True):
+        total += gap if 0 <= gap <= max(_SHORTEST_PAUSE, _TIMES_USUAL * usual[kind]) else usual[kind]
         found.append(total / 3600)
     return found
+
+
+def _usual(gaps: Sequence[float]) -> float:
+    """The median of times in seconds; 0 if there are none. A clock that was set back makes negative ones."""
+    return max(0.0, statistics.median_low(gaps)) if gaps else 0.0
 
 
 def _validated(row: Row) -> bool:

@@ -39,6 +39,7 @@ def test_a_pause_counts_as_much_as_the_steps_after_it() -> None:
     for number, (gap, validated) in enumerate(usual):
         paused = [*usual[:number], (gap + 7200, validated), *usual[number + 1 :]]
         assert seconds(*paused) == pytest.approx(undisturbed)
+    assert seconds((-500, False)) == [0, 0]
     back = [*usual[:3], (-500.0, False), *usual[4:]]  # a clock that was set back
     assert seconds(*back) == pytest.approx(undisturbed)
 
