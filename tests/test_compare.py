@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -152,6 +152,18 @@ def test_it_is_a_table_json_and_csv(models: dict[str, Forecaster]) -> None:
     assert [float(row["ssim"]) for row in table[5:10]] == pytest.approx(report.steps["ssim"], rel=1e-5)
     assert [float(row["mse"]) for row in table[15:]] == pytest.approx(report.persistence_steps["mse"], rel=1e-5)
     assert (table[5]["parameters"], table[15]["parameters"]) == ("1", "")
+
+
+def test_large_figures_stay_apart(models: dict[str, Forecaster]) -> None:
+    found = compared(models)
+    report = found.reports["dark"]
+    large = {name: value * 1e6 for name, value in report.total.items()}
+    steps = {name: [value * 1e6 for value in values] for name, values in report.steps.items()}
+    found.reports["dark"] = replace(report, total=large, steps=steps)  # type: ignore[index]
+    rows = str(found).splitlines()[1:]
+    assert {len(row.split()) for row in rows} == {7}
+    assert len({len(row) for row in rows}) == 1
+    assert {len(row.split()) for row in str(found.reports["dark"]).splitlines()[2:]} == {10}
 
 
 def test_many_metrics_are_several_tables() -> None:

@@ -17,7 +17,7 @@ from stzoo.data import Clip, ClipSource
 from stzoo.engine import Engine
 from stzoo.errors import SpecError
 from stzoo.evaluate.measuring import evaluate, forecast
-from stzoo.evaluate.report import EvaluationReport, side_by_side
+from stzoo.evaluate.report import EvaluationReport, aligned, side_by_side, skill_text
 from stzoo.figures import FIGURES
 from stzoo.forecaster import Forecaster
 from stzoo.machine import Precision
@@ -118,18 +118,12 @@ class Comparison:
 
     def _table(self, names: list[str]) -> list[str]:
         """The lines of a table of some metrics; the skill is beside the MSE."""
-        start = max(map(len, (PERSISTENCE, *self.reports))) + 2
-        width = max(10, *(len(name) + 2 for name in names))
-
-        def row(name: str, parameters: str, figures: list[str], skill: str) -> str:
-            shown = "".join(f"{figure:>{width}}" for figure in figures)
-            return f"{name:<{start}}{parameters:>12}{shown}" + (f"{skill:>10}" if "mse" in names else "")
-
-        lines = [row("model", "parameters", names, "skill")]
+        rows = [["model", "parameters", *names, "skill"]]
         for name, report in self.reports.items():
-            skill = "-" if report.skill is None else f"{report.skill:.4f}"
-            lines.append(row(name, f"{self.parameters[name]:,}", [f"{report.total[n]:.4f}" for n in names], skill))
-        return [*lines, row(PERSISTENCE, "-", [f"{self.first.persistence_total[n]:.4f}" for n in names], "-")]
+            figures = (f"{report.total[n]:.4f}" for n in names)
+            rows.append([name, f"{self.parameters[name]:,}", *figures, skill_text(report.skill)])
+        rows.append([PERSISTENCE, "-", *(f"{self.first.persistence_total[n]:.4f}" for n in names), "-"])
+        return aligned(rows if "mse" in names else [row[:-1] for row in rows], 0)
 
 
 def compare(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -119,25 +118,37 @@ class EvaluationReport(_Heading):
 
     def _table(self, names: list[str]) -> list[str]:
         """The lines of a table: a row for each step and one for their mean; the skill is beside the MSE."""
-        longest = max(map(len, names))
-        width, beside = max(10, longest + 2), max(16, longest + 11)
-
-        def row(label: str, model: Mapping[str, float], persistence: Mapping[str, float], skill: float | None) -> str:
-            figures = "".join(f"{model[n]:{width}.4f}" for n in names)
-            figures += "".join(f"{persistence[n]:{beside}.4f}" for n in names)
-            shown = f"{'-':>10}" if skill is None else f"{skill:10.4f}"
-            return f"{label:<{start}}{figures}" + (shown if "mse" in names else "")
-
         labels = [str(t + 1) for t in range(len(self.steps[names[0]]))]
         if self.step_minutes is not None:
             labels = [f"{label} ({int(label) * self.step_minutes:g} min)" for label in labels]
-        start = max(7, 1 + max(map(len, labels)))
-        heading = "".join(f"{n:>{width}}" for n in names) + "".join(f"{'persist. ' + n:>{beside}}" for n in names)
-        lines = [f"{'step':<{start}}{heading}" + (f"{'skill':>10}" if "mse" in names else "")]
+        rows = [["step", *names, *(f"persist. {name}" for name in names), "skill"]]
         for t, label in enumerate(labels):
-            model, persistence = ({n: v[t] for n, v in x.items()} for x in (self.steps, self.persistence_steps))
-            lines.append(row(label, model, persistence, self.skill_steps[t]))
-        return [*lines, row("mean", self.total, self.persistence_total, self.skill)]
+            found = [curves[name][t] for curves in (self.steps, self.persistence_steps) for name in names]
+            rows.append([label, *(f"{value:.4f}" for value in found), skill_text(self.skill_steps[t])])
+        means = [total[name] for total in (self.total, self.persistence_total) for name in names]
+        rows.append(["mean", *(f"{value:.4f}" for value in means), skill_text(self.skill)])
+        return aligned(rows if "mse" in names else [row[:-1] for row in rows], 7)
+
+
+def aligned(rows: list[list[str]], start: int) -> list[str]:
+    """The rows of a table as lines.
+
+    Args:
+        rows: of cells, as many in each. Those of the first column begin it, and the others end theirs.
+        start: how wide the first column is at least.
+    """
+    first, *others = zip(*rows, strict=True)
+    start = max(start, *map(len, first))
+    widths = [max(10, *(len(cell) + 2 for cell in column)) for column in others]
+    return [
+        row[0].ljust(start) + "".join(cell.rjust(width) for cell, width in zip(row[1:], widths, strict=True))
+        for row in rows
+    ]
+
+
+def skill_text(skill: float | None) -> str:
+    """A skill as tables show it."""
+    return "-" if skill is None else f"{skill:.4f}"
 
 
 @dataclass(frozen=True)

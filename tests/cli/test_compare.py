@@ -25,6 +25,7 @@ def places(forecaster: Forecaster, spec: ModelSpec, tmp_path: Path, monkeypatch:
     create(spec.replace(channels=3)).save_pretrained(tmp_path / "colour")
     create(spec.replace(height=32)).save_pretrained(tmp_path / "high")
     create(spec.replace(value_range=[0.0, 2.0])).save_pretrained(tmp_path / "wide")
+    forecaster.save_pretrained(tmp_path / "run" / "best")
     (tmp_path / "clips").mkdir()
     for number in range(3):
         frames = np.random.default_rng(number).integers(0, 256, (20, 32, 16), dtype=np.uint8)
@@ -85,6 +86,10 @@ def test_sizes_differ_unless_frames_keep_their_own(places: dict[str, str], capsy
         (["FOUR", "FOUR"], "four is named twice"),
         (["FOUR", "vqvae-mmnist"], "vqvae-mmnist is a codec, which forecasts nothing; leave it out"),
         (["FOUR", "tau-mnist"], "did you mean tau-mmnist"),
+        (
+            ["FOUR", "RUN"],
+            "run holds no config.json; a saved model has config.json and model.safetensors; those of this ",
+        ),
         (["FOUR", "COLOUR"], "cannot read the same frames: channels 1 and 3"),
         (["FOUR", "WIDE"], "range of values (0.0, 1.0) and (0.0, 2.0)"),
         (["tau-mmnist", "tau-ut"], "for different datasets: tau-mmnist for mmnist, tau-ut for ut; say with --dataset"),
