@@ -159,7 +159,7 @@ def test_large_figures_stay_apart(models: dict[str, Forecaster]) -> None:
     report = found.reports["dark"]
     large = {name: value * 1e6 for name, value in report.total.items()}
     steps = {name: [value * 1e6 for value in values] for name, values in report.steps.items()}
-    found.reports["dark"] = replace(report, total=large, steps=steps)  # type: ignore[index]
+    found = replace(found, reports={**found.reports, "dark": replace(report, total=large, steps=steps)})
     rows = str(found).splitlines()[1:]
     assert {len(row.split()) for row in rows} == {7}
     assert len({len(row) for row in rows}) == 1
