@@ -191,6 +191,12 @@ def test_learning_without_losses_or_validations_is_one_panel() -> None:
     assert (axes.get_ylabel(), axes.get_yscale()) == ("training loss", "linear")
 
 
+def test_the_first_line_of_a_log_is_seen() -> None:
+    chart = learning_chart([Learned("a", ([], []), ([20], [0.5]))], "steps")
+    (axes,) = chart.figure.axes
+    assert colour_at(chart, axes, 20, 0.5) == pytest.approx(to_rgb(STYLE.colours[0]), abs=0.1)
+
+
 @pytest.mark.parametrize("count", [1, 2, 12, 1000])
 def test_losses_are_smoothed_without_a_lag(count: int) -> None:
     noise = np.random.default_rng(0).random(count)

@@ -156,7 +156,8 @@ def _draw_validation(axes: Axes, points: Points, number: int) -> Artist:
 
 def _draw_loss(axes: Axes, points: Points, number: int) -> Artist:
     axes.plot(*points, color=STYLE.look(number)["color"], linewidth=0.8, alpha=0.25)
-    (line,) = axes.plot(points[0], smoothed(points[1]), **STYLE.look(number))
+    marker = "o" if len(points[0]) == 1 else ""  # for there is no line yet
+    (line,) = axes.plot(points[0], smoothed(points[1]), marker=marker, **STYLE.look(number))
     return line
 
 
