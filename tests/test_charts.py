@@ -173,7 +173,7 @@ def test_learning_is_drawn_over_two_panels() -> None:
         assert colour_at(chart, above, place, error) == pytest.approx(to_rgb(STYLE.colours[0]), abs=0.1)
     assert below.get_yscale() == "log"
     said = [tick.label1.get_text() for tick in below.yaxis.get_major_ticks() if 1e-3 <= tick.get_loc() <= 0.2]
-    assert said == ["0.001", "0.002", "0.005", "0.01", "0.02", "0.05", "0.1", "0.2"]
+    assert said == ["0.001", "0.002", "0.003", "0.005", "0.01", "0.02", "0.03", "0.05", "0.1", "0.2"]
     smooth = [line.get_xydata() for line in below.lines if line.get_alpha() is None]
     np.testing.assert_allclose(smooth[0], [[100, 0.1], [200, 0.037], [300, 0.001]])
     np.testing.assert_allclose(smooth[1], [[50, 0.2], [100, 0.1]])

@@ -134,7 +134,7 @@ def learning_chart(runs: Sequence[Learned], over: str) -> Chart:
         below.set_ylabel("training loss")
         if all(loss > 0 for run in runs for loss in run.loss[1]):
             below.set_yscale("log")
-            below.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            below.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
             below.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             below.yaxis.set_minor_formatter(NullFormatter())
     last = figure.axes[-1]
