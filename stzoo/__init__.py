@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stzoo import benchmark as benchmark
+    from stzoo import charts as charts
     from stzoo import convert as convert
     from stzoo import data as data
     from stzoo import errors as errors
@@ -58,7 +59,9 @@ _HOME = {  # name -> its module, imported when the name is first used, so that `
     "load_codec": "codec",
     "show": "showing",
 }
-_ROOMS = ("benchmark", "convert", "data", "errors", "evaluate", "metrics", "published", "scale", "train", "viz")
+_ROOMS = (
+    "benchmark", "charts", "convert", "data", "errors", "evaluate", "metrics", "published", "scale", "train", "viz",
+)  # fmt: skip
 __all__ = [
     "Animation", "Card", "Codec", "Entry", "Forecaster", "ModelSpec", "PublishedCheckpoint", "StzooError", "create",
     "info", "list_models", "list_published", "load", "load_codec", "show",

@@ -17,8 +17,8 @@ import stzoo
 PACKAGE = Path(stzoo.__file__).parent
 ROOMS = (  # a room is a file or a folder of the package; lowest first
     "errors", "threads", "html", "progress", "spec", "environment", "machine", "files", "private", "hashing",
-    "addresses", "slowness", "download", "viz", "figures", "catalog", "models", "unroll", "tensorfile", "weights",
-    "frames", "showing", "metrics", "data", "hub", "adapting", "convert", "published", "tracing", "engine",
+    "addresses", "slowness", "download", "viz", "charts", "figures", "catalog", "models", "unroll", "tensorfile",
+    "weights", "frames", "showing", "metrics", "data", "hub", "adapting", "convert", "published", "tracing", "engine",
     "hindcast", "export", "codec", "live", "forecaster", "evaluate", "demo", "benchmark", "scale", "train", "release",
     "cli",
 )  # fmt: skip
@@ -103,10 +103,10 @@ def test_the_statements_are_found(tmp_path: Path) -> None:
 def test_a_command_line_is_read_without_torch() -> None:
     code = (
         "import sys, stzoo; from stzoo.cli import main\n"
-        "for line in (['list'], ['--help'], ['train', '--help'], ['catalog', 'add', '--help']):\n"
+        "for line in (['list'], ['--help'], ['train', '--help'], ['catalog', 'add', '--help'], ['plot', '--help']):\n"
         "    try: main(line)\n"
         "    except SystemExit: pass\n"
-        "print({'torch', 'numpy'} & set(sys.modules))"
+        "print({'torch', 'numpy', 'matplotlib'} & set(sys.modules))"
     )
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert out.endswith("set()\n")

@@ -32,7 +32,7 @@ def test_importing_costs_no_torch_and_a_room_is_imported_when_it_is_used() -> No
 import sys
 import stzoo
 dir(stzoo), stzoo.list_models(), stzoo.scale
-assert not {"torch", "numpy"} & set(sys.modules)
+assert not {"torch", "numpy", "matplotlib"} & set(sys.modules)
 stzoo.train.train
 assert "torch" in sys.modules
 """

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import stzoo
 
-ROOMS = ("train", "evaluate", "benchmark", "metrics", "data", "scale", "convert", "published", "viz", "errors")
+ROOMS = (
+    "train", "evaluate", "benchmark", "charts", "metrics", "data", "scale", "convert", "published", "viz", "errors",
+)  # fmt: skip
 
 
 def write(sources: Path) -> None:

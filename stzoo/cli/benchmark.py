@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 from pathlib import Path
 
 from stzoo import catalog
 from stzoo.cli.shared import (
     MODEL,
+    PICTURE,
     Arguments,
     Commands,
     add_backend,
@@ -19,6 +19,7 @@ from stzoo.cli.shared import (
     add_device,
     add_json,
     add_precision,
+    check_picture,
     chosen_dataset,
 )
 from stzoo.errors import SpecError
@@ -80,8 +81,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--plot",
         type=Path,
-        metavar="FILE.png",
-        help="file to write a picture to, which shows the model below the roofline of this machine",
+        metavar="OUT.png",
+        help=f"file to draw a picture to, which shows the model below the roofline of this machine; {PICTURE}",
     )
     add_json(parser)
     parser.add_argument(
@@ -116,15 +117,15 @@ def _measure_forecasts(arguments: Arguments) -> None:
         stream=arguments.stream,
     )
     if arguments.plot is not None:
-        _check_plot(arguments.plot)
+        check_picture("--plot", arguments.plot)
     from stzoo.benchmark.measure import benchmark
 
     report = benchmark(setting, progress=True)
     print(report.to_json() if arguments.json else report, flush=True)
     if arguments.plot is not None:
-        from stzoo.benchmark.roofline import write_roofline
+        from stzoo.benchmark.roofline import roofline_chart
 
-        write_roofline(arguments.plot, report)
+        roofline_chart(report).save(arguments.plot)
 
 
 def _measure_loader(arguments: Arguments) -> None:
@@ -147,11 +148,3 @@ def _refuse(arguments: Arguments, names: tuple[str, ...], says: str) -> None:
     for name in names:
         if getattr(arguments, name) != parser.get_default(name):
             raise SpecError(f"--{name.replace('_', '-')} {says}")
-
-
-def _check_plot(path: Path) -> None:
-    """Raises `SpecError` if the picture could not be written."""
-    if path.suffix.lower() != ".png":
-        raise SpecError(f"--plot is {path}; it must end in .png")
-    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise SpecError(f"--plot is {path}, which cannot be written; name a file in a folder that is there")

@@ -266,8 +266,9 @@ def _register_cards(actions: Commands) -> None:
         "cards",
         _cards,
         help="write a page for each entry from the manifest; with data, two animations as well",
-        description="Write a page for each entry from the manifest. If a folder of data is named, also draw two "
-        "animations of forecasts of its test clips: a typical one and one of the worst.",
+        description="Write a page for each entry from the manifest, with charts of its errors, which need an extra: "
+        'pip install "stzoo[plot]". If a folder of data is named, also draw two animations of forecasts of its test '
+        "clips: a typical one and one of the worst.",
         example="stzoo catalog cards tau-mmnist --mnist DIR",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="names of the entries to show (default: all)")

@@ -26,6 +26,8 @@ MODEL = (
     "a .safetensors file, or hf://USER/REPO for a repository of the Hugging Face hub"
 )
 
+PICTURE = 'a name that ends in .png, .svg or .pdf (drawing needs an extra: pip install "stzoo[plot]")'
+
 
 def add_command(
     commands: Commands,
@@ -68,6 +70,25 @@ def is_path(source: str) -> bool:
     if source.startswith("hf://") or source in catalog.entries() or source in published():
         return False
     return os.sep in source or source.startswith((".", "~")) or source.endswith(".safetensors") or os.path.isdir(source)
+
+
+def check_picture(option: str, path: Path) -> None:
+    """Refuse a picture that could not be drawn or written, before anything is computed for it.
+
+    Args:
+        option: what names the picture, for the message.
+        path: the file.
+
+    Raises:
+        SpecError: no chart can be written there. MissingExtraError: matplotlib is not installed.
+    """
+    from stzoo.charts.style import ENDINGS, SUFFIXES, check_installed
+
+    if path.suffix.lower() not in SUFFIXES:
+        raise SpecError(f"{option} is {path}; it must end in {ENDINGS}")
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise SpecError(f"{option} is {path}, which cannot be written; name a file in a folder that is there")
+    check_installed()
 
 
 def add_every(parser: argparse.ArgumentParser, of: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -14,7 +13,12 @@ from stzoo.figures import of_persistence
 from stzoo.hindcast import skill
 from stzoo.machine import Precision
 
-_COLUMNS = 6  # figures that stand side by side in the text of a report
+_COLUMNS = 6  # figures that stand side by side in a table
+
+
+def side_by_side(names: list[str]) -> list[list[str]]:
+    """The names of figures, as many together as stand side by side in a table."""
+    return [few.tolist() for few in np.array_split(names, -(-len(names) // _COLUMNS))]
 
 
 @dataclass(frozen=True)
@@ -97,57 +101,61 @@ class EvaluationReport(_Heading):
                 rows.append(",".join([*heading, *(f"{v:.6g}" for v in figures)]))
         return "\n".join(rows) + "\n"
 
+    @property
+    def about(self) -> str:
+        """What was measured, and how, in words."""
+        sequences = "1 sequence" if self.clips == 1 else f"{self.clips:,} sequences"
+        sequences += "" if self.files is None else f" of {self.files} file{'s' if self.files > 1 else ''}"
+        return (
+            f"{self.protocol}: {sequences}, metrics as defined by {self.definition}, "
+            f"{'matched ' if self.matched else ''}forecasts in {self.precision}"
+        )
+
     def __str__(self) -> str:
-        names = list(self.steps)
-        lines = [self._title]
-        for few in np.array_split(names, -(-len(names) // _COLUMNS)):
-            longest = max(map(len, few))
-            widths = [max(10, longest + 2)] * len(few) + [max(16, longest + 11)] * len(few) + [10]
-            lines += _aligned(*self._table(few.tolist()), widths)
+        lines = [f"{self.model} on {self.about}"]
+        for few in side_by_side(list(self.steps)):
+            lines += aligned(self._table(few), 7)
         return "\n\n".join(["\n".join(lines), *map(str, self.parts.values())])
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the figures at each step, and those of every part."""
-        whole = html.table(self._title, *self._table(list(self.steps)))
+        head, *rows = self._table(list(self.steps))
+        whole = html.table(f"{self.model} on {self.about}", head, rows)
         return f"<div>{whole}{''.join(part._repr_html_() for part in self.parts.values())}</div>"
 
-    @property
-    def _title(self) -> str:
-        sequences = "1 sequence" if self.clips == 1 else f"{self.clips:,} sequences"
-        sequences += "" if self.files is None else f" of {self.files} file{'s' if self.files > 1 else ''}"
-        return (
-            f"{self.model} on {self.protocol}: {sequences}, metrics as defined by {self.definition}, "
-            f"{'matched ' if self.matched else ''}forecasts in {self.precision}"
-        )
-
-    def _table(self, names: list[str]) -> tuple[list[str], list[list[str]]]:
-        """A heading, and a row for each step and one for their mean, as text; the skill is beside the MSE."""
-        skills = "mse" in names
-
-        def row(
-            label: str, model: Mapping[str, float], persistence: Mapping[str, float], skill: float | None
-        ) -> list[str]:
-            figures = [f"{of[n]:.4f}" for of in (model, persistence) for n in names]
-            return [label, *figures, *(["-" if skill is None else f"{skill:.4f}"] if skills else [])]
-
+    def _table(self, names: list[str]) -> list[list[str]]:
+        """A heading, a row for each step and one for their mean; the skill is beside the MSE."""
         labels = [str(t + 1) for t in range(len(self.steps[names[0]]))]
         if self.step_minutes is not None:
             labels = [f"{label} ({int(label) * self.step_minutes:g} min)" for label in labels]
-        rows = []
+        rows = [["step", *names, *(f"persist. {name}" for name in names), "skill"]]
         for t, label in enumerate(labels):
-            model, persistence = ({n: v[t] for n, v in x.items()} for x in (self.steps, self.persistence_steps))
-            rows.append(row(label, model, persistence, self.skill_steps[t]))
-        rows.append(row("mean", self.total, self.persistence_total, self.skill))
-        return ["step", *names, *(f"persist. {n}" for n in names), *(["skill"] if skills else [])], rows
+            found = [curves[name][t] for curves in (self.steps, self.persistence_steps) for name in names]
+            rows.append([label, *(f"{value:.4f}" for value in found), skill_text(self.skill_steps[t])])
+        means = [total[name] for total in (self.total, self.persistence_total) for name in names]
+        rows.append(["mean", *(f"{value:.4f}" for value in means), skill_text(self.skill)])
+        return rows if "mse" in names else [row[:-1] for row in rows]
 
 
-def _aligned(head: list[str], rows: list[list[str]], widths: list[int]) -> list[str]:
-    """The lines of a table: its first column stands to the left, and the others, of these widths, to the right."""
-    start = max(7, *(1 + len(row[0]) for row in rows))
+def aligned(rows: list[list[str]], start: int) -> list[str]:
+    """The rows of a table as lines.
+
+    Args:
+        rows: of cells, as many in each. Those of the first column begin it, and the others end theirs.
+        start: how wide the first column is at least.
+    """
+    first, *others = zip(*rows, strict=True)
+    start = max(start, *map(len, first))
+    widths = [max(10, *(len(cell) + 2 for cell in column)) for column in others]
     return [
-        f"{first:<{start}}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=False))
-        for first, *cells in (head, *rows)
+        row[0].ljust(start) + "".join(cell.rjust(width) for cell, width in zip(row[1:], widths, strict=True))
+        for row in rows
     ]
+
+
+def skill_text(skill: float | None) -> str:
+    """A skill as tables show it."""
+    return "-" if skill is None else f"{skill:.4f}"
 
 
 @dataclass(frozen=True)

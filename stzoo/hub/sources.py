@@ -355,7 +355,7 @@ def _from_folder(folder: Path) -> Resolved:
     pending = folder / NEXT_CONFIG_FILE
     for needed, there in ((config, config.is_file() or pending.is_file()), (weights, weights.is_file())):
         if not there:
-            raise WeightsError(f"{folder} holds no {needed.name}; a saved model has {CONFIG_FILE} and {WEIGHTS_FILE}")
+            raise _incomplete(folder, needed)
     file = _read(weights)
     if pending.is_file():
         with suppress(OSError, SpecError):
@@ -363,8 +363,14 @@ def _from_folder(folder: Path) -> Resolved:
             if spec == embedded_spec(file):  # a save was killed after its weights had their name
                 return _with_codec(spec, file, codec)
     if not config.is_file():
-        raise WeightsError(f"{folder} holds no {config.name}; a saved model has {CONFIG_FILE} and {WEIGHTS_FILE}")
+        raise _incomplete(folder, config)
     return _with_codec(_agreed_spec(config, _config_bytes(config), file), file, codec)
+
+
+def _incomplete(folder: Path, needed: Path) -> WeightsError:
+    best = folder / "best"
+    where = f"; those of this training run are in {best}" if (best / WEIGHTS_FILE).is_file() else ""
+    return WeightsError(f"{folder} holds no {needed.name}; a saved model has {CONFIG_FILE} and {WEIGHTS_FILE}{where}")
 
 
 def _with_codec(spec: ModelSpec, file: Hashed, codec: Path) -> Resolved:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,8 @@ from stzoo.machine import Precision
 from stzoo.release.candidate import Measurement, codec_file, measure, metrics_of, packaged, weights_values
 from stzoo.release.manifest import enter, read_manifest, write_manifest
 from stzoo.train.assignment import weights_digest
+from stzoo.train.log import Row, hours_trained, read_log
 from stzoo.weights import read_tensors
-
-_PAUSE = 900.0  # seconds: if two log lines are further apart, the run was interrupted between them
 
 
 def enter_run(
@@ -129,7 +127,7 @@ def _training(name: str, run: Path, before: Path | None, hardware: str) -> dict[
         tuned = f"--from RUN/best --recipe {name}-second-stage --data DIR --out TUNED --steps {plans[1]['steps']}"
         commands.append(f"stzoo train {tuned}")
     seen, hours = zip(*map(_taken, runs), strict=True)
-    curve = {row["sequences"]: row["validation_mse"] for row in _log(runs[0]) if "validation_mse" in row}
+    curve = {row.sequences: mse for row, mse in _validations(runs[0])}
     return {
         "recipe": "; ".join(commands),
         "sequences_seen": sum(seen),
@@ -142,24 +140,17 @@ def _training(name: str, run: Path, before: Path | None, hardware: str) -> dict[
 
 def _taken(run: Path) -> tuple[int, float]:
     """Sequences seen until the best weights, and hours of training in all, without the pauses."""
-    log = _log(run)
-    best = min((r for r in log if "validation_mse" in r), key=lambda r: r["validation_mse"])
-    gaps = [b["seconds"] - a["seconds"] for a, b in pairwise(log)]
-    return best["sequences"], sum(g for g in gaps if g < _PAUSE) / 3600
+    best, _ = min(_validations(run), key=lambda found: found[1])
+    return best.sequences, hours_trained(read_log(run))[-1]
 
 
-def _log(run: Path) -> list[dict[str, Any]]:
-    """The rows of a run's log, without a last line that a kill cut off.
+def _validations(run: Path) -> list[tuple[Row, float]]:
+    """The validations in a run's log, each with its error.
 
     Raises:
         TrainingError: the log is absent or damaged, or the run was never validated.
     """
-    path = run / "log.jsonl"
-    try:
-        *lines, _ = path.read_text("utf-8").split("\n")
-        rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
-    except (OSError, ValueError) as error:
-        raise TrainingError(f"{path} is not the log of a run: {error}; not packed") from error
-    if not any("validation_mse" in row for row in rows):
+    found = [(row, row.validation_mse) for row in read_log(run) if row.validation_mse is not None]
+    if not found:
         raise TrainingError(f"{run} was never validated; train it to its end. Not packed")
-    return rows
+    return found

@@ -12,9 +12,12 @@ from pathlib import Path
 
 from stzoo import catalog
 from stzoo.catalog import Entry, Metrics, settings
+from stzoo.charts import Learned, errors_chart, learning_chart
+from stzoo.charts.curves import PERSISTENCE
+from stzoo.charts.style import check_installed
 from stzoo.files import write_atomically
 from stzoo.hub.card import count_parameters, entry_card, loading, page, sections
-from stzoo.release.pictures import Footage, check_filmed, curve_png, film, learning_png, pictures_of
+from stzoo.release.pictures import Footage, check_filmed, film, pictures_of
 
 INDEX = "README.md"
 _NOTE = "<!-- Written by `stzoo catalog cards` from weights_manifest.json; edits in this file are lost. -->"
@@ -34,8 +37,10 @@ def write_cards(names: Sequence[str], footage: Mapping[str, Footage], out: Path)
     Raises:
         UnknownModelError, SpecError, NotPublishedError: an entry does not exist, or no animation can be made of it;
             nothing has been written then.
+        MissingExtraError: matplotlib, which draws the charts, is not installed; nothing has been written then.
         DataError: nothing moves in the clips of an entry; the pages of earlier entries have been written.
     """
+    check_installed()
     entries = [catalog.info(name) for name in names] or list(catalog.entries().values())
     for name in footage:
         check_filmed(catalog.info(name))
@@ -50,14 +55,19 @@ def write_cards(names: Sequence[str], footage: Mapping[str, Footage], out: Path)
 
 
 def charts(entry: Entry) -> dict[str, bytes]:
-    """The PNG files to which the page of an entry links: name -> content."""
+    """The PNG files to which the page of an entry links: name -> content.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
     found = {}
     curve, (seen, mse) = _longest_curve(entry), _learned(entry)
     if curve is not None:
-        picture = curve_png(curve.protocol, curve.mse_steps or (), curve.persistence_mse_steps or ())
-        found[f"{entry.name}-curve.png"] = picture
+        curves = {entry.name: curve.mse_steps or (), PERSISTENCE: curve.persistence_mse_steps or ()}
+        found[f"{entry.name}-curve.png"] = errors_chart(curves, f"MSE, {curve.protocol}").png()
     if seen:
-        found[f"{entry.name}-learning.png"] = learning_png(seen, mse)
+        learned = Learned("", (seen, mse))
+        found[f"{entry.name}-learning.png"] = learning_chart([learned], "sequences seen in training").png()
     return found
 
 

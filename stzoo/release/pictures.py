@@ -1,17 +1,15 @@
-"""Pictures for the page of an entry: charts of its errors, and animations of two of its test clips."""
+"""Pictures for the page of an entry: animations of two of its test clips."""
 
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
 
 from stzoo import viz
 from stzoo.catalog import Entry
@@ -160,54 +158,6 @@ def typical_and_worst(errors: np.ndarray) -> tuple[int, int]:
     if not ranked:
         raise DataError(f"nothing moves in any of {len(errors)} clips; there is nothing to show")
     return ranked[len(ranked) // 2], ranked[len(ranked) * 9 // 10]
-
-
-def curve_png(label: str, model: Sequence[float], persistence: Sequence[float]) -> bytes:
-    """A chart of two errors over steps ahead, the model's black, persistence's gray; a PNG of 480x260 pixels."""
-    steps = range(1, len(model) + 1)
-    ticks = {step: f"+{step}" for step in (1, (len(model) + 1) // 2, len(model))}
-    return _chart({f"MSE, {label}": model, "persistence": persistence}, steps, ticks)
-
-
-def learning_png(sequences: Sequence[int], mse: Sequence[float]) -> bytes:
-    """A chart of the validation error over sequences seen in training; a PNG of 480x260 pixels."""
-    ticks = {seen: f"{seen:,}" for seen in (sequences[0], sequences[-1])}
-    return _chart({"validation MSE over sequences": mse}, sequences, ticks)
-
-
-def _chart(curves: Mapping[str, Sequence[float]], places: Sequence[int], ticks: Mapping[int, str]) -> bytes:
-    """Curves by name, each with a value at each of `places`; the first black, the others gray; 0 is at the foot."""
-    width, height, left, right, top, bottom, fine = 480, 260, 56, 16, 28, 36, 3  # drawn `fine` times as large
-    sheet = Image.new("L", (width * fine, height * fine), 255)
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13 * fine)
-    most = max(value for curve in curves.values() for value in curve) or 1.0
-    first, span = places[0], max(places[-1] - places[0], 1)
-
-    def place(at: int, value: float) -> tuple[float, float]:
-        x = left + (at - first) / span * (width - left - right)
-        return fine * x, fine * (top + (1 - value / most) * (height - top - bottom))
-
-    for value in (0.0, most / 2, most):
-        _, y = place(first, value)
-        pen.line([(fine * left, y), (fine * (width - right), y)], fill=220, width=fine)
-        label = f"{value:.3g}" if value < 1_000 else f"{value / 1_000:.3g}k"
-        pen.text((fine * (left - 8), y), label, fill=90, font=font, anchor="rm")
-    for at, text in ticks.items():
-        x = min(
-            place(at, 0)[0], fine * (width - 4) - pen.textlength(text, font) / 2
-        )  # so that a long label stays on the sheet
-        pen.text((x, fine * (height - bottom / 2)), text, fill=90, font=font, anchor="mm")
-    grays = {name: 160 if i else 0 for i, name in enumerate(curves)}
-    for name, curve in reversed(list(curves.items())):  # so that the first is on top
-        points = [place(*point) for point in zip(places, curve, strict=True)]
-        pen.line(points, fill=grays[name], width=3 * fine, joint="curve")
-    x = float(fine * left)
-    for name, gray in grays.items():
-        pen.text((x, fine * top / 2), name, fill=gray, font=font, anchor="lm")
-        x += pen.textlength(name, font) + 24 * fine
-    content = io.BytesIO()
-    sheet.resize((width, height), Image.Resampling.LANCZOS).save(content, "PNG", optimize=True)
-    return content.getvalue()
 
 
 def _shown(clip: int, errors: np.ndarray) -> Shown:

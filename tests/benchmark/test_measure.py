@@ -20,7 +20,6 @@ from stzoo import engine
 from stzoo.benchmark import fresh, timing
 from stzoo.benchmark.counting import bytes_moved
 from stzoo.benchmark.measure import _beside, benchmark
-from stzoo.benchmark.roofline import SIZE
 from stzoo.benchmark.setting import Setting, load_for
 from stzoo.cli.main import build_parser, main
 from stzoo.errors import SpecError
@@ -85,7 +84,7 @@ def test_a_report_adds_up(
     assert (speed.batch, speed.steps, speed.threads, speed.command) == (3, 6, 1, r["command"])
     assert speed.against_plain == pytest.approx(plain["ratio_median"], rel=1e-3)
     with Image.open(picture) as image:
-        assert (image.format, image.size) == ("PNG", SIZE)
+        assert image.format == "PNG"
 
 
 def test_bfloat16_random_weights_and_streams(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +145,7 @@ def test_what_is_not_finite_is_null_and_no_number() -> None:
         (["tau-mmnist", "--steps", "-1"], "--steps is -1; it must be at least 1"),
         (["tau-mmnist", "--threads", "0"], "--threads is 0; it must be at least 1"),
         (["tau-mmnist", "--repeats", "0"], "--repeats is 0; it must be at least 1"),
-        (["tau-mmnist", "--plot", "roof.pdf"], "--plot is roof.pdf; it must end in .png"),
+        (["tau-mmnist", "--plot", "roof.jpg"], "--plot is roof.jpg; it must end in .png, .svg or .pdf"),
         (["tau-mmnist", "--plot", "nowhere/roof.png"], "--plot is nowhere/roof.png, which cannot be written"),
         (["tau-mmnist", "--data", "."], "--data is for --loader"),
         (["tau-mmnist", "--dataset", "kth"], "--dataset is for --loader"),
