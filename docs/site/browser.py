@@ -23,7 +23,7 @@ RUNTIME = (  # of ONNX Runtime Web: for the processor, and for WebGPU
     "ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm",
     "ort.webgpu.min.mjs", "ort-wasm-simd-threaded.asyncify.mjs", "ort-wasm-simd-threaded.asyncify.wasm",
 )  # fmt: skip
-FOR_WEBGPU = ("webgpu", "asyncify")  # in the names of what only browsers with WebGPU load
+SERVICE_WORKER = "service-worker.js"
 
 
 @dataclass(frozen=True)
@@ -43,16 +43,29 @@ def write(out: Path, modules: Path, cards: Path, models: tuple[Shown, ...] = MOD
 
     Raises:
         FileNotFoundError: a file of ONNX Runtime Web, or the example, is missing.
+        ValueError: the service worker has no place for what it must know.
     """
     shutil.copytree(HERE / "live", out)
+    shutil.copy(HERE / "static" / "favicon.svg", out)
     runtime = _runtime(out, modules / "onnxruntime-web")
     digits = [digit.flatten().tolist() for digit in drawn_digits()]
     entries = [_model(shown, out / "models", runtime) for shown in models]
     content = {"models": entries, "digits": digits, "example": _example(cards / "tau-ut-typical.gif")}
     (out / "models.json").write_text(json.dumps(content), "utf-8")
-    kept = sorted(p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file())
-    kept = ["./", *(name for name in kept if not any(part in name for part in FOR_WEBGPU))]
-    (out / "files.json").write_text(json.dumps([*kept, "files.json"]), "utf-8")
+    _service_worker(out)
+
+
+def _service_worker(out: Path) -> None:
+    """Tells it the files that make up the page, and a version that changes with any of them."""
+    whole = sorted(p for p in out.iterdir() if p.is_file())  # not the models and the runtime, which are in folders
+    names = ["./", *(p.name for p in whole if p.name != SERVICE_WORKER)]
+    version = hashlib.sha256(b"".join(p.read_bytes() for p in whole)).hexdigest()[:12]
+    script = (out / SERVICE_WORKER).read_text("utf-8")
+    for empty, filled in (('VERSION = ""', f'VERSION = "{version}"'), ("FILES = []", f"FILES = {json.dumps(names)}")):
+        if script.count(empty) != 1:
+            raise ValueError(f"{SERVICE_WORKER} holds {empty!r} {script.count(empty)} times; it must hold it once")
+        script = script.replace(empty, filled)
+    (out / SERVICE_WORKER).write_text(script, "utf-8")
 
 
 def _runtime(out: Path, package: Path) -> str:

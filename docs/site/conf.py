@@ -9,6 +9,7 @@ extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_co
 html_theme = "furo"
 html_title = f"stzoo {release}"
 html_static_path = ["static"]
+html_favicon = "static/favicon.svg"
 html_css_files = ["site.css"]
 html_js_files = [("site.js", {"type": "module"})]
 html_extra_path: list[str] = []
@@ -22,7 +23,9 @@ myst_fence_as_directive = ["mermaid"]
 mermaid_version = ""  # no third-party host: build.py puts npm's copy into the site
 mermaid_use_local = "mermaid/mermaid.esm.min.mjs"
 nb_execution_mode = "force"
+nb_execution_in_temp = True
 nb_execution_raise_on_error = True
+nb_execution_show_tb = True
 nb_execution_timeout = 300
 nb_merge_streams = True
 
