@@ -60,6 +60,7 @@ def _page(module: str) -> str:
 def _entry(module: str, name: str) -> str:
     value = getattr(import_module(module), name)
     if inspect.isclass(value):
-        shown = "" if issubclass(value, Exception) else "   :members:\n"
-        return f".. autoclass:: {name}\n{shown}   :show-inheritance:"
+        shown = "" if issubclass(value, Exception) else "\n   :members:"
+        above = "" if value.__bases__ == (object,) else "\n   :show-inheritance:"
+        return f".. autoclass:: {name}{shown}{above}"
     return f".. {'autofunction' if inspect.isroutine(value) else 'autodata'}:: {name}"

@@ -5,7 +5,7 @@ from typing import Any
 
 import browser
 import numpy as np
-import onnx
+import onnx.reference
 import pytest
 from PIL import Image
 
@@ -108,7 +108,7 @@ def test_threads_may_be_used(page: Any) -> None:
 
 
 def test_everything_can_be_done_by_keyboard(page: Any) -> None:
-    """A model is chosen, a digit drawn, a length chosen, and the animation stopped, without the mouse."""
+    """A model is chosen, the animation stopped, a digit drawn, and a length chosen, without the mouse."""
     page.driver.refresh()
     page.until(lambda: chosen(page, "tau-mmnist"))
     reach(page, "[name=model]:checked")
@@ -116,6 +116,9 @@ def test_everything_can_be_done_by_keyboard(page: Any) -> None:
     page.until(lambda: chosen(page, "tau-ut"))
     page.press("\ue012")  # left, back to the digits
     page.until(lambda: chosen(page, "tau-mmnist"))
+    reach(page, "#play")
+    page.press(" ")
+    assert page.text("play") == "Play"
     reach(page, "#digit-0")
     page.press("t")  # "the one you draw"
     reach(page, "#sheet")
@@ -125,9 +128,6 @@ def test_everything_can_be_done_by_keyboard(page: Any) -> None:
     reach(page, "[name=steps]:checked")
     page.press(RIGHT)
     page.until(lambda: page.text("status").startswith("20 frames in "))
-    reach(page, "#play")
-    page.press(" ")
-    assert page.text("play") == "Play"
 
 
 def reach(page: Any, selector: str) -> None:

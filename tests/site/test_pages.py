@@ -15,6 +15,7 @@ NARROW = (
     "extending.html", "exported.html", "leaderboard.html", "architectures.html", "checkpoints.html", "inputs.html",
     "models/tau-mmnist.html", "reference/stzoo.html", "search.html", "live/index.html",
 )  # fmt: skip
+DOWN, HOME = "\ue015", "\ue011"  # as WebDriver calls these keys
 
 
 @pytest.mark.parametrize("page", NARROW)
@@ -22,7 +23,7 @@ def test_a_page_is_as_wide_as_a_phone(page: str, window: Any, server: Any) -> No
     window.sized(360, 740)
     window.driver.get(f"{server.url}/{page}")
     assert window.run("return document.documentElement.scrollWidth") <= 360
-    assert window.find("h1").is_displayed()
+    assert window.find("article, main").is_displayed()
 
 
 def test_pages_follow_the_colours_of_the_system(window: Any, server: Any) -> None:
@@ -58,11 +59,12 @@ def test_the_gallery_plays_and_is_filtered(window: Any, server: Any) -> None:
     window.until(lambda: window.run("return arguments[0].naturalWidth > 0", first))
     assert first.get_attribute("src").endswith(".gif")
     for name, value in (("task", "rain"), ("data", "mmnist"), ("size", "below 3 M parameters")):
-        choice = f"select[name={name}]"
-        window.find(f'{choice} option[value="{value}"]').click()
+        choice = window.find(f"select[name={name}]")
+        place = "return [...arguments[0].options].findIndex((option) => option.value === arguments[1])"
+        choice.send_keys(DOWN * window.run(place, choice, value))  # the driver's own choosing tells the page nothing
         assert 0 < len(cards()) < len(everything)
         assert all(value in card.split(",") for card in cards())
-        window.find(f'{choice} option[value=""]').click()
+        choice.send_keys(HOME)
     assert cards() == everything
 
 
