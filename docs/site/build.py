@@ -49,7 +49,7 @@ def main() -> None:
         sources = gathered(out)
         prepare_shell(out / "ipython")
         sphinx = (sys.executable, "-m", "sphinx")
-        run(*sphinx, "-W", "--keep-going", "-q", "-b", "html", "-c", str(HERE), str(sources), str(html))
+        run(*sphinx, "-W", "--keep-going", "-q", "-j", "auto", "-b", "html", "-c", str(HERE), str(sources), str(html))
         draw_figures(html / "_static" / "mermaid", modules / "mermaid" / "dist")
     if options.only != "pages":
         browser.write(html / "live", modules, DOCS / "models")
@@ -86,6 +86,7 @@ def prepare_shell(folder: Path) -> None:
     startup.mkdir(parents=True, exist_ok=True)
     shutil.copy(HERE / "commands.py", startup)
     os.environ["IPYTHONDIR"] = str(folder)
+    os.environ["OMP_NUM_THREADS"] = "1"  # as many pages are run at once as there are processors
 
 
 def draw_figures(folder: Path, package: Path) -> None:
