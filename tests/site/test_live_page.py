@@ -79,6 +79,10 @@ def test_an_animation_of_the_readers_is_forecast(page: Any, tmp_path: Path) -> N
     page.until(lambda: "mine.gif" in page.text("source"))
     assert page.text("message") == ""
     assert not page.find("#truth-panel").is_displayed()
+    choose(page, "tau-mmnist")  # which goes on with the file
+    assert "mine.gif" in page.text("source")
+    choose(page, "tau-ut")
+    assert "mine.gif" in page.text("source")
 
 
 def test_files_that_do_not_fit_get_a_message(page: Any, tmp_path: Path) -> None:

@@ -16,12 +16,13 @@ const player = new Player({
   forecast: $("forecast"), truth: $("truth"), truthPanel: $("truth-panel"),
   play: $("play"), frame: $("frame"), where: $("where"),
 });
-const sheet = new Sheet($("sheet"), () => begin(digitScene));
+const sheet = new Sheet($("sheet"), () => drawn(digitScene));
 
 const { models, digits, example } = await (await fetch("./models.json")).json();
 let model = null; // the entry of models.json that is chosen
 let placed = null; // where it runs: {device, threads}
 let scene = null; // {frames, from, height, width, note}: frames as they are shown; the forecast begins at number `from`
+let given = null; // the files of the reader's that the scene was read from, or is to be read from
 let shown = null; // the name of the model whose forecast is on the page
 let turn = 0; // forecasts that a newer wish has overtaken are dropped
 
@@ -63,10 +64,15 @@ async function choose(name) {
     const found = await forecaster.load(model);
     if (mine !== turn) return;
     placed = found;
-    await begin(SCENES[model.scene]);
+    await (given && model.quantity !== "rain" ? opened(given) : begin(SCENES[model.scene]));
   } catch (error) {
     if (mine === turn) fail(`${name} could not be started here: ${error.message}`);
   }
+}
+
+function drawn(make) {
+  given = null;
+  return begin(make);
 }
 
 async function begin(make) {
@@ -129,6 +135,7 @@ function say(text) {
 }
 
 function fail(text) {
+  given = null; // or another model would fail at it again
   $("message").textContent = text;
   say("");
 }
@@ -152,29 +159,31 @@ function offerDigits() {
     choice.value = String(k ? 7 : 3);
     choice.addEventListener("change", () => {
       $("pad").hidden = ![0, 1].some((other) => $(`digit-${other}`).value === DRAWN);
-      begin(digitScene);
+      drawn(digitScene);
     });
   }
 }
 
 async function opened(files) {
-  if (!files.length || !placed) return;
+  if (!files.length) return;
   if (model.quantity === "rain") {
     fail("tau-radar reads rain in mm/h, which a picture does not hold. Choose another model for files.");
     return;
   }
+  given = files;
+  if (!placed) return; // it is read once the model is there
   say("Reading the file ...");
   await begin(async () => {
-    const read = await framesOf([...files], model.height);
+    const read = await framesOf(files, model.height);
     const note = `${files[0].name}: what comes after its last frame, in grey, cut to a square.`;
     return { ...read, from: read.frames.length, note };
   });
 }
 
 function listen() {
-  $("new-paths").addEventListener("click", () => begin(digitScene));
-  $("new-rain").addEventListener("click", () => begin(rainScene));
-  $("example").addEventListener("click", () => begin(exampleScene));
+  $("new-paths").addEventListener("click", () => drawn(digitScene));
+  $("new-rain").addEventListener("click", () => drawn(rainScene));
+  $("example").addEventListener("click", () => drawn(exampleScene));
   $("wipe").addEventListener("click", () => sheet.wipe());
   $("file").addEventListener("change", (event) => {
     const files = [...event.target.files];
@@ -186,7 +195,7 @@ function listen() {
     $("drop").addEventListener(kind, (event) => {
       event.preventDefault();
       $("drop").classList.toggle("over", kind === "dragover");
-      if (kind === "drop") opened(event.dataTransfer.files);
+      if (kind === "drop") opened([...event.dataTransfer.files]);
     });
   }
 }
