@@ -5,9 +5,9 @@
     python -m http.server --directory docs/site/build/html
 
 Sphinx with MyST reads the pages as they are in docs/, so that they look alike here and in the repository; MyST-NB runs
-the pages of docs/site/pages; the Furo theme is light and dark, and made for phones as well. npm brings ONNX Runtime
-Web and Mermaid, in the versions of package-lock.json. The build fails if code of a page fails, if a link leads nowhere,
-and if a public name of stzoo has no docstring.
+the pages of docs/site/pages, and that of extending; the Furo theme is light and dark, and made for phones as well. npm
+brings ONNX Runtime Web and Mermaid, in the versions of package-lock.json. The build fails if code of a page fails, if a
+link leads nowhere, and if a public name of stzoo has no docstring.
 """
 
 from __future__ import annotations
@@ -48,8 +48,7 @@ def main() -> None:
     if options.only != "live":
         sources = gathered(out)
         prepare_shell(out / "ipython")
-        sphinx = (sys.executable, "-m", "sphinx")
-        run(*sphinx, "-W", "--keep-going", "-q", "-j", "auto", "-b", "html", "-c", str(HERE), str(sources), str(html))
+        render(sources, html)
         draw_figures(html / "_static" / "mermaid", modules / "mermaid" / "dist")
     if options.only != "pages":
         browser.write(html / "live", modules, DOCS / "models")
@@ -87,6 +86,12 @@ def prepare_shell(folder: Path) -> None:
     shutil.copy(HERE / "commands.py", startup)
     os.environ["IPYTHONDIR"] = str(folder)
     os.environ["OMP_NUM_THREADS"] = "1"  # as many pages are run at once as there are processors
+
+
+def render(sources: Path, html: Path) -> None:
+    """Sphinx; what it warns of, such as a link to no page, is an error, and so is code of a page that fails."""
+    options = ("-W", "--keep-going", "-q", "-j", "auto", "-b", "html", "-c", str(HERE))
+    run(sys.executable, "-m", "sphinx", *options, str(sources), str(html))
 
 
 def draw_figures(folder: Path, package: Path) -> None:

@@ -5,6 +5,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import build
+import extended
 import links
 import pytest
 import reference
@@ -102,6 +104,34 @@ def test_words_are_found(window: Any, server: Any) -> None:
     window.driver.get(f"{server.url}/search.html?q=semi-Lagrangian")
     window.until(lambda: "html" in (window.find("#search-results").get_attribute("innerHTML") or ""))
     assert window.driver.find_elements("css selector", "#search-results li a")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("text", "fails"),
+    [
+        ("```{code-cell} ipython3\n1 / 0\n```", True),
+        ("```{code-cell} ipython3\n!python -c 'raise SystemExit(3)' | cat\n```", True),
+        ("[another page](nowhere.md)", True),
+        ("```{code-cell} ipython3\n!python -c 'raise SystemExit(3)' || echo $?\n```", False),
+    ],
+)
+def test_a_page_that_fails_fails_the_build(
+    text: str, fails: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("myst_nb", reason="the extra `docs` is not installed")
+    for name in ("IPYTHONDIR", "OMP_NUM_THREADS"):
+        monkeypatch.setenv(name, "")  # so that they are as they were in the end
+    build.prepare_shell(tmp_path / "ipython")
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "index.md").write_text(f"{extended.HEAD}# Page\n\n{text}\n", "utf-8")
+    try:
+        build.render(tmp_path / "source", tmp_path / "html")
+    except SystemExit:
+        assert fails
+    else:
+        assert not fails
+        assert "<span></span>3" in (tmp_path / "html" / "index.html").read_text("utf-8")
 
 
 def test_a_broken_link_is_found(tmp_path: Path) -> None:
