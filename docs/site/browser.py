@@ -43,7 +43,6 @@ def write(out: Path, modules: Path, cards: Path, models: tuple[Shown, ...] = MOD
 
     Raises:
         FileNotFoundError: a file of ONNX Runtime Web, or the example, is missing.
-        ValueError: the service worker has no place for what it must know.
     """
     shutil.copytree(HERE / "live", out)
     shutil.copy(HERE / "static" / "favicon.svg", out)
@@ -56,15 +55,15 @@ def write(out: Path, modules: Path, cards: Path, models: tuple[Shown, ...] = MOD
 
 
 def _service_worker(out: Path) -> None:
-    """Tells it the files that make up the page, and a version that changes with any of them."""
-    whole = sorted(p for p in out.iterdir() if p.is_file())  # not the models and the runtime, which are in folders
-    names = ["./", *(p.name for p in whole if p.name != SERVICE_WORKER)]
-    version = hashlib.sha256(b"".join(p.read_bytes() for p in whole)).hexdigest()[:12]
+    """Tells it the files that make up the page, those that never change, and a version that changes with any file."""
+    page = sorted(p for p in out.iterdir() if p.is_file())
+    names = ["./", *(p.name for p in page if p.name != SERVICE_WORKER)]
+    lasting = sorted(p.relative_to(out).as_posix() for p in out.rglob("*/*") if p.is_file())
+    version = hashlib.sha256(b"".join(p.read_bytes() for p in page)).hexdigest()[:12]
     script = (out / SERVICE_WORKER).read_text("utf-8")
-    for empty, filled in (('VERSION = ""', f'VERSION = "{version}"'), ("FILES = []", f"FILES = {json.dumps(names)}")):
-        if script.count(empty) != 1:
-            raise ValueError(f"{SERVICE_WORKER} holds {empty!r} {script.count(empty)} times; it must hold it once")
-        script = script.replace(empty, filled)
+    for name, empty, value in (("VERSION", '""', version), ("FILES", "[]", names), ("LASTING", "[]", lasting)):
+        before, after = script.split(f"const {name} = {empty}")
+        script = f"{before}const {name} = {json.dumps(value)}{after}"
     (out / SERVICE_WORKER).write_text(script, "utf-8")
 
 

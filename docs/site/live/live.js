@@ -218,6 +218,7 @@ async function keep() {
 async function keepModels() {
   if (!navigator.serviceWorker?.controller) return;
   for (const { file } of models) if (!(await fetch(`./${file}`)).ok) return;
+  if (!(await Promise.all(models.map(({ file }) => caches.match(`./${file}`)))).every(Boolean)) return; // no room
   $("kept").textContent = "Everything is loaded: from now on this page works without a network.";
 }
 

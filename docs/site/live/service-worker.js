@@ -1,15 +1,16 @@
 // Answers from what was loaded before, so that the page works without a network, and says with each answer that the
 // page is isolated from all others: browsers then give it shared memory, and with that threads.
 //
-// When the site is built, browser.py writes the two constants. A site that has changed has another VERSION; browsers
+// When the site is built, browser.py writes the three constants. A site that has changed has another VERSION; browsers
 // then install this file anew, beside the old one, and use it once no page of the old one is open any more.
 
 const VERSION = "";
-const FILES = []; // the page without its models and the runtime, which are kept when they are first asked for
+const FILES = []; // the page itself
+const LASTING = []; // what never changes under its name: the models, and the runtime
 
-const SHELL = `stzoo-live-${VERSION}`; // changes as a whole, so that no page runs with the scripts of another one
-const KEPT = "stzoo-live-kept"; // what never changes under its name: the models, and the runtime
-const forever = (address) => /\/(models|runtime-[^/]+)\//.test(address);
+const SHELL = `stzoo-live-${VERSION}`; // holds FILES, as a whole, so that no page runs with the scripts of another one
+const KEPT = "stzoo-live-kept"; // holds what was asked for of LASTING
+const lasts = ({ url }) => LASTING.some((name) => url.endsWith(`/${name}`));
 
 self.addEventListener("install", (event) => event.waitUntil(shell()));
 
@@ -23,6 +24,9 @@ self.addEventListener("activate", (event) => event.waitUntil(begin()));
 async function begin() {
   const old = (await caches.keys()).filter((name) => name.startsWith("stzoo-live-") && ![SHELL, KEPT].includes(name));
   await Promise.all(old.map((name) => caches.delete(name)));
+  const kept = await caches.open(KEPT);
+  const gone = (await kept.keys()).filter((request) => !lasts(request));
+  await Promise.all(gone.map((request) => kept.delete(request)));
   await self.clients.claim();
 }
 
@@ -32,10 +36,13 @@ self.addEventListener("fetch", (event) => {
 });
 
 async function answer(request) {
-  const known = await (await caches.open(forever(request.url) ? KEPT : SHELL)).match(request, { ignoreSearch: true });
+  const known = await (await caches.open(lasts(request) ? KEPT : SHELL)).match(request, { ignoreSearch: true });
   if (known) return isolated(known);
   const fresh = await fetch(request);
-  if (fresh.ok && forever(request.url)) await (await caches.open(KEPT)).put(request, fresh.clone());
+  if (fresh.ok && lasts(request)) {
+    const copy = fresh.clone();
+    await (await caches.open(KEPT)).put(request, copy).catch(() => {}); // there may be no room for it
+  }
   return isolated(fresh);
 }
 
