@@ -23,7 +23,7 @@ RUNTIME = (  # of ONNX Runtime Web: for the processor, and for WebGPU
     "ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm",
     "ort.webgpu.min.mjs", "ort-wasm-simd-threaded.asyncify.mjs", "ort-wasm-simd-threaded.asyncify.wasm",
 )  # fmt: skip
-FOR_WEBGPU = ("webgpu", "asyncify")  # in the names of what only browsers with WebGPU load
+SERVICE_WORKER = "service-worker.js"
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,26 @@ def write(out: Path, modules: Path, cards: Path, models: tuple[Shown, ...] = MOD
         FileNotFoundError: a file of ONNX Runtime Web, or the example, is missing.
     """
     shutil.copytree(HERE / "live", out)
+    shutil.copy(HERE / "static" / "favicon.svg", out)
     runtime = _runtime(out, modules / "onnxruntime-web")
     digits = [digit.flatten().tolist() for digit in drawn_digits()]
     entries = [_model(shown, out / "models", runtime) for shown in models]
     content = {"models": entries, "digits": digits, "example": _example(cards / "tau-ut-typical.gif")}
     (out / "models.json").write_text(json.dumps(content), "utf-8")
-    kept = sorted(p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file())
-    kept = ["./", *(name for name in kept if not any(part in name for part in FOR_WEBGPU))]
-    (out / "files.json").write_text(json.dumps([*kept, "files.json"]), "utf-8")
+    _service_worker(out)
+
+
+def _service_worker(out: Path) -> None:
+    """Tells it the files that make up the page, those that never change, and a version that changes with any file."""
+    page = sorted(p for p in out.iterdir() if p.is_file())
+    names = ["./", *(p.name for p in page if p.name != SERVICE_WORKER)]
+    lasting = sorted(p.relative_to(out).as_posix() for p in out.rglob("*/*") if p.is_file())
+    version = hashlib.sha256(b"".join(p.read_bytes() for p in page)).hexdigest()[:12]
+    script = (out / SERVICE_WORKER).read_text("utf-8")
+    for name, empty, value in (("VERSION", '""', version), ("FILES", "[]", names), ("LASTING", "[]", lasting)):
+        before, after = script.split(f"const {name} = {empty}")
+        script = f"{before}const {name} = {json.dumps(value)}{after}"
+    (out / SERVICE_WORKER).write_text(script, "utf-8")
 
 
 def _runtime(out: Path, package: Path) -> str:

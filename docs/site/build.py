@@ -5,14 +5,15 @@
     python -m http.server --directory docs/site/build/html
 
 Sphinx with MyST reads the pages as they are in docs/, so that they look alike here and in the repository; MyST-NB runs
-the pages of docs/site/pages; the Furo theme is light and dark, and made for phones as well. npm brings ONNX Runtime
-Web and Mermaid, in the versions of package-lock.json. The build fails if code of a page fails, if a link leads nowhere,
-and if a public name of stzoo has no docstring.
+the pages of docs/site/pages, and that of extending; the Furo theme is light and dark, and made for phones as well. npm
+brings ONNX Runtime Web and Mermaid, in the versions of package-lock.json. The build fails if code of a page fails, if a
+link leads nowhere, and if a public name of stzoo has no docstring.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,9 @@ DOCS = HERE.parent
 sys.path.insert(0, str(HERE))
 
 import browser  # noqa: E402
+import extended  # noqa: E402
 import gallery  # noqa: E402
+import links  # noqa: E402
 import reference  # noqa: E402
 
 
@@ -43,11 +46,14 @@ def main() -> None:
     shutil.rmtree(html, ignore_errors=True)
     modules = install(out)
     if options.only != "live":
-        sources = gathered(out / "source")
-        run("sphinx-build", "-W", "--keep-going", "-q", "-b", "html", "-c", str(HERE), str(sources), str(html))
+        sources = gathered(out)
+        prepare_shell(out / "ipython")
+        render(sources, html)
         draw_figures(html / "_static" / "mermaid", modules / "mermaid" / "dist")
     if options.only != "pages":
         browser.write(html / "live", modules, DOCS / "models")
+    if options.only is None:
+        links.check(html)
     print(f"{html}: {sum(p.stat().st_size for p in html.rglob('*') if p.is_file()) / 1e6:.0f} MB")
 
 
@@ -60,14 +66,32 @@ def install(out: Path) -> Path:
     return out / "node_modules"
 
 
-def gathered(sources: Path) -> Path:
-    """What Sphinx reads: the pages of docs/, those of the site, and those that are made here."""
-    shutil.rmtree(sources, ignore_errors=True)
+def gathered(out: Path) -> Path:
+    """What Sphinx reads: the pages of docs/, those of the site, and those that are made here; gives their folder."""
+    sources, edited = out / "source", out / "edited"
+    for folder in (sources, edited):
+        shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(DOCS, sources, ignore=shutil.ignore_patterns("site", "__pycache__"))
     shutil.copytree(HERE / "pages", sources, dirs_exist_ok=True)
     gallery.write(sources)
     reference.write(sources)
+    extended.write(sources / "extending.md", edited)
     return sources
+
+
+def prepare_shell(folder: Path) -> None:
+    """What the code of the pages runs in; see commands.py."""
+    startup = folder / "profile_default" / "startup"
+    startup.mkdir(parents=True, exist_ok=True)
+    shutil.copy(HERE / "commands.py", startup)
+    os.environ["IPYTHONDIR"] = str(folder)
+    os.environ["OMP_NUM_THREADS"] = "1"  # as many pages are run at once as there are processors
+
+
+def render(sources: Path, html: Path) -> None:
+    """Sphinx; what it warns of, such as a link to no page, is an error, and so is code of a page that fails."""
+    options = ("-W", "--keep-going", "-q", "-j", "auto", "-b", "html", "-c", str(HERE))
+    run(sys.executable, "-m", "sphinx", *options, str(sources), str(html))
 
 
 def draw_figures(folder: Path, package: Path) -> None:
@@ -81,12 +105,11 @@ def draw_figures(folder: Path, package: Path) -> None:
 
 def run(*command: str) -> None:
     """Raises SystemExit where the program fails, which has said why, or is not installed."""
-    program = shutil.which(command[0], path=f"{Path(sys.executable).parent}:{Path('/usr/bin')}") or shutil.which(
-        command[0]
-    )
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # the pages run stzoo of this environment
+    program = shutil.which(command[0], path=path)
     if program is None:
         raise SystemExit(f"{command[0]} is needed to build the site; docs/site/build.py says how to install it")
-    if subprocess.run([program, *command[1:]], check=False).returncode:
+    if subprocess.run([program, *command[1:]], check=False, env=os.environ | {"PATH": path}).returncode:
         raise SystemExit(f"{command[0]} failed; see above")
 
 

@@ -93,7 +93,7 @@ def _board(rows: list[dict[str, str]]) -> str:
         chosen = [row for row in rows if row["protocol"] == protocol]
         columns = [key for key in COLUMNS if any(row[key] for row in chosen)]
         head = "".join(
-            f"<th>{name}</th>" for name in ("model", "figures are", *(COLUMNS[c] for c in columns), "command or source")
+            f"<th>{name}</th>" for name in ("model", "figures are", *(COLUMNS[c] for c in columns), "command")
         )
         parts += [
             f"## {protocol}",
@@ -105,6 +105,8 @@ def _board(rows: list[dict[str, str]]) -> str:
         ]
         parts += [_row(row, columns) for row in chosen]
         parts += ["</tbody></table></div>", "```", ""]
+        for source, differs in dict.fromkeys((row["source"], row["differs"]) for row in chosen if row["source"]):
+            parts += [f"Published: {source}. What differs: {differs}.", ""]
     return "\n".join(parts)
 
 
@@ -112,8 +114,11 @@ def _row(row: dict[str, str], columns: list[str]) -> str:
     name = escape(row["model"])
     ours = row["kind"] != "published"
     model = f'<a href="models/{name}.html">{name}</a>' if ours else name
-    said = f"<code>{escape(row['command'])}</code>" if row["command"] else escape(row["source"])
-    cells = "".join(f"<td>{escape(row[key])}</td>" for key in columns)
-    return (
-        f'<tr class="{escape(row["kind"])}"><td>{model}</td><td>{escape(row["kind"])}</td>{cells}<td>{said}</td></tr>'
-    )
+    cells = "".join(f"<td>{_figure(row[key])}</td>" for key in columns)
+    command = f"<code>{escape(row['command'])}</code>" if row["command"] else ""
+    return f'<tr class="{row["kind"]}"><td>{model}</td><td>{row["kind"]}</td>{cells}<td>{command}</td></tr>'
+
+
+def _figure(text: str) -> str:
+    """Counts with commas, everything else as it stands."""
+    return f"{int(text):,}" if text.isdigit() else escape(text)

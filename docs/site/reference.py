@@ -17,12 +17,12 @@ def write(sources: Path) -> None:
     """One page for the names of `stzoo` itself, and one for each of its rooms.
 
     Raises:
-        SystemExit: a public name has no docstring.
+        SystemExit: a public name, or a public method or property of one, has no docstring.
     """
     folder = sources / "reference"
     folder.mkdir()
     modules = ["stzoo", *(f"stzoo.{room}" for room in ROOMS)]
-    missing = [f"{module}.{name}" for module in modules for name in _names(module) if not _documented(module, name)]
+    missing = [found for module in modules for name in _names(module) for found in undocumented(module, name)]
     if missing:
         raise SystemExit(f"public names without a docstring: {', '.join(missing)}")
     for module in modules:
@@ -41,9 +41,15 @@ def _names(module: str) -> list[str]:
     )
 
 
-def _documented(module: str, name: str) -> bool:
+def undocumented(module: str, name: str) -> list[str]:
+    """The name, if it is of a class or a function without a docstring; of a class, its methods and properties, too."""
     value = getattr(import_module(module), name)
-    return not (inspect.isclass(value) or inspect.isroutine(value)) or bool(inspect.getdoc(value))
+    named = {f"{module}.{name}": value}
+    if inspect.isclass(value):
+        own = {member: getattr(value, member) for member in vars(value) if not member.startswith("_")}
+        named |= {f"{module}.{name}.{member}": found for member, found in own.items()}
+    described = (inspect.isclass, inspect.isroutine, lambda x: isinstance(x, property))
+    return [n for n, found in named.items() if any(kind(found) for kind in described) and not inspect.getdoc(found)]
 
 
 def _page(module: str) -> str:
@@ -56,6 +62,7 @@ def _page(module: str) -> str:
 def _entry(module: str, name: str) -> str:
     value = getattr(import_module(module), name)
     if inspect.isclass(value):
-        shown = "" if issubclass(value, Exception) else "   :members:\n"
-        return f".. autoclass:: {name}\n{shown}   :show-inheritance:"
+        shown = "" if issubclass(value, Exception) else "\n   :members:"
+        above = "" if value.__bases__ == (object,) else "\n   :show-inheritance:"
+        return f".. autoclass:: {name}{shown}{above}"
     return f".. {'autofunction' if inspect.isroutine(value) else 'autodata'}:: {name}"

@@ -136,6 +136,7 @@ class BenchmarkReport:
     command: str
 
     def to_json(self) -> str:
+        """The report as JSON text: one object with the attributes as keys, indented by two spaces."""
         return json.dumps(asdict(self), indent=2, allow_nan=False)
 
     def __str__(self) -> str:

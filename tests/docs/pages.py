@@ -4,9 +4,11 @@ import argparse
 import re
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+import fences
+from fences import Block
 
 from stzoo.cli.main import build_parser as build_parser
 
@@ -15,28 +17,8 @@ WRITTEN = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))
 GENERATED = sorted((REPOSITORY / "docs" / "models").glob("*.md"))
 PAGES = [*WRITTEN, *GENERATED]
 
-_FENCE = re.compile(
-    r"(?:^<!-- (?P<mark>[a-z]+): (?P<value>.+?) -->\n)?^```(?P<language>[a-z]*)\n(?P<text>.*?)^```$", re.M | re.S
-)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _INLINE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
-
-
-@dataclass(frozen=True)
-class Block:
-    """One fenced block.
-
-    Attributes:
-        language: the word after the fence, such as "python".
-        text: what stands between the fences.
-        line: the number of its first line in the page.
-        marks: what the comment before the fence says, unseen by readers: {"needs": "data"} or {"file": "stzoo/..."}.
-    """
-
-    language: str
-    text: str
-    line: int
-    marks: dict[str, str]
 
 
 @cache
@@ -50,22 +32,12 @@ def name_of(page: Path) -> str:
 
 def blocks(page: Path, *languages: str) -> list[Block]:
     """The fenced blocks of these languages, in order."""
-    text = text_of(page)
-    return [
-        Block(
-            found["language"],
-            found["text"],
-            text.count("\n", 0, found.start("text")) + 1,
-            {found["mark"]: found["value"]} if found["mark"] else {},
-        )
-        for found in _FENCE.finditer(text)
-        if found["language"] in languages
-    ]
+    return list(fences.blocks(text_of(page), *languages))
 
 
 def prose(page: Path) -> str:
     """The page without its fenced blocks."""
-    return _FENCE.sub("", text_of(page))
+    return fences.FENCE.sub("", text_of(page))
 
 
 def inline_code(page: Path) -> list[str]:

@@ -2,12 +2,12 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-from docs.pages import REPOSITORY, blocks, command_lines
+import extended
+from docs.pages import REPOSITORY, blocks, command_lines, text_of
 
 PAGE = REPOSITORY / "docs" / "extending.md"
 
@@ -15,15 +15,8 @@ PAGE = REPOSITORY / "docs" / "extending.md"
 def test_the_edits_of_the_page_work(tmp_path: Path) -> None:
     copy, work = tmp_path / "copy", tmp_path / "work"
     work.mkdir()
-    shutil.copytree(REPOSITORY / "stzoo", copy / "stzoo", ignore=shutil.ignore_patterns("checkpoints", "__pycache__"))
-    shutil.copy(REPOSITORY / "weights_manifest.json", copy)
+    extended.edited_copy(text_of(PAGE), copy)
     python = [block for block in blocks(PAGE, "python") if "needs" not in block.marks]
-    for block in python:
-        if "file" in block.marks:
-            assert not (copy / block.marks["file"]).exists()
-            (copy / block.marks["file"]).write_text(block.text, "utf-8")
-    for block in blocks(PAGE, "diff"):
-        edit(copy, block.text)
     commands = [c for b in blocks(PAGE, "bash") if b.marks.get("needs") == "edits" for c in command_lines(b.text)]
     code = "\n".join(f"exec({block.text!r})" for block in python)  # makes the folders that the commands read
     code += f"\n\nfrom stzoo.cli import main\nfor command in {commands}:\n    assert main(command) == 0\n"
@@ -40,13 +33,3 @@ def test_the_edits_of_the_page_work(tmp_path: Path) -> None:
     assert len(headers) == len(commands) + 1 == 3
     assert ["bias" in header for header in headers] == [False, False, True]
     assert re.search(r"\bbias\b.*persist\. bias", headers[2])
-
-
-def edit(root: Path, diff: str) -> None:
-    """Apply one diff without line numbers, whose old lines stand in the file once."""
-    head, *lines = diff.splitlines()
-    path = root / head.removeprefix("--- ")
-    old, new = ("".join(f"{line[1:]}\n" for line in lines if line[:1] in ("", " ", sign)) for sign in "-+")
-    text = path.read_text("utf-8")
-    assert text.count(old) == 1, f"{path.relative_to(root)} does not hold once:\n{old}"
-    path.write_text(text.replace(old, new), "utf-8")

@@ -26,7 +26,8 @@ async function pictureList(files) {
   const [file] = files;
   if (file.type.startsWith("video/")) return videoFrames(file);
   if (file.type.startsWith("image/")) return animationFrames(file);
-  throw new Error(`${file.name} is neither a picture nor a video that this browser knows. Choose a GIF, a video, or several pictures.`);
+  const known = "Choose a GIF, a video, or several pictures.";
+  throw new Error(`${file.name} is neither a picture nor a video that this browser knows. ${known}`);
 }
 
 async function still(file) {
@@ -39,7 +40,8 @@ async function still(file) {
 
 async function animationFrames(file) {
   if (!("ImageDecoder" in self)) {
-    throw new Error("This browser cannot take an animation apart (it lacks ImageDecoder). Choose a video, or several pictures.");
+    const instead = "Choose a video, or several pictures.";
+    throw new Error(`This browser cannot take an animation apart (it lacks ImageDecoder). ${instead}`);
   }
   const decoder = new ImageDecoder({ data: await file.arrayBuffer(), type: file.type });
   try {
@@ -64,8 +66,9 @@ async function videoFrames(file) {
   const address = URL.createObjectURL(file);
   const told = (event) =>
     new Promise((resolve, reject) => {
+      const refuse = () => reject(new Error(`${file.name} is a video that this browser cannot play.`));
       video.addEventListener(event, resolve, { once: true });
-      video.addEventListener("error", () => reject(new Error(`${file.name} is a video that this browser cannot play.`)), { once: true });
+      video.addEventListener("error", refuse, { once: true });
     });
   try {
     video.muted = true;

@@ -16,32 +16,36 @@ const player = new Player({
   forecast: $("forecast"), truth: $("truth"), truthPanel: $("truth-panel"),
   play: $("play"), frame: $("frame"), where: $("where"),
 });
-const sheet = new Sheet($("sheet"), () => begin(digitScene));
+const sheet = new Sheet($("sheet"), () => drawn(digitScene));
 
 const { models, digits, example } = await (await fetch("./models.json")).json();
 let model = null; // the entry of models.json that is chosen
 let placed = null; // where it runs: {device, threads}
 let scene = null; // {frames, from, height, width, note}: frames as they are shown; the forecast begins at number `from`
+let given = null; // the files of the reader's that the scene was read from, or is to be read from
+let shown = null; // the name of the model whose forecast is on the page
 let turn = 0; // forecasts that a newer wish has overtaken are dropped
 
 // What a model reads: rain is shown in mm/h and read in dBR, in which everything dry has one number.
 const QUANTITIES = {
-  brightness: { read: (value) => value, shown: (value) => Math.min(1, Math.max(0, value)) },
+  brightness: { read: (value) => value, made: (value) => Math.min(1, Math.max(0, value)) },
   rain: {
     read: (rate, m) => (rate < 0.1 ? m.fill : 10 * Math.log10(rate)),
-    shown: (dbr) => (dbr < -10 ? 0 : 10 ** (dbr / 10)),
+    made: (dbr) => (dbr < -10 ? 0 : 10 ** (dbr / 10)),
   },
 };
 
 const SCENES = { digits: digitScene, rain: rainScene, people: exampleScene };
 
 function digitScene() {
-  const sheets = [0, 1].map((k) => ($(`digit-${k}`).value === DRAWN ? sheet.bytes : digits[Number($(`digit-${k}`).value)]));
-  return { ...movingDigits(sheets, model.frames_in + LONGEST), from: model.frames_in, note: "Digits that this page moves." };
+  const sheets = [0, 1].map((k) => $(`digit-${k}`).value).map((d) => (d === DRAWN ? sheet.bytes : digits[Number(d)]));
+  const note = "Digits that this page moves.";
+  return { ...movingDigits(sheets, model.frames_in + LONGEST), from: model.frames_in, note };
 }
 
 function rainScene() {
-  return { ...drawnRain(model.frames_in + LONGEST), from: model.frames_in, note: "Rain that this page draws; no radar saw it." };
+  const note = "Rain that this page draws; no radar saw it.";
+  return { ...drawnRain(model.frames_in + LONGEST), from: model.frames_in, note };
 }
 
 function exampleScene() {
@@ -60,10 +64,15 @@ async function choose(name) {
     const found = await forecaster.load(model);
     if (mine !== turn) return;
     placed = found;
-    await begin(SCENES[model.scene]);
+    await (given && model.quantity !== "rain" ? opened(given) : begin(SCENES[model.scene]));
   } catch (error) {
     if (mine === turn) fail(`${name} could not be started here: ${error.message}`);
   }
+}
+
+function drawn(make) {
+  given = null;
+  return begin(make);
 }
 
 async function begin(make) {
@@ -81,10 +90,10 @@ async function forecast() {
   if (!placed || !scene) return;
   const mine = ++turn;
   const steps = Number(document.querySelector("[name=steps]:checked").value);
-  const { frames, from, height, width } = scene;
-  const { read, shown } = QUANTITIES[model.quantity];
-  const past = frames.slice(0, from).slice(-model.frames_in);
-  const truth = frames.slice(from, from + steps);
+  const { frames: known, from, height, width } = scene;
+  const { read, made } = QUANTITIES[model.quantity];
+  const past = known.slice(0, from).slice(-model.frames_in);
+  const truth = known.slice(from, from + steps);
   if (past.length < model.frames_in) {
     fail(`${model.name} reads ${model.frames_in} frames, and the file has ${past.length}. Choose a longer one.`);
     return;
@@ -96,24 +105,29 @@ async function forecast() {
   try {
     const { future, milliseconds } = await forecaster.forecast(input, height, width, steps);
     if (mine !== turn) return;
-    const made = Array.from({ length: steps }, (_, t) =>
-      future.slice(t * height * width, (t + 1) * height * width).map((value) => shown(value)));
-    player.play({ past, forecast: made, truth, height, width, quantity: model.quantity });
+    const frames = Array.from({ length: steps }, (_, t) =>
+      future.slice(t * height * width, (t + 1) * height * width).map((value) => made(value)));
+    shown = model.name;
+    player.play({ past, forecast: frames, truth, height, width, quantity: model.quantity });
     $("source").textContent = scene.note;
     $("errors").hidden = !truth.length;
-    if (truth.length) chart($("curve"), errors(made, truth), errors(truth.map(() => past.at(-1)), truth));
-    const where = placed.device === "webgpu" ? "the graphics processor (WebGPU)" : `${placed.threads} thread${placed.threads > 1 ? "s" : ""} of the processor (WebAssembly)`;
-    say(`${steps} frames in ${milliseconds.toFixed(0)} ms on ${where}.${lack()}`);
+    if (truth.length) chart($("curve"), errors(frames, truth), errors(truth.map(() => past.at(-1)), truth));
+    say(`${steps} frames in ${milliseconds.toFixed(0)} ms on ${where()}.${lack()}`);
   } catch (error) {
     if (mine === turn) fail(`The forecast failed: ${error.message}`);
   }
+}
+
+function where() {
+  if (placed.device === "webgpu") return "the graphics processor (WebGPU)";
+  return `${placed.threads} thread${placed.threads > 1 ? "s" : ""} of the processor (WebAssembly)`;
 }
 
 // What this browser lacks, in a sentence.
 function lack() {
   if (placed.device === "webgpu") return "";
   const missing = navigator.gpu ? "a graphics processor that WebGPU can use" : "WebGPU";
-  return self.crossOriginIsolated ? ` This browser lacks ${missing}.` : ` This browser lacks ${missing}, and the page may use one thread only.`;
+  return ` This browser lacks ${missing}${self.crossOriginIsolated ? "" : ", and the page may use one thread only"}.`;
 }
 
 function say(text) {
@@ -121,6 +135,7 @@ function say(text) {
 }
 
 function fail(text) {
+  given = null; // or another model would fail at it again
   $("message").textContent = text;
   say("");
 }
@@ -144,28 +159,31 @@ function offerDigits() {
     choice.value = String(k ? 7 : 3);
     choice.addEventListener("change", () => {
       $("pad").hidden = ![0, 1].some((other) => $(`digit-${other}`).value === DRAWN);
-      begin(digitScene);
+      drawn(digitScene);
     });
   }
 }
 
 async function opened(files) {
-  if (!files.length || !placed) return;
+  if (!files.length) return;
   if (model.quantity === "rain") {
     fail("tau-radar reads rain in mm/h, which a picture does not hold. Choose another model for files.");
     return;
   }
+  given = files;
+  if (!placed) return; // it is read once the model is there
   say("Reading the file ...");
   await begin(async () => {
-    const read = await framesOf([...files], model.height);
-    return { ...read, from: read.frames.length, note: `${files[0].name}: what comes after its last frame, in grey, cut to a square.` };
+    const read = await framesOf(files, model.height);
+    const note = `${files[0].name}: what comes after its last frame, in grey, cut to a square.`;
+    return { ...read, from: read.frames.length, note };
   });
 }
 
 function listen() {
-  $("new-paths").addEventListener("click", () => begin(digitScene));
-  $("new-rain").addEventListener("click", () => begin(rainScene));
-  $("example").addEventListener("click", () => begin(exampleScene));
+  $("new-paths").addEventListener("click", () => drawn(digitScene));
+  $("new-rain").addEventListener("click", () => drawn(rainScene));
+  $("example").addEventListener("click", () => drawn(exampleScene));
   $("wipe").addEventListener("click", () => sheet.wipe());
   $("file").addEventListener("change", (event) => {
     const files = [...event.target.files];
@@ -177,28 +195,45 @@ function listen() {
     $("drop").addEventListener(kind, (event) => {
       event.preventDefault();
       $("drop").classList.toggle("over", kind === "dragover");
-      if (kind === "drop") opened(event.dataTransfer.files);
+      if (kind === "drop") opened([...event.dataTransfer.files]);
     });
   }
 }
 
-// Keeps the page for later without a network, and isolates it, so that threads can be used.
+// Isolates the page, so that threads can be used, and has its files kept for later.
 async function keep() {
   if (!("serviceWorker" in navigator)) return;
-  await navigator.serviceWorker.register("./service-worker.js", { type: "module" });
+  await navigator.serviceWorker.register("./service-worker.js");
   await navigator.serviceWorker.ready;
   if (!self.crossOriginIsolated && !sessionStorage.getItem("reloaded")) {
     sessionStorage.setItem("reloaded", "yes"); // once: a browser may refuse to isolate
+    // Chromium puts this page aside as it waits here, and brings it back when the reader reloads the isolated one.
+    self.addEventListener("pageshow", ({ persisted }) => persisted && location.reload());
     location.reload();
     await new Promise(() => {});
   }
+}
+
+// Loads the other models, too: whatever passes through the service worker is kept.
+async function keepModels() {
+  if (!navigator.serviceWorker?.controller) return;
+  for (const { file } of models) if (!(await fetch(`./${file}`)).ok) return;
+  if (!(await Promise.all(models.map(({ file }) => caches.match(`./${file}`)))).every(Boolean)) return; // no room
+  $("kept").textContent = "Everything is loaded: from now on this page works without a network.";
 }
 
 await keep().catch(() => {}); // private windows may refuse; the page works without
 offerModels();
 offerDigits();
 listen();
-await choose(models[0].name);
-
 // For whoever wants forecasts without the page, such as its test.
-self.stzoo = { forecast: (past, height, width, steps) => forecaster.forecast(past, height, width, steps), choose, player };
+self.stzoo = {
+  forecast: (past, height, width, steps) => forecaster.forecast(past, height, width, steps),
+  player,
+  get shown() {
+    return shown;
+  },
+};
+
+await choose(models[0].name);
+keepModels().catch(() => {}); // without a network, or without room; the model at hand works

@@ -66,6 +66,7 @@ export class Player {
     if (known) show(this.elements.truth, known, height, width, quantity);
     this.elements.truth.style.opacity = known ? 1 : 0.2; // beyond what is known, the last true frame stays, pale
     this.elements.frame.value = at;
-    this.elements.where.textContent = ahead < 0 ? `past ${at + 1} of ${past.length}` : `forecast ${ahead + 1} of ${forecast.length}`;
+    const [what, number, all] = ahead < 0 ? ["past", at, past.length] : ["forecast", ahead, forecast.length];
+    this.elements.where.textContent = `${what} ${number + 1} of ${all}`;
   }
 }

@@ -1,41 +1,49 @@
 // Answers from what was loaded before, so that the page works without a network, and says with each answer that the
 // page is isolated from all others: browsers then give it shared memory, and with that threads.
+//
+// When the site is built, browser.py writes the three constants. A site that has changed has another VERSION; browsers
+// then install this file anew, beside the old one, and use it once no page of the old one is open any more.
 
-const KEPT = "stzoo-live";
-const PATIENCE = 3000; // milliseconds, after which what is kept is better than what the network may still send
+const VERSION = "";
+const FILES = []; // the page itself
+const LASTING = []; // what never changes under its name: the models, and the runtime
 
-self.addEventListener("install", (event) => {
-  event.waitUntil(
-    (async () => {
-      const files = await (await fetch("./files.json", { cache: "no-cache" })).json();
-      const kept = await caches.open(KEPT);
-      await kept.addAll(files.map((file) => new Request(file, { cache: "no-cache" })));
-      await self.skipWaiting();
-    })(),
-  );
-});
+const SHELL = `stzoo-live-${VERSION}`; // holds FILES, as a whole, so that no page runs with the scripts of another one
+const KEPT = "stzoo-live-kept"; // holds what was asked for of LASTING
+const lasts = ({ url }) => LASTING.some((name) => url.endsWith(`/${name}`));
 
-self.addEventListener("activate", (event) => event.waitUntil(self.clients.claim()));
+self.addEventListener("install", (event) => event.waitUntil(shell()));
+
+async function shell() {
+  const fresh = FILES.map((file) => new Request(file, { cache: "no-cache" }));
+  await (await caches.open(SHELL)).addAll(fresh);
+}
+
+self.addEventListener("activate", (event) => event.waitUntil(begin()));
+
+async function begin() {
+  const old = (await caches.keys()).filter((name) => name.startsWith("stzoo-live-") && ![SHELL, KEPT].includes(name));
+  await Promise.all(old.map((name) => caches.delete(name)));
+  const kept = await caches.open(KEPT);
+  const gone = (await kept.keys()).filter((request) => !lasts(request));
+  await Promise.all(gone.map((request) => kept.delete(request)));
+  await self.clients.claim();
+}
 
 self.addEventListener("fetch", (event) => {
-  if (event.request.method === "GET" && new URL(event.request.url).origin === location.origin) {
-    event.respondWith(answer(event.request));
-  }
+  const { method, url } = event.request;
+  if (method === "GET" && new URL(url).origin === location.origin) event.respondWith(answer(event.request));
 });
 
-// What never changes under its name, the runtime and the models, is taken from what was kept. Of everything else the
-// network's is better, so that a new version of the site is seen.
 async function answer(request) {
-  const old = await caches.match(request, { ignoreSearch: true });
-  if (old && /\/(models|runtime-[^/]+)\//.test(request.url)) return isolated(old);
-  try {
-    const fresh = await fetch(request, old ? { signal: AbortSignal.timeout(PATIENCE) } : {});
-    if (fresh.ok) await (await caches.open(KEPT)).put(request, fresh.clone());
-    return isolated(fresh);
-  } catch (error) {
-    if (old) return isolated(old);
-    throw error;
+  const known = await (await caches.open(lasts(request) ? KEPT : SHELL)).match(request, { ignoreSearch: true });
+  if (known) return isolated(known);
+  const fresh = await fetch(request);
+  if (fresh.ok && lasts(request)) {
+    const copy = fresh.clone();
+    await (await caches.open(KEPT)).put(request, copy).catch(() => {}); // there may be no room for it
   }
+  return isolated(fresh);
 }
 
 function isolated(answered) {

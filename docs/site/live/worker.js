@@ -33,7 +33,8 @@ async function load(wanted) {
       runtime = await runtimeFor(device, wanted.runtime);
       session = await runtime.InferenceSession.create(bytes, { executionProviders: [device] });
       model = wanted;
-      await forecast(new Float32Array(wanted.frames_in * wanted.channels * wanted.height * wanted.width), wanted.height, wanted.width, 1);
+      const { frames_in, channels, height, width } = wanted;
+      await forecast(new Float32Array(frames_in * channels * height * width), height, width, 1); // a first one is slow
       return { device, threads: device === "wasm" ? runtime.env.wasm.numThreads : 1 };
     } catch (error) {
       why = error;

@@ -14,10 +14,11 @@ function sort(table, head, column) {
   head.setAttribute("aria-sort", up ? "ascending" : "descending");
   const body = table.tBodies[0];
   const key = (row) => row.cells[column].textContent.trim();
-  const rows = [...body.rows].sort((a, b) => {
-    const [x, y] = [key(a), key(b)];
+  const rows = [...body.rows].sort((one, other) => {
+    const [x, y] = [key(one), key(other)];
     if (!x || !y) return !x - !y; // what has no figure stays below, whichever way
-    const order = isNaN(x) || isNaN(y) ? x.localeCompare(y) : Number(x) - Number(y);
+    const [a, b] = [x, y].map((text) => Number(text.replaceAll(",", "")));
+    const order = isNaN(a) || isNaN(b) ? x.localeCompare(y) : a - b;
     return up ? order : -order;
   });
   body.append(...rows);

@@ -1,0 +1,107 @@
+"""The built site, served on loopback, and Debian's Chromium to open it in, driven through its own driver."""
+
+import functools
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SWITCHES = (
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+class Server:
+    """A folder over http. `stop` takes it away, as a network that is lost does."""
+
+    def __init__(self, folder: Path):
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
+        threading.Thread(target=self._http.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self._http.server_port}"
+
+    def stop(self) -> None:
+        self._http.shutdown()
+        self._http.server_close()  # or connections would still be taken, and never answered
+
+
+class Window:
+    """A window of the browser, with a profile of its own."""
+
+    def __init__(self, profile: Path):
+        webdriver = pytest.importorskip("selenium.webdriver")
+        options = webdriver.ChromeOptions()
+        for switch in (*SWITCHES, f"--user-data-dir={profile}"):
+            options.add_argument(switch)
+        self.driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+        self.driver.set_script_timeout(60)
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        """What the script returns."""
+        return self.driver.execute_script(script, *arguments)
+
+    def run_until_done(self, script: str, *arguments: Any) -> Any:
+        """What the script hands to the function that is its last argument."""
+        return self.driver.execute_async_script(script, *arguments)
+
+    def text(self, name: str) -> str:
+        """The text of the element with this id; "" if there is none."""
+        return str(self.run("return document.getElementById(arguments[0])?.textContent ?? ''", name))
+
+    def find(self, selector: str) -> Any:
+        return self.driver.find_element("css selector", selector)
+
+    def until(self, holds: Callable[[], bool]) -> None:
+        from selenium.webdriver.support.wait import WebDriverWait
+
+        WebDriverWait(self.driver, 90).until(lambda _: holds(), f"{self.text('status')} {self.text('message')}")
+
+    def press(self, *keys: str) -> None:
+        """Each key, wherever the focus is."""
+        from selenium.webdriver import ActionChains
+
+        ActionChains(self.driver).send_keys(*keys).perform()
+
+    def sized(self, width: int, height: int) -> None:
+        """The screen of a phone, if it is narrow."""
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 2, "mobile": width < 600}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+    def coloured(self, scheme: str) -> None:
+        """As if the reader's system were "light" or "dark"."""
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+
+@pytest.fixture(scope="session")
+def site() -> Path:
+    folder = os.environ.get("STZOO_SITE")
+    if not folder:
+        pytest.skip("build the site by docs/site/build.py, and name its folder html in STZOO_SITE")
+    if not all(map(shutil.which, ("chromium", "chromedriver"))):
+        pytest.skip("Debian's packages chromium and chromium-driver are needed")
+    return Path(folder).resolve()
+
+
+@pytest.fixture(scope="module")
+def server(site: Path) -> Iterator[Server]:
+    server = Server(site)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def window(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Window]:
+    window = Window(tmp_path_factory.mktemp("profile"))
+    yield window
+    window.driver.quit()
