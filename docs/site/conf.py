@@ -17,6 +17,7 @@ html_show_copyright = False
 exclude_patterns: list[str] = []
 templates_path: list[str] = []
 default_role = "code"  # in docstrings, what stands between backticks is code
+highlight_language = "none"  # what stands in a fence without a language is output
 
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4
