@@ -4,6 +4,7 @@ import io
 import re
 import subprocess
 import sys
+import warnings
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,25 @@ def test_any_name_is_shown_as_it_is() -> None:
     names = ["_hidden", "$a$ and $", r"\alpha", "persistence", "x" * 60]
     chart = errors_chart({name: [1.0] for name in names}, "MSE")
     assert legend(chart) == [*names[:4], "..." + "x" * 41]
+
+
+def test_what_is_no_text_of_one_line_is_escaped() -> None:
+    """Names of folders that are not UTF-8, or hold a line break or the character that steers terminals."""
+    names, escaped = ["\udcff", "a\nb", "\x1b[31m"], [r"\udcff", r"a\nb", r"\x1b[31m"]
+    sheet = strip(*(np.full((3, 4, 4), 0.5) for _ in names))
+    named = Strip(
+        [(name, frames) for name, (_, frames) in zip(names, sheet.rows, strict=True)],
+        sheet.columns, sheet.title, sheet.axis,
+    )  # fmt: skip
+    chart = comparison_chart({name: [1.0] for name in names}, "MSE", named)
+    assert legend(chart) == escaped
+    assert [label.get_text() for label in chart.figure.axes[1].get_yticklabels()] == escaped
+    learned = learning_chart([Learned(name, ([1], [2.0])) for name in names], "steps")
+    assert legend(learned) == [f"{name} (lowest 2)" for name in escaped]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for made in (chart, learned):
+            assert made.png()
 
 
 @pytest.mark.parametrize(

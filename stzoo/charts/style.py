@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from stzoo.errors import MissingExtraError, SpecError
+from stzoo.errors import MissingExtraError, SpecError, printable
 from stzoo.files import write_atomically
 
 if TYPE_CHECKING:
@@ -191,5 +191,9 @@ def add_legend(figure: Figure, axes: Axes | None, entries: Sequence[tuple[Artist
 
 
 def shortened(name: str, most: int = 44) -> str:
-    """The name of a model or a run where there is little room, as in a chart: only the end of a long path."""
+    """The name of a model or a run where there is little room, as in a chart: only the end of a long path.
+
+    It is one line, and what no font has, such as halves of surrogate pairs, is escaped.
+    """
+    name = printable(name)
     return name if len(name) <= most else f"...{name[3 - most :]}"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from stzoo import html
+from stzoo.errors import printable
 from stzoo.figures import of_persistence
 from stzoo.hindcast import skill
 from stzoo.machine import Precision
@@ -112,7 +113,7 @@ class EvaluationReport(_Heading):
         )
 
     def __str__(self) -> str:
-        lines = [f"{self.model} on {self.about}"]
+        lines = [printable(f"{self.model} on {self.about}")]
         for few in side_by_side(list(self.steps)):
             lines += aligned(self._table(few), 7)
         return "\n\n".join(["\n".join(lines), *map(str, self.parts.values())])
@@ -141,9 +142,11 @@ def aligned(rows: list[list[str]], start: int) -> list[str]:
     """The rows of a table as lines.
 
     Args:
-        rows: of cells, as many in each. Those of the first column begin it, and the others end theirs.
+        rows: of cells, as many in each. Those of the first column begin it, and the others end theirs. Names in them
+            may be any text.
         start: how wide the first column is at least.
     """
+    rows = [list(map(printable, row)) for row in rows]
     first, *others = zip(*rows, strict=True)
     start = max(start, *map(len, first))
     widths = [max(10, *(len(cell) + 2 for cell in column)) for column in others]
@@ -184,7 +187,7 @@ class CodecReport(_Heading):
     def __str__(self) -> str:
         figures = ", ".join(f"{name} {value:.4f}" for name, value in self.total.items())
         codes = "" if self.codes_used is None else f"\n{self.codes_used} codes in use, perplexity {self.perplexity:.1f}"
-        return f"{self._title}\nreconstruction {figures}{codes}"
+        return f"{printable(self._title)}\nreconstruction {figures}{codes}"
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the figures of the frames that were painted again."""
