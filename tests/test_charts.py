@@ -4,6 +4,7 @@ import io
 import re
 import subprocess
 import sys
+import threading
 import warnings
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from PIL import Image
 
 from stzoo.charts import STYLE, Chart, Learned, Strip, comparison_chart, errors_chart, learning_chart
 from stzoo.charts.curves import smoothed
+from stzoo.charts.style import styled
 from stzoo.errors import MissingExtraError, SpecError
 
 CURVES = {"one": [1.0, 2.0, 4.0], "persistence": [4.0, 4.0, 4.0], "two": [3.0, 3.0, 1.0]}
@@ -118,6 +120,41 @@ def test_other_suffixes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"must end in .png, .svg or .pdf"):
         errors_chart(CURVES, "MSE").save(tmp_path / "a.jpg")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=re.escape(f"{tmp_path}/no/a.png cannot be written: No such file or directory")):
+        errors_chart(CURVES, "MSE").save(tmp_path / "no" / "a.png")
+
+
+def test_a_home_folder_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    errors_chart(CURVES, "MSE").save("~/a.svg")
+    assert (tmp_path / "a.svg").is_file()
+
+
+def test_threads_that_draw_at_the_same_time_leave_the_users_settings() -> None:
+    before = dict(matplotlib.rcParams)
+    first_in, first_out, second_in = (threading.Event() for _ in range(3))
+
+    def first() -> None:
+        with styled():
+            first_in.set()
+            second_in.wait(0.3)  # in vain, unless both are inside at the same time
+        first_out.set()
+
+    def second() -> None:
+        first_in.wait()
+        with styled():
+            second_in.set()
+            first_out.wait()
+
+    threads = [threading.Thread(target=each) for each in (first, second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert dict(matplotlib.rcParams) == before
 
 
 def test_no_figure_of_the_whole_process_is_made() -> None:

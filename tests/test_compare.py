@@ -267,6 +267,8 @@ def test_what_cannot_be_compared_is_refused(spec: ModelSpec) -> None:
     refused("there is no clip 5; the number may be 0 to 4", clip=5)
     refused("there is no clip -1", clip=-1)
     refused("4 past frames of 1x16x16; m1 reads 6 of 1 channels", spec.replace(frames_in=6), error=DataError)
+    with pytest.raises(DataError, match="the clips have no future frames"):
+        compared({"m": create(spec)}, Noise(future=0))
     with pytest.raises(SpecError, match="there is no model to compare; name one at least"):
         compared({})
     with pytest.raises(SpecError, match="a model is called persistence"):

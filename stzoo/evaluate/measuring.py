@@ -229,7 +229,10 @@ def check_clips(model: Forecaster | Codec, clips: ClipSource, *, name: str = "th
     if len(clips) == 0:
         raise DataError("there are no clips to measure")
     for part in parts_of(clips):
-        _check_size(name, model.spec, stride_of(model.module), *part.source.clips(0, 1).past.shape[1:])
+        clip = part.source.clips(0, 1)
+        if clip.future.shape[1] == 0 and isinstance(model, Forecaster):
+            raise DataError("the clips have no future frames, so there is nothing to measure forecasts by")
+        _check_size(name, model.spec, stride_of(model.module), *clip.past.shape[1:])
 
 
 def _check_size(name: str, spec: ModelSpec, stride: int | None, t: int, c: int, h: int, w: int) -> None:
