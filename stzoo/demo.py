@@ -10,8 +10,8 @@ import numpy as np
 from stzoo import viz
 from stzoo.data.digits import drawn_digits
 from stzoo.data.mmnist import MovingDigits
+from stzoo.files import writing_errors_named
 from stzoo.forecaster import load
-from stzoo.frames.writing import writing_errors_named
 
 MODEL, STEPS = "tau-mmnist", 40
 

@@ -21,10 +21,9 @@ from torch import Tensor, nn
 
 from stzoo.engine import in_units
 from stzoo.errors import SpecError, WeightsError
-from stzoo.files import write_atomically
+from stzoo.files import write_atomically, writing_errors_named
 from stzoo.frames import whole_number
 from stzoo.frames.values import denormalise, noise, normalise
-from stzoo.frames.writing import writing_errors_named
 from stzoo.models import architecture_of, stride_of
 from stzoo.spec import ModelSpec, shown
 from stzoo.tracing import Shape, as_onnx, as_onnx_loop, check_writes_onnx, free_axes, traced

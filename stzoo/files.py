@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from stzoo.errors import FramesError
+from stzoo.errors import FramesError, StzooError
 
 # Files that older versions left. No word that a person writes: six or eight characters with a digit among them.
 _OF_OLD = re.compile(r"\..+\.(?=[a-z_]*[0-9])([a-z0-9_]{6}|[a-z0-9_]{8})", re.DOTALL)
@@ -73,6 +73,20 @@ def write_atomically(path: Path, *content: bytes | memoryview) -> None:
                 file.write(piece)
         partial.chmod(0o644)
         flush(partial)
+
+
+@contextmanager
+def writing_errors_named(path: Path) -> Iterator[None]:
+    """An `OSError` raised inside the block, such as of a full disk, becomes one whose message names the file `path`."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, StzooError):
+            raise
+        reason = error.strerror or "not all of it fits there; is the disk full?"  # as NumPy and netCDF4 do not say
+        named = OSError(f"{path} cannot be written: {reason}")
+        named.errno = error.errno
+        raise named from error
 
 
 def remove_leftovers(path: Path, holding: Collection[str] = ()) -> None:

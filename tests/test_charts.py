@@ -4,6 +4,8 @@ import io
 import re
 import subprocess
 import sys
+import threading
+import warnings
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from PIL import Image
 
 from stzoo.charts import STYLE, Chart, Learned, Strip, comparison_chart, errors_chart, learning_chart
 from stzoo.charts.curves import smoothed
+from stzoo.charts.style import styled
 from stzoo.errors import MissingExtraError, SpecError
 
 CURVES = {"one": [1.0, 2.0, 4.0], "persistence": [4.0, 4.0, 4.0], "two": [3.0, 3.0, 1.0]}
@@ -119,6 +122,41 @@ def test_other_suffixes_are_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=re.escape(f"{tmp_path}/no/a.png cannot be written: No such file or directory")):
+        errors_chart(CURVES, "MSE").save(tmp_path / "no" / "a.png")
+
+
+def test_a_home_folder_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    errors_chart(CURVES, "MSE").save("~/a.svg")
+    assert (tmp_path / "a.svg").is_file()
+
+
+def test_threads_that_draw_at_the_same_time_leave_the_users_settings() -> None:
+    before = dict(matplotlib.rcParams)
+    first_in, first_out, second_in = (threading.Event() for _ in range(3))
+
+    def first() -> None:
+        with styled():
+            first_in.set()
+            second_in.wait(0.3)  # in vain, unless both are inside at the same time
+        first_out.set()
+
+    def second() -> None:
+        first_in.wait()
+        with styled():
+            second_in.set()
+            first_out.wait()
+
+    threads = [threading.Thread(target=each) for each in (first, second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert dict(matplotlib.rcParams) == before
+
+
 def test_no_figure_of_the_whole_process_is_made() -> None:
     code = """
 import sys
@@ -142,6 +180,25 @@ def test_any_name_is_shown_as_it_is() -> None:
     names = ["_hidden", "$a$ and $", r"\alpha", "persistence", "x" * 60]
     chart = errors_chart({name: [1.0] for name in names}, "MSE")
     assert legend(chart) == [*names[:4], "..." + "x" * 41]
+
+
+def test_what_is_no_text_of_one_line_is_escaped() -> None:
+    """Names of folders that are not UTF-8, or hold a line break or the character that steers terminals."""
+    names, escaped = ["\udcff", "a\nb", "\x1b[31m"], [r"\udcff", r"a\nb", r"\x1b[31m"]
+    sheet = strip(*(np.full((3, 4, 4), 0.5) for _ in names))
+    named = Strip(
+        [(name, frames) for name, (_, frames) in zip(names, sheet.rows, strict=True)],
+        sheet.columns, sheet.title, sheet.axis,
+    )  # fmt: skip
+    chart = comparison_chart({name: [1.0] for name in names}, "MSE", named)
+    assert legend(chart) == escaped
+    assert [label.get_text() for label in chart.figure.axes[1].get_yticklabels()] == escaped
+    learned = learning_chart([Learned(name, ([1], [2.0])) for name in names], "steps")
+    assert legend(learned) == [f"{name} (lowest 2)" for name in escaped]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for made in (chart, learned):
+            assert made.png()
 
 
 @pytest.mark.parametrize(

@@ -266,11 +266,36 @@ def test_what_cannot_be_compared_is_refused(spec: ModelSpec) -> None:
     )
     refused("there is no clip 5; the number may be 0 to 4", clip=5)
     refused("there is no clip -1", clip=-1)
-    refused("4 past frames of 1x16x16; this model reads 6", spec.replace(frames_in=6), error=DataError)
+    refused("4 past frames of 1x16x16; m1 reads 6 of 1 channels", spec.replace(frames_in=6), error=DataError)
+    with pytest.raises(DataError, match="the clips have no future frames"):
+        compared({"m": create(spec)}, Noise(future=0))
     with pytest.raises(SpecError, match="there is no model to compare; name one at least"):
         compared({})
     with pytest.raises(SpecError, match="a model is called persistence"):
         compared({"persistence": create(spec)})
+
+
+def test_no_model_is_measured_if_one_of_them_cannot_be() -> None:
+    asked = []
+
+    class Asked(Noise):
+        def clips(self, start: int, stop: int) -> Clip:
+            asked.append(stop - start)
+            return super().clips(start, stop)
+
+    fixed = adding(0.1, 2, 2, height=8)
+    fixed.module.stride = None  # type: ignore[assignment]
+    with pytest.raises(DataError, match="16x16; 8x16 is the only size that fixed takes, because its weights"):
+        compared({"net": adding(0.1, 2, 2), "fixed": fixed}, Asked())
+    assert max(asked) == 1  # looked at, and not forecast
+
+
+def test_names_stay_on_their_lines(models: dict[str, Forecaster]) -> None:
+    found = compared({"a\nb\x1b[31m": models["dark"]})
+    assert str(found).splitlines()[2].startswith(r"a\nb\x1b[31m ")
+    assert len(str(found).splitlines()) == 4
+    assert str(found.first).splitlines()[0].startswith(r"a\nb\x1b[31m on p: ")
+    assert found.to_csv().splitlines()[1] == '"a'  # programs get the name itself
 
 
 def test_a_notebook_shows_the_table(models: dict[str, Forecaster]) -> None:

@@ -1,6 +1,8 @@
 import csv
+import dataclasses
 import io
 import json
+import math
 
 import numpy as np
 import pytest
@@ -213,3 +215,15 @@ def test_rain_rates_are_in_mm_per_hour(persistence: Forecaster) -> None:
     assert report.steps["csi_1"] == [1, 1, 1, 1]
     assert report.steps["bias_5"][-1] == 0
     assert len(str(report).splitlines()) == 1 + 4 * (1 + 4 + 1)
+
+
+def test_json_has_null_where_a_figure_is_not_defined(persistence: Forecaster) -> None:
+    whole = evaluate(persistence, Ramp(), name="p", protocol="q", progress=False)
+    report = dataclasses.replace(whole, total=whole.total | {"ssim": math.nan, "psnr": math.inf})
+
+    def refuse(constant: str) -> None:
+        raise ValueError(constant)
+
+    values = json.loads(report.to_json(), parse_constant=refuse)
+    assert (values["total"]["ssim"], values["total"]["psnr"]) == (None, None)
+    assert values["total"]["mse"] == whole.total["mse"]

@@ -169,7 +169,9 @@ def _lowest(points: Points) -> tuple[float, float] | None:
 
 def _lowest_in_words(run: Learned) -> str:
     lowest = _lowest(run.validation)
-    return "no validation yet" if lowest is None else f"lowest {lowest[1]:.4g}"
+    if lowest is None:
+        return "none finite" if run.validation[0] else "no validation yet"
+    return f"lowest {lowest[1]:.4g}"
 
 
 def smoothed(values: Sequence[float]) -> list[float]:

@@ -7,6 +7,8 @@ matplotlib itself is imported only when something is drawn.
 from __future__ import annotations
 
 import io
+import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,8 +17,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from stzoo.errors import MissingExtraError, SpecError
-from stzoo.files import write_atomically
+from stzoo.errors import MissingExtraError, SpecError, printable
+from stzoo.files import write_atomically, writing_errors_named
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -100,6 +102,7 @@ class Style:
         }
 
 
+_SETTINGS = threading.RLock()  # matplotlib's settings are one for all threads: each thread must put back the user's
 STYLE = Style()
 """The style of every chart."""
 
@@ -125,16 +128,18 @@ class Chart:
         """The chart as a PNG."""
         return self.content()
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Write the chart to a file, whole or not at all: as PNG, SVG or PDF by its suffix.
 
         Raises:
-            SpecError: the file has another suffix. OSError: it cannot be written.
+            SpecError: the file has another suffix. OSError: it cannot be written; the message names it.
         """
-        path = Path(path)
+        path = Path(os.path.expanduser(path))
         if path.suffix.lower() not in SUFFIXES:
             raise SpecError(f"a chart is not saved as {path}; the name must end in {ENDINGS}")
-        write_atomically(path, self.content(path.suffix.lower()))
+        content = self.content(path.suffix.lower())
+        with writing_errors_named(path):
+            write_atomically(path, content)
 
     def _repr_png_(self) -> bytes:  # by which IPython shows it
         return self.png()
@@ -157,7 +162,7 @@ def styled() -> Iterator[None]:
     import matplotlib
 
     ours: dict[Any, Any] = {k: v for k, v in matplotlib.rcParamsDefault.items() if not k.startswith("backend")}
-    with matplotlib.rc_context(ours | STYLE.settings()):
+    with _SETTINGS, matplotlib.rc_context(ours | STYLE.settings()):
         yield
 
 
@@ -191,5 +196,9 @@ def add_legend(figure: Figure, axes: Axes | None, entries: Sequence[tuple[Artist
 
 
 def shortened(name: str, most: int = 44) -> str:
-    """The name of a model or a run where there is little room, as in a chart: only the end of a long path."""
+    """The name of a model or a run where there is little room, as in a chart: only the end of a long path.
+
+    It is one line, and what no font has, such as halves of surrogate pairs, is escaped.
+    """
+    name = printable(name)
     return name if len(name) <= most else f"...{name[3 - most :]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stzoo.cli.shared import PICTURE, Arguments, Commands, add_command, check_picture
-from stzoo.errors import SpecError, TrainingError
+from stzoo.errors import SpecError, TrainingError, printable
 
 if TYPE_CHECKING:
     from stzoo.charts import Learned
@@ -58,7 +59,7 @@ class _Run:
     """A run as its log shows it.
 
     Attributes:
-        name: what the picture and the command line call it.
+        name: what the picture and the command line call it, on one line.
         rows: of its log.
         planned: the number of steps in the end; None if the plan does not say it.
     """
@@ -76,7 +77,10 @@ class _Run:
             return f"{self.name} has logged nothing yet"
         of = "" if self.planned is None else f" of {self.planned:,}"
         errors = [row.validation_mse for row in self.rows if row.validation_mse is not None]
-        validated = f"lowest validation MSE {min(errors):.4g}" if errors else "no validation yet"
+        finite = list(filter(math.isfinite, errors))
+        validated = "no finite validation MSE" if errors else "no validation yet"
+        if finite:
+            validated = f"lowest validation MSE {min(finite):.4g}"
         return f"{self.name} step {self.rows[-1].step:,}{of}, {validated}"
 
     def learned(self, over: str) -> Learned:
@@ -112,19 +116,21 @@ def _run(arguments: Arguments) -> None:
     if not any(run.rows for run in read):
         raise TrainingError(f"{'; '.join(map(str, read))}; the first line of a log follows 20 steps: add --follow")
     _draw(read, arguments.over, arguments.out)
-    print("\n".join([f"{arguments.out}", *(f"  {run}" for run in read)]))
+    print("\n".join([printable(str(arguments.out)), *(f"  {run}" for run in read)]))
 
 
 def _follow(runs: Sequence[Path], over: str, out: Path) -> None:
-    """Draw when a log has changed, and say so in a line, until all runs have ended or somebody presses Ctrl-C."""
+    """Draw when a log has changed, and say in a line what the runs have logged, until all have ended or Ctrl-C."""
     seen: list[tuple[int, int] | None] | None = None
     try:
         while True:
             if seen != (found := [_state(run / "log.jsonl") for run in runs]):
                 seen, read = found, _read(runs)
-                if any(run.rows for run in read):
+                drawn = any(run.rows for run in read)
+                if drawn:
                     _draw(read, over, out)
-                    print(f"{time.strftime('%H:%M:%S')} {out}: {'; '.join(map(str, read))}", flush=True)
+                said = f"{printable(str(out))}: " if drawn else ""
+                print(f"{time.strftime('%H:%M:%S')} {said}{'; '.join(map(str, read))}", flush=True)
                 if all(run.ended for run in read):
                     print("all runs have ended")
                     return
@@ -145,7 +151,7 @@ def _state(log: Path) -> tuple[int, int] | None:
 def _read(runs: Sequence[Path]) -> list[_Run]:
     from stzoo.train.log import planned_steps, read_log
 
-    return [_Run(str(run), read_log(run), planned_steps(run)) for run in runs]
+    return [_Run(printable(str(run)), read_log(run), planned_steps(run)) for run in runs]
 
 
 def _draw(runs: Sequence[_Run], over: str, out: Path) -> None:

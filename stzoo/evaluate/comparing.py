@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,9 +15,9 @@ from stzoo.charts import Chart, Strip, comparison_chart
 from stzoo.charts.curves import PERSISTENCE
 from stzoo.data import Clip, ClipSource
 from stzoo.engine import Engine
-from stzoo.errors import SpecError
-from stzoo.evaluate.measuring import evaluate, forecast
-from stzoo.evaluate.report import EvaluationReport, aligned, side_by_side, skill_text
+from stzoo.errors import SpecError, printable
+from stzoo.evaluate.measuring import check_clips, evaluate, forecast
+from stzoo.evaluate.report import EvaluationReport, aligned, as_json, side_by_side, skill_text
 from stzoo.figures import FIGURES
 from stzoo.forecaster import Forecaster
 from stzoo.machine import Precision
@@ -83,7 +82,7 @@ class Comparison:
             curves,
             next((figure.title for figure in FIGURES if figure.name == metric), metric),
             None if self.shown is None else _strip(self.shown),
-            title=self.first.about,
+            title=printable(self.first.about),
             from_zero=metric in _ERRORS,
             ahead="steps ahead" if minutes is None else f"steps ahead, of {minutes:g} minutes",
         )
@@ -98,7 +97,7 @@ class Comparison:
         shared = ("protocol", "definition", "precision", "clips", "files", "step_minutes")
         values = {key: getattr(first, key) for key in shared} | {"models": models}
         values[PERSISTENCE] = {"steps": first.persistence_steps, "total": first.persistence_total}
-        return json.dumps(values, indent=2)
+        return as_json(values)
 
     def to_csv(self) -> str:
         """A row for each model and step; those of persistence come last, and have no number of parameters."""
@@ -115,7 +114,7 @@ class Comparison:
 
     def __str__(self) -> str:
         tables = ["\n".join(aligned(self._table(few), 0)) for few in side_by_side(list(self.first.total))]
-        return "\n".join([self.first.about, *tables])
+        return "\n".join([printable(self.first.about), *tables])
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the table."""
@@ -160,10 +159,12 @@ def compare(
     Raises:
         SpecError: there is no model; models differ in channels, range of values or fill value, so that no frames are
             the same for all; a model is called "persistence"; there is no such clip or precision.
-        DataError: the clips do not fit a model, or there is no such definition, as in `evaluate`.
+        DataError: the clips do not fit a model, which the message names, or there is no such definition.
         ForecastError: a model makes NaN or infinite values of a clip.
     """
     check_comparable({name: model.spec for name, model in models.items()})
+    for name, model in models.items():  # or a model would be refused after others were measured for hours
+        check_clips(model, clips, name=name)
     if clip is not None:
         check_clip(clip, len(clips))
     reports, parameters, forecasts = {}, {}, {}

@@ -75,7 +75,7 @@ def evaluate(
     defined = _definition(definition, precision)
     check_backend(backend, BACKENDS)
     engine = Engine(forecaster.module, forecaster.spec, precision, backend)
-    _check(forecaster.spec, stride_of(forecaster.module), clips)
+    check_clips(forecaster, clips)
     found: list[tuple[Part, tuple[Totals, Totals]]] = []  # of the model and of persistence
     workers = os.cpu_count() or 1
     with (
@@ -140,7 +140,7 @@ def evaluate_codec(
     if not metrics:
         raise DataError(f"the metrics {definition} are those of forecasts; those of a codec may be stzoo or openstl")
     spec, module, device = codec.spec, codec.module, next(codec.module.parameters()).device
-    _check(spec, stride_of(module), clips)
+    check_clips(codec, clips)
     low, high = spec.value_range or (0.0, 1.0)
     sums, frames = dict.fromkeys(metrics, 0.0), 0
     counts = torch.zeros(len(module.codebook), dtype=torch.int64) if codec.quantises else None
@@ -219,25 +219,30 @@ def _definition(name: str, precision: str) -> Definition:
     return DEFINITIONS[name]
 
 
-def _check(spec: ModelSpec, stride: int | None, clips: ClipSource) -> None:
-    """Raises `DataError` if the metrics are not defined for the model, or the clips do not fit it."""
-    if spec.value_range is None:
-        raise DataError("the metrics are defined for values in [0, 1]; this model's values have no range")
+def check_clips(model: Forecaster | Codec, clips: ClipSource, *, name: str = "this model") -> None:
+    """Check whether the model can be measured on the clips, before it is; `name` is what the error calls it.
+
+    Raises `DataError` if the metrics are not defined for the model, or the clips do not fit it.
+    """
+    if model.spec.value_range is None:
+        raise DataError(f"the metrics are defined for values in [0, 1]; the values of {name} have no range")
     if len(clips) == 0:
         raise DataError("there are no clips to measure")
     for part in parts_of(clips):
-        _check_size(spec, stride, *part.source.clips(0, 1).past.shape[1:])
+        clip = part.source.clips(0, 1)
+        if clip.future.shape[1] == 0 and isinstance(model, Forecaster):
+            raise DataError("the clips have no future frames, so there is nothing to measure forecasts by")
+        _check_size(name, model.spec, stride_of(model.module), *clip.past.shape[1:])
 
 
-def _check_size(spec: ModelSpec, stride: int | None, t: int, c: int, h: int, w: int) -> None:
+def _check_size(name: str, spec: ModelSpec, stride: int | None, t: int, c: int, h: int, w: int) -> None:
     if c != spec.channels or t < spec.frames_in:
         raise DataError(
-            f"the clips have {t} past frames of {c}x{h}x{w}; this model reads {spec.frames_in} of {spec.channels} "
-            "channels"
+            f"the clips have {t} past frames of {c}x{h}x{w}; {name} reads {spec.frames_in} of {spec.channels} channels"
         )
     if stride is None and (h, w) != (spec.height, spec.width):
         raise DataError(
-            f"the clips have frames of {h}x{w}; {spec.height}x{spec.width} is the only size this model takes, because "
+            f"the clips have frames of {h}x{w}; {spec.height}x{spec.width} is the only size that {name} takes, because "
             "its weights have that size in them: bring the clips to that size (in commands --size model)"
         )
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from stzoo import html
+from stzoo.errors import printable
 from stzoo.figures import of_persistence
 from stzoo.hindcast import skill
 from stzoo.machine import Precision
@@ -39,7 +41,7 @@ class _Heading:
 
     def to_json(self) -> str:
         """A JSON object with every field."""
-        return json.dumps(asdict(self), indent=2)
+        return as_json(asdict(self))
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class EvaluationReport(_Heading):
 
     def to_json(self) -> str:
         """A JSON object with every field, and the two skills."""
-        return json.dumps(self._values(), indent=2)
+        return as_json(self._values())
 
     def _values(self) -> dict[str, Any]:
         inner = {name: part._values() for name, part in self.parts.items()}
@@ -112,7 +114,7 @@ class EvaluationReport(_Heading):
         )
 
     def __str__(self) -> str:
-        lines = [f"{self.model} on {self.about}"]
+        lines = [printable(f"{self.model} on {self.about}")]
         for few in side_by_side(list(self.steps)):
             lines += aligned(self._table(few), 7)
         return "\n\n".join(["\n".join(lines), *map(str, self.parts.values())])
@@ -137,13 +139,28 @@ class EvaluationReport(_Heading):
         return rows if "mse" in names else [row[:-1] for row in rows]
 
 
+def as_json(values: Any) -> str:
+    """Values as JSON, in which a figure that is not defined, or infinite, is null: JSON has no number for it."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(each) for key, each in value.items()}
+        if isinstance(value, (list, tuple)):
+            return list(map(plain, value))
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps(plain(values), indent=2, allow_nan=False)
+
+
 def aligned(rows: list[list[str]], start: int) -> list[str]:
     """The rows of a table as lines.
 
     Args:
-        rows: of cells, as many in each. Those of the first column begin it, and the others end theirs.
+        rows: of cells, as many in each. Those of the first column begin it, and the others end theirs. Names in them
+            may be any text.
         start: how wide the first column is at least.
     """
+    rows = [list(map(printable, row)) for row in rows]
     first, *others = zip(*rows, strict=True)
     start = max(start, *map(len, first))
     widths = [max(10, *(len(cell) + 2 for cell in column)) for column in others]
@@ -184,7 +201,7 @@ class CodecReport(_Heading):
     def __str__(self) -> str:
         figures = ", ".join(f"{name} {value:.4f}" for name, value in self.total.items())
         codes = "" if self.codes_used is None else f"\n{self.codes_used} codes in use, perplexity {self.perplexity:.1f}"
-        return f"{self._title}\nreconstruction {figures}{codes}"
+        return f"{printable(self._title)}\nreconstruction {figures}{codes}"
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the figures of the frames that were painted again."""

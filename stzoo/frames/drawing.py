@@ -36,6 +36,11 @@ class Shades:
     white: float
     meaning: str
 
+    @classmethod
+    def between(cls, least: float, most: float, meaning: str) -> Shades:
+        """Those of numbers from `least` to `most`. If the two are equal, all that is drawn is black."""
+        return cls(least, most if most > least else least + max(1.0, abs(least)), meaning)
+
     def __str__(self) -> str:
         return f"values from {self.black:g} to {self.white:g}, {self.meaning}, are drawn from black to white"
 
@@ -44,7 +49,8 @@ class Shades:
         return [self._image(frame) for frame in frames]
 
     def _image(self, frame: np.ndarray) -> Image.Image:
-        shares = (frame.astype(np.float64) - self.black) / (self.white - self.black)
+        half = self.white / 2 - self.black / 2  # halves, for the distance of very large numbers would be infinite
+        shares = (frame.astype(np.float64) / 2 - self.black / 2) / half
         values = np.rint(np.nan_to_num(shares.clip(0, 1)) * 255).astype(np.uint8)
         return tensor_to_image(torch.from_numpy(values))
 
@@ -63,8 +69,7 @@ def shades_of(past: np.ndarray, spec: ModelSpec, bits: int | None) -> Shades:
     if past.dtype == np.uint8 and bits is None:
         return Shades(0, 255, "as they are")
     if spec.value_range is None:
-        least, most = float(np.nanmin(past)), float(np.nanmax(past))
-        return Shades(least, most if most > least else least + 1, "the range of the past frames")
+        return Shades.between(float(np.nanmin(past)), float(np.nanmax(past)), "the range of the past frames")
     if past.dtype.kind in "iu":
         top = largest(torch.from_numpy(past[:0]).dtype, bits)
         return Shades(0, top, f"the range of {bits} bits" if bits else f"the range of {past.dtype}")

@@ -88,8 +88,8 @@ def given_images(images: Sequence[Image.Image], which: slice, needed: int) -> li
         needed: of these the model needs so many, the last ones.
 
     Raises:
-        FramesError: one image object stands for all frames, or for all that the model needs; or an image cannot be
-            read.
+        FramesError: one image object stands for all frames, or for all that the model needs; or an image has no pixels
+            or cannot be read.
     """
     for some in (images, images[which][-needed:]):
         if len(some) > 1 and all(image is some[0] for image in some):
@@ -98,6 +98,9 @@ def given_images(images: Sequence[Image.Image], which: slice, needed: int) -> li
                 f"the {len(some)} frames {whose}are one and the same image object, so nothing moves; if they come from "
                 "an animation, copy each frame as you read it (image.copy()), or pass the path of its file"
             )
+    for image in images[which]:
+        if 0 in image.size:
+            raise FramesError(f"an image has {image.width}x{image.height} pixels, so there is nothing to see in it")
     try:
         return [as_shown(image) for image in images[which]]
     except Exception as error:  # an image that the caller opened is read from its file only now

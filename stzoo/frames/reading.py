@@ -73,15 +73,7 @@ def read(
     unit = asked_unit(options.units, spec.value_range)
     selection = FrameSelection(spec, stride, last, options, exact=exact, progress=progress, unit=unit)
     if isinstance(frames, (str, os.PathLike)):
-        if not os.fspath(frames):
-            raise FramesError("the path is empty; give the path of a video, an animation, images or an array file")
-        path = Path(os.path.expanduser(frames))
-        try:
-            if not path.exists():
-                refuse_address(os.fspath(frames))
-        except OSError as error:
-            raise FramesError(f"{str(path)[:300]}: {error.strerror}") from error
-        return _read_path(path, selection)
+        return _read_path(path_of(frames), selection)
     frames = chosen_map(frames, options.variable, options.time)
     if isinstance(frames, (list, tuple)) and frames and all(isinstance(f, Image.Image) for f in frames):
         which = selection.slice_of(len(frames))
@@ -101,6 +93,23 @@ def read(
     raise FramesError(
         f"expected a NumPy array, a torch tensor, a list of PIL images or a path, or a DataArray, given {what}"
     )
+
+
+def path_of(frames: str | os.PathLike[str]) -> Path:
+    """The path at which a caller's frames are. Whether anything lies there is seen when it is read.
+
+    Raises:
+        FramesError: it is empty, no path that this system can have, or the address of a page or a file on the web.
+    """
+    if not os.fspath(frames):
+        raise FramesError("the path is empty; give the path of a video, an animation, images or an array file")
+    path = Path(os.path.expanduser(frames))
+    try:
+        if not path.exists():
+            refuse_address(os.fspath(frames))
+    except OSError as error:
+        raise FramesError(f"{str(path)[:300]}: {error.strerror}") from error
+    return path
 
 
 def _remedy(frame: Any) -> str:

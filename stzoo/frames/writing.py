@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from stzoo.errors import FramesError, StzooError
-from stzoo.files import check_name
+from stzoo.errors import FramesError
+from stzoo.files import check_name, writing_errors_named
 from stzoo.frames.arrays import ARRAYS, open_array, write_array
 from stzoo.frames.dataarray import is_dataarray
 from stzoo.frames.fields import FIELDS, check_field_extra, write_field
@@ -89,20 +87,6 @@ def write(
     """
     with writing_errors_named(path):
         _write(path, frames, seconds or UNTIMED, issued)
-
-
-@contextmanager
-def writing_errors_named(path: Path) -> Iterator[None]:
-    """An `OSError` raised inside the block, such as of a full disk, becomes one whose message names the file `path`."""
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, StzooError):
-            raise
-        reason = error.strerror or "not all of it fits there; is the disk full?"  # as NumPy and netCDF4 do not say
-        named = OSError(f"{path} cannot be written: {reason}")
-        named.errno = error.errno
-        raise named from error
 
 
 def _write(

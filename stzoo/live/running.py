@@ -25,9 +25,9 @@ import numpy as np
 from PIL import Image
 
 from stzoo.errors import FramesError
+from stzoo.files import writing_errors_named
 from stzoo.frames.images import ANIMATED, check_folder, write_images
 from stzoo.frames.video import WRITTEN, write_video
-from stzoo.frames.writing import writing_errors_named
 from stzoo.live.pushing import Live
 from stzoo.live.sources import Feed, Origin, counted
 from stzoo.spec import ModelSpec

@@ -26,13 +26,14 @@ from stzoo.frames.images import SIXTEEN_BIT, eight_bit, given_images, resized
 from stzoo.frames.layout import LAYOUTS, check_layout, check_pixels
 from stzoo.frames.moving import moving_pictures
 from stzoo.frames.rain import DBR, RainUnit, checked_unit, rain_unit
-from stzoo.frames.reading import kind_of, refuse_address
+from stzoo.frames.reading import kind_of, path_of
 from stzoo.frames.values import ROUNDING
 
 if TYPE_CHECKING:
     import xarray as xr
 
 _GRAY_MODES = ("1", "L", "LA", *SIXTEEN_BIT)
+_OF_NUMPY = (torch.float16, torch.float32, torch.float64)  # NumPy has no other floats of torch
 _OF_A_SPEED = 1e-5  # how much 1 mm/h is in a unit of speed is less: 2.8e-7 m/s
 _BRIGHT = 0.5  # fractions, none of which is larger, are drawn in their own range: they may be no gray levels at all
 
@@ -86,7 +87,7 @@ class Numbers:
         least, most = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
         if dtype.kind == "f" and least >= -ROUNDING and _BRIGHT <= most <= 1 + ROUNDING:
             return Shades(0, 1, "")
-        return Shades(least, most if most > least else least + 1, "the range of these frames")
+        return Shades.between(least, most, "the range of these frames")
 
 
 def read_clip(frames: Any, wanted: Wanted) -> list[Image.Image] | Numbers:
@@ -104,7 +105,7 @@ def read_clip(frames: Any, wanted: Wanted) -> list[Image.Image] | Numbers:
     unit = None if wanted.units is None else checked_unit(wanted.units)
     unit = unit if wanted.converts else None
     if isinstance(frames, (str, os.PathLike)):
-        return _of_path(Path(os.path.expanduser(frames)), wanted, unit)
+        return _of_path(path_of(frames), wanted, unit)
     frames = chosen_map(frames, wanted.variable, wanted.time)
     if isinstance(frames, (list, tuple)) and frames and all(isinstance(frame, Image.Image) for frame in frames):
         return _of_images(given_images(frames, wanted.which, len(frames)))
@@ -126,7 +127,6 @@ def read_clip(frames: Any, wanted: Wanted) -> list[Image.Image] | Numbers:
 
 def _of_path(path: Path, wanted: Wanted, unit: RainUnit | None) -> list[Image.Image] | Numbers:
     if not path.exists():
-        refuse_address(str(path))
         raise FramesError(f"{path} does not exist")
     check_map_options(path, wanted.variable, wanted.time)
     kind = kind_of(path)
@@ -171,8 +171,11 @@ def _of_single(frames: Any, which: slice) -> Any:
 def _as_array(frames: Tensor) -> np.ndarray:
     if frames.layout != torch.strided or frames.is_meta:
         raise FramesError("expected a dense tensor that holds values, given a sparse tensor or one on the meta device")
-    frames = frames.detach().cpu()
-    return (frames.float() if frames.dtype == torch.bfloat16 else frames).numpy()
+    if frames.is_quantized:
+        raise FramesError(f"{frames.dtype} values cannot be drawn; pass integers or floats, such as with .dequantize()")
+    if frames.is_floating_point() and frames.dtype not in _OF_NUMPY:
+        frames = frames.float()
+    return frames.numpy(force=True)  # which leaves the device, the gradient and a sign not yet applied behind
 
 
 def _of_array(frames: np.ndarray, wanted: Wanted, unit: RainUnit | None) -> Numbers:
@@ -240,6 +243,8 @@ def _stated(units: Any) -> RainUnit | None:
 
 def _numbers(values: np.ndarray, unit: RainUnit | None) -> Numbers:
     """(T, C, H, W) numbers in a unit of rain, or in no known one."""
+    if len(values) == 0:
+        raise FramesError("there are no frames")
     check_pixels(values.shape[3], values.shape[2])
     if unit is None:
         return Numbers(values, False)

@@ -158,7 +158,7 @@ def _checked_seconds(seconds: float) -> float:
 def _checked_shades(asked: Any) -> Shades:
     try:
         black, white = map(float, asked)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         black = white = math.nan
     if not math.isfinite(white - black) or black == white:
         raise FramesError(f"shades is {shown(asked)}; it must be two different numbers, for black and for white")

@@ -28,7 +28,8 @@ def check_trackers(names: Sequence[str]) -> None:
         SpecError: Accelerate knows no such tracker, or `names` are no names.
         MissingExtraError: Accelerate or the package of a tracker is not installed; the message holds the pip command.
     """
-    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+    several = isinstance(names, Sequence) and not isinstance(names, (str, bytes))
+    if not several or not all(isinstance(name, str) for name in names):
         raise SpecError(f"trackers is {shown(names)}; it must be several names, such as ('tensorboard',)")
     if not names:
         return

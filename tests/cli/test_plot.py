@@ -1,6 +1,7 @@
 """`stzoo plot` draws the logs of runs, once or whenever they grow."""
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -109,6 +110,41 @@ def test_following_ends_at_ctrl_c(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert main(["plot", "a", "--follow"]) == 0
     assert capsys.readouterr().out.endswith("no longer followed; the picture stays as it is\n")
     assert Path("learning.png").exists()
+
+
+def test_a_run_that_has_not_begun_is_waited_for_and_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a_run(Path("young"), steps=20)
+    monkeypatch.setattr(plot.time, "sleep", lambda _: Path("young/log.jsonl").write_text(line(20)))
+    assert main(["plot", "young", "--follow"]) == 0
+    first, second, last = capsys.readouterr().out.splitlines()
+    assert first.split(" ", 1)[1] == "young has logged nothing yet"
+    assert second.split(" ", 1)[1] == "learning.png: young step 20 of 20, no validation yet"
+    assert last == "all runs have ended"
+
+
+def test_errors_that_are_not_finite_are_not_the_lowest(
+    drawn: list[tuple[list[Learned], str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    a_run(Path("a"), line(20, float("nan")), line(40, 5.0), line(60, float("inf")))
+    a_run(Path("b"), line(20, float("nan")))
+    assert main(["plot", "a", "b"]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "  a step 60 of 100, lowest validation MSE 5",
+        "  b step 20 of 100, no finite validation MSE",
+    ]
+
+
+def test_any_name_of_a_folder_is_one_line(
+    drawn: list[tuple[list[Learned], str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in (os.fsdecode(b"\xff"), "a\nb"):
+        a_run(Path(name), line(20))
+        assert main(["plot", name]) == 0
+    assert [text[:8] for text in capsys.readouterr().out.splitlines()] == [
+        "learning", r"  \udcff", "learning", r"  a\nb st"[:8],
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """`stzoo.show`: frames of every kind that `predict` takes and gives, drawn value for value beside each other."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,28 @@ def test_booleans_and_constant_frames_are_drawn() -> None:
     assert not drawn(stzoo.show(np.full((2, 16, 24), np.nan), np.full((2, 16, 24), np.nan)))[1].any()
 
 
+def test_numbers_as_large_as_floats_are_are_drawn() -> None:
+    """The distance of the least and the largest is beyond all floats; and 1 is nothing beside a number of 17 digits."""
+    large = 1.7e308 * np.linspace(-1, 1, 256).reshape(1, 16, 16)
+    panel = panels(np.stack([np.asarray(image) for image in stzoo.show(large, large).images]), 16, 16)[0]
+    assert np.array_equal(panel[0], np.arange(256).reshape(16, 16))
+    constant = np.full((1, 16, 16), 1e17)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        images = stzoo.show(constant, constant).images
+    assert panels(np.stack([np.asarray(image) for image in images]), 16, 16)[0].max() == 0
+
+
+def test_tensors_that_numpy_does_not_know_are_drawn() -> None:
+    grays = torch.from_numpy(PAST) / 255
+    negated = torch.complex(grays, -grays).conj().imag  # its sign is not applied yet
+    assert negated.is_neg()
+    assert np.array_equal(drawn(stzoo.show(negated, grays[:3]))[0][:4], PAST)
+    halves = torch.full((3, 16, 24), 0.5)
+    small = stzoo.show(halves.to(torch.float8_e4m3fn), halves)
+    assert (drawn(small)[0] == 128).all()
+
+
 def test_small_fractions_are_not_taken_for_gray_levels() -> None:
     moisture = PAST / 255 * 0.02
     assert np.array_equal(
@@ -255,6 +278,13 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "long": (lambda: stzoo.show(PAST, np.zeros((2001, 16, 24))), "more than 2,000 frames; show a part of it"),
     "shades": (lambda: stzoo.show(PAST, FUTURE, shades=(1, 1)), "two different numbers, for black and for white"),
     "one shade": (lambda: stzoo.show(PAST, FUTURE, shades=(1,)), "two different numbers"),
+    "endless shade": (lambda: stzoo.show(PAST, FUTURE, shades=(0, 10**400)), "two different numbers"),
+    "map without times": (lambda: stzoo.show(grid(PAST)[:0], FUTURE), "past: there are no frames"),
+    "images without pixels": (
+        lambda: stzoo.show([Image.new("L", (0, 8)), Image.new("L", (0, 8))], FUTURE), "past: an image has 0x8 pixels"
+    ),
+    "empty path": (lambda: stzoo.show("", FUTURE), "past: the path is empty"),
+    "long path": (lambda: stzoo.show("a" * 5000 + ".gif", FUTURE), "past: aaa.*: File name too long"),
     "negative rain": (lambda: stzoo.show(PAST - 9.0, FUTURE, units="mm/h"), "past: given -9 mm/h, and no rain rate"),
 }  # fmt: skip
 

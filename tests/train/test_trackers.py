@@ -171,6 +171,8 @@ def test_a_tracker_that_cannot_start_ends_the_run_before_it_begins(
 WRONG: dict[str, tuple[Any, type[Exception], str]] = {
     "unknown": (("tensorbord",), SpecError, "there is no tracker 'tensorbord'; it may be .*tensorboard, .*wandb"),
     "text": ("wandb", SpecError, r"trackers is 'wandb'; it must be several names, such as \('tensorboard',\)"),
+    "nothing": (None, SpecError, "trackers is None; it must be several names"),
+    "number": (3, SpecError, "trackers is 3; it must be several names"),
     "no name": ((3,), SpecError, "must be several names"),
     "absent": (("wandb",), MissingExtraError, "the tracker wandb needs its package: pip install wandb"),
 }
