@@ -45,7 +45,8 @@ def in_a_new_process(**environment: str) -> dict[str, float]:
 
         before = held()
         with memory_kept():
-            again = [faults() for _ in range(6)][-1]  # what was freed may be a few bytes short of what alignment asks
+            torch.ones(17 << 20)  # larger: glibc puts no aligned tensor where one of just its size was freed
+            again = faults()
             small = [torch.ones(1 << 14) for _ in range(4096)]
             last = small[-1]  # lies above what is freed, so that trimming the top would not give it back
             del small
@@ -83,16 +84,17 @@ def test_which_settings_are_the_users() -> None:
 
 
 def kept() -> bool:
-    """Whether the memory of a tensor that was freed is used again."""
-    return [faults() for _ in range(6)][-1] < PAGES / 10
+    """Whether the memory of a larger tensor that was freed is used again."""
+    torch.ones(17 << 20, dtype=torch.float32)  # glibc puts no aligned tensor where one of just its size was freed
+    return faults() < PAGES / 2
 
 
 def test_a_block_in_another_one_ends_nothing() -> None:
     with memory_kept():
         with memory_kept():
             assert kept()
-        assert faults() < PAGES / 10
-    assert faults() > PAGES / 2
+        assert kept()
+    assert not kept()
 
 
 def test_nor_does_the_block_of_another_thread_that_began_first() -> None:
@@ -111,24 +113,24 @@ def test_nor_does_the_block_of_another_thread_that_began_first() -> None:
         ends.set()
         thread.join()
         assert kept()
-    assert faults() > PAGES / 2
+    assert not kept()
 
 
 def test_a_block_that_fails_is_left_as_well() -> None:
     with pytest.raises(ZeroDivisionError), memory_kept():
         _ = 1 / 0
-    assert faults() > PAGES / 2
+    assert not kept()
 
 
 def test_training_keeps_it_from_step_to_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[int] = []
+    seen: list[bool] = []
     objective = training_run.objective
 
     def probed(*arguments: Any) -> Tensor:
-        seen.append(faults())
+        seen.append(kept())
         return objective(*arguments)
 
     monkeypatch.setattr(training_run, "objective", probed)
     run(tmp_path, 3)
-    assert min(seen[1:]) < PAGES / 10
-    assert faults() > PAGES / 2
+    assert any(seen[1:])
+    assert not kept()
