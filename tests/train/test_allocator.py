@@ -94,7 +94,7 @@ def test_a_block_in_another_one_ends_nothing() -> None:
         with memory_kept():
             assert kept()
         assert kept()
-    assert not kept()
+    assert faults() > PAGES / 2
 
 
 def test_nor_does_the_block_of_another_thread_that_began_first() -> None:
@@ -113,13 +113,13 @@ def test_nor_does_the_block_of_another_thread_that_began_first() -> None:
         ends.set()
         thread.join()
         assert kept()
-    assert not kept()
+    assert faults() > PAGES / 2
 
 
 def test_a_block_that_fails_is_left_as_well() -> None:
     with pytest.raises(ZeroDivisionError), memory_kept():
         _ = 1 / 0
-    assert not kept()
+    assert faults() > PAGES / 2
 
 
 def test_training_keeps_it_from_step_to_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,4 +133,4 @@ def test_training_keeps_it_from_step_to_step(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(training_run, "objective", probed)
     run(tmp_path, 3)
     assert any(seen[1:])
-    assert not kept()
+    assert faults() > PAGES / 2
