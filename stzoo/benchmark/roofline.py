@@ -72,7 +72,7 @@ def roofline_chart(report: BenchmarkReport) -> Chart:
     axes = figure.subplots()
     _name_axes(axes, report)
     entries = _draw_points(axes, report) + _draw_roofs(axes, report)
-    add_legend(figure, None, entries, "outside lower left")
+    add_legend(figure, entries, "outside lower left")
     return Chart(figure)
 
 

@@ -37,7 +37,7 @@ def errors_chart(curves: Mapping[str, Sequence[float]], metric: str, *, title: s
     figure = new_figure(5.0, 2.9)
     axes = figure.subplots()
     axes.set_title(title)
-    add_legend(figure, None, draw_errors(axes, curves, metric, from_zero=True), "outside upper left")
+    add_legend(figure, draw_errors(axes, curves, metric, from_zero=True), "outside upper left")
     return Chart(figure)
 
 
@@ -142,7 +142,7 @@ def learning_chart(runs: Sequence[Learned], over: str) -> Chart:
     last.set_xlim(left=0)
     last.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     if named:
-        add_legend(figure, None, named, "outside upper left")
+        add_legend(figure, named, "outside upper left")
     return Chart(figure)
 
 

@@ -73,7 +73,7 @@ def comparison_chart(
     above: Axes = axes[0, 0]
     above.set_title(fill(title, _LETTERS))
     entries = draw_errors(above, curves, metric, from_zero=from_zero, ahead=ahead)
-    add_legend(figure, None, entries, "outside upper left")
+    add_legend(figure, entries, "outside upper left")
     if strip is not None and sheet is not None:
         _draw(axes[1, 0], strip, sheet)
     return Chart(figure)

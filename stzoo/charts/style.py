@@ -15,14 +15,13 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from stzoo.errors import MissingExtraError, SpecError, printable
 from stzoo.files import write_atomically, writing_errors_named
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # What a file says of the program and the time that made it is left out, so that equal charts are equal files.
@@ -35,6 +34,7 @@ _METADATA: Mapping[str, Mapping[str, None]] = MappingProxyType(
 )
 SUFFIXES = tuple(_METADATA)
 """The suffixes of the files that a chart is saved to."""
+_Place = Literal["outside upper left", "outside lower left"]
 ENDINGS = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"  # the same in words
 
 
@@ -176,19 +176,17 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def add_legend(figure: Figure, axes: Axes | None, entries: Sequence[tuple[Artist, str]], place: str) -> None:
-    """Explain what was drawn, in as many columns as there is room for.
+def add_legend(figure: Figure, entries: Sequence[tuple[Artist, str]], place: _Place) -> None:
+    """Explain what was drawn, beside all axes, in as many columns as there is room for.
 
     Args:
         figure: what it is added to.
-        axes: the legend lies above these; None puts it beside all axes.
         entries: what was drawn, and its name, which may be any text.
-        place: of the legend, as matplotlib names it.
+        place: above or below them.
     """
     longest = max(len(name) for _, name in entries) + 6  # with the piece of its line
     columns = max(1, min(len(entries), int(figure.get_figwidth() * 14 / longest)))
-    owner: Any = figure if axes is None else axes
-    legend = owner.legend(
+    legend = figure.legend(
         [artist for artist, _ in entries], [str(i) for i in range(len(entries))], loc=place, ncols=columns
     )
     for text, (_, name) in zip(legend.get_texts(), entries, strict=True):

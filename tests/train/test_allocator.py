@@ -86,7 +86,7 @@ def test_which_settings_are_the_users() -> None:
 def kept() -> bool:
     """Whether the memory of a larger tensor that was freed is used again."""
     torch.ones(17 << 20, dtype=torch.float32)  # glibc puts no aligned tensor where one of just its size was freed
-    return faults() < PAGES / 2
+    return faults() < PAGES / 10
 
 
 def test_a_block_in_another_one_ends_nothing() -> None:
