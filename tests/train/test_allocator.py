@@ -122,7 +122,7 @@ def test_nor_does_the_block_of_another_thread_that_began_first() -> None:
 
 
 def test_a_block_that_fails_is_left_as_well() -> None:
-    with pytest.raises(ZeroDivisionError), memory_kept():
+    with pytest.raises(ZeroDivisionError), memory_kept():  # noqa: PT012
         assert kept()
         held = resident()
         _ = 1 / 0
