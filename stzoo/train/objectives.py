@@ -1,6 +1,7 @@
 """What a training step minimises: a forecast, free-running or with true frames mixed in, against the truth."""
 
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -26,6 +27,11 @@ from stzoo.train.recompute import check_recompute
 from stzoo.train.sampling import draw_shown
 from stzoo.unroll import unroll
 
+_OF_FORECASTS = (
+    "l2_weight", "l1_weight", "emphasis", "ddr_weight", "quantity", "deviance_weight", "reduction",
+)  # fmt: skip
+_OF_CODES = ("codebook", "codebook_decay", "commitment")
+
 
 def check(module: Any, spec: ModelSpec, recipe: Recipe) -> None:
     """Checks that a recipe and a model fit each other.
@@ -44,10 +50,7 @@ def check(module: Any, spec: ModelSpec, recipe: Recipe) -> None:
         raise SpecError(f"recipe.checkpoint is for the plain module; set recipe.{other} to false beside it")
     if recipe.checkpoint and architecture.is_codec:
         raise SpecError("recipe.checkpoint is for forecasters; a codec needs little memory")
-    if recipe.l2_weight != 1.0 and architecture.is_codec:
-        raise SpecError("recipe.l2_weight is for forecasters; of a codec the squared error always counts once")
-    if recipe.perceptual_weight and not architecture.is_codec:
-        raise SpecError("recipe.perceptual_weight is for codecs; a forecaster has other losses")
+    _check_losses(architecture, recipe)
     if recipe.perceptual_weight:
         check_perceptual(spec)
     part, learns = (module.predictor, module.predictor_spec) if architecture.kind == "modular" else (module, spec)
@@ -55,6 +58,24 @@ def check(module: Any, spec: ModelSpec, recipe: Recipe) -> None:
     _check_terms(learns, recipe)
     if recipe.checkpoint:
         check_recompute(part, learns, recipe.sampling == "parallel")
+
+
+def _check_losses(architecture: Architecture, recipe: Recipe) -> None:
+    """Raises `SpecError` if the recipe sets a loss that this kind of model does not have."""
+    others: list[tuple[tuple[str, ...], str]] = []
+    if architecture.is_codec:
+        others.append((_OF_FORECASTS, "for forecasters; of a codec the squared error always counts once"))
+    else:
+        others.append((("perceptual_weight",), "for codecs; a forecaster has other losses"))
+    if not architecture.quantises:
+        others.append((_OF_CODES, "for codecs with a codebook"))
+    if architecture.quantises or not architecture.is_codec:
+        others.append((("kl_weight",), "for codecs with Gaussian latents"))
+    defaults = {setting.name: setting.default for setting in fields(Recipe)}
+    for settings, why in others:
+        for name in settings:
+            if getattr(recipe, name) not in (defaults[name], 0.0):  # 0 is no loss either
+                raise SpecError(f"recipe.{name} is {why}; leave it out for {architecture.name}")
 
 
 def _check_sampling(spec: ModelSpec, recipe: Recipe) -> None:

@@ -14,7 +14,7 @@ from stzoo.errors import ForecastError, FramesError, SpecError
 from stzoo.models import build
 from stzoo.models.vae import WIDEST
 from stzoo.spec import ModelSpec
-from stzoo.train import Recipe
+from stzoo.train import Recipe, read_recipe
 from stzoo.train.codecs import codec_loss
 from stzoo.train.gaussian import DECAY, LatentAverage, drawn, kl_divergence
 from stzoo.train.objectives import check
@@ -203,7 +203,28 @@ def test_specs_that_do_not_fit() -> None:
         small(params={"width": 15})
 
 
-def test_a_weight_of_the_squared_error_that_would_not_count_is_refused() -> None:
-    recipe = dataclasses.replace(RECIPE, l2_weight=0.5)
-    with pytest.raises(SpecError, match=r"recipe\.l2_weight is for forecasters"):
+@pytest.mark.parametrize(
+    ("setting", "value", "why"),
+    [
+        ("l2_weight", 0.5, "forecasters"),
+        ("l1_weight", 1.0, "forecasters"),
+        ("emphasis", 2.0, "forecasters"),
+        ("ddr_weight", 0.5, "forecasters"),
+        ("quantity", True, "forecasters"),
+        ("reduction", "sum", "forecasters"),
+        ("commitment", 0.5, "codecs with a codebook"),
+        ("codebook", "loss", "codecs with a codebook"),
+        ("codebook_decay", 0.9, "codecs with a codebook"),
+    ],
+)
+def test_a_loss_that_would_not_count_is_refused(setting: str, value: Any, why: str) -> None:
+    recipe = dataclasses.replace(RECIPE, **{setting: value})
+    with pytest.raises(SpecError, match=rf"recipe\.{setting} is for {why}.*leave it out for vae"):
         check(build(SPEC, "meta"), SPEC, recipe)
+
+
+@pytest.mark.parametrize("name", ["vqvae-mmnist", "tau-mmnist"])
+def test_the_divergence_of_latents_belongs_to_gaussian_ones(name: str) -> None:
+    spec, recipe = stzoo.info(name).spec, dataclasses.replace(read_recipe(name), kl_weight=0.1)
+    with pytest.raises(SpecError, match=r"recipe\.kl_weight is for codecs with Gaussian latents"):
+        check(build(spec, "meta"), spec, recipe)
