@@ -160,6 +160,7 @@ DATASETS: Mapping[str, DatasetRecord] = MappingProxyType(
             "kitti_caltech", "the synced drives of KITTI raw and Caltech Pedestrian's .seq files"
         ),
         "kth": DatasetRecord("kth", "the avi files of KTH Actions and their list 00sequences.txt"),
+        "mfmnist": DatasetRecord("mfmnist", "the IDX files of Fashion-MNIST"),
         "mmnist": DatasetRecord("mmnist", "the IDX files of MNIST"),
         "radar": DatasetRecord(
             "radar", "one .npz a rain event, with frames (T, H, W) in steps of 0.2 dBR", "stzoo-rain"
@@ -167,6 +168,7 @@ DATASETS: Mapping[str, DatasetRecord] = MappingProxyType(
         "radar-crops": DatasetRecord("radar_crops", "the same files as of radar", "stzoo-rain-rates", matched=True),
         "radar-fields": DatasetRecord("radar_fields", "the same files as of radar", "stzoo-rain-rates", matched=True),
         "taxibj": DatasetRecord("taxibj", "the four files BJ13 to BJ16_M32x32_T30_InOut.h5"),
+        "taxinyc": DatasetRecord("taxinyc", "the five files taxinyc_10.h5 to taxinyc_14.h5"),
         "ut": DatasetRecord("ut_interaction", "the segmented avi files of UT-Interaction in set1 and set2"),
     }
 )

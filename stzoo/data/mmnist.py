@@ -173,12 +173,17 @@ class MovingMnist:
 
 def open_folder(folder: Path, reading: Reading) -> MovingMnist:
     """The dataset; its files are read later. Raises `DataError` unless the model reads gray frames of 64x64."""
+    check_frames("mmnist", reading)
+    return MovingMnist(folder)
+
+
+def check_frames(dataset: str, reading: Reading) -> None:
+    """Raises `DataError`, which names the dataset, unless the model reads gray frames of 64x64, and all of them."""
     wanted = (reading.channels, reading.height, reading.width)
     if wanted != (1, CANVAS, CANVAS) or reading.every != 1:
         raise DataError(
-            f"mmnist is drawn at 1x{CANVAS}x{CANVAS}, with every frame; asked for {wanted}, every {reading.every}"
+            f"{dataset} is drawn at 1x{CANVAS}x{CANVAS}, with every frame; asked for {wanted}, every {reading.every}"
         )
-    return MovingMnist(folder)
 
 
 def training_set(folder: Path, frames_in: int, frames_out: int) -> MovingDigits:

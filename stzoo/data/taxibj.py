@@ -23,16 +23,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from types import MappingProxyType, ModuleType
+from types import MappingProxyType
 
 import numpy as np
 
 from stzoo.data import Reading, Split
+from stzoo.data.flow_file import h5py_module, read_flow
 from stzoo.data.recordings import RecordedClips, Recording, sliding_clips
-from stzoo.errors import DataError, FramesError, MissingExtraError, printable
-from stzoo.frames.netcdf import check_chunks, check_structure
+from stzoo.errors import DataError
 
 FILES = tuple(f"BJ{year}_M32x32_T30_InOut.h5" for year in (13, 14, 15, 16))
+WHAT = f"TaxiBJ is the four files {', '.join(FILES)}"
 FRAME = (2, 32, 32)
 SLOTS = 48  # half hours in a day
 MOST = 366 * SLOTS  # rows that a file may have; each file covers less than a year
@@ -51,7 +52,7 @@ def open_folder(folder: Path, reading: Reading) -> TaxiBJ:
         DataError: the model reads other frames than 2x32x32, or not every frame; a file is absent or has other content;
             or there are too few days.
     """
-    h5py = _h5py()
+    h5py_module()
     if (reading.channels, reading.height, reading.width, reading.every) != (*FRAME, 1):
         raise DataError(
             f"TaxiBJ has frames of 2x32x32, and all of them are read; asked for {reading.channels}x{reading.height}x"
@@ -60,7 +61,7 @@ def open_folder(folder: Path, reading: Reading) -> TaxiBJ:
     found: dict[str, WholeDays] = {}
     for name in FILES:
         try:
-            found[name] = _whole_days(folder / name, *_read(h5py, folder / name))
+            found[name] = _whole_days(folder / name, *read_flow(folder / name, FRAME, MOST, WHAT))
         except DataError as error:
             if not reading.skip_bad:
                 raise
@@ -117,39 +118,6 @@ class TaxiBJ:
                 what = f"{len(days.ordinals)} whole days from {first} to {last}, {self.clipped[name]:.3%} clipped"
             lines.append(f"  {name:<12} {what}")
         return "\n".join(lines)
-
-
-def _read(h5py: ModuleType, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """`data` as float32 with negative counts as 0, and `date`. Raises `DataError`, which names file and key."""
-    if not path.is_file():
-        raise DataError(f"{path} does not exist; TaxiBJ is the four files {', '.join(FILES)}")
-    try:
-        with h5py.File(path, "r") as file:
-            check_structure(path, file)
-            for key in ("data", "date"):
-                if not isinstance(file.get(key), h5py.Dataset):
-                    raise DataError(f"{path} has no array {key!r}")
-            data, dates = file["data"], file["date"]
-            if dates.ndim != 1 or data.shape != (*dates.shape, *FRAME) or len(dates) > MOST:
-                raise DataError(
-                    f"{path}: data is {data.shape} and date {dates.shape}; expected (N, 2, 32, 32) and (N,), "
-                    f"with the same N, at most {MOST}"
-                )
-            if data.dtype.kind not in "iuf":
-                raise DataError(f"{path}: data is of type {data.dtype}; expected numbers")
-            check_chunks(path, "data", slice(None))
-            check_chunks(path, "date", slice(None))
-            flow, texts = data.astype("float32")[()], dates[()]
-    except DataError:
-        raise
-    except FramesError as error:
-        raise DataError(str(error)) from error
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is damaged or no HDF5 file: {printable(str(error))}") from error
-    wrong = np.flatnonzero(~np.isfinite(flow).all((1, 2, 3)))
-    if len(wrong):
-        raise DataError(f"{path}: data holds NaN or infinity in row {wrong[0]}")
-    return np.maximum(flow, 0, out=flow), texts
 
 
 def _whole_days(path: Path, flow: np.ndarray, dates: np.ndarray) -> WholeDays:
@@ -210,12 +178,3 @@ def _runs(days: WholeDays) -> Iterator[Recording]:
     for first, last in zip([0, *breaks], [*breaks, len(days.ordinals)], strict=True):
         name = f"{date.fromordinal(int(days.ordinals[first]))} and {last - first - 1} more days"
         yield Recording(name, days.flow[first:last].reshape(-1, *FRAME))
-
-
-def _h5py() -> ModuleType:
-    """The module h5py. Raises `MissingExtraError` if it is not installed."""
-    try:
-        import h5py
-    except ImportError as error:
-        raise MissingExtraError('TaxiBJ needs an extra: pip install "stzoo[array]"') from error
-    return h5py

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stzoo.engine.packed import NHWC, PackedConv, Rounded, is_plain, pieces
-from stzoo.models.beginning import BlurredLastFrame, LastFrame
+from stzoo.models.beginning import BlurredLastFrame, LastFrame, LastPeriod
 from stzoo.models.encoder_decoder import ConvNorm, Decoder, DropPath, Encoder, EncodeTranslateDecode
 from stzoo.models.gated_block import DilatedDepthwise, GatedBlock
 from stzoo.models.motion import along_motion
@@ -26,7 +26,7 @@ KNOWN = frozenset(
     {
         Encoder, Decoder, ConvNorm, GatedBlock, TauGate, GstaGate, DropPath, nn.Sequential, nn.ModuleList,
         nn.Conv2d, nn.GroupNorm, nn.BatchNorm2d, nn.Linear, nn.SiLU, nn.GELU, nn.ReLU, nn.Sigmoid, nn.Identity,
-        nn.PixelShuffle, nn.PixelUnshuffle, DilatedDepthwise, LastFrame, BlurredLastFrame,
+        nn.PixelShuffle, nn.PixelUnshuffle, DilatedDepthwise, LastFrame, LastPeriod, BlurredLastFrame,
     }
 )  # fmt: skip
 
@@ -83,7 +83,7 @@ class Translating(nn.Module):
         future = torch.cat(painted)
         future = F.pixel_shuffle(future, self.patch) if self.patch > 1 else future
         future = future.to(past.dtype).unflatten(0, (b, t))
-        return self.begins(future, past[:, -1]) if self.begins else future
+        return self.begins(future, past) if self.begins else future
 
     def _at_once(self, frames: Tensor) -> int:
         """How many frames to take at once: the output of the widest layers, the first and the last, fits the cache."""

@@ -1,4 +1,5 @@
-"""What a block's forecast begins from: nothing, the last past frame, or a mixture of ever wider blurs of it.
+"""What a block's forecast begins from: nothing, the last past frame, a mixture of ever wider blurs of it, or all frames
+of the past in their order.
 
 The longer the time ahead, the less is known of where small things will be. The least squared error then has what is
 there on average, which is the last frame blurred; how far, and where, a network can learn from the past.
@@ -21,9 +22,19 @@ class LastFrame(nn.Module):
 
     more = 0  # channels that the decoder makes besides those of a frame
 
-    def forward(self, painted: Tensor, last: Tensor) -> Tensor:
-        """(B, T, C, H, W) changes and (B, C, H, W) -> (B, T, C, H, W)."""
-        return painted + last[:, None]
+    def forward(self, painted: Tensor, past: Tensor) -> Tensor:
+        """(B, T, C, H, W) changes and past frames -> (B, T, C, H, W)."""
+        return painted + past[:, -1:]
+
+
+class LastPeriod(nn.Module):
+    """The frame one block earlier, to which the decoder adds the change: a week ago, if a block is a week long."""
+
+    more = 0
+
+    def forward(self, painted: Tensor, past: Tensor) -> Tensor:
+        """(B, T, C, H, W) changes and past frames -> (B, T, C, H, W)."""
+        return painted + past
 
 
 class BlurredLastFrame(nn.Module):
@@ -42,8 +53,9 @@ class BlurredLastFrame(nn.Module):
             torch.tensor([[_at_first(t, k) / FASTER for k in range(self.more)] for t in range(1, frames + 1)])
         )
 
-    def forward(self, painted: Tensor, last: Tensor) -> Tensor:
-        """(B, T, C + more, H, W): the changes r, then the logits; and (B, C, H, W) -> (B, T, C, H, W)."""
+    def forward(self, painted: Tensor, past: Tensor) -> Tensor:
+        """(B, T, C + more, H, W): the changes r, then the logits; and past frames -> (B, T, C, H, W)."""
+        last = past[:, -1]
         changes, logits = painted.split([self.channels, self.more], 2)
         weights = (logits + FASTER * self.bias[..., None, None]).softmax(2)
         begins = last if self.decibels is None else self.decibels.quantity(last)
@@ -53,6 +65,9 @@ class BlurredLastFrame(nn.Module):
         if self.decibels is None:
             return mixed + changes
         return self.decibels.values(mixed * 2**changes)
+
+
+Beginning = LastFrame | LastPeriod | BlurredLastFrame
 
 
 def _at_first(time: int, blur: int) -> float:

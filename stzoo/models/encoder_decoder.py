@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stzoo.errors import SpecError
-from stzoo.models.beginning import BlurredLastFrame, LastFrame
+from stzoo.models.beginning import Beginning
 from stzoo.models.motion import along_motion
 from stzoo.models.published import rules
 
@@ -107,7 +107,7 @@ class EncodeTranslateDecode(nn.Module):
         layers: int,
         patch: int,
         translator: nn.Module,
-        begins: LastFrame | BlurredLastFrame | None = None,
+        begins: Beginning | None = None,
         lagrangian: bool = False,
     ):
         super().__init__()
@@ -132,7 +132,7 @@ class EncodeTranslateDecode(nn.Module):
         width, h, w = hidden.shape[1:]
         hidden = self.translator(hidden.reshape(b, t * width, h, w)).reshape(b * t, width, h, w)
         future = self.decoder(hidden, skip).unflatten(0, (b, t))
-        return self.begins(future, past[:, -1]) if self.begins else future
+        return self.begins(future, past) if self.begins else future
 
 
 class DropPath(nn.Module):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from stzoo.errors import SpecError
-from stzoo.models.beginning import BlurredLastFrame, LastFrame
+from stzoo.models.beginning import Beginning, BlurredLastFrame, LastFrame, LastPeriod
 from stzoo.models.decibels import Decibels
 from stzoo.models.encoder_decoder import DropPath, block_widths, check_even
 from stzoo.models.published import Shape, rules
@@ -24,11 +24,14 @@ class GatedConfig:
     the translator, so that the first block works at hid_t too (the papers: False). `from_last` adds the last past frame
     to every frame of the block, so that the model learns the change from persistence (the papers: False). `lagrangian`
     lets the model work in coordinates that move with the pictures, see `stzoo.models.motion.along_motion` (the papers:
-    False); with `from_last` it then learns the change from extrapolation. With `blurs` the forecast begins from a
+    False); with `from_last` it then learns the change from extrapolation. `from_period` adds to frame t of the block
+    the past frame t instead, one block earlier, so that the model learns the change from the last period, such as a
+    week of hours where a block is a week long (the papers: False). With `blurs` the forecast begins from a
     mixture of the last frame and so many Gaussian blurs of it, and with `decibels` the mixture is one of the quantity
     that the values are decibels of, see `stzoo.models.beginning.BlurredLastFrame` (the papers: 0 and False).
 
-    Raises `SpecError` if `hid_s` is odd, `blurs` is set without `from_last`, or `decibels` without `blurs`.
+    Raises `SpecError` if `hid_s` is odd, `blurs` is set without `from_last`, `decibels` without `blurs`, or
+    `from_period` beside `from_last` or `lagrangian`.
     """
 
     hid_s: int = bounded(64, 2, 1024)
@@ -41,19 +44,25 @@ class GatedConfig:
     layer_scale: float = bounded(1e-2, 0.0, 1.0)
     project: bool = False
     from_last: bool = False
+    from_period: bool = False
     lagrangian: bool = False
     blurs: int = bounded(0, 0, 8)
     decibels: bool = False
 
     def __post_init__(self) -> None:
         check_even(self.hid_s)
+        if self.from_period and (self.from_last or self.lagrangian):
+            other = "from_last" if self.from_last else "lagrangian"
+            raise SpecError(f"spec.params.from_period and {other} exclude each other; set one of them")
         if self.blurs and not self.from_last:
             raise SpecError("spec.params.blurs is about the last frame; set from_last beside it")
         if self.decibels and not self.blurs:
             raise SpecError("spec.params.decibels is about blurs of the last frame; set blurs beside it")
 
-    def begins(self, spec: ModelSpec) -> LastFrame | BlurredLastFrame | None:
+    def begins(self, spec: ModelSpec) -> Beginning | None:
         """What the forecast begins from."""
+        if self.from_period:
+            return LastPeriod()
         if not self.from_last:
             return None
         if not self.blurs:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from stzoo.errors import SpecError
 from stzoo.models import build
-from stzoo.models.beginning import BlurredLastFrame, LastFrame, blurred
+from stzoo.models.beginning import BlurredLastFrame, LastFrame, LastPeriod, blurred
 from stzoo.models.decibels import Decibels
 from stzoo.models.gated_block import GatedConfig
 from stzoo.spec import ModelSpec
@@ -39,7 +39,7 @@ def test_the_mixture_is_the_weighted_sum_and_the_change() -> None:
     begins = BlurredLastFrame(2, 1, 2, None)
     torch.nn.init.normal_(begins.bias)
     last, logits = torch.rand(1, 1, 24, 24), [0.3, -1.0, 0.5]
-    found = begins(parts(logits, 0.7), last)
+    found = begins(parts(logits, 0.7), last[:, None])
     for t in range(2):
         weights = np.exp(np.array(logits) + 10 * begins.bias[t].detach().double().numpy())
         weights /= weights.sum()
@@ -57,7 +57,7 @@ def test_of_decibels_the_mean_of_the_quantity_is_taken_and_the_change_multiplies
     last = decibels.values(rate)
     torch.testing.assert_close(decibels.quantity(last), rate, atol=1e-4, rtol=1e-5)
     torch.testing.assert_close(last[..., 0] * 16 - 10.2, torch.full((1, 1, 24), 10 * np.log10(10 + 10**-1.02)))
-    found = decibels.quantity(begins(parts([-60.0, -60.0, -60.0, 60.0], 1.0, more=4), last))
+    found = decibels.quantity(begins(parts([-60.0, -60.0, -60.0, 60.0], 1.0, more=4), last[:, None]))
     assert (found[..., 8:-8, 8:-8] - 10.0).abs().max() < 0.1
 
 
@@ -65,7 +65,7 @@ def test_nothing_comes_of_nothing() -> None:
     decibels = Decibels.of(RAIN)
     begins = BlurredLastFrame(2, 1, 2, decibels)
     dry = torch.zeros(1, 1, 24, 24)  # normalised: -10.2 dBR
-    found = begins(torch.randn(1, 2, 4, 24, 24), dry)
+    found = begins(torch.randn(1, 2, 4, 24, 24), dry[:, None])
     assert found.abs().max() < 1e-5
 
 
@@ -86,4 +86,5 @@ def test_settings_that_need_others_are_refused_without_them() -> None:
     with pytest.raises(SpecError, match="fill"):
         build(RAIN.replace(fill=None))
     assert isinstance(GatedConfig(from_last=True).begins(RAIN), LastFrame)
+    assert isinstance(GatedConfig(from_period=True).begins(RAIN), LastPeriod)
     assert GatedConfig().begins(RAIN) is None

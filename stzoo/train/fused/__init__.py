@@ -104,7 +104,7 @@ class FusedForm(nn.Module):
         x = conv_norm(kernels, plain.decoder.layers[-1], x + skip)
         x = self._pointwise(plain.decoder.readout, x).float()
         x = x.view(b, t, h // p, w // p, -1, p, p).permute(0, 1, 4, 2, 5, 3, 6).reshape(b, t, -1, h, w)
-        return plain.begins(x, past[:, -1]) if plain.begins else x
+        return plain.begins(x, past) if plain.begins else x
 
     def _pointwise(self, conv: Any, x: Tensor) -> Tensor:
         """A 1x1 convolution as a linear map of the last axis: (..., C_in) -> (..., C_out), in the kernels' dtype."""
