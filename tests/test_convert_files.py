@@ -273,7 +273,7 @@ def test_what_no_tensor_tells_and_nobody_said_is_printed(tmp_path: Path, capsys:
         (
             "simvp",
             {"translator": "vit", "hid_s": 8, "hid_t": 16, "n_s": 2, "n_t": 2},
-            "heads 8, from_last false, from_period false, lagrangian false, value",
+            "heads 8, from_last false, period 0, lagrangian false, value",
         ),
         ("convlstm", {"hidden": 8, "layers": 1}, "value_range [0.0, 1.0]; change with --set value_range=VALUE"),
     ):

@@ -1,5 +1,5 @@
-"""What a block's forecast begins from: nothing, the last past frame, a mixture of ever wider blurs of it, or all frames
-of the past in their order.
+"""What a block's forecast begins from: nothing, the last past frame, a mixture of ever wider blurs of it, or the frames
+of the last period.
 
 The longer the time ahead, the less is known of where small things will be. The least squared error then has what is
 there on average, which is the last frame blurred; how far, and where, a network can learn from the past.
@@ -28,13 +28,19 @@ class LastFrame(nn.Module):
 
 
 class LastPeriod(nn.Module):
-    """The frame one block earlier, to which the decoder adds the change: a week ago, if a block is a week long."""
+    """The frame one period earlier, to which the decoder adds the change: of hours and a period of 168, a week ago."""
 
     more = 0
 
+    def __init__(self, period: int):
+        super().__init__()
+        self.period = period
+
     def forward(self, painted: Tensor, past: Tensor) -> Tensor:
-        """(B, T, C, H, W) changes and past frames -> (B, T, C, H, W)."""
-        return painted + past
+        """(B, T, C, H, W) changes and past frames, T >= period -> (B, T, C, H, W)."""
+        frames = past.shape[1]
+        periods = past[:, -self.period :].repeat(1, -(-frames // self.period), 1, 1, 1)
+        return painted + periods[:, :frames]
 
 
 class BlurredLastFrame(nn.Module):

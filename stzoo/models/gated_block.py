@@ -24,14 +24,14 @@ class GatedConfig:
     the translator, so that the first block works at hid_t too (the papers: False). `from_last` adds the last past frame
     to every frame of the block, so that the model learns the change from persistence (the papers: False). `lagrangian`
     lets the model work in coordinates that move with the pictures, see `stzoo.models.motion.along_motion` (the papers:
-    False); with `from_last` it then learns the change from extrapolation. `from_period` adds to frame t of the block
-    the past frame t instead, one block earlier, so that the model learns the change from the last period, such as a
-    week of hours where a block is a week long (the papers: False). With `blurs` the forecast begins from a
+    False); with `from_last` it then learns the change from extrapolation. With `period = P` every
+    frame begins from the one P frames before it instead, which of hours and P = 168 is the same hour a week ago (the
+    papers: 0). With `blurs` the forecast begins from a
     mixture of the last frame and so many Gaussian blurs of it, and with `decibels` the mixture is one of the quantity
     that the values are decibels of, see `stzoo.models.beginning.BlurredLastFrame` (the papers: 0 and False).
 
-    Raises `SpecError` if `hid_s` is odd, `blurs` is set without `from_last`, `decibels` without `blurs`, or
-    `from_period` beside `from_last` or `lagrangian`.
+    Raises `SpecError` if `hid_s` is odd, `blurs` is set without `from_last`, `decibels` without `blurs`, or `period`
+    beside `from_last` or `lagrangian`.
     """
 
     hid_s: int = bounded(64, 2, 1024)
@@ -44,25 +44,27 @@ class GatedConfig:
     layer_scale: float = bounded(1e-2, 0.0, 1.0)
     project: bool = False
     from_last: bool = False
-    from_period: bool = False
+    period: int = bounded(0, 0, 1024)
     lagrangian: bool = False
     blurs: int = bounded(0, 0, 8)
     decibels: bool = False
 
     def __post_init__(self) -> None:
         check_even(self.hid_s)
-        if self.from_period and (self.from_last or self.lagrangian):
+        if self.period and (self.from_last or self.lagrangian):
             other = "from_last" if self.from_last else "lagrangian"
-            raise SpecError(f"spec.params.from_period and {other} exclude each other; set one of them")
+            raise SpecError(f"spec.params.period and {other} exclude each other; set one of them")
         if self.blurs and not self.from_last:
             raise SpecError("spec.params.blurs is about the last frame; set from_last beside it")
         if self.decibels and not self.blurs:
             raise SpecError("spec.params.decibels is about blurs of the last frame; set blurs beside it")
 
     def begins(self, spec: ModelSpec) -> Beginning | None:
-        """What the forecast begins from."""
-        if self.from_period:
-            return LastPeriod()
+        """What the forecast begins from. Raises `SpecError` if the past is shorter than the period."""
+        if self.period > spec.frames_in:
+            raise SpecError(f"spec.params.period is {self.period}; it may be at most spec.frames_in, {spec.frames_in}")
+        if self.period:
+            return LastPeriod(self.period)
         if not self.from_last:
             return None
         if not self.blurs:

@@ -381,7 +381,7 @@ def _translated(arch: str, translator: str, mark: str) -> Callable[[Shapes, Fram
         frame = Frame(channels=_same(first[1], known.channels))
         if translator == "mlpmixer":
             _check_places(told[1], 2 ** min(n_s // 2, 16), known)
-        untold = (*(("heads",) if translator in ("vit", "uniformer") else ()), "from_last", "from_period", "lagrangian")
+        untold = (*(("heads",) if translator in ("vit", "uniformer") else ()), "from_last", "period", "lagrangian")
         return Inferred(arch=arch, params=params, frame=frame, frames_in=outer // hid_s, untold=untold)
 
     return read

@@ -32,7 +32,7 @@ BLOCKS: dict[str, dict[str, Any]] = {
     "tau without statical": GATED | {"statical": False},
     "tau without dynamical": GATED | {"dynamical": False},
     "tau patched": GATED | {"patch": 2, "project": True, "from_last": True, "n_s": 1},
-    "tau periodic": GATED | {"from_period": True},
+    "tau periodic": GATED | {"period": 2},
     "tau moved": GATED | {"from_last": True, "lagrangian": True},
     "tau deep": GATED | {"n_s": 4, "n_t": 2},
     "simvp": GATED,

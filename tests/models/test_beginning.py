@@ -86,5 +86,5 @@ def test_settings_that_need_others_are_refused_without_them() -> None:
     with pytest.raises(SpecError, match="fill"):
         build(RAIN.replace(fill=None))
     assert isinstance(GatedConfig(from_last=True).begins(RAIN), LastFrame)
-    assert isinstance(GatedConfig(from_period=True).begins(RAIN), LastPeriod)
+    assert isinstance(GatedConfig(period=2).begins(RAIN), LastPeriod)
     assert GatedConfig().begins(RAIN) is None

@@ -92,7 +92,7 @@ def kept_in_float64(drop_path: Any) -> Any:
         {"n_s": 3, "hid_s": 64, "hid_t": 96},
         {"patch": 1, "n_s": 4},
         {"from_last": True, "lagrangian": True, "blurs": 1},
-        {"from_period": True},
+        {"period": 2},
         {"statical": False},
         {"dynamical": False},
         {"statical": False, "dynamical": False},
