@@ -70,6 +70,13 @@ def register(commands: Commands) -> None:
         "(default: the minutes that the recipe names)",
     )
     parser.add_argument(
+        "--horizon",
+        type=int,
+        metavar="N",
+        help="number of frames ahead that the model is trained and validated, through its own forecasts, so that it is "
+        "best at the length that you will roll out (default: the one of the recipe, mostly that of one forecast)",
+    )
+    parser.add_argument(
         "--codec",
         metavar="CODEC",
         help="for a modular model: the trained codec that it works with, given in one of the ways that MODEL is "
@@ -106,7 +113,7 @@ def _run(arguments: Arguments) -> None:
     from stzoo.train.processes import joined
     from stzoo.train.trackers import check_trackers
 
-    _check_positive(arguments, "steps", "minutes", "codec_minutes", "micro_batch")
+    _check_positive(arguments, "steps", "minutes", "horizon", "codec_minutes", "micro_batch")
     if arguments.device == "cuda" and default_device() != "cuda":
         raise SpecError("--device is cuda, but torch finds no GPU on this machine; use --device cpu")
     if (arguments.name is None) == (arguments.source is None):
@@ -130,7 +137,7 @@ def _train(arguments: Arguments, processes: Processes) -> None:
         dataset, data = chosen_dataset(arguments, entry.spec, recipe.dataset, recipe.zoom)
     best = train_entry(
         entry,
-        dataclasses.replace(recipe, dataset=dataset),
+        dataclasses.replace(recipe, dataset=dataset).for_horizon(arguments.horizon),
         data,
         arguments.out,
         processes,
@@ -165,6 +172,7 @@ def _fine_tune(arguments: Arguments, processes: Processes) -> None:
         recipe=dataclasses.replace(recipe, dataset=dataset),
         steps=arguments.steps,
         minutes=arguments.minutes,
+        horizon=arguments.horizon,
         freeze=tuple(arguments.freeze),
         micro_batch=arguments.micro_batch,
         trackers=tuple(arguments.trackers),
@@ -194,4 +202,5 @@ def _tell(arguments: Arguments, best: Path, dataset: str) -> None:
     )
     where += "" if arguments.every == 1 else f" --every {arguments.every}"
     where += "" if arguments.units is None else f" --units {shlex.quote(arguments.units)}"
+    where += "" if arguments.horizon is None else f" --steps {arguments.horizon}"
     print(f"best weights: {best}\nmeasure them: stzoo evaluate {best} {where}")

@@ -26,6 +26,7 @@ def fine_tune(
     *,
     minutes: float | None = None,
     steps: int | None = None,
+    horizon: int | None = None,
     out: str | os.PathLike[str] | None = None,
     recipe: Recipe | None = None,
     freeze: Sequence[str] = (),
@@ -45,6 +46,8 @@ def fine_tune(
             decides which weights are kept.
         minutes: how long to train; by default the recipe's minutes. It is not used if `steps` is given.
         steps: the number of steps.
+        horizon: how many frames ahead the model is trained and validated, so that the weights are chosen at the length
+            that you will roll out; by default the recipe's, which is one forecast. Clips must be longer by as much.
         out: the run folder, from which the same call goes on after an interruption; by default a temporary folder.
             Several processes (see `train`) need one that all of them can read.
         recipe: how to train; by default ``stzoo.train.read_recipe("fine-tune")``.
@@ -60,8 +63,9 @@ def fine_tune(
 
     Raises:
         DataError: there are no clips, or none that are long enough.
-        SpecError: no parameter has a name that begins as `freeze` says, several processes or trackers come without
-            `out`, there is no such tracker, or `units` comes with a dataset, which knows its own.
+        SpecError: `horizon` is not 1 to 1024, no parameter has a name that begins as `freeze` says, several processes
+            or trackers come without `out`, there is no such tracker, or `units` comes with a dataset, which knows its
+            own.
         TrainingError, MissingExtraError: see `train`.
     """
     check_trackers(trackers)
@@ -73,16 +77,16 @@ def fine_tune(
         raise SpecError("several processes need a run folder that all of them can read; pass `out`")
     if units is not None and not isinstance(clips, (str, os.PathLike)):
         raise SpecError("units is for a folder or a file of clips; a dataset knows its own units, so leave it out")
-    chosen = recipe or read_recipe(RECIPE)
+    chosen = (recipe or read_recipe(RECIPE)).for_horizon(horizon)
     spec = model.spec
-    horizon = chosen.horizon or spec.frames_out
+    ahead = chosen.horizon or spec.frames_out
     with processes.one_first():  # it decodes videos and keeps the frames for the others
         data = (
             open_dataset("clips", Path(clips), Reading.of(spec, zoom=chosen.zoom, units=units))
             if isinstance(clips, (str, os.PathLike))
             else clips
         )
-        shown, held_out = (data.split(part, spec.frames_in, horizon) for part in ("train", "validation"))
+        shown, held_out = (data.split(part, spec.frames_in, ahead) for part in ("train", "validation"))
     training = endless(shown, spec, chosen.flips, chosen.seed, device)
     chosen = dataclasses.replace(chosen, freeze=(*chosen.freeze, *freeze))
     with tempfile.TemporaryDirectory() as scratch:

@@ -138,6 +138,12 @@ class Recipe:
         """Every value by its name, tuples included."""
         return asdict(self)
 
+    def for_horizon(self, horizon: int | None) -> Recipe:
+        """With clips of `horizon` future frames; as it is if that is None. Raises `SpecError` if it is out of bounds."""
+        if horizon is None:
+            return self
+        return from_mapping(Recipe, self.to_dict() | {"horizon": horizon}, "recipe")
+
 
 def read_recipe(name: str) -> Recipe:
     """Read a recipe.

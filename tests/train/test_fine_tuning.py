@@ -16,6 +16,7 @@ from stzoo.errors import DataError, SpecError, TrainingError
 from stzoo.forecaster import Forecaster, create
 from stzoo.spec import ModelSpec
 from stzoo.train import fine_tune, read_recipe
+from stzoo.unroll import unroll
 
 SPEC = ModelSpec(
     arch="tau", frames_in=3, frames_out=3, channels=1, height=16, width=16,
@@ -58,6 +59,25 @@ def test_it_learns_the_clips_and_leaves_the_model_as_it_was(model: Forecaster, c
     wrong = [(m.predict(test.past).float() - test.future.float()).square().mean().item() for m in (model, tuned)]
     assert wrong[1] < wrong[0] * 0.5
     assert torch.equal(stzoo.load(tmp_path / "run" / "best").predict(test.past), tuned.predict(test.past))
+
+
+def test_with_a_horizon_it_is_validated_at_the_length_of_the_rollout(
+    model: Forecaster, clips: Path, tmp_path: Path
+) -> None:
+    """Twelve frames ahead are four blocks of three."""
+    tuned = fine_tune(model, clips, steps=20, horizon=12, out=tmp_path / "run", recipe=RECIPE, progress=False)
+    held_out = own_clips.open_folder(clips, Reading.of(SPEC)).split("validation", 3, 12)
+    clip = held_out.clips(0, min(20, len(held_out)))
+    past, truth = (x.float() / 255 for x in (clip.past, clip.future))
+    errors = [r["validation_mse"] for r in log(tmp_path / "run") if "validation_mse" in r]
+    for forecaster, found in ((model, errors[0]), (tuned, min(errors))):
+        with torch.no_grad():  # not clipped to the range of values
+            made = torch.stack(list(unroll(forecaster.module, SPEC, past, 12)), 1)
+        assert (made - truth).square().sum((2, 3, 4)).mean().item() == pytest.approx(found, rel=1e-3)
+    with pytest.raises(SpecError, match=r"recipe\.horizon is 2000"):
+        fine_tune(model, clips, steps=1, horizon=2000, progress=False)
+    with pytest.raises(DataError, match="no recording has 103 frames"):
+        fine_tune(model, clips, steps=1, horizon=100, progress=False)
 
 
 def test_where_it_only_gets_worse_the_untouched_weights_come_back(model: Forecaster, clips: Path) -> None:
@@ -109,10 +129,27 @@ def test_one_command_adapts_tunes_and_leaves_a_folder(
     recipe.write_text('dataset = "clips"\nminutes = 1\nbatch = 2\nvalidate_every = 2\nprecision = "float32"\n')
     start = ["train", "--from", str(tmp_path / "model"), "--data", str(colour), "--recipe", str(recipe)]
     run = tmp_path / "mine"
-    assert main([*start, "--out", str(run), "--channels", "3", "--freeze", "encoder.layers.1", "--steps", "4"]) == 0
+    assert (
+        main(
+            [
+                *start,
+                "--out",
+                str(run),
+                "--channels",
+                "3",
+                "--freeze",
+                "encoder.layers.1",
+                "--steps",
+                "4",
+                "--horizon",
+                "5",
+            ]
+        )
+        == 0
+    )
     out = capsys.readouterr().out
     assert "averaged over channels" in out
-    assert f"stzoo evaluate {run / 'best'} --dataset clips --data {colour}" in out
+    assert f"stzoo evaluate {run / 'best'} --dataset clips --data {colour} --steps 5" in out
     mine = stzoo.load(run / "best")
     assert mine.predict(rng.integers(0, 255, (3, 3, 16, 16), dtype=np.uint8)).shape == (3, 3, 16, 16)
     frozen = load_file(tmp_path / "model" / "model.safetensors")["encoder.layers.1.conv.weight"]
@@ -130,6 +167,7 @@ def test_one_command_adapts_tunes_and_leaves_a_folder(
         (["tau-mmnist", "--freeze", "encoder"], "are for --from"),
         (["--from", "tau-mmnist", "--codec", "x"], "--from brings its own codec"),
         (["--from", "tau-mmnist", "--every", "0"], "--every is 0"),
+        (["--from", "tau-mmnist", "--horizon", "0"], "--horizon is 0; it must be positive"),
         (["--from", "tau-mmnist", "--download", "https://x"], "--download fetches MNIST's files"),
         (["tau-ut", "--dataset", "ut"], "holds no set1 or set2"),
     ],

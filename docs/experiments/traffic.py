@@ -1,0 +1,67 @@
+"""Flows of taxis in New York, hour by hour: models beside persistence, the same hour yesterday and a week before.
+
+    python docs/experiments/traffic.py --data DIR --models tau-taxinyc
+    python docs/experiments/traffic.py --data DIR --models runs/a/best runs/b/best --part validation
+
+DIR holds the files of the dataset `taxinyc`. Every forecast is of the same hours: those that have a whole week before
+them within the part. The root mean square error is over all cells, of in- and outflow together, in taxis in an hour. A
+model reads the last hours of the week, as many as its past has.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+import stzoo
+from stzoo.data import Reading, open_dataset
+from stzoo.data.taxinyc import FRAME
+
+DAY, WEEK = 24, 7 * 24
+BATCH = 64
+
+
+def simple(past: np.ndarray, steps: int) -> dict[str, np.ndarray]:
+    """Forecasts (N, steps, C, H, W) that need no model, from a week of the past (N, 168, C, H, W)."""
+    yesterday = np.tile(past[:, -DAY:], (1, -(-steps // DAY), 1, 1, 1))
+    return {
+        "persistence": np.repeat(past[:, -1:], steps, 1),
+        "the same hour yesterday": yesterday[:, :steps],
+        "the same hour a week before": past[:, :steps],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--models", nargs="*", default=[], metavar="MODEL", help="entries of the catalogue, or folders")
+    parser.add_argument("--part", choices=["validation", "test"], default="test")
+    parser.add_argument("--steps", type=int, default=DAY, help="hours to forecast, at most a week (default: a day)")
+    arguments = parser.parse_args()
+    if not 1 <= arguments.steps <= WEEK:
+        parser.error(f"--steps is {arguments.steps}; it may be 1 to {WEEK}")
+    channels, height, width = FRAME
+    dataset = open_dataset("taxinyc", arguments.data, Reading(channels=channels, height=height, width=width))
+    source = dataset.split(arguments.part, WEEK, arguments.steps)
+    clip = source.clips(0, len(source))
+    past, future = clip.past.numpy(), clip.future.numpy()
+    forecasts = simple(past, arguments.steps)
+    for name in arguments.models:
+        model = stzoo.load(name)
+        forecasts[name] = np.concatenate(
+            [model.rollout(past[i : i + BATCH], arguments.steps) for i in range(0, len(past), BATCH)]
+        )
+    hours = [hour for hour in (1, 2, 3, 6, 12, 24, 48, 168) if hour <= arguments.steps]
+    print(f"| RMSE of {len(past)} windows of the {arguments.part} part | {' | '.join(f'{h} h' for h in hours)} | all |")
+    print("|---" * (len(hours) + 2) + "|")
+    errors = {name: np.sqrt(((made - future) ** 2).mean((0, 2, 3, 4))) for name, made in forecasts.items()}
+    for name, error in errors.items():
+        overall = np.sqrt((error**2).mean())
+        print(f"| {name} | {' | '.join(f'{error[h - 1]:.1f}' for h in hours)} | {overall:.1f} |")
+    best = np.min([errors[name] for name in simple(past[:1], 1)], 0)
+    for name in arguments.models:
+        print(f"{name} is better than all three at {(errors[name] < best).sum()} of {arguments.steps} hours")
+
+
+if __name__ == "__main__":
+    main()
