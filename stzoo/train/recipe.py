@@ -139,7 +139,7 @@ class Recipe:
         return asdict(self)
 
     def for_horizon(self, horizon: int | None) -> Recipe:
-        """With clips of `horizon` future frames; as it is if that is None. Raises `SpecError` if it is out of bounds."""
+        """With clips of `horizon` future frames; unchanged if that is None. Raises `SpecError` if out of bounds."""
         if horizon is None:
             return self
         return from_mapping(Recipe, self.to_dict() | {"horizon": horizon}, "recipe")
