@@ -162,6 +162,8 @@ DATASETS: Mapping[str, DatasetRecord] = MappingProxyType(
         "kth": DatasetRecord("kth", "the avi files of KTH Actions and their list 00sequences.txt"),
         "mfmnist": DatasetRecord("mfmnist", "the IDX files of Fashion-MNIST"),
         "mmnist": DatasetRecord("mmnist", "the IDX files of MNIST"),
+        "ped2": DatasetRecord("ped2", "the clips of UCSD Ped2 as videos, training_01.mp4 to testing_12.mp4"),
+        "people": DatasetRecord("people", "the folders ut_interaction and ped2 with the files of those datasets"),
         "radar": DatasetRecord(
             "radar", "one .npz a rain event, with frames (T, H, W) in steps of 0.2 dBR", "stzoo-rain"
         ),
