@@ -11,7 +11,7 @@ from stzoo.train.recipe import read_recipe
 def test_wrong_recipes_are_named(tmp_path: Path) -> None:
     for text, message in (
         ("dataset = 'mmnist'\nminutes = 1\nlearning = 1", "recipe .*learning"),
-        ("dataset = 'x'\nminutes = 1", "may be clips, kitti-caltech, kth, mmnist"),
+        ("dataset = 'x'\nminutes = 1", "may be clips, kitti-caltech, kth, mfmnist, mmnist"),
         ("a = [", "recipe"),
         ("dataset = 'mmnist'", "minutes is missing"),
     ):
