@@ -45,7 +45,8 @@ def main() -> None:
     source = dataset.split(arguments.part, WEEK, arguments.steps)
     clip = source.clips(0, len(source))
     past, future = clip.past.numpy(), clip.future.numpy()
-    forecasts = simple(past, arguments.steps)
+    baselines = simple(past, arguments.steps)
+    forecasts = dict(baselines)
     for name in arguments.models:
         model = stzoo.load(name)
         forecasts[name] = np.concatenate(
@@ -58,7 +59,7 @@ def main() -> None:
     for name, error in errors.items():
         overall = np.sqrt((error**2).mean())
         print(f"| {name} | {' | '.join(f'{error[h - 1]:.1f}' for h in hours)} | {overall:.1f} |")
-    best = np.min([errors[name] for name in simple(past[:1], 1)], 0)
+    best = np.min([errors[name] for name in baselines], 0)
     for name in arguments.models:
         print(f"{name} is better than all three at {(errors[name] < best).sum()} of {arguments.steps} hours")
 
