@@ -29,7 +29,8 @@ class Metrics:
     MSE and MAE are summed over a frame of values in [0, 1] and averaged over frames; PSNR is in dB. The critical
     success indices of rain, `csi_1` and `csi_5`, are those of the definition "stzoo-rain". With the definition
     "stzoo-rain-rates", MSE and MAE are those of a cell in mm/h, there is neither SSIM nor PSNR, and there are further
-    scores of rain, of which these fields keep some. A forecaster has
+    scores of rain, of which these fields keep some. With "stzoo-units", MSE and MAE are those of a cell in the units of
+    the data. A forecaster has
     `persistence_mse`, and may have further figures of persistence. `mse_steps` and `persistence_mse_steps` are the two
     errors at each step ahead; an entry has both or neither. A codec's error is that of its reconstruction; if it
     has a codebook, it has `codes_used`, and the `perplexity` of its codes.

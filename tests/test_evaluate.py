@@ -3,6 +3,7 @@ import dataclasses
 import io
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,6 +75,26 @@ def test_figures_do_not_depend_on_the_units_of_the_spec(persistence: Forecaster)
     assert evaluate(signed, Shifted(), name="n", protocol="p", progress=False).total == pytest.approx(ours, rel=1e-4)
 
 
+@pytest.mark.parametrize("value_range", [None, [0.0, 400.0]])
+def test_errors_of_a_cell_are_in_units_with_a_range_or_without(persistence: Forecaster, value_range: Any) -> None:
+    """A count of 100 becomes 110, 120, 130 and 140 in half of the frame, the first of which nobody saw."""
+
+    class Counts(Ramp):
+        def clips(self, start: int, stop: int) -> Clip:
+            counts = torch.tensor([100.0, 100.0, 110.0, 120.0, 130.0, 140.0])[None, :, None, None, None]
+            frames = counts.expand(stop - start, -1, 1, 8, 8).clone()
+            frames[..., 4:] = 100.0
+            valid = torch.ones(stop - start, 4, 1, 8, 8, dtype=torch.bool)
+            valid[:, 0, :, :, :4] = False
+            return Clip(frames[:, :2], frames[:, 2:], valid)
+
+    model = Forecaster(persistence.spec.replace(value_range=value_range), Repeat(), persistence.report)
+    report = evaluate(model, Counts(), name="n", protocol="p", definition="stzoo-units", progress=False)
+    assert report.steps == report.persistence_steps
+    assert report.steps["mse"] == pytest.approx([0, 200, 450, 800])
+    assert report.steps["mae"] == pytest.approx([0, 10, 15, 20])
+
+
 def test_what_cannot_be_measured_is_refused(persistence: Forecaster) -> None:
     class Empty(Ramp):
         def __len__(self) -> int:
@@ -83,7 +104,7 @@ def test_what_cannot_be_measured_is_refused(persistence: Forecaster) -> None:
         model = Forecaster(spec, Repeat(), persistence.report)
         evaluate(model, clips, name="n", protocol="p", definition=definition, progress=False)
 
-    with pytest.raises(DataError, match="no range"):
+    with pytest.raises(DataError, match="no range; use the metrics stzoo-units"):
         run(persistence.spec.replace(value_range=None), Ramp())
     with pytest.raises(DataError, match="2 past frames of 1x8x8; this model reads 3 of 1"):
         run(persistence.spec.replace(frames_in=3), Ramp())

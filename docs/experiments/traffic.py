@@ -3,9 +3,9 @@
     python docs/experiments/traffic.py --data DIR --models tau-taxinyc
     python docs/experiments/traffic.py --data DIR --models runs/a/best runs/b/best --part validation
 
-DIR holds the files of the dataset `taxinyc`. Every forecast is of the same hours: those that have a whole week before
-them within the part. The root mean square error is over all cells, of in- and outflow together, in taxis in an hour. A
-model reads the last hours of the week, as many as its past has.
+DIR holds the files of the dataset `taxinyc`. Every forecast is of the same hours: those of the part that have without a
+gap before them a week, or the longest past of a model. The root mean square error is over all cells, of in- and outflow
+together, in taxis in an hour.
 """
 
 import argparse
@@ -22,12 +22,12 @@ BATCH = 64
 
 
 def simple(past: np.ndarray, steps: int) -> dict[str, np.ndarray]:
-    """Forecasts (N, steps, C, H, W) that need no model, from a week of the past (N, 168, C, H, W)."""
+    """Forecasts (N, steps, C, H, W) that need no model, from at least a week of the past (N, T, C, H, W)."""
     yesterday = np.tile(past[:, -DAY:], (1, -(-steps // DAY), 1, 1, 1))
     return {
         "persistence": np.repeat(past[:, -1:], steps, 1),
         "the same hour yesterday": yesterday[:, :steps],
-        "the same hour a week before": past[:, :steps],
+        "the same hour a week before": past[:, -WEEK:][:, :steps],
     }
 
 
@@ -42,13 +42,14 @@ def main() -> None:
         parser.error(f"--steps is {arguments.steps}; it may be 1 to {WEEK}")
     channels, height, width = FRAME
     dataset = open_dataset("taxinyc", arguments.data, Reading(channels=channels, height=height, width=width))
-    source = dataset.split(arguments.part, WEEK, arguments.steps)
+    models = {name: stzoo.load(name) for name in arguments.models}
+    longest = max([WEEK, *(model.spec.frames_in for model in models.values())])
+    source = dataset.split(arguments.part, longest, arguments.steps)
     clip = source.clips(0, len(source))
     past, future = clip.past.numpy(), clip.future.numpy()
     baselines = simple(past, arguments.steps)
     forecasts = dict(baselines)
-    for name in arguments.models:
-        model = stzoo.load(name)
+    for name, model in models.items():
         forecasts[name] = np.concatenate(
             [model.rollout(past[i : i + BATCH], arguments.steps) for i in range(0, len(past), BATCH)]
         )

@@ -170,7 +170,7 @@ DATASETS: Mapping[str, DatasetRecord] = MappingProxyType(
         "radar-crops": DatasetRecord("radar_crops", "the same files as of radar", "stzoo-rain-rates", matched=True),
         "radar-fields": DatasetRecord("radar_fields", "the same files as of radar", "stzoo-rain-rates", matched=True),
         "taxibj": DatasetRecord("taxibj", "the four files BJ13 to BJ16_M32x32_T30_InOut.h5"),
-        "taxinyc": DatasetRecord("taxinyc", "the five files taxinyc_10.h5 to taxinyc_14.h5"),
+        "taxinyc": DatasetRecord("taxinyc", "the five files taxinyc_10.h5 to taxinyc_14.h5", "stzoo-units"),
         "ut": DatasetRecord("ut_interaction", "the segmented avi files of UT-Interaction in set1 and set2"),
     }
 )

@@ -8,8 +8,9 @@ hours are there twice, and one of the two rows is zero or holds a few trips. The
 September there are but such left-over trips. A day counts if at most one of its hours is zero everywhere: the hour that
 the clocks skip in March is. All other days are left out, and no window crosses a gap.
 
-The last 40 days test, and the 40 before them validate. The windows of each part lie wholly within it. Values are
-float32 counts.
+The last 40 days test, and the 40 before them validate. A window belongs to the part in which all hours to forecast lie.
+Its past may begin before, in an earlier part, as it does when a forecast is made. So models with pasts of different
+lengths are measured on the same hours. Values are float32 counts.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from types import MappingProxyType
@@ -77,9 +78,11 @@ def open_folder(folder: Path, reading: Reading) -> TaxiNYC:
             f"{folder}: {len(days)} whole days, {len(last)} of them in {FILES[-1]}; validation and test take the last "
             f"{TEST_DAYS + VALIDATION_DAYS} of those, and training needs some of the others"
         )
-    ordinals: dict[Split, list[int]] = {"train": training, "validation": validation, "test": test}
-    parts = {name: MappingProxyType({day: days[day] for day in chosen}) for name, chosen in ordinals.items()}
-    return TaxiNYC(folder, MappingProxyType(parts))
+    parts: dict[Split, list[int]] = {"train": training, "validation": validation, "test": test}
+    whole = {day: days[day] for day in sorted(days)}
+    return TaxiNYC(
+        folder, MappingProxyType(whole), MappingProxyType({name: tuple(part) for name, part in parts.items()})
+    )
 
 
 @dataclass(frozen=True)
@@ -88,22 +91,35 @@ class TaxiNYC:
 
     Attributes:
         folder: where the files lie.
-        parts: for each part its days in order, counted as `date.toordinal` does, each with its flow (24, 2, 16, 8).
+        days: every day in order, counted as `date.toordinal` does, with its flow (24, 2, 16, 8).
+        parts: the days of each part, which are later than those of the part before.
     """
 
     folder: Path
-    parts: Mapping[Split, Mapping[int, np.ndarray]]
+    days: Mapping[int, np.ndarray]
+    parts: Mapping[Split, tuple[int, ...]]
 
     def split(self, name: Split, frames_in: int, frames_out: int) -> RecordedClips:
-        """Every window of consecutive hours in the part. Raises `DataError` if there is none."""
-        if not self.parts[name]:
+        """Every window of consecutive hours whose future lies in the part. Raises `DataError` if there is none."""
+        part = self.parts[name]
+        if not part:
             raise DataError(f"{self.folder}: the {name} part is empty, for {FILES[-1]} was left out")
-        return sliding_clips(_runs(self.parts[name]), frames_in, frames_out, 1)
+        runs = list(_runs({day: flow for day, flow in self.days.items() if day <= part[-1]}))
+        clips = sliding_clips((run for _, run in runs), frames_in, frames_out, 1)
+        recordings, first = clips.places[:, 0], clips.places[:, 1]
+        begins = np.array([HOURS * day for day, _ in runs])[recordings] + first + frames_in
+        kept = clips.places[begins >= HOURS * part[0]]
+        if not len(kept):
+            raise DataError(
+                f"{self.folder}: no hour of the {name} part has {frames_in} hours without a gap before it and "
+                f"{frames_out} from it on"
+            )
+        return replace(clips, places=kept)
 
     def describe(self) -> str:
         lines = [f"TaxiNYC in {self.folder}, taxis in an hour"]
         for name, days in self.parts.items():
-            ends = f" from {date.fromordinal(min(days))} to {date.fromordinal(max(days))}" if days else ""
+            ends = f" from {date.fromordinal(days[0])} to {date.fromordinal(days[-1])}" if days else ""
             lines.append(f"  {name:<12} {len(days)} whole days{ends}")
         return "\n".join(lines)
 
@@ -131,9 +147,9 @@ def _hour(path: Path, row: int, text: object) -> int:
         raise DataError(f"{path}: date {row} is {text!s}; expected YYYYMMDD and an hour 00 to 23") from None
 
 
-def _runs(days: Mapping[int, np.ndarray]) -> Iterator[Recording]:
-    """Days that follow one another without a gap, as one recording."""
+def _runs(days: Mapping[int, np.ndarray]) -> Iterator[tuple[int, Recording]]:
+    """Days that follow one another without a gap, as one recording, with the first of them."""
     ordinals = np.array(list(days))
     for run in np.split(ordinals, np.flatnonzero(np.diff(ordinals) != 1) + 1):
         name = f"{date.fromordinal(int(run[0]))} and {len(run) - 1} more days"
-        yield Recording(name, np.concatenate([days[int(day)] for day in run]))
+        yield int(run[0]), Recording(name, np.concatenate([days[int(day)] for day in run]))

@@ -106,14 +106,17 @@ class _Layer(nn.Module):
 
     def __init__(self, plain: Any, dtype: torch.dtype):
         super().__init__()
-        conv, self.channels = plain.conv, plain.norm.num_channels
+        conv = plain.conv
         self.up = plain.shuffle.upscale_factor if isinstance(plain.shuffle, nn.PixelShuffle) else 1
+        self.channels = conv.out_channels // self.up**2
         weight, bias = conv.weight, conv.bias
         if self.up > 1:
             weight, bias = (x.unflatten(0, (self.channels, -1)).transpose(0, 1).flatten(0, 1) for x in (weight, bias))
         self.conv = PackedConv(weight, bias, dtype, stride=conv.stride, padding=conv.padding)
-        self.groups, self.eps = plain.norm.num_groups, plain.norm.eps
-        self.weight, self.bias = plain.norm.weight.detach().to(dtype), plain.norm.bias.detach().to(dtype)
+        self.normed = isinstance(plain.norm, nn.GroupNorm)
+        if self.normed:
+            self.groups, self.eps = plain.norm.num_groups, plain.norm.eps
+            self.weight, self.bias = plain.norm.weight.detach().to(dtype), plain.norm.bias.detach().to(dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, h, w) -> (N, C', h', w'): SiLU(GroupNorm(conv(x))), h' = up * h / stride."""
@@ -122,7 +125,8 @@ class _Layer(nn.Module):
             n, _, h, w = y.shape
             y = y.permute(0, 2, 3, 1).reshape(n, h, w, self.up, self.up, self.channels).transpose(2, 3)
             y = y.reshape(n, h * self.up, w * self.up, self.channels).permute(0, 3, 1, 2)
-        return F.silu(F.group_norm(y, self.groups, self.weight, self.bias, self.eps), inplace=True)
+        y = F.group_norm(y, self.groups, self.weight, self.bias, self.eps) if self.normed else y
+        return F.silu(y, inplace=True)
 
 
 class _Block(nn.Module):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from stzoo import html
 from stzoo.charts import Chart, Strip, comparison_chart
@@ -16,7 +17,7 @@ from stzoo.charts.curves import PERSISTENCE
 from stzoo.data import Clip, ClipSource
 from stzoo.engine import Engine
 from stzoo.errors import SpecError, printable
-from stzoo.evaluate.measuring import check_clips, evaluate, forecast
+from stzoo.evaluate.measuring import check_clips, check_definition, evaluate, forecast, scaled
 from stzoo.evaluate.report import EvaluationReport, aligned, as_json, side_by_side, skill_text
 from stzoo.figures import FIGURES
 from stzoo.forecaster import Forecaster
@@ -30,7 +31,9 @@ _ERRORS = ("mse", "mae")  # metrics whose axis begins at 0
 
 @dataclass(frozen=True)
 class ShownClip:
-    """One clip, and what each model forecasts of it. All values are in [0, 1], which is the range of the spec.
+    """One clip, and what each model forecasts of it. 0 and 1 are the ends of the spec's range of values.
+
+    If the spec has none, they are the least and the largest value of the past frames.
 
     Attributes:
         number: of the clip among those that were measured, from 0 on.
@@ -163,8 +166,9 @@ def compare(
         ForecastError: a model makes NaN or infinite values of a clip.
     """
     check_comparable({name: model.spec for name, model in models.items()})
+    check_definition(definition, precision)
     for name, model in models.items():  # or a model would be refused after others were measured for hours
-        check_clips(model, clips, name=name)
+        check_clips(model, clips, definition, name=name)
     if clip is not None:
         check_clip(clip, len(clips))
     reports, parameters, forecasts = {}, {}, {}
@@ -178,10 +182,18 @@ def compare(
         parameters[name] = sum(p.numel() for p in model.module.parameters())
         if chosen is not None:
             engine = Engine(model.module, model.spec, precision)
-            past, truth, forecasts[name] = (x[0].numpy() for x in forecast(engine, model.spec, chosen))
+            frames = forecast(engine, model.spec, chosen)
+            shades = model.spec.value_range or _extremes(frames[0])
+            past, truth, forecasts[name] = (scaled(x[0], shades).numpy() for x in frames)
     if clip is None or chosen is None:
         return Comparison(reports, parameters)
     return Comparison(reports, parameters, ShownClip(clip, past, _observed(truth, chosen), forecasts))
+
+
+def _extremes(past: torch.Tensor) -> tuple[float, float]:
+    """The least and the largest value of past frames without NaN; of frames that are all alike, a range around them."""
+    low, high = past[~past.isnan()].aminmax()
+    return (float(low), float(high)) if low < high else (float(low) - 0.5, float(low) + 0.5)
 
 
 def check_comparable(specs: Mapping[str, ModelSpec], *, sizes: bool = False) -> None:

@@ -65,17 +65,18 @@ def evaluate(
         matched: forecasts get the values of the last past frame, as in `Forecaster.rollout`.
 
     Raises:
-        DataError: there are no clips, their shape is not the model's, the model's values have no range, or there is no
-            such definition.
+        DataError: there are no clips, their shape is not the model's, the model's values have no range and the metrics
+            need one, or there is no such definition.
         SpecError: there is no such precision or backend, or the backend does not compute such a model.
         MissingExtraError: the backend is not installed.
         ForecastError: the model makes NaN or infinite values of a clip.
     """
     use_one_thread_if_forked()
-    defined = _definition(definition, precision)
+    defined = check_definition(definition, precision)
     check_backend(backend, BACKENDS)
     engine = Engine(forecaster.module, forecaster.spec, precision, backend)
-    check_clips(forecaster, clips)
+    check_clips(forecaster, clips, definition)
+    scale = (0.0, 1.0) if defined.in_units else _range(forecaster.spec)
     found: list[tuple[Part, tuple[Totals, Totals]]] = []  # of the model and of persistence
     workers = os.cpu_count() or 1
     with (
@@ -85,8 +86,9 @@ def evaluate(
         for part in parts_of(clips):
             pending: deque[Future[tuple[Totals, Totals]]] = deque()
             totals: list[tuple[Totals, Totals]] = []
-            for past, future, made, valid in _forecasts(engine, forecaster.spec, part.source, batch, matched):
-                pending.append(pool.submit(_measure, defined, past, future, made, valid))
+            for clip in _batches(part.source, batch):
+                past, future, made = (scaled(x, scale) for x in forecast(engine, forecaster.spec, clip, matched))
+                pending.append(pool.submit(_measure, defined, past, future, made, clip.valid))
                 if len(pending) > 2 * workers:
                     totals.append(pending.popleft().result())
                 bar.update(len(past))
@@ -136,12 +138,12 @@ def evaluate_codec(
     The arguments and errors are those of `evaluate`. Both the past and the future frames of a clip are measured.
     """
     use_one_thread_if_forked()
-    metrics = _definition(definition, precision).metrics
+    metrics = check_definition(definition, precision).metrics
     if not metrics:
         raise DataError(f"the metrics {definition} are those of forecasts; those of a codec may be stzoo or openstl")
     spec, module, device = codec.spec, codec.module, next(codec.module.parameters()).device
-    check_clips(codec, clips)
-    low, high = spec.value_range or (0.0, 1.0)
+    check_clips(codec, clips, definition)
+    low, high = _range(spec)
     sums, frames = dict.fromkeys(metrics, 0.0), 0
     counts = torch.zeros(len(module.codebook), dtype=torch.int64) if codec.quantises else None
     with tqdm(total=len(clips), unit="seq", disable=not progress) as bar:
@@ -181,22 +183,24 @@ def golden(model: Forecaster | Codec, seed: int) -> tuple[float, float]:
     return values.mean().item(), values.std().item()
 
 
-def _forecasts(
-    engine: Engine, spec: ModelSpec, clips: ClipSource, batch: int, matched: bool
-) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
-    """Batch by batch what `forecast` returns, and where the future is known."""
-    for clip in _batches(clips, batch):
-        yield *forecast(engine, spec, clip, matched), clip.valid
-
-
 @torch.no_grad()
 def forecast(engine: Engine, spec: ModelSpec, clip: Clip, matched: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-    """Past, future and forecast of a batch of clips, (B, T, C, H, W) float32 on the CPU; the spec's range is [0, 1]."""
-    low, high = spec.value_range or (0.0, 1.0)
+    """Past, future and forecast of a batch of clips, (B, T, C, H, W) float32 on the CPU, in the spec's units."""
     past, future = to_units(clip.past, spec), to_units(clip.future, spec)
     made = torch.stack(list(future_of(engine, spec, past, future.shape[1], matched=matched)), 1)
-    past, future, made = ((x.cpu() - low) / (high - low) for x in (past, future, made))
-    return past, future, made
+    return past.cpu(), future.cpu(), made.cpu()
+
+
+def scaled(values: Tensor, scale: tuple[float, float]) -> Tensor:
+    """Values of which `scale` names the two that become 0 and 1."""
+    low, high = scale
+    return (values - low) / (high - low)
+
+
+def _range(spec: ModelSpec) -> tuple[float, float]:
+    """The range of values, which metrics need unless they are in units: `check_clips` has seen to it."""
+    assert spec.value_range is not None
+    return spec.value_range
 
 
 def _batches(clips: ClipSource, batch: int) -> Iterator[Clip]:
@@ -207,7 +211,7 @@ def _batches(clips: ClipSource, batch: int) -> Iterator[Clip]:
         yield clips.clips(start, min(start + together, len(clips)))
 
 
-def _definition(name: str, precision: str) -> Definition:
+def check_definition(name: str, precision: str) -> Definition:
     """The definition of that name.
 
     Raises:
@@ -219,13 +223,16 @@ def _definition(name: str, precision: str) -> Definition:
     return DEFINITIONS[name]
 
 
-def check_clips(model: Forecaster | Codec, clips: ClipSource, *, name: str = "this model") -> None:
+def check_clips(model: Forecaster | Codec, clips: ClipSource, definition: str, *, name: str = "this model") -> None:
     """Check whether the model can be measured on the clips, before it is; `name` is what the error calls it.
 
     Raises `DataError` if the metrics are not defined for the model, or the clips do not fit it.
     """
-    if model.spec.value_range is None:
-        raise DataError(f"the metrics are defined for values in [0, 1]; the values of {name} have no range")
+    if model.spec.value_range is None and not DEFINITIONS[definition].in_units:
+        raise DataError(
+            f"the metrics {definition} are defined for values in [0, 1], and the values of {name} have no range; use "
+            "the metrics stzoo-units, which are in the units of the data (in commands --definition stzoo-units)"
+        )
     if len(clips) == 0:
         raise DataError("there are no clips to measure")
     for part in parts_of(clips):

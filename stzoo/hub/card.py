@@ -236,7 +236,7 @@ def sections(card: Card, spec: ModelSpec, usage: str) -> dict[str, str]:
     if card.trained_on is not None:
         seen = f"The weights have seen {card.trained_on.described(', '.join(card.datasets) or 'data', spec)}. "
         seen += "`model.check(frames)` tells whether the model fits frames of yours."
-    measured = _figures(card.metrics) if card.metrics else "No figures have been measured with these weights."
+    measured = _figures(card.metrics, spec) if card.metrics else "No figures have been measured with these weights."
     if card.training is not None:
         t = card.training
         cost = f"{t.sequences_seen:,} sequences in {t.hours:g} h on {t.hardware}"
@@ -288,7 +288,7 @@ def loading(spec: ModelSpec, source: str) -> str:
     return f"```python\nimport stzoo\n\nmodel = stzoo.load({source}\nfuture = model.predict(frames)  # {takes}\n```"
 
 
-def _figures(metrics: Sequence[Metrics]) -> str:
+def _figures(metrics: Sequence[Metrics], spec: ModelSpec) -> str:
     """A table with a row for each metric, persistence beside it, and the commands that print the figures."""
     rows = []
     for m in metrics:
@@ -301,10 +301,13 @@ def _figures(metrics: Sequence[Metrics]) -> str:
     head = ["protocol", "metric", "model", "persistence"]
     lines = [row if beside else row[:3] for row in (head, ["---"] * 4, *rows)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    says = (
-        "Defined as in `stzoo evaluate`: values are scaled to [0, 1]; MSE and MAE are summed over a frame and averaged "
-        "over frames."
-    )
+    if spec.value_range is None:
+        says = "Defined as in `stzoo evaluate`: MSE and MAE are those of a cell, in the units of the data."
+    else:
+        says = (
+            "Defined as in `stzoo evaluate`: values are scaled to [0, 1]; MSE and MAE are summed over a frame and "
+            "averaged over frames."
+        )
     if any(m.bias_1 is not None for m in metrics):
         says += " Where there is a frequency bias, they are those of a cell instead, in mm/h."
     says += " Persistence repeats the last past frame." if beside else ""

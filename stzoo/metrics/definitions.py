@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from types import MappingProxyType
 
-from stzoo.metrics import rain
+from stzoo.metrics import cells, rain
 from stzoo.metrics.images import mae, mse, psnr, psnr_wrapped, ssim, ssim_range_2
 from stzoo.metrics.kinds import Among, Count, Definition, Metric
 
@@ -46,6 +46,9 @@ DEFINITIONS: Mapping[str, Definition] = MappingProxyType(
         "stzoo": Definition(_OURS),
         "stzoo-rain": Definition(_OURS, _CSI),
         "stzoo-rain-rates": Definition(counts=_RATES, among=(Among(rain.far_from_rain, _DRY),)),
+        "stzoo-units": Definition(
+            counts=MappingProxyType({"mse": cells.squared_error, "mae": cells.absolute_error}), in_units=True
+        ),
         "openstl": Definition(_OF_OPENSTL),
         "simvp-2022": Definition(_OF_2022),
     }

@@ -23,12 +23,15 @@ class Definition:
             step, which is not the mean of the ratios of single frames.
         largest: name -> function; the report holds the largest of its values. NaN is left out.
         among: figures of some cells alone.
+        in_units: the values that are measured are in the units of the data, and need no range. Without it they are
+            scaled from the range of the spec to [0, 1].
     """
 
     metrics: Mapping[str, Metric] = field(default_factory=lambda: MappingProxyType({}))
     counts: Mapping[str, Count] = field(default_factory=lambda: MappingProxyType({}))
     largest: Mapping[str, Metric] = field(default_factory=lambda: MappingProxyType({}))
     among: tuple[Among, ...] = ()
+    in_units: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:

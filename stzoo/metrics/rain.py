@@ -10,6 +10,7 @@ import math
 
 import numpy as np
 
+from stzoo.metrics.cells import mean
 from stzoo.metrics.kinds import Valid
 
 LOW, WIDTH = -10.4, 51.0  # dBR that 0 stands for, and that lie between 0 and 1
@@ -73,27 +74,27 @@ def fractions_sums(forecast: np.ndarray, truth: np.ndarray, valid: Valid, thresh
 
 def squared_error(forecast: np.ndarray, truth: np.ndarray, valid: Valid) -> np.ndarray:
     """The mean squared error of a cell, in (mm/h)^2."""
-    return _mean(np.square(rates(forecast) - rates(truth)), valid)
+    return mean(np.square(rates(forecast) - rates(truth)), valid)
 
 
 def absolute_error(forecast: np.ndarray, truth: np.ndarray, valid: Valid) -> np.ndarray:
     """The mean absolute error of a cell, in mm/h."""
-    return _mean(np.abs(rates(forecast) - rates(truth)), valid)
+    return mean(np.abs(rates(forecast) - rates(truth)), valid)
 
 
 def forecast_rate(forecast: np.ndarray, truth: np.ndarray, valid: Valid) -> np.ndarray:
     """The mean rate of a cell in the forecast, in mm/h."""
-    return _mean(rates(forecast), valid)
+    return mean(rates(forecast), valid)
 
 
 def seen_rate(forecast: np.ndarray, truth: np.ndarray, valid: Valid) -> np.ndarray:
     """The mean rate of a cell in truth, in mm/h."""
-    return _mean(rates(truth), valid)
+    return mean(rates(truth), valid)
 
 
 def wet_share(forecast: np.ndarray, truth: np.ndarray, valid: Valid) -> np.ndarray:
     """(N, T): the share of the known cells of a frame that have rain in the forecast; NaN if none are known."""
-    wet = _mean((forecast >= decibels(LEAST)).astype(np.float64), valid)
+    wet = mean((forecast >= decibels(LEAST)).astype(np.float64), valid)
     with np.errstate(invalid="ignore"):
         return wet[..., 0] / wet[..., 1]
 
@@ -116,12 +117,6 @@ def _events(forecast: np.ndarray, truth: np.ndarray, valid: Valid, threshold: fl
 def _pair(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     """How many cells of each frame, (N, T, C, H, W) booleans, are true in one, and in the other: (N, T, 2)."""
     return np.stack([above.sum((2, 3, 4)), below.sum((2, 3, 4))], -1)
-
-
-def _mean(values: np.ndarray, valid: Valid) -> np.ndarray:
-    """(N, T, C, H, W) -> (N, T, 2): the sum over the known cells, and their number."""
-    known = np.ones(values.shape, bool) if valid is None else np.broadcast_to(valid, values.shape)
-    return np.stack([np.where(known, values, 0).sum((2, 3, 4)), known.sum((2, 3, 4))], -1)
 
 
 def _near(cells: np.ndarray, window: int) -> np.ndarray:

@@ -29,7 +29,7 @@ class Totals:
         """Measure a batch of clips.
 
         Args:
-            past: (N, T', C, H, W), of values that lie in [0, 1].
+            past: (N, T', C, H, W), of values that lie in [0, 1], or in units if the definition says so.
             forecast, truth: (N, T, C, H, W).
             valid: (N, T, 1, H, W) booleans, true where the truth is known; None if all of it is.
         """

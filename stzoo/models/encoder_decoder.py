@@ -40,13 +40,16 @@ def check_even(hid_s: int) -> None:
 
 
 class ConvNorm(nn.Module):
-    """3x3 convolution, GroupNorm(2), SiLU; upsampling convolves to up * up times the width and shuffles pixels."""
+    """3x3 convolution, GroupNorm(2), SiLU; upsampling convolves to up * up times the width and shuffles pixels.
 
-    def __init__(self, c_in: int, c_out: int, stride: int = 1, up: int = 1):
+    Without `normed`, there is no GroupNorm: what is large stays large.
+    """
+
+    def __init__(self, c_in: int, c_out: int, stride: int = 1, up: int = 1, normed: bool = True):
         super().__init__()
         self.conv = nn.Conv2d(c_in, c_out * up * up, 3, stride=stride, padding=1)
         self.shuffle = nn.PixelShuffle(up) if up > 1 else nn.Identity()
-        self.norm = nn.GroupNorm(2, c_out)
+        self.norm = nn.GroupNorm(2, c_out) if normed else nn.Identity()
         self.act = nn.SiLU()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -57,11 +60,13 @@ class ConvNorm(nn.Module):
 class Encoder(nn.Module):
     """`layers` times `ConvNorm` after folding `patch` x `patch` pixels; every second layer halves H and W."""
 
-    def __init__(self, channels: int, width: int, layers: int, patch: int):
+    def __init__(self, channels: int, width: int, layers: int, patch: int, normed: bool = True):
         super().__init__()
         self.unshuffle = nn.PixelUnshuffle(patch) if patch > 1 else nn.Identity()
         c_in = [channels * patch**2] + [width] * (layers - 1)
-        self.layers = nn.ModuleList(ConvNorm(c, width, stride=s) for c, s in zip(c_in, strides(layers), strict=True))
+        self.layers = nn.ModuleList(
+            ConvNorm(c, width, stride=s, normed=normed) for c, s in zip(c_in, strides(layers), strict=True)
+        )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Frames (N, C, H, W) -> features (N, width, H/s, W/s), s = patch * 2^(layers // 2), and the skip.
@@ -78,9 +83,9 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """The encoder's layers backwards, then a 1x1 convolution to pixels, without an activation at the end."""
 
-    def __init__(self, channels: int, width: int, layers: int, patch: int):
+    def __init__(self, channels: int, width: int, layers: int, patch: int, normed: bool = True):
         super().__init__()
-        self.layers = nn.ModuleList(ConvNorm(width, width, up=s) for s in reversed(strides(layers)))
+        self.layers = nn.ModuleList(ConvNorm(width, width, up=s, normed=normed) for s in reversed(strides(layers)))
         self.readout = nn.Conv2d(width, channels * patch**2, 1)
         self.shuffle = nn.PixelShuffle(patch) if patch > 1 else nn.Identity()
 
@@ -97,7 +102,7 @@ class EncodeTranslateDecode(nn.Module):
     Time is folded into the batch for the encoder and decoder, and into the channels for the translator:
     (B, T, C, H, W) -> (B*T, width, h, w) -> (B, T*width, h, w) -> (B, T, C, H, W). With `lagrangian` all of this
     happens in coordinates that move with the pictures, see `stzoo.models.motion`. What is made is added to what the
-    forecast `begins` from, if that is given.
+    forecast `begins` from, if that is given. Without `normed`, the encoder and the decoder have no GroupNorm.
     """
 
     def __init__(
@@ -109,11 +114,12 @@ class EncodeTranslateDecode(nn.Module):
         translator: nn.Module,
         begins: Beginning | None = None,
         lagrangian: bool = False,
+        normed: bool = True,
     ):
         super().__init__()
-        self.encoder = Encoder(channels, width, layers, patch)
+        self.encoder = Encoder(channels, width, layers, patch, normed)
         self.translator = translator
-        self.decoder = Decoder(channels + (begins.more if begins else 0), width, layers, patch)
+        self.decoder = Decoder(channels + (begins.more if begins else 0), width, layers, patch, normed)
         self.begins = begins
         if begins and begins.more and not self.decoder.readout.weight.is_meta:  # the same mixture everywhere at first
             nn.init.zeros_(self.decoder.readout.weight)

@@ -19,16 +19,18 @@ class GatedConfig:
     """The papers' names: `hid_s` and `n_s` are the encoder's width and depth, `hid_t` and `n_t` the translator's.
 
     `mlp_ratio` is how many times wider a block's MLP is inside. `patch` folds p x p pixels into channels before the
-    encoder (the papers: 1). `drop_path` is the rate at which the last block's branches are skipped in training.
-    `layer_scale` is the value that the residual scales start from. `project` puts a 1x1 convolution before and after
-    the translator, so that the first block works at hid_t too (the papers: False). `from_last` adds the last past frame
-    to every frame of the block, so that the model learns the change from persistence (the papers: False). `lagrangian`
-    lets the model work in coordinates that move with the pictures, see `stzoo.models.motion.along_motion` (the papers:
-    False); with `from_last` it then learns the change from extrapolation. With `period = P` every
-    frame begins from the one P frames before it instead, which of hours and P = 168 is the same hour a week ago (the
-    papers: 0). With `blurs` the forecast begins from a
-    mixture of the last frame and so many Gaussian blurs of it, and with `decibels` the mixture is one of the quantity
-    that the values are decibels of, see `stzoo.models.beginning.BlurredLastFrame` (the papers: 0 and False).
+    encoder (the papers: 1). `frame_norm` normalises each frame by itself, in every layer of the encoder and the decoder
+    (the papers: True). The translator then does not see how large the values of a frame are, and a change that is added
+    to a frame cannot be small in one frame and large in another. Without it, both go through. `drop_path` is the rate
+    at which the last block's branches are skipped in training. `layer_scale` is the value that the residual scales
+    start from. `project` puts a 1x1 convolution before and after the translator, so that the first block works at hid_t
+    too (the papers: False). `from_last` adds the last past frame to every frame of the block, so that the model learns
+    the change from persistence (the papers: False). `lagrangian` lets the model work in coordinates that move with the
+    pictures, see `stzoo.models.motion.along_motion` (the papers: False); with `from_last` it then learns the change
+    from extrapolation. With `period = P` every frame begins from the one P frames before it instead, which of hours and
+    P = 168 is the same hour a week ago (the papers: 0). With `blurs` the forecast begins from a mixture of the last
+    frame and so many Gaussian blurs of it, and with `decibels` the mixture is one of the quantity that the values are
+    decibels of, see `stzoo.models.beginning.BlurredLastFrame` (the papers: 0 and False).
 
     Raises `SpecError` if `hid_s` is odd, `blurs` is set without `from_last`, `decibels` without `blurs`, or `period`
     beside `from_last` or `lagrangian`.
@@ -40,6 +42,7 @@ class GatedConfig:
     n_t: int = bounded(8, 2, 64)
     mlp_ratio: int = bounded(8, 1, 16)
     patch: int = bounded(1, 1, 16)
+    frame_norm: bool = True
     drop_path: float = bounded(0.0, 0.0, 0.9)
     layer_scale: float = bounded(1e-2, 0.0, 1.0)
     project: bool = False

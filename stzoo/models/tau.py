@@ -59,8 +59,9 @@ class Tau(EncodeTranslateDecode):
         outer = spec.frames_in * config.hid_s
         translator = gated_translator(outer, lambda dim: TauGate(dim, config.statical, config.dynamical), config)
         super().__init__(
-            spec.channels, config.hid_s, config.n_s, config.patch, translator, config.begins(spec), config.lagrangian
-        )
+            spec.channels, config.hid_s, config.n_s, config.patch, translator, config.begins(spec), config.lagrangian,
+            config.frame_norm,
+        )  # fmt: skip
 
 
 ARCHITECTURE = Architecture(

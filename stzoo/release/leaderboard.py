@@ -25,7 +25,8 @@ PUBLISHED = Path(__file__).with_name("published.toml")
 _NOTE = "<!-- Written by `stzoo catalog leaderboard` from weights_manifest.json and published.toml. -->"
 _ABOUT = """Values are scaled to [0, 1]. MSE and MAE are summed over a frame and averaged over frames; SSIM has a data
 range of 1; PSNR is in dB; CSI is the critical success index of rain of 1 and 5 mm/h. On `radar-crops` and
-`radar-fields` MSE and MAE are those of a cell, in mm/h; [datasets.md](datasets.md) says how rain is scored there.
+`radar-fields` MSE and MAE are those of a cell, in mm/h; [datasets.md](datasets.md) says how rain is scored there. On
+`taxinyc` they are those of a cell, in taxis in an hour.
 Persistence repeats the last past frame; a model with a lower MSE than persistence, but also a lower SSIM or CSI, is one
 that blurs. GMAC are billions of
 multiply-accumulate operations for one clip, counted on the plain module. clips/s is the highest speed that was measured

@@ -64,12 +64,21 @@ def test_windows_are_consecutive_hours_and_cross_no_gap(folder: Path) -> None:
 
 def test_the_last_forty_days_test_and_those_before_them_validate(folder: Path) -> None:
     data = open_dataset("taxinyc", folder, READING)
-    assert len(data.split("validation", 24, 24)) == len(data.split("test", 24, 24)) == 40 * 24 - 47
     assert inflow(folder, "test")[-1].tolist() == [*range(90 * 24 - 23, 90 * 24 + 1)]
-    assert inflow(folder, "validation")[0].tolist() == [*range(10 * 24 + 1, 11 * 24 + 1)]
+    assert inflow(folder, "train")[-1].tolist() == [*range(9 * 24 + 1, 10 * 24 + 1)]
     told = data.describe().splitlines()
     assert "40 whole days from 2014-01-11 to 2014-02-19" in told[2]
     assert "40 whole days from 2014-02-20 to 2014-03-31" in told[3]
+
+
+@pytest.mark.parametrize(("part", "first"), [("validation", 10), ("test", 50)])
+def test_the_past_may_begin_before_the_part_and_no_hour_to_forecast_does(folder: Path, part: str, first: int) -> None:
+    data = open_dataset("taxinyc", folder, READING)
+    for frames_in in (1, 100, 10 * 24):
+        source = data.split(part, frames_in, 24)  # type: ignore[arg-type]
+        future = source.clips(0, len(source)).future[:, :, 0, 5, 3]
+        assert future[:, 0].tolist() == [*range(first * 24 + 1, (first + 40) * 24 - 22)]
+        assert future[-1, -1] == (first + 40) * 24
 
 
 def test_rows_out_of_order_are_sorted_and_those_of_an_hour_are_added_up(folder: Path) -> None:
@@ -144,4 +153,6 @@ def test_the_real_files() -> None:
         dates, rows = file["date"][()], file["data"][()]
     clip = data.split("test", 12, 12).clips(0, 1)
     hour = rows[dates == b"2014112209"]  # the tenth of the first day
-    np.testing.assert_array_equal(clip.past[0, 9].numpy(), hour.sum(0))
+    np.testing.assert_array_equal(clip.future[0, 9].numpy(), hour.sum(0))
+    with pytest.raises(DataError, match="no hour of the test part has 2208 hours without a gap before it"):
+        data.split("test", 92 * 24, 24)  # since September

@@ -33,6 +33,7 @@ BLOCKS: dict[str, dict[str, Any]] = {
     "tau without dynamical": GATED | {"dynamical": False},
     "tau patched": GATED | {"patch": 2, "project": True, "from_last": True, "n_s": 1},
     "tau periodic": GATED | {"period": 2},
+    "tau without frame_norm": GATED | {"frame_norm": False},
     "tau moved": GATED | {"from_last": True, "lagrangian": True},
     "tau deep": GATED | {"n_s": 4, "n_t": 2},
     "simvp": GATED,

@@ -4,6 +4,7 @@ import copy
 import logging
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -189,3 +190,20 @@ def test_drop_path_only_acts_in_training() -> None:
     assert torch.equal(module(x), module(x))
     module.train()
     assert not torch.equal(module(x), module(x))
+
+
+@pytest.mark.parametrize("arch", ["tau", "simvp"])
+def test_how_large_values_are_goes_through_without_frame_norm_alone(arch: str) -> None:
+    """With it, a frame and the same frame a hundred times as large have the same features, since biases are 0 here."""
+    spec = ModelSpec(arch=arch, frames_in=3, frames_out=3, channels=2, height=16, width=16, params={"n_s": 3})
+    past = 10 * torch.rand(2, 3, 2, 16, 16)
+    found = []
+    for frame_norm in (True, False):
+        module: Any = build(spec.replace(hid_s=4, hid_t=8, n_t=2, mlp_ratio=2, frame_norm=frame_norm)).eval()
+        for layer in module.encoder.layers:
+            torch.nn.init.zeros_(layer.conv.bias)
+        with torch.no_grad():
+            hidden, larger = (module.encoder(x.flatten(0, 1))[0] for x in (past, 100 * past))
+        found.append(float((larger - hidden).norm() / hidden.norm()))
+    assert found[0] < 0.01
+    assert found[1] > 10

@@ -93,6 +93,7 @@ def kept_in_float64(drop_path: Any) -> Any:
         {"patch": 1, "n_s": 4},
         {"from_last": True, "lagrangian": True, "blurs": 1},
         {"period": 2},
+        {"frame_norm": False},
         {"statical": False},
         {"dynamical": False},
         {"statical": False, "dynamical": False},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stzoo.models.encoder_decoder import ConvNorm
@@ -18,16 +18,24 @@ def conv_norm(kernels: Kernels, layer: ConvNorm, x: Tensor) -> Tensor:
     In upsampling, channels are ordered so that pixels move whole, and the kernel moves them.
     """
     conv, norm = layer.conv, layer.norm
-    channels, weight, bias = norm.num_channels, conv.weight, conv.bias
+    up = layer.shuffle.upscale_factor if isinstance(layer.shuffle, nn.PixelShuffle) else 1
+    channels, weight, bias = conv.out_channels // up**2, conv.weight, conv.bias
     assert bias is not None
-    up = round((conv.out_channels / channels) ** 0.5)
     if up > 1:
         weight = weight.unflatten(0, (channels, up * up)).transpose(0, 1).flatten(0, 1)
         bias = bias.view(channels, up * up).t().flatten()
     weight = weight.to(kernels.dtype).contiguous(memory_format=torch.channels_last)
     y = F.conv2d(x.permute(0, 3, 1, 2), weight, bias.to(kernels.dtype), conv.stride, 1).permute(0, 2, 3, 1)
+    if isinstance(norm, nn.Identity):
+        return F.silu(_moved(y, up))
     out: Tensor = _GroupNormSilu.apply(kernels, y.contiguous(), norm.weight, norm.bias, norm.eps, up)
     return out
+
+
+def _moved(y: Tensor, up: int) -> Tensor:
+    """(N, h, w, up * up * C) -> (N, up * h, up * w, C), as the kernel moves pixels."""
+    n, h, w, _ = y.shape
+    return y.view(n, h, w, up, up, -1).transpose(2, 3).reshape(n, h * up, w * up, -1)
 
 
 class _GroupNormSilu(torch.autograd.Function):
