@@ -297,11 +297,12 @@ def lines(facts: Iterable[tuple[str, str]]) -> list[str]:
 def described(spec: ModelSpec) -> list[tuple[str, str]]:
     """What a card says of a spec."""
     s = spec
+    ranges = "values without a range" if s.value_range is None else f"values in {s.value_range}"
     return [
         ("architecture", f"{s.arch} ({settings(s.params)})"),
         (
             "frames",
-            f"{s.frames_in} in, {s.frames_out} out, {s.channels}x{s.height}x{s.width}, values in {s.value_range}",
+            f"{s.frames_in} in, {s.frames_out} out, {s.channels}x{s.height}x{s.width}, {ranges}",
         ),
     ]
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stzoo.engine.packed import NHWC, PackedConv, Rounded, is_plain, pieces
-from stzoo.models.beginning import BlurredLastFrame, LastFrame, LastPeriod
+from stzoo.models.beginning import BlurredLastFrame, LastFrame, LastPeriod, MovingParts
 from stzoo.models.encoder_decoder import ConvNorm, Decoder, DropPath, Encoder, EncodeTranslateDecode
 from stzoo.models.gated_block import DilatedDepthwise, GatedBlock
 from stzoo.models.motion import along_motion
@@ -26,7 +26,7 @@ KNOWN = frozenset(
     {
         Encoder, Decoder, ConvNorm, GatedBlock, TauGate, GstaGate, DropPath, nn.Sequential, nn.ModuleList,
         nn.Conv2d, nn.GroupNorm, nn.BatchNorm2d, nn.Linear, nn.SiLU, nn.GELU, nn.ReLU, nn.Sigmoid, nn.Identity,
-        nn.PixelShuffle, nn.PixelUnshuffle, DilatedDepthwise, LastFrame, LastPeriod, BlurredLastFrame,
+        nn.PixelShuffle, nn.PixelUnshuffle, DilatedDepthwise, LastFrame, LastPeriod, MovingParts, BlurredLastFrame,
     }
 )  # fmt: skip
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from stzoo.models.decibels import Decibels
 
+REACH = 8.0  # pixels: the standard deviation of the window in which `MovingParts` looks for movement
 FASTER = 10  # times the rate of other parameters, at which the weights that hold everywhere are learned
 
 
@@ -25,6 +26,27 @@ class LastFrame(nn.Module):
     def forward(self, painted: Tensor, past: Tensor) -> Tensor:
         """(B, T, C, H, W) changes and past frames -> (B, T, C, H, W)."""
         return painted + past[:, -1:]
+
+
+class MovingParts(nn.Module):
+    """The last past frame, to which the decoder adds the change, but only near what moved.
+
+    y_t = x + r_t m^2 / (m^2 + s^2), where x is the last frame, r_t the change, and m the root mean square of x_k - x
+    over all past frames k, channels, and a Gaussian window of `REACH` pixels. A scene that stood still stays still, and
+    so does the background of one in which something moves.
+    """
+
+    more = 0
+
+    def __init__(self, still: float):
+        super().__init__()
+        self.least = still**2
+
+    def forward(self, painted: Tensor, past: Tensor) -> Tensor:
+        """(B, T, C, H, W) changes and past frames -> (B, T, C, H, W)."""
+        last = past[:, -1:]
+        moved = blurred((past - last).square().mean((1, 2)), REACH)[:, None, None]
+        return last + painted * (moved / (moved + self.least))
 
 
 class LastPeriod(nn.Module):
@@ -73,7 +95,7 @@ class BlurredLastFrame(nn.Module):
         return self.decibels.values(mixed * 2**changes)
 
 
-Beginning = LastFrame | LastPeriod | BlurredLastFrame
+Beginning = LastFrame | MovingParts | LastPeriod | BlurredLastFrame
 
 
 def _at_first(time: int, blur: int) -> float:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from stzoo.errors import SpecError
-from stzoo.models.beginning import Beginning, BlurredLastFrame, LastFrame, LastPeriod
+from stzoo.models.beginning import Beginning, BlurredLastFrame, LastFrame, LastPeriod, MovingParts
 from stzoo.models.decibels import Decibels
 from stzoo.models.encoder_decoder import DropPath, block_widths, check_even
 from stzoo.models.published import Shape, rules
@@ -25,15 +25,17 @@ class GatedConfig:
     at which the last block's branches are skipped in training. `layer_scale` is the value that the residual scales
     start from. `project` puts a 1x1 convolution before and after the translator, so that the first block works at hid_t
     too (the papers: False). `from_last` adds the last past frame to every frame of the block, so that the model learns
-    the change from persistence (the papers: False). `lagrangian` lets the model work in coordinates that move with the
-    pictures, see `stzoo.models.motion.along_motion` (the papers: False); with `from_last` it then learns the change
+    the change from persistence (the papers: False). With `still = s` as well, it changes what lies near something that
+    moved by more than about s, in normalised values, and leaves the rest as it was last, see
+    `stzoo.models.beginning.MovingParts` (the papers: 0). `lagrangian` lets the model work in coordinates that move with
+    the pictures, see `stzoo.models.motion.along_motion` (the papers: False); with `from_last` it then learns the change
     from extrapolation. With `period = P` every frame begins from the one P frames before it instead, which of hours and
     P = 168 is the same hour a week ago (the papers: 0). With `blurs` the forecast begins from a mixture of the last
     frame and so many Gaussian blurs of it, and with `decibels` the mixture is one of the quantity that the values are
     decibels of, see `stzoo.models.beginning.BlurredLastFrame` (the papers: 0 and False).
 
-    Raises `SpecError` if `hid_s` is odd, `blurs` is set without `from_last`, `decibels` without `blurs`, or `period`
-    beside `from_last` or `lagrangian`.
+    Raises `SpecError` if `hid_s` is odd, `blurs` or `still` is set without `from_last`, or both are, `decibels` without
+    `blurs`, or `period` beside `from_last` or `lagrangian`.
     """
 
     hid_s: int = bounded(64, 2, 1024)
@@ -47,6 +49,7 @@ class GatedConfig:
     layer_scale: float = bounded(1e-2, 0.0, 1.0)
     project: bool = False
     from_last: bool = False
+    still: float = bounded(0.0, 0.0, 1.0)
     period: int = bounded(0, 0, 1024)
     lagrangian: bool = False
     blurs: int = bounded(0, 0, 8)
@@ -59,6 +62,10 @@ class GatedConfig:
             raise SpecError(f"spec.params.period and {other} exclude each other; set one of them")
         if self.blurs and not self.from_last:
             raise SpecError("spec.params.blurs is about the last frame; set from_last beside it")
+        if self.still and not self.from_last:
+            raise SpecError("spec.params.still is about the last frame; set from_last beside it")
+        if self.still and self.blurs:
+            raise SpecError("spec.params.still and blurs exclude each other; set one of them")
         if self.decibels and not self.blurs:
             raise SpecError("spec.params.decibels is about blurs of the last frame; set blurs beside it")
 
@@ -71,7 +78,7 @@ class GatedConfig:
         if not self.from_last:
             return None
         if not self.blurs:
-            return LastFrame()
+            return MovingParts(self.still) if self.still else LastFrame()
         decibels = Decibels.of(spec) if self.decibels else None
         return BlurredLastFrame(spec.frames_in, spec.channels, self.blurs, decibels)
 

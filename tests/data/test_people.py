@@ -46,8 +46,9 @@ def test_both_are_read_at_one_rate(folder: Path) -> None:
 
 def test_training_begins_at_each_of_three_frames(folder: Path) -> None:
     train = open_dataset("people", folder, READING).split("train", 3, 3)
-    ut, ped = (part.source for part in train.parts)  # type: ignore[attr-defined]
-    assert (len(ut), len(ped)) == (3 * 3, 2 * 7)  # 8 frames from each beginning; 12 frames
+    ut, ped, slow = (part.source for part in train.parts)  # type: ignore[attr-defined]
+    assert (len(ut), len(ped), len(slow)) == (3 * 3, 2 * 7, 7)  # 8 frames from each beginning; 12 frames; 24
+    np.testing.assert_allclose(np.diff(brightness(slow.clips(0, 1).past[0])), 8, atol=3)
     firsts = [brightness(ut.clips(i, i + 1).past[0])[0] for i in (0, 3, 6)]
     np.testing.assert_allclose(firsts, [20, 28, 36], atol=3)
 

@@ -34,6 +34,7 @@ BLOCKS: dict[str, dict[str, Any]] = {
     "tau patched": GATED | {"patch": 2, "project": True, "from_last": True, "n_s": 1},
     "tau periodic": GATED | {"period": 2},
     "tau without frame_norm": GATED | {"frame_norm": False},
+    "tau near movement": GATED | {"from_last": True, "still": 0.1},
     "tau moved": GATED | {"from_last": True, "lagrangian": True},
     "tau deep": GATED | {"n_s": 4, "n_t": 2},
     "simvp": GATED,

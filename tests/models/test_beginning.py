@@ -8,7 +8,7 @@ from torch import Tensor
 
 from stzoo.errors import SpecError
 from stzoo.models import build
-from stzoo.models.beginning import BlurredLastFrame, LastFrame, LastPeriod, blurred
+from stzoo.models.beginning import BlurredLastFrame, LastFrame, LastPeriod, MovingParts, blurred
 from stzoo.models.decibels import Decibels
 from stzoo.models.gated_block import GatedConfig
 from stzoo.spec import ModelSpec
@@ -78,13 +78,37 @@ def test_a_model_of_rain_stays_dry_whatever_its_weights() -> None:
         assert model(torch.rand(1, 3, 1, 16, 16)).abs().max() > 0.1
 
 
+def test_a_change_is_made_near_what_moved_alone() -> None:
+    """Against SciPy's filter; 60 pixels away from what moved nothing changes."""
+    begins, past = MovingParts(0.01), torch.full((1, 4, 2, 40, 90), 0.3)
+    past[0, :3, :, 10:20, 10:16] = torch.rand(3, 1, 10, 6)
+    change = torch.randn(1, 2, 2, 40, 90)
+    squared = (past - past[:, -1:])[0].double().square().mean((0, 1)).numpy()
+    options = {"sigma": 8.0, "mode": "constant", "truncate": 12.0}
+    moved = gaussian_filter(squared, **options) / gaussian_filter(np.ones_like(squared), **options)
+    share = moved / (moved + 0.01**2)
+    assert share[15, 13] > 0.9
+    found = begins(change, past)
+    torch.testing.assert_close(
+        found.double(), past[:, -1:] + change.double() * torch.from_numpy(share), atol=1e-6, rtol=0
+    )
+    assert torch.equal(found[..., 76:], past[:, -1:, :, :, 76:].expand(-1, 2, -1, -1, -1))
+    still = past[:, -1:].expand(-1, 4, -1, -1, -1)
+    assert torch.equal(begins(change, still), still[:, :2])
+
+
 def test_settings_that_need_others_are_refused_without_them() -> None:
     with pytest.raises(SpecError, match="from_last"):
         GatedConfig(blurs=2)
     with pytest.raises(SpecError, match="blurs"):
         GatedConfig(from_last=True, decibels=True)
+    with pytest.raises(SpecError, match=r"params\.still is about the last frame"):
+        GatedConfig(still=0.01)
+    with pytest.raises(SpecError, match=r"params\.still and blurs exclude each other"):
+        GatedConfig(from_last=True, still=0.01, blurs=2)
     with pytest.raises(SpecError, match="fill"):
         build(RAIN.replace(fill=None))
     assert isinstance(GatedConfig(from_last=True).begins(RAIN), LastFrame)
+    assert isinstance(GatedConfig(from_last=True, still=0.1).begins(RAIN), MovingParts)
     assert isinstance(GatedConfig(period=2).begins(RAIN), LastPeriod)
     assert GatedConfig().begins(RAIN) is None

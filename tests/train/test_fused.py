@@ -94,6 +94,7 @@ def kept_in_float64(drop_path: Any) -> Any:
         {"from_last": True, "lagrangian": True, "blurs": 1},
         {"period": 2},
         {"frame_norm": False},
+        {"from_last": True, "still": 0.1},
         {"statical": False},
         {"dynamical": False},
         {"statical": False, "dynamical": False},
