@@ -47,7 +47,8 @@ from stzoo.cli import main
 for name in {names!r}:
     model = stzoo.load(name)
     s = model.spec
-    assert model.predict(np.zeros((s.frames_in, s.height, s.width), np.float32)).shape[0] == s.frames_out
+    frames = np.zeros((s.frames_in, s.channels, s.height, s.width), np.float32)
+    assert model.predict(frames).shape[0] == s.frames_out
 for name in {stzoo.list_models(pretrained=True, kind="codec")!r}:
     codec = stzoo.load_codec(name)
     codec.reconstruct(np.zeros((1, codec.spec.height, codec.spec.width), np.float32))

@@ -17,7 +17,8 @@ COLUMNS = {
     "persistence_mse": "persistence MSE", "parameters": "parameters", "gmac": "GMAC", "clips_per_second": "clips/s",
 }  # fmt: skip
 TASKS = {  # the data set of an entry -> what is forecast
-    "mmnist": "digits", "kth": "people", "ut": "people", "kitti-caltech": "driving", "taxibj": "traffic",
+    "mmnist": "digits", "mfmnist": "clothes", "kth": "people", "ut": "people", "people": "people",
+    "kitti-caltech": "driving", "taxibj": "traffic", "taxinyc": "traffic",
     "radar-crops": "rain", "radar": "rain",
 }  # fmt: skip
 

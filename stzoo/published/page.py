@@ -116,9 +116,9 @@ parameters are built.
 _RULE = (
     "MODEL-DATASET[-VARIANT].PUBLISHER[-epEPOCHS]. MODEL is the architecture, with the translator or the size after it "
     "where there are several. VARIANT tells specs apart that would otherwise have one name: `paper` stands on Moving "
-    "MNIST, where the entries of our own sizes have the plain names, and `patch2` is a PredRNN on KTH with smaller "
-    "patches than our entry's. If the catalogue has an entry with the name before the dot, that entry has this very "
-    "spec."
+    "MNIST, and on TAU for Moving Fashion-MNIST, where the entries of our own sizes have the plain names; `patch2` "
+    "is a PredRNN on KTH with smaller patches than our entry's. If the catalogue has an entry with the name before the "
+    "dot, that entry has this very spec."
 )
 
 

@@ -3,9 +3,9 @@
 The name of a record follows one rule: MODEL-DATASET[-VARIANT].PUBLISHER[-epEPOCHS], such as
 "tau-mmnist-paper.openstl-ep2000". MODEL is the architecture, with the translator or the size after it where there are
 several; DATASET is called as in the catalogue. VARIANT tells specs apart that would otherwise have one name: "paper"
-stands on Moving MNIST, where the entries of our own sizes have the plain names, and "patch2" is a PredRNN on KTH with
-smaller patches than our entry's. If the catalogue has an entry with the name before the dot, that entry has this very
-spec.
+stands on Moving MNIST, and on TAU for Moving Fashion-MNIST, where the entries of our own sizes have the plain names;
+"patch2" is a PredRNN on KTH with smaller patches than our entry's. If the catalogue has an entry with the name before
+the dot, that entry has this very spec.
 
 Imports neither torch nor NumPy, so listing the records costs little.
 """

@@ -147,12 +147,17 @@ def _learned(entry: Entry) -> tuple[tuple[int, ...], tuple[float, ...]]:
     return training.curve_sequences, tuple(mse / (high - low) ** 2 for mse in training.curve_mse)
 
 
+def _summed(entry: Entry) -> str:
+    """What to say of an MSE where the figures of the entry are those of a cell: in a clip and in training it is not."""
+    return "" if entry.spec.value_range is not None else " (here summed over a frame)"
+
+
 def _learning_text(entry: Entry) -> str:
     seen, mse = _learned(entry)
     if not seen:
         return ""
     lowest = min(range(len(mse)), key=mse.__getitem__)
-    said = f"MSE on held-out clips during training: {mse[0]:.4g} after {seen[0]:,} sequences"
+    said = f"MSE on held-out clips during training{_summed(entry)}: {mse[0]:.4g} after {seen[0]:,} sequences"
     said += f", {mse[-1]:.4g} after {seen[-1]:,}"
     said += "." if lowest == len(mse) - 1 else f"; the lowest is {mse[lowest]:.4g}, after {seen[lowest]:,}."
     assert entry.training is not None
@@ -166,8 +171,8 @@ def _film_text(entry: Entry, folder: Path) -> str:
     if found is None:
         return ""
     parts = [
-        f"{found.among} clips, evenly spread over the test part, were ranked by their MSE relative to that of "
-        f"persistence, which is better than the model on {found.worse or 'none'} of them. Here are two of them, "
+        f"{found.among} clips, evenly spread over the test part, were ranked by their MSE{_summed(entry)} relative to "
+        f"that of persistence, which is better than the model on {found.worse or 'none'} of them. Here are two, "
         "truth and forecast; the brightest value of a clip is white:"
     ]
     for kind, called, where, shown in (

@@ -23,6 +23,7 @@ from stzoo.metrics import mse
 from stzoo.spec import from_mapping
 
 AMONG = 200  # clips of a test part, evenly spread, from which two are chosen
+_SEEN = 48  # past frames that an animation shows, at most
 _PANEL, _GRAYS = 128, 32  # height of a panel in pixels, about, and how many grays it has: both keep animations small
 
 
@@ -93,6 +94,7 @@ def film(entry: Entry, footage: Footage, folder: Path) -> Iterator[Path]:
     facts.unlink(missing_ok=True)
     for kind, place in (("typical", typical), ("worst", worst)):
         past, truth, forecast, _ = (x[0] for x in _forecast(model, footage.clips, numbers[place : place + 1]))
+        past = past[-_SEEN:]  # of two weeks of hours the last days are enough to look at
         brightest = max(past.max(), truth.max()) or 1.0  # fields that use a small part of their range would look black
         panels = {"truth": _grays(past, truth, brightest), "forecast": _grays(past, forecast, brightest)}
         path = folder / f"{entry.name}-{kind}.gif"
