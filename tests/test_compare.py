@@ -187,6 +187,27 @@ def test_many_metrics_are_several_tables() -> None:
         assert above.get_xlabel() == "steps ahead, of 5 minutes"
 
 
+def test_values_without_a_range_are_compared_in_units_and_drawn_by_the_range_of_the_past() -> None:
+    class Counts(Noise):
+        def clips(self, start: int, stop: int) -> Clip:
+            clip = super().clips(start, stop)
+            return Clip(clip.past * 1000, clip.future * 1000)
+
+    model = adding(100.0, 4, 4, value_range=None)  # and so 200 at the fifth step, in the second block
+    with pytest.raises(DataError, match="the values of a have no range; use the metrics stzoo-units"):
+        compared({"a": model}, Counts())
+    found = compared({"a": model}, Counts(), definition="stzoo-units", clip=1)
+    whole = Counts().clips(0, 5)
+    added = torch.tensor([100.0, 100.0, 100.0, 100.0, 200.0])[:, None, None, None]
+    wanted = (whole.past[:, -1:] + added - whole.future).double().square().mean((0, 2, 3, 4))
+    assert found.reports["a"].steps["mse"] == pytest.approx(wanted.tolist(), rel=1e-5)
+    clip, shown = Counts().clips(1, 2), found.shown
+    assert shown is not None
+    low, high = clip.past.min(), clip.past.max()
+    np.testing.assert_allclose(shown.past, ((clip.past[0] - low) / (high - low)).numpy(), atol=1e-6)
+    np.testing.assert_allclose(shown.truth, ((clip.future[0] - low) / (high - low)).numpy(), atol=1e-6)
+
+
 def drawn(chart: Any) -> tuple[dict[str, list[float]], np.ndarray, Sequence[str]]:
     """The curves of a chart by name, the image of its strip, and the names of its rows."""
     above, below = chart.figure.axes

@@ -58,11 +58,14 @@ def open_folder(folder: Path, reading: Reading) -> People:
         raise DataError(
             f"{folder} holds no {' and no '.join(missing)}; people needs the folders {' and '.join(FOLDERS)}"
         )
-    ut = ut_interaction.open_folder(folder / FOLDERS[0], replace(reading, every=THINNED * reading.every))
     slow = ut_interaction.open_folder(folder / FOLDERS[0], reading)
-    phases = tuple(replace(each, first=phase) for each in ut.segments["train"] for phase in range(THINNED))
+    phases = tuple(replace(each, first=phase) for each in slow.segments["train"] for phase in range(THINNED))
     return People(
-        replace(ut, segments=MappingProxyType({**ut.segments, "train": phases})),
+        replace(
+            slow,
+            reading=replace(reading, every=THINNED * reading.every),
+            segments=MappingProxyType({**slow.segments, "train": phases}),
+        ),
         replace(slow, hop=MappingProxyType({**slow.hop, "train": THINNED})),
         ped2.open_folder(folder / FOLDERS[1], reading),
     )

@@ -53,10 +53,10 @@ _USED: Mapping[Translator, tuple[str, ...]] = MappingProxyType(
 class SimVpConfig(MetaConfig):
     """A `MetaConfig` and the choice of `translator`.
 
-    Every translator uses `hid_s`, `hid_t`, `n_s`, `n_t`, `patch`, `frame_norm`, `from_last`, `period` and `lagrangian`;
-    of the others, "incepu" uses none, "convmixer" `project` alone. "vit", "swin" and "uniformer" use `heads`, "swin"
-    uses `window`. Only "gsta" and "van" use `layer_scale`: residual scales of the others start from a published
-    constant, or there are none.
+    Every translator uses `hid_s`, `hid_t`, `n_s`, `n_t`, `patch`, `frame_norm`, `from_last`, `still`, `period`,
+    `blurs`, `decibels` and `lagrangian`; of the others, "incepu" uses none, "convmixer" `project` alone. "vit", "swin"
+    and "uniformer" use `heads`, "swin" uses `window`. Only "gsta" and "van" use `layer_scale`: residual scales of the
+    others start from a published constant, or there are none.
 
     Raises `SpecError` if a field that the translator does not use is set all the same.
     """
