@@ -149,13 +149,13 @@ def _counted(spec: ModelSpec, recipe: Recipe, clips: int, past_frames: int, futu
             loss, *_ = codec_loss(module, spec, recipe, frames, variance, perceptual)
         else:
             part: Any = module
-            part_spec = spec
+            part_spec, paint = spec, None
             if kind == "modular":
-                part, part_spec = module.predictor, module.predictor_spec
+                part, part_spec, paint = module.predictor, module.predictor_spec, module.paint
                 with torch.no_grad(), autocast(past.device, recipe):
                     past, future = module.read(past), module.read(future)
             fast = computing_form(part, part_spec, recipe)
-            loss = objective(fast, part, part_spec, recipe, past, future, 0.5)
+            loss = objective(fast, part, part_spec, recipe, past, future, 0.5, paint=paint)
         loss.backward()
         learned = sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad)
         return 2 * weights_bytes(module) + 3 * learned, alive.peak

@@ -1,6 +1,6 @@
 """What a training step minimises: a forecast, free-running or with true frames mixed in, against the truth."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from typing import Any
 
@@ -45,6 +45,8 @@ def check(module: Any, spec: ModelSpec, recipe: Recipe) -> None:
     architecture = architecture_of(spec)
     if recipe.cached_clips and architecture.kind != "modular":
         raise SpecError("recipe.cached_clips is for modular architectures, whose codec never changes")
+    if recipe.decoded_weight:
+        _check_decoded(architecture, module)
     if recipe.checkpoint and (recipe.fused or recipe.compile):
         other = "fused" if recipe.fused else "compile"
         raise SpecError(f"recipe.checkpoint is for the plain module; set recipe.{other} to false beside it")
@@ -58,6 +60,15 @@ def check(module: Any, spec: ModelSpec, recipe: Recipe) -> None:
     _check_terms(learns, recipe)
     if recipe.checkpoint:
         check_recompute(part, learns, recipe.sampling == "parallel")
+
+
+def _check_decoded(architecture: Architecture, module: Any) -> None:
+    if architecture.kind != "modular":
+        raise SpecError("recipe.decoded_weight is for modular architectures, whose forecasts a codec decodes")
+    if module.paints == "quantised":
+        raise SpecError(
+            "recipe.decoded_weight needs spec.params.paints = 'continuous': no gradient goes through the nearest codes"
+        )
 
 
 def _check_losses(architecture: Architecture, recipe: Recipe) -> None:
@@ -130,6 +141,7 @@ def objective(
     future: Tensor,
     done: float,
     valid: Tensor | None = None,
+    paint: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """The loss of one batch, a float32 scalar.
 
@@ -143,10 +155,14 @@ def objective(
         done: the share of the training steps that have passed.
         valid: (B, T', 1, H, W), false where the future is unknown: no error is counted there. None: known everywhere.
             In the past every cell counts, since unknown ones were filled in.
+        paint: the frozen decoder, (B, dim, h, w) latents to (B, C, H, W) frames, for `recipe.decoded_weight`.
     """
     with autocast(past.device, recipe):
         forecast, truth, extra = _forecast(fast, module, spec, recipe, past, future, done)
     loss = _errors(spec, recipe, forecast, truth, valid) + extra
+    if recipe.decoded_weight:
+        assert paint is not None  # `check` has seen that there is a decoder
+        loss = loss + recipe.decoded_weight * _decoded_error(paint, recipe, forecast[:, -future.shape[1] :], future)
     architecture = architecture_of(spec)
     if architecture.stores is not None and recipe.memory_weight:
         with autocast(past.device, recipe):
@@ -175,6 +191,15 @@ def _errors(spec: ModelSpec, recipe: Recipe, forecast: Tensor, truth: Tensor, va
         divergence = divergence_of_differences(forecast, truth, recipe.ddr_temperature, recipe.reduction)
         loss = loss + recipe.ddr_weight * divergence
     return loss
+
+
+def _decoded_error(paint: Callable[[Tensor], Tensor], recipe: Recipe, forecast: Tensor, truth: Tensor) -> Tensor:
+    """The squared error between what the decoder paints of forecast and of true latents, (B, T', dim, h, w) each."""
+    with autocast(truth.device, recipe):
+        painted = paint(forecast.flatten(0, 1)).unflatten(0, truth.shape[:2])
+        with torch.no_grad():
+            wanted = paint(truth.flatten(0, 1)).unflatten(0, truth.shape[:2])
+    return squared_error(painted, wanted, recipe.reduction)
 
 
 def _forecast(

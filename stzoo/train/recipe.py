@@ -67,6 +67,8 @@ class Recipe:
         freeze: parameters whose names begin with one of these are not trained.
         cached_clips: for a modular model: train on the latents of this many clips again and again, which are kept in
             the run folder, see `stzoo.train.latents`. With 0 every clip is new, and is encoded when it is needed.
+        decoded_weight: for a modular model: the weight of a second squared error, between the frames that the frozen
+            decoder paints of the forecast latents and of the true ones. It is taken over the future alone.
         codebook: how the codes of a codec follow its latents: by a running mean ("ema") or by a loss ("loss"), see
             `stzoo.train.codebook`.
         codebook_decay: the decay of that running mean.
@@ -116,6 +118,7 @@ class Recipe:
     moment_weight: float = bounded(0.0, 0.0, 1e3)
     freeze: tuple[str, ...] = ()
     cached_clips: int = bounded(0, 0, 1 << 40)
+    decoded_weight: float = bounded(0.0, 0.0, 1e6)
     codebook: Literal["ema", "loss"] = "ema"
     codebook_decay: float = bounded(0.99, 0.0, 0.999999)
     commitment: float = bounded(0.25, 0.0, 1e3)

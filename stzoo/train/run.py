@@ -127,7 +127,9 @@ class Run:
         """The mean loss of these clips; and of a codec, which needs the batch's `variance`, what its latents were."""
         past, future = clip.past, clip.future
         if variance is None:
-            return objective(self.fast, self.part, self.part_spec, self.recipe, past, future, done, clip.valid), []
+            paint = self.module.paint if self.assignment.kind == "modular" else None
+            parts = self.fast, self.part, self.part_spec
+            return objective(*parts, self.recipe, past, future, done, clip.valid, paint), []
         frames = torch.cat([past, future], 1).flatten(0, 1)
         loss, *seen = codec_loss(self.module, self.part_spec, self.recipe, frames, variance, self.perceptual)
         return loss, seen

@@ -23,8 +23,10 @@ from stzoo.spec import ModelSpec
 from stzoo.train import Recipe, train
 from stzoo.train.assignment import Assignment, weights_digest
 from stzoo.train.codebook import CodebookAverage
+from stzoo.train.objectives import sampled
 from stzoo.train.processes import Processes
 from stzoo.train.run import Run
+from stzoo.unroll import unroll
 from stzoo.weights import save_folder
 
 ALONE = Processes(torch.device("cpu"))
@@ -267,6 +269,50 @@ def test_latents_that_are_no_numbers_leave_the_report_to_the_loop(run: Path) -> 
     average = CodebookAverage(module, BASE, ALONE)
     latents = torch.full((1, 8, 16, 16), torch.nan)
     average.update(latents, module.nearest(latents))  # codes are dead, and none can be drawn
+
+
+def test_the_decoded_error_is_that_of_painted_frames(codec: Codec) -> None:
+    """By hand: the predictor's forecasts of the future, and the true latents, go through the codec's own decoder."""
+    recipe = dataclasses.replace(BASE, decoded_weight=0.7)
+    run = Run(Assignment(MODULAR, recipe, clips(1), codec=codec), ALONE)
+    clip = run.batches.batch(0, 4)
+    before = {name: tensor.clone() for name, tensor in run.module.codec.state_dict().items()}
+    mean, std = codec.module.units()
+    with torch.no_grad():
+        forecast = torch.stack(list(unroll(run.part, run.part_spec, clip.past, 3)), 1)
+        between_latents = (forecast - clip.future).square().mean()
+        painted, wanted = (codec.module.decode(x.flatten(0, 1) * std + mean) for x in (forecast, clip.future))
+        between_frames = (painted - wanted).square().mean()
+    loss, _ = run._backward(clip, 0.5)
+    assert loss.item() == pytest.approx((between_latents + 0.7 * between_frames).item(), rel=1e-4)
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in run.part.parameters())
+    assert all(p.grad is None for p in run.module.codec.parameters())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in run.module.codec.state_dict().items())
+
+
+def test_the_decoded_error_is_taken_over_the_future(codec: Codec) -> None:
+    """With true frames shown the past is forecast too, and only its latents count."""
+    losses = []
+    for weight in (0.0, 1.0):
+        recipe = dataclasses.replace(SCHEDULED, decoded_weight=weight)
+        run = Run(Assignment(MODULAR, recipe, clips(1), codec=codec), ALONE)
+        losses.append(run._backward(run.batches.batch(0, 4), 0.0)[0].item())
+    clip, (mean, std) = run.batches.batch(0, 4), codec.module.units()
+    frames = torch.cat([clip.past, clip.future], 1)
+    with torch.no_grad():
+        shown = torch.ones(5, 4, dtype=torch.bool)
+        forecast = torch.stack([f for f, _ in sampled(run.part, frames, shown)], 1)[:, -3:]
+        painted, wanted = (codec.module.decode(x.flatten(0, 1) * std + mean) for x in (forecast, clip.future))
+    assert losses[1] - losses[0] == pytest.approx((painted - wanted).square().mean().item(), rel=1e-3)
+
+
+def test_only_a_modular_model_has_a_decoder(codec: Codec, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(BASE, decoded_weight=1.0)
+    plain = ModelSpec.from_dict(MODULAR.to_dict() | {"arch": "convlstm", "params": {"layers": 1, "hidden": 8}})
+    with pytest.raises(SpecError, match="decoded_weight is for modular"):
+        trained(plain, recipe, tmp_path / "a", 1)
+    with pytest.raises(SpecError, match="decoded_weight needs spec.params.paints = 'continuous'"):
+        trained(MODULAR.replace(paints="quantised"), recipe, tmp_path / "b", 1, codec)
 
 
 def test_caching_is_for_modular_models(tmp_path: Path) -> None:
