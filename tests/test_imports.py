@@ -18,7 +18,7 @@ PACKAGE = Path(stzoo.__file__).parent
 ROOMS = (  # a room is a file or a folder of the package; lowest first
     "errors", "threads", "html", "progress", "spec", "environment", "machine", "files", "private", "hashing",
     "addresses", "slowness", "download", "viz", "charts", "figures", "catalog", "models", "unroll", "tensorfile",
-    "weights", "frames", "showing", "metrics", "data", "hub", "adapting", "convert", "published", "tracing", "engine",
+    "weights", "frames", "showing", "data", "hub", "adapting", "convert", "published", "metrics", "tracing", "engine",
     "hindcast", "export", "codec", "live", "forecaster", "evaluate", "demo", "benchmark", "scale", "train", "release",
     "cli",
 )  # fmt: skip

@@ -11,10 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
+import stzoo
 from stzoo import metrics
+from stzoo.data import Clip
 from stzoo.data.digits import drawn_digits
 from stzoo.data.mmnist import MovingDigits
-from stzoo.errors import DataError, SpecError
+from stzoo.errors import DataError, OfflineError, SpecError
+from stzoo.evaluate import evaluate
 from stzoo.metrics.perceptual import LpipsNetwork, read_network
 from stzoo.models import build
 from stzoo.spec import ModelSpec
@@ -100,11 +103,6 @@ def test_what_the_package_lpips_prints(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_files_that_hold_no_weights(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("STZOO_LPIPS", raising=False)
-    with pytest.raises(
-        DataError, match=r"STZOO_LPIPS is not set; set it to a file with them, which docs/training\.md shows"
-    ):
-        read_network()
     text, short, other = (tmp_path / name for name in ("text.npz", "short.npz", "other.npz"))
     text.write_text("no archive")
     with np.load(weights) as held:
@@ -112,7 +110,7 @@ def test_files_that_hold_no_weights(tmp_path: Path, weights: Path, monkeypatch: 
         np.savez(other, **(dict(held) | {"features.0.weight": np.zeros((64, 3, 5, 5), np.float32)}))
     for file in (tmp_path, tmp_path / "absent.npz"):
         monkeypatch.setenv("STZOO_LPIPS", str(file))
-        with pytest.raises(DataError, match="which is no file; set it to a file"):
+        with pytest.raises(DataError, match="which is no file; leave it out, and the weights of LPIPS are downloaded"):
             read_network()
     monkeypatch.setenv("STZOO_LPIPS", str(text))
     with pytest.raises(DataError, match=r"text\.npz is no \.npz file; docs/training\.md shows how"):
@@ -146,6 +144,72 @@ def test_the_loss_has_the_distance_in_it(arch: str, weights: Path, monkeypatch: 
     assert not any(p.requires_grad for p in network.parameters())
 
 
+class Noise:
+    """Two clips of random frames, of whose future a part may be unknown."""
+
+    def __init__(self, channels: int = 1, side: int = 32, unknown: bool = False):
+        self.shape, self.unknown = (channels, side, side), unknown
+
+    def __len__(self) -> int:
+        return 2
+
+    def clips(self, start: int, stop: int) -> Clip:
+        frames = torch.rand(2, 4, *self.shape, generator=torch.Generator().manual_seed(0))[start:stop]
+        valid = None
+        if self.unknown:
+            valid = torch.ones(stop - start, 2, 1, *self.shape[1:], dtype=torch.bool)
+            valid[:, 0], valid[:, 1, :, :16] = False, False
+        return Clip(frames[:, :2], frames[:, 2:], valid)
+
+
+def forecaster(**changes: Any) -> stzoo.Forecaster:
+    params = {"hid_s": 4, "hid_t": 8, "n_s": 2, "n_t": 2}
+    spec = ModelSpec(arch="tau", frames_in=2, frames_out=2, channels=1, height=32, width=32, params=params)
+    return stzoo.create(spec.replace(value_range=(0.0, 1.0), **changes))
+
+
+def test_a_report_has_it_beside_that_of_persistence(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STZOO_LPIPS", str(weights))
+    model, clip = forecaster(), Noise().clips(0, 2)
+    report = evaluate(model, Noise(), name="a", protocol="p", definition="stzoo-lpips", progress=False)
+    assert list(report.total) == ["mse", "mae", "ssim", "psnr", "lpips"]
+    past, truth = clip.past.numpy(), clip.future.numpy()
+    last = np.broadcast_to(past[:, -1:], truth.shape)
+    made = model.predict(past)
+    for found, frames in ((report.steps, made), (report.persistence_steps, last)):
+        assert found["lpips"] == pytest.approx(metrics.lpips(frames, truth).mean(0), rel=1e-4)
+
+
+def test_unknown_cells_are_no_difference(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STZOO_LPIPS", str(weights))
+    clip = Noise(unknown=True).clips(0, 2)
+    assert clip.valid is not None
+    truth, valid = clip.future.numpy(), clip.valid.numpy()
+    wrong = np.where(valid, truth, 1 - truth)
+    found = metrics.lpips(wrong, truth, valid)
+    assert np.isnan(found[:, 0]).all()
+    assert not found[:, 1].any()
+    assert (metrics.lpips(1 - truth, truth, valid)[:, 1] > 0).all()
+    report = evaluate(
+        forecaster(), Noise(unknown=True), name="a", protocol="p", definition="stzoo-lpips", progress=False
+    )
+    assert np.isnan(report.steps["lpips"][0])
+    assert report.total["lpips"] == report.steps["lpips"][1] > 0
+
+
+@pytest.mark.parametrize(
+    ("channels", "side", "says"), [(2, 32, "not at 2 channels"), (1, 16, "31x31 pixels, not 16x16")]
+)
+def test_what_it_cannot_see_is_told_before_a_forecast(
+    channels: int, side: int, says: str, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STZOO_LPIPS", str(weights))
+    monkeypatch.setattr("stzoo.evaluate.measuring.forecast", lambda *_: pytest.fail("a clip was forecast"))
+    model = forecaster(channels=channels, height=side, width=side)
+    with pytest.raises(DataError, match=says):
+        evaluate(model, Noise(channels, side), name="a", protocol="p", definition="stzoo-lpips", progress=False)
+
+
 def test_dead_features_have_no_nan_in_their_gradient() -> None:
     network, black = LpipsNetwork(), (-torch.ones(1, 3, 32, 32)).requires_grad_()
     with torch.no_grad():
@@ -161,7 +225,9 @@ def test_a_run_trains_by_it(arch: str, tmp_path: Path, weights: Path, monkeypatc
     clips = [MovingDigits(drawn_digits(), seed, 100, 1, 1) for seed in (1, 2)]
     recipe = dataclasses.replace(RECIPE, validation_clips=2)
     monkeypatch.delenv("STZOO_LPIPS", raising=False)
-    with pytest.raises(DataError, match="a perceptual loss needs the weights"):
+    monkeypatch.setenv("STZOO_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("STZOO_OFFLINE", "1")
+    with pytest.raises(OfflineError, match="the weights of AlexNet, which LPIPS needs, are not on this machine"):
         train(spec_of(arch), recipe, *clips, tmp_path, steps=2, device="cpu", progress=False)
     monkeypatch.setenv("STZOO_LPIPS", str(weights))
     alone = Processes(torch.device("cpu"))

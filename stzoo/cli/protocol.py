@@ -16,7 +16,7 @@ from stzoo.published import published
 from stzoo.spec import ModelSpec
 
 # The keys of `stzoo.metrics.DEFINITIONS`, which imports torch.
-_DEFINITIONS = ("stzoo", "stzoo-rain", "stzoo-rain-rates", "stzoo-units", "openstl", "simvp-2022")
+_DEFINITIONS = ("stzoo", "stzoo-lpips", "stzoo-rain", "stzoo-rain-rates", "stzoo-units", "openstl", "simvp-2022")
 
 
 def add_protocol(parser: argparse.ArgumentParser, *, default: str, steps: str) -> None:
@@ -49,11 +49,12 @@ def add_protocol(parser: argparse.ArgumentParser, *, default: str, steps: str) -
     parser.add_argument(
         "--definition",
         choices=_DEFINITIONS,
-        help="definition of the metrics: stzoo; stzoo-rain, which adds scores of rain events; stzoo-rain-rates, which "
-        "measures rates in mm/h, and the place and the area of rain; stzoo-units, which are errors of a cell in the "
-        "units of the data; openstl, which computes them as the tables of OpenSTL did; or simvp-2022, as SimVP's code "
-        "of 2022 did (default: that of the dataset, which is stzoo-rain for radar, stzoo-rain-rates for radar-crops "
-        "and radar-fields, stzoo-units for taxinyc, and stzoo for every other)",
+        help="definition of the metrics: stzoo; stzoo-lpips, which adds LPIPS, whose weights are downloaded once; "
+        "stzoo-rain, which adds scores of rain events; stzoo-rain-rates, which measures rates in mm/h, and the place "
+        "and the area of rain; stzoo-units, which are errors of a cell in the units of the data; openstl, which "
+        "computes them as the tables of OpenSTL did; or simvp-2022, as SimVP's code of 2022 did (default: that of the "
+        "dataset, which is stzoo-rain for radar, stzoo-rain-rates for radar-crops and radar-fields, stzoo-units for "
+        "taxinyc, and stzoo for every other)",
     )
     parser.add_argument(
         "--size",

@@ -140,7 +140,9 @@ def evaluate_codec(
     use_one_thread_if_forked()
     metrics = check_definition(definition, precision).metrics
     if not metrics:
-        raise DataError(f"the metrics {definition} are those of forecasts; those of a codec may be stzoo or openstl")
+        raise DataError(
+            f"the metrics {definition} are those of forecasts; those of a codec may be stzoo, stzoo-lpips or openstl"
+        )
     spec, module, device = codec.spec, codec.module, next(codec.module.parameters()).device
     check_clips(codec, clips, definition)
     low, high = _range(spec)
@@ -240,6 +242,9 @@ def check_clips(model: Forecaster | Codec, clips: ClipSource, definition: str, *
         if clip.future.shape[1] == 0 and isinstance(model, Forecaster):
             raise DataError("the clips have no future frames, so there is nothing to measure forecasts by")
         _check_size(name, model.spec, stride_of(model.module), *clip.past.shape[1:])
+        prepare = DEFINITIONS[definition].prepare
+        if prepare is not None:
+            prepare(*clip.past.shape[2:])
 
 
 def _check_size(name: str, spec: ModelSpec, stride: int | None, t: int, c: int, h: int, w: int) -> None:

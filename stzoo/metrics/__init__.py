@@ -8,7 +8,7 @@ None if all of it is. A figure is then that of the known cells, and NaN for a fr
 from stzoo.metrics.definitions import DEFINITIONS
 from stzoo.metrics.images import PSNR_CAP, mae, mse, psnr, psnr_wrapped, sharpness, ssim, ssim_range_2
 from stzoo.metrics.kinds import Among, Count, Definition, Metric
-from stzoo.metrics.perceptual import lpips
+from stzoo.metrics.perceptual import fetch_lpips, lpips
 from stzoo.metrics.rain import event_counts
 from stzoo.metrics.totals import Totals
 
@@ -21,6 +21,7 @@ __all__ = [
     "Metric",
     "Totals",
     "event_counts",
+    "fetch_lpips",
     "lpips",
     "mae",
     "mse",

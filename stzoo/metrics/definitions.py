@@ -9,6 +9,7 @@ from types import MappingProxyType
 from stzoo.metrics import cells, rain
 from stzoo.metrics.images import mae, mse, psnr, psnr_wrapped, ssim, ssim_range_2
 from stzoo.metrics.kinds import Among, Count, Definition, Metric
+from stzoo.metrics.perceptual import lpips, prepare
 
 THRESHOLDS: Mapping[str, float] = MappingProxyType({"0_1": 0.1, "1": 1.0, "5": 5.0})  # in a name -> mm/h
 WINDOWS = (9, 33)  # cells
@@ -44,6 +45,7 @@ _DRY = Definition(
 DEFINITIONS: Mapping[str, Definition] = MappingProxyType(
     {
         "stzoo": Definition(_OURS),
+        "stzoo-lpips": Definition(MappingProxyType({**_OURS, "lpips": lpips}), prepare=prepare),
         "stzoo-rain": Definition(_OURS, _CSI),
         "stzoo-rain-rates": Definition(counts=_RATES, among=(Among(rain.far_from_rain, _DRY),)),
         "stzoo-units": Definition(

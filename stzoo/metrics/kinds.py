@@ -25,6 +25,8 @@ class Definition:
         among: figures of some cells alone.
         in_units: the values that are measured are in the units of the data, and need no range. Without it they are
             scaled from the range of the spec to [0, 1].
+        prepare: takes channels, rows and columns of the frames before anything is measured, and gets what the metrics
+            need. Raises `DataError` if they cannot measure such frames.
     """
 
     metrics: Mapping[str, Metric] = field(default_factory=lambda: MappingProxyType({}))
@@ -32,6 +34,7 @@ class Definition:
     largest: Mapping[str, Metric] = field(default_factory=lambda: MappingProxyType({}))
     among: tuple[Among, ...] = ()
     in_units: bool = False
+    prepare: Callable[[int, int, int], None] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:

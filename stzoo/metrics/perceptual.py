@@ -1,14 +1,12 @@
 """LPIPS, a distance between frames that was learned from what people see (Zhang et al., CVPR 2018), with AlexNet.
 
-The network is here; its weights are not. They are read from a file of the user's, which $STZOO_LPIPS names, or come
-with the package lpips. docs/training.md shows how the file is made.
+Its weights are AlexNet's convolutions, which come from PyTorch's own address (`stzoo.published.alexnet`), and five
+heads, which lie beside this file with their licence. $STZOO_LPIPS may name a file that holds both.
 """
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
-from typing import Any
 from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
@@ -16,32 +14,78 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stzoo import environment
-from stzoo.errors import DataError, MissingExtraError
+from stzoo import environment, tensorfile
+from stzoo.errors import DataError
+from stzoo.hashing import file_sha256
+from stzoo.metrics.kinds import Valid
+from stzoo.published import alexnet
 
 SMALLEST = 31  # the fewest rows and columns of a frame that leave something for AlexNet's last convolution
-_KERNELS = {0: (3, 64, 11), 3: (64, 192, 5), 6: (192, 384, 3), 8: (384, 256, 3), 10: (256, 256, 3)}  # in, out, width
+HEADS = Path(__file__).with_name("lpips_heads.safetensors")
 _MEAN, _STD = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of ImageNet's colours in [-1, 1]
 
 
-def lpips(forecast: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Learned perceptual distance. Gray frames are repeated to three channels.
+def lpips(forecast: np.ndarray, truth: np.ndarray, valid: Valid = None) -> np.ndarray:
+    """Learned perceptual distance of each frame; 0 for equal frames. Gray frames are repeated to three channels.
+
+    The first call may download AlexNet's weights, see `fetch_lpips`.
+
+    Args:
+        forecast, truth: (N, T, C, H, W), values in [0, 1], 1 or 3 channels, H and W at least 31.
+        valid: (N, T, 1, H, W), true where the truth is known; elsewhere the forecast counts as right. NaN stands for a
+            frame without known cells.
+
+    Returns:
+        (N, T) in float32.
 
     Raises:
-        MissingExtraError: STZOO_LPIPS names no file, and the package lpips is not installed.
-        DataError: the weights cannot be read or fetched, or the frames have neither 1 nor 3 channels.
+        DataError: the frames have neither 1 nor 3 channels, or the file in STZOO_LPIPS cannot be read.
+        OfflineError, DownloadError, IntegrityError, WeightsError: as `fetch_lpips`.
     """
-    network = _lpips_network() if environment.lpips() is None else read_network()
     n, t, c, h, w = truth.shape
-    if c not in (1, 3):
-        raise DataError(f"LPIPS looks at gray or colour frames, not at {c} channels; leave it out")
+    _check_frames(c, h, w)
+    network = read_network()
+    if valid is not None:
+        forecast, truth = (np.where(valid, x, 0.0) for x in (forecast, truth))
     a, b = (
         torch.from_numpy(x.clip(0, 1).astype(np.float32).reshape(n * t, c, h, w)).expand(-1, 3, -1, -1) * 2 - 1
         for x in (forecast, truth)
     )
     with torch.no_grad():
         pieces = [network(x, y).flatten() for x, y in zip(a.split(64), b.split(64), strict=True)]
-    return torch.cat(pieces).view(n, t).numpy()
+    distance = torch.cat(pieces).view(n, t).numpy()
+    return distance if valid is None else np.where(valid.any((2, 3, 4)), distance, np.nan)
+
+
+def prepare(channels: int, height: int, width: int) -> None:
+    """Get the weights, so that `lpips` can measure frames of this shape. Raises what `lpips` raises."""
+    _check_frames(channels, height, width)
+    read_network()
+
+
+def _check_frames(channels: int, height: int, width: int) -> None:
+    if channels not in (1, 3):
+        raise DataError(f"LPIPS looks at gray or colour frames, not at {channels} channels; leave it out")
+    if min(height, width) < SMALLEST:
+        raise DataError(
+            f"LPIPS needs frames of at least {SMALLEST}x{SMALLEST} pixels, not {height}x{width}; leave it out"
+        )
+
+
+def fetch_lpips(*, sha256: str | None = None, progress: bool = True) -> None:
+    """Download the weights of LPIPS now, 244 MB of which 10 MB are kept, for instance before the network is off.
+
+    Args:
+        sha256: that of torchvision's file of AlexNet, if you know it. Otherwise the eight digits in its name are
+            checked, and the sha256 of the first download is pinned.
+        progress: show a bar.
+
+    Raises:
+        OfflineError: they are not on this machine, and the network is off. DownloadError: no address has the file.
+        IntegrityError: what came is not the file that is known. WeightsError: it is no AlexNet.
+        SpecError: `sha256` is no sha256.
+    """
+    alexnet.convolutions(sha256=sha256, progress=progress)
 
 
 class LpipsNetwork(nn.Module):
@@ -52,10 +96,10 @@ class LpipsNetwork(nn.Module):
         self.features = nn.ModuleDict(
             {
                 str(n): nn.Conv2d(i, o, k, stride=4 if n == 0 else 1, padding=2 if n == 0 else k // 2)
-                for n, (i, o, k) in _KERNELS.items()
+                for n, (i, o, k) in alexnet.CONVOLUTIONS.items()
             }
         )
-        self.heads = nn.ParameterList([torch.zeros(o) for _, o, _ in _KERNELS.values()])
+        self.heads = nn.ParameterList([torch.zeros(o) for _, o, _ in alexnet.CONVOLUTIONS.values()])
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """(N, 3, H, W) and (N, 3, H, W), values in [-1, 1] -> (N,) distances in float32. H and W are at least 31."""
@@ -76,30 +120,51 @@ def _unit(x: Tensor) -> Tensor:
     return x / ((x.square().sum(1, keepdim=True) + 1e-20).sqrt() + 1e-10)
 
 
-def weights_file() -> Path:
-    """The file that STZOO_LPIPS names. Raises `DataError` if it names none, or what it names is no file."""
+def weights_sha256() -> str:
+    """What tells these weights from others: the sha256 of the file in STZOO_LPIPS, or of AlexNet's kept convolutions.
+
+    Raises:
+        DataError: STZOO_LPIPS names no file. What `fetch_lpips` raises.
+    """
+    return alexnet.convolutions().sha256 if environment.lpips() is None else file_sha256(_own_file())
+
+
+def read_network() -> LpipsNetwork:
+    """The network with its weights, without gradient, on the CPU.
+
+    Raises:
+        DataError: STZOO_LPIPS names no file, or one that cannot be read or holds other tensors.
+        What `fetch_lpips` raises, if STZOO_LPIPS is not set.
+    """
+    network = LpipsNetwork().eval().requires_grad_(False)
+    if environment.lpips() is not None:
+        return _filled_from_own_file(network)
+    heads = tensorfile.read(HEADS).tensors
+    state = {**alexnet.convolutions().tensors, **{f"heads.{i}": heads[f"lin{i}.weight"] for i in range(len(heads))}}
+    network.load_state_dict(state)
+    return network
+
+
+def _own_file() -> Path:
+    """The file that STZOO_LPIPS names. Raises `DataError` if there is none."""
     file = environment.lpips()
     if file is None or not file.is_file():
-        said = "is not set" if file is None else f"is {file}, which is no file"
         raise DataError(
-            "a perceptual loss needs the weights of LPIPS, which stzoo neither holds nor fetches: STZOO_LPIPS "
-            f"{said}; set it to a file with them, which docs/training.md shows how to make"
+            f"STZOO_LPIPS is {file}, which is no file; leave it out, and the weights of LPIPS are downloaded, or set "
+            "it to a file with them, which docs/training.md shows how to make"
         )
     return file
 
 
-def read_network() -> LpipsNetwork:
-    """The network with the weights in the file that STZOO_LPIPS names, without gradient, on the CPU.
-
-    Raises:
-        DataError: as `weights_file`, or the file cannot be read or holds other tensors.
-    """
-    file = weights_file()
+def _filled_from_own_file(network: LpipsNetwork) -> LpipsNetwork:
+    file = _own_file()
     if not is_zipfile(file):  # NumPy would take it for a pickle, and say how to load one
         raise DataError(f"STZOO_LPIPS: {file} is no .npz file; docs/training.md shows how to make one")
-    network = LpipsNetwork().eval().requires_grad_(False)
-    names = {f"features.{n}.{part}": f"features.{n}.{part}" for n in _KERNELS for part in ("weight", "bias")}
-    names |= {f"heads.{i}": f"lin{i}.weight" for i in range(len(_KERNELS))}
+    numbers = range(len(alexnet.CONVOLUTIONS))
+    names = {
+        f"features.{n}.{part}": f"features.{n}.{part}" for n in alexnet.CONVOLUTIONS for part in ("weight", "bias")
+    }
+    names |= {f"heads.{i}": f"lin{i}.weight" for i in numbers}
     own = network.state_dict()
     try:
         with np.load(file, allow_pickle=False) as held:
@@ -111,21 +176,3 @@ def read_network() -> LpipsNetwork:
             f"such a file: {error}"
         ) from error
     return network
-
-
-@cache
-def _lpips_network() -> Any:
-    """The network of the package lpips, built once."""
-    try:
-        import lpips as package
-    except ImportError as error:
-        raise MissingExtraError(
-            'LPIPS needs an extra: pip install "stzoo[metrics]", or set STZOO_LPIPS to a file with its weights'
-        ) from error
-    backbone = Path(torch.hub.get_dir()) / "checkpoints"
-    if environment.offline() and not any(backbone.glob("alexnet-*.pth")):
-        raise DataError(f"the backbone of LPIPS is not in {backbone}, and the network is off: allow it once")
-    try:
-        return package.LPIPS(net="alex", verbose=False).eval()
-    except (OSError, RuntimeError) as error:
-        raise DataError(f"the backbone of LPIPS cannot be fetched: {error}") from error

@@ -166,7 +166,7 @@ class _Place:
     def resolved(self, asked: str | None) -> Resolved:
         """The converted file, made if it is not there. Of several processes that ask at once, one makes it."""
         pin = read_pin(self.record.name)
-        expected = expected_sha256(self.record, pin, asked)
+        expected = expected_sha256(self.record.name, pin, asked)
         kept = self.kept(pin, expected)
         if kept is not None:
             return kept
@@ -182,7 +182,7 @@ class _Place:
             self.folder.mkdir(parents=True, exist_ok=True)
             with lock(self.converted):
                 pin = read_pin(self.record.name)  # another process may have been here meanwhile
-                expected = expected_sha256(self.record, pin, asked)
+                expected = expected_sha256(self.record.name, pin, asked)
                 kept = self.kept(pin, expected)
                 return kept if kept is not None else self.made(pin, expected)
         except (OSError, NotImplementedError) as error:  # a full disk; a file system without locks
@@ -232,7 +232,7 @@ class _Place:
         """
         name = self.record.url.rpartition("/")[2]
         tried: list[tuple[str, Exception]] = []
-        with self.scratch() as file:
+        with scratch(self.folder, self.record.name) as file:
             for address in (self.record.url, *(f"{base}/{name}" for base in environment.mirrors())):
                 url = without_secrets(address)
                 try:
@@ -246,24 +246,6 @@ class _Place:
                     continue
                 return self.keep(found, came, pin)
         raise self.failure(tried, pin)
-
-    @contextmanager
-    def scratch(self) -> Iterator[Path]:
-        """Where the publisher's file comes to: a hidden folder that nobody else fills, which is gone afterwards.
-
-        It stays if a part of a download lies in it, for the next attempt to go on with.
-        """
-        folder = self.folder / f".{self.record.name}.download"
-        make_way(folder, folder=True)
-        folder.mkdir(exist_ok=True)
-        file = folder / f"{self.record.name}.pth"
-        try:
-            yield file
-        finally:
-            file.unlink(missing_ok=True)  # nothing but its tensors is of use
-            with suppress(OSError):
-                file.with_name(f".{file.name}.lock").unlink(missing_ok=True)
-                folder.rmdir()
 
     def keep(self, found: Converted, came: Pin, pin: Pin | None) -> Resolved:
         """Try the converted model, and write its file, the pin, and what stands beside the file."""
@@ -305,6 +287,25 @@ class _Place:
             f"{what} {self.record.name}. Tried, in order: {said}; a mirror of the file {name} can be named in "
             f"STZOO_MIRRORS. {self.by_hand}"
         )
+
+
+@contextmanager
+def scratch(folder: Path, name: str) -> Iterator[Path]:
+    """Where a publisher's file comes to: a hidden folder inside `folder` that nobody else fills, gone afterwards.
+
+    It stays if a part of a download lies in it, for the next attempt to go on with.
+    """
+    hidden = folder / f".{name}.download"
+    make_way(hidden, folder=True)
+    hidden.mkdir(exist_ok=True)
+    file = hidden / f"{name}.pth"
+    try:
+        yield file
+    finally:
+        file.unlink(missing_ok=True)  # nothing but its tensors is of use
+        with suppress(OSError):
+            file.with_name(f".{file.name}.lock").unlink(missing_ok=True)
+            hidden.rmdir()
 
 
 def _converted(record: PublishedCheckpoint, file: Path, url: str) -> Converted:

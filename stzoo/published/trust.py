@@ -89,10 +89,12 @@ def write_pin(name: str, pin: Pin) -> None:
         raise DownloadError(f"cannot keep the sha256 of {name} in {path}: {error.strerror or error}") from error
 
 
-def expected_sha256(record: PublishedCheckpoint, pin: Pin | None, asked: str | None) -> str | None:
+def expected_sha256(name: str, pin: Pin | None, asked: str | None) -> str | None:
     """The sha256 that the publisher's file must have; None if nobody knows one yet.
 
     Args:
+        name: of the published file, as `read_pin` takes it.
+        pin: what is pinned of it.
         asked: what the user gave as sha256, in small letters or capitals.
 
     Raises:
@@ -103,8 +105,8 @@ def expected_sha256(record: PublishedCheckpoint, pin: Pin | None, asked: str | N
         check_sha256(asked)
         if pin is not None and pin.sha256 != asked:
             raise IntegrityError(
-                f"the first download of {record.name} had sha256 {pin.sha256}, not {asked}. If {asked} is right, "
-                f"remove {pin_file(record.name)} and load again"
+                f"the first download of {name} had sha256 {pin.sha256}, not {asked}. If {asked} is right, "
+                f"remove {pin_file(name)} and load again"
             )
         return asked
     return None if pin is None else pin.sha256

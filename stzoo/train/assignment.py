@@ -14,8 +14,7 @@ from torch import Tensor
 from stzoo.codec import Codec
 from stzoo.data import ClipSource
 from stzoo.errors import SpecError
-from stzoo.hashing import file_sha256
-from stzoo.metrics.perceptual import weights_file
+from stzoo.metrics.perceptual import weights_sha256
 from stzoo.models import architecture_of, config_of
 from stzoo.models.contract import Kind
 from stzoo.models.modular import codec_spec
@@ -70,7 +69,7 @@ class Assignment:
         are sha256 sums.
 
         Raises:
-            DataError: the weights of a perceptual loss are not there.
+            DataError, DownloadError: the weights of a perceptual loss are not there, and cannot be fetched.
         """
         recipe = json.loads(json.dumps(self.recipe.to_dict()))  # tuples become lists, as in a plan that was read
         found: dict[str, Any] = {"spec": self.spec.to_dict(), "recipe": recipe}
@@ -79,7 +78,7 @@ class Assignment:
         if self.start is not None:
             found["start"] = weights_digest(self.start)
         if self.recipe.perceptual_weight:
-            found["perceptual"] = file_sha256(weights_file())
+            found["perceptual"] = weights_sha256()
         return found | {"clips": clips_digest(self.training, validation)}
 
 

@@ -76,7 +76,7 @@ class Recipe:
         kl_weight: for a codec with Gaussian latents: beta, the weight of their divergence from N(0, 1), see
             `stzoo.train.codecs.codec_loss`.
         perceptual_weight: for a codec: the weight of LPIPS beside the squared error, see `stzoo.train.perceptual`. Its
-            weights are in a file that $STZOO_LPIPS names. 0 leaves it out.
+            weights are downloaded when they are first needed, or those that $STZOO_LPIPS names. 0 leaves it out.
         validate_every: steps from one validation to the next.
         validation_clips: the number of held-out clips that a validation uses.
         checkpoint_minutes: the time after which a checkpoint is written, besides the one after each validation.

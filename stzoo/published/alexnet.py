@@ -1,0 +1,174 @@
+"""AlexNet's five convolutions, with which LPIPS sees frames: from PyTorch's own address, kept as safetensors.
+
+torchvision calls its file by the first eight digits of its sha256. A download must have them, and the sha256 of the
+first one is pinned, as that of every published checkpoint is (`stzoo.published.trust`). The file holds 61 million
+parameters, most of them in layers that LPIPS does not use; the 2.5 million that it uses are kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from pathlib import Path
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from stzoo import environment
+from stzoo.addresses import without_secrets
+from stzoo.convert.checkpoint import named_tensors
+from stzoo.convert.torch_file import open_torch_file
+from stzoo.download import download, lock
+from stzoo.errors import DownloadError, IntegrityError, OfflineError, WeightsError
+from stzoo.files import make_way, write_atomically
+from stzoo.hashing import open_regular
+from stzoo.hub.sources import MAX_CONFIG, listed
+from stzoo.published.answers import unlike_a_checkpoint
+from stzoo.published.fetching import scratch
+from stzoo.published.trust import Pin, expected_sha256, pin_file, read_pin, write_pin
+from stzoo.tensorfile import TensorFile, packed, read
+
+ADDRESS = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
+CONVOLUTIONS = MappingProxyType(  # number in torchvision's `features` -> channels in, channels out, width of a kernel
+    {0: (3, 64, 11), 3: (64, 192, 5), 6: (192, 384, 3), 8: (384, 256, 3), 10: (256, 256, 3)}
+)
+_BY_HAND = "Or name a file with the weights of LPIPS in STZOO_LPIPS, which docs/training.md shows how to make"
+
+
+def convolutions(*, sha256: str | None = None, offline: bool | None = None, progress: bool = True) -> TensorFile:
+    """The weights and biases of the convolutions, "features.0.weight" to "features.10.bias", in float32.
+
+    The first call downloads torchvision's file of 244 MB, from PyTorch's address or from the mirrors in STZOO_MIRRORS,
+    and keeps 10 MB in the folder `published` below $STZOO_HOME; later ones open no socket.
+
+    Args:
+        sha256: that of torchvision's file, if you know it.
+        offline: True opens no socket; None follows STZOO_OFFLINE and HF_HUB_OFFLINE.
+        progress: show a bar while the file is downloaded.
+
+    Raises:
+        OfflineError: they are not on this machine, and the network is off.
+        IntegrityError: what came is not the file that is known.
+        DownloadError: no address has the file, or it cannot be kept.
+        WeightsError: what came holds no such tensors. SpecError: `sha256` is no sha256.
+    """
+    name, folder = _name(), environment.home() / "published"
+    kept = _kept(folder, name, expected_sha256(name, read_pin(name), sha256))
+    if kept is not None:
+        return kept
+    if environment.offline(offline):
+        raise OfflineError(
+            f"the weights of AlexNet, which LPIPS needs, are not on this machine, and the network is off; allow it "
+            f"once: they come from {ADDRESS}. {_BY_HAND}"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with lock(folder / f"{name}.safetensors"):
+            pin = read_pin(name)  # another process may have been here meanwhile
+            expected = expected_sha256(name, pin, sha256)
+            kept = _kept(folder, name, expected)
+            return kept if kept is not None else _made(folder, name, pin, expected, progress)
+    except (OSError, NotImplementedError) as error:  # a full disk; a file system without locks
+        raise DownloadError(f"cannot keep the weights of AlexNet in {folder}: {error}") from error
+
+
+def _name() -> str:
+    return ADDRESS.rpartition("/")[2].removesuffix(".pth")
+
+
+def _kept(folder: Path, name: str, expected: str | None) -> TensorFile | None:
+    """The kept file, if it is there, whole, and made of the expected one."""
+    file = folder / f"{name}.safetensors"
+    try:
+        with open_regular(file.with_suffix(".json")) as (beside, _):
+            note = json.loads(beside.read(MAX_CONFIG) or b"")
+        if note["origin"] != (expected or note["origin"]) or not file.is_file():
+            return None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    try:
+        found = read(file)
+    except WeightsError:
+        found = None
+    if found is None or found.sha256 != note["sha256"]:
+        warnings.warn(f"{file} is damaged and is made anew", stacklevel=4)
+        return None
+    return found
+
+
+def _made(folder: Path, name: str, pin: Pin | None, expected: str | None, progress: bool) -> TensorFile:
+    """Download the file from the first address that has the right one, and keep its convolutions."""
+    tried: list[tuple[str, Exception]] = []
+    with scratch(folder, name) as file:
+        for address in (ADDRESS, *(f"{base}/{name}.pth" for base in environment.mirrors())):
+            url = without_secrets(address)
+            try:
+                file.unlink(missing_ok=True)  # what another address sent
+                came = Pin(
+                    sha256=download(address, file, None, expected, progress=progress), url=url, size=file.stat().st_size
+                )
+                _check_digits(name, came)
+                tensors = _read(file, url)
+            except WeightsError as error:
+                tried.append((url, error))
+                continue
+            if pin is None:
+                write_pin(name, came)
+            return _keep(folder / f"{name}.safetensors", tensors, came.sha256)
+    said, errors = listed(tried), [error for _, error in tried]
+    wrong = next((e for e in errors if isinstance(e, IntegrityError)), None) or next(
+        (e for e in errors if not isinstance(e, DownloadError)), errors[0]
+    )
+    trusted = f" If you trust a new file of the publisher, remove {pin_file(name)}." if pin and expected else ""
+    raise type(wrong)(f"no address has the weights of AlexNet. Tried, in order: {said}.{trusted} {_BY_HAND}")
+
+
+def _check_digits(name: str, came: Pin) -> None:
+    """Raises `IntegrityError` if the sha256 of a file is not the one that its name states the beginning of."""
+    digits = name.rpartition("-")[2]
+    if not came.sha256.startswith(digits):
+        raise IntegrityError(
+            f"{came.url} has sha256 {came.sha256}, which does not begin with {digits}; the download was discarded"
+        )
+
+
+def _read(file: Path, url: str) -> dict[str, Tensor]:
+    """The tensors of the convolutions. Raises `WeightsError` with the address in place of the file, which will be gone.
+
+    Nothing of the pickle is run, see `stzoo.convert.torch_file`.
+    """
+    wrong = unlike_a_checkpoint(file)
+    if wrong is not None:
+        raise WeightsError(f"{url} sent {wrong}")
+    shapes: dict[str, tuple[int, ...]] = {f"features.{n}.weight": (o, i, k, k) for n, (i, o, k) in CONVOLUTIONS.items()}
+    shapes |= {f"features.{n}.bias": (o,) for n, (_, o, _) in CONVOLUTIONS.items()}
+    try:
+        with open_torch_file(file) as opened:
+            stored = named_tensors(opened, lambda names: shapes.keys() <= set(names))
+            for name, shape in shapes.items():
+                there = stored[name].shape if name in stored else None
+                if there != shape or stored[name].dtype != torch.float32:
+                    raise WeightsError(f"{file} is no AlexNet: {name} should be {shape} in float32, and is {there}")
+            found = {name: opened.tensor(stored[name]).contiguous() for name in shapes}
+    except WeightsError as error:
+        raise WeightsError(str(error).replace(str(file), url)) from None
+    for name, tensor in found.items():
+        if not tensor.isfinite().all():
+            raise WeightsError(f"{url}: {name} holds values that are not finite")
+    return found
+
+
+def _keep(file: Path, tensors: dict[str, Tensor], origin: str) -> TensorFile:
+    """Write the convolutions, and beside them the sha256 sums of this file and of torchvision's."""
+    for path in (file, file.with_suffix(".json")):
+        make_way(path)
+    metadata = {"origin": ADDRESS, "license": "BSD-3-Clause"}
+    content, digest = packed(tensors, metadata), hashlib.sha256()
+    for piece in content:
+        digest.update(piece)
+    write_atomically(file, *content)
+    note = {"sha256": digest.hexdigest(), "origin": origin}
+    write_atomically(file.with_suffix(".json"), json.dumps(note).encode())
+    return TensorFile(metadata, tensors, digest.hexdigest(), borrowed=False)
