@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from stzoo import metrics
 from stzoo.data import Clip
 from stzoo.data.digits import drawn_digits
 from stzoo.data.mmnist import MovingDigits
-from stzoo.errors import DataError, OfflineError, SpecError
+from stzoo.errors import DataError, OfflineError, SpecError, TrainingError
 from stzoo.evaluate import evaluate
 from stzoo.metrics.perceptual import LpipsNetwork, read_network
 from stzoo.models import build
@@ -115,7 +116,18 @@ def test_files_that_hold_no_weights(tmp_path: Path, weights: Path, monkeypatch: 
     monkeypatch.setenv("STZOO_LPIPS", str(text))
     with pytest.raises(DataError, match=r"text\.npz is no \.npz file; docs/training\.md shows how"):
         read_network()
-    for file in (short, other):
+    with np.load(weights) as held:
+        wrong: list[Any] = [np.array("text"), np.full(64, np.nan, np.float32), np.zeros(64, np.complex64)]
+        odd = [tmp_path / f"odd{i}.npz" for i in range(len(wrong))]
+        for file, bias in zip(odd, wrong, strict=True):
+            np.savez(file, **(dict(held) | {"features.0.bias": bias}))
+        np.savez_compressed(tmp_path / "cut.npz", **held)
+    content = bytearray((tmp_path / "cut.npz").read_bytes())
+    content[200:2000] = bytes(x ^ 255 for x in content[200:2000])
+    (tmp_path / "cut.npz").write_bytes(content)
+    with zipfile.ZipFile(tmp_path / "member.npz", "w") as archive:
+        archive.writestr("features.0.weight.npy", b"no array")
+    for file in (short, other, *odd, tmp_path / "cut.npz", tmp_path / "member.npz"):
         monkeypatch.setenv("STZOO_LPIPS", str(file))
         with pytest.raises(DataError, match="does not hold the weights of LPIPS"):
             read_network()
@@ -227,7 +239,7 @@ def test_a_run_trains_by_it(arch: str, tmp_path: Path, weights: Path, monkeypatc
     monkeypatch.delenv("STZOO_LPIPS", raising=False)
     monkeypatch.setenv("STZOO_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("STZOO_OFFLINE", "1")
-    with pytest.raises(OfflineError, match="the weights of AlexNet, which LPIPS needs, are not on this machine"):
+    with pytest.raises(OfflineError, match="LPIPS needs the weights of AlexNet, which are not on this"):
         train(spec_of(arch), recipe, *clips, tmp_path, steps=2, device="cpu", progress=False)
     monkeypatch.setenv("STZOO_LPIPS", str(weights))
     alone = Processes(torch.device("cpu"))
@@ -237,7 +249,16 @@ def test_a_run_trains_by_it(arch: str, tmp_path: Path, weights: Path, monkeypatc
     )
     assert with_it > without
     train(spec_of(arch), recipe, *clips, tmp_path, steps=2, device="cpu", progress=False)
-    assert '"perceptual"' in (tmp_path / "plan.json").read_text()
+    plan = (tmp_path / "plan.json").read_text()
+    assert '"perceptual"' in plan
+    with np.load(weights) as held:
+        np.savez_compressed(tmp_path / "again.npz", **held)
+        np.savez(tmp_path / "others.npz", **(dict(held) | {"features.0.bias": held["features.0.bias"] + 1}))
+    monkeypatch.setenv("STZOO_LPIPS", str(tmp_path / "again.npz"))  # the same weights in another file
+    train(spec_of(arch), recipe, *clips, tmp_path, steps=2, device="cpu", progress=False)
+    monkeypatch.setenv("STZOO_LPIPS", str(tmp_path / "others.npz"))
+    with pytest.raises(TrainingError, match="holds a run with other weights of LPIPS"):
+        train(spec_of(arch), recipe, *clips, tmp_path, steps=2, device="cpu", progress=False)
 
 
 def test_memory_is_estimated_with_it() -> None:

@@ -123,7 +123,7 @@ def test_lpips_looks_at_each_frame_in_colour_and_in_plus_minus_one(monkeypatch: 
         seen.append((tuple(a.shape), a.min().item(), a.max().item()))
         return (a - b).abs().mean((1, 2, 3))
 
-    monkeypatch.setattr("stzoo.metrics.perceptual.read_network", lambda: network)
+    monkeypatch.setattr("stzoo.metrics.perceptual._shared_network", lambda *_: network)
     rng = np.random.default_rng(0)
     forecast, truth = (rng.random((3, 2, 1, 32, 32)) for _ in range(2))
     found = metrics.lpips(forecast, truth)

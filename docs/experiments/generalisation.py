@@ -60,6 +60,8 @@ def main() -> None:
     rows("UT, both sets (`tau-ut`)", "KTH, persons 3 and 15", ut, people)
     tuned = fine_tune(ut, people, steps=arguments.tuning_steps, out=runs / "kth-tuned")
     rows("the same, fine-tuned on KTH person 1", "KTH, persons 3 and 15", tuned, people)
+    far = fine_tune(ut, people, steps=arguments.tuning_steps, horizon=HORIZONS[-1], out=runs / "kth-tuned-far")
+    rows("the same, fine-tuned at the horizon of 40 steps", "KTH, persons 3 and 15", far, people)
     scratch = from_scratch(people, runs / "kth-scratch", arguments.tuning_steps)
     rows("KTH person 1 from scratch, as many steps", "KTH, persons 3 and 15", scratch, people)
 

@@ -10,7 +10,8 @@ host's memory. The script prints a Markdown table, and keeps what it measured in
 
 trains each of these codecs by its recipe, and PredRNN and TCTN on the latents of each, instead: every training takes
 the same minutes. This table has a row for each combination, and the figures of its codec beside those of the forecasts.
-Trainings that are finished are not repeated. LPIPS is measured if STZOO_LPIPS names its weights: see docs/training.md.
+Trainings that are finished are not repeated. LPIPS is measured with the weights in STZOO_LPIPS or, without it, with
+those that stzoo downloads (docs/training.md); without a network it is left out.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import resource
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +35,10 @@ from stzoo.data import mmnist
 from stzoo.engine import multiplies_in_bfloat16
 from stzoo.errors import StzooError
 from stzoo.frames.values import to_units
+from stzoo.metrics.perceptual import read_network
 from stzoo.models import architecture_of
 from stzoo.spec import ModelSpec
-from stzoo.train import default_device, read_recipe, train
+from stzoo.train import Recipe, default_device, read_recipe, train
 from stzoo.train.assignment import Assignment
 from stzoo.train.processes import Processes
 from stzoo.train.run import Run
@@ -50,6 +53,7 @@ MODELS = {
     "TCTN-modular": "tctn-modular-mmnist",
 }
 PREDICTORS = {"PredRNN": "predrnn-modular-mmnist", "TCTN": "tctn-modular-mmnist"}  # on the latents of any codec
+SMALLER = ("predrnn-mmnist", "predrnn-modular-mmnist")  # entries whose kernels are not the paper's, see `at_paper_size`
 WARM_UP = 3  # iterations that are not timed
 
 
@@ -84,15 +88,29 @@ def main() -> None:
     print(table(rows))
 
 
+def at_paper_size(name: str) -> tuple[ModelSpec, Recipe]:
+    """An entry's spec and recipe, with the paper's kernels of 5x5, and with rates that such a model was trained by."""
+    spec, recipe = catalog.info(name).spec, read_recipe(name)
+    if name not in SMALLER:
+        return spec, recipe
+    if spec.arch == "modular":
+        predictor = spec.params["predictor"]
+        spec = spec.replace(predictor={**predictor, "params": {**predictor["params"], "kernel": 5}})
+    else:
+        spec = spec.replace(kernel=5)
+    return spec, dataclasses.replace(recipe, lr=1e-3, muon_lr=3e-3, decoded_weight=0.0)
+
+
 def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Train the entry, and forecast held-out clips with the trained weights (not averaged ones: runs are short)."""
     entry = catalog.info(name)
     codec = None if entry.codec is None else stzoo.load_codec(entry.codec.entry)
-    recipe = dataclasses.replace(read_recipe(name), batch=arguments.batch)
+    spec, recipe = at_paper_size(name)
+    recipe = dataclasses.replace(recipe, batch=arguments.batch)
     torch.set_flush_denormal(True)
     training = mmnist.training_set(arguments.mnist, 10, 10)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assignment = Assignment(entry.spec, recipe, training, codec=codec)
+    assignment = Assignment(spec, recipe, training, codec=codec)
     run = Run(assignment, Processes(torch.device(default_device())))
     for i in range(arguments.iterations):
         if i == WARM_UP:
@@ -101,7 +119,7 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     seconds = (time.perf_counter() - start) / (arguments.iterations - WARM_UP) * 100
     memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 
-    found = forecast_figures(run.module.eval(), entry.spec, arguments, run.device)
+    found = forecast_figures(run.module.eval(), spec, arguments, run.device)
     parts = [sum(p.numel() for p in part.parameters()) for part in (run.part, run.module)]
     return found | {
         "parameters": parts[0], "codec_parameters": parts[1] - parts[0], "memory_mib": memory,
@@ -122,7 +140,7 @@ def combinations(arguments: argparse.Namespace) -> str:
         codec_part = {"arch": codec.spec.arch, "params": codec.spec.params}
         own = painted_figures(codec, arguments)
         for title, entry in PREDICTORS.items():
-            spec = catalog.info(entry).spec.replace(codec=codec_part)
+            spec = at_paper_size(entry)[0].replace(codec=codec_part)
             best = trained(entry, spec, codec, name, arguments)
             found = forecast_figures(stzoo.load(best).module, spec, arguments, torch.device("cpu"))
             sequences = json.loads((best.parent / "log.jsonl").read_text().splitlines()[-1])["sequences"]
@@ -142,7 +160,7 @@ def trained(name: str, spec: ModelSpec, codec: Codec | None, on: str | None, arg
     frames = (1, 1) if is_codec else (10, 10)
     out = arguments.out / (name if on is None else f"{name}-on-{on}")
     training, validation = (part(arguments.mnist, *frames) for part in (mmnist.training_set, mmnist.validation_set))
-    recipe = dataclasses.replace(read_recipe(name), batch=arguments.batch, validation_clips=arguments.clips)
+    recipe = dataclasses.replace(at_paper_size(name)[1], batch=arguments.batch, validation_clips=arguments.clips)
     return train(spec, recipe, training, validation, out, minutes=arguments.minutes, codec=codec, progress=False)
 
 
@@ -167,11 +185,18 @@ def forecast_figures(
 def figures(made: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     """The metrics of frames (N, T, C, H, W) in [0, 1]; LPIPS is left out where its weights are not at hand."""
     found = {m: float(np.nanmean(getattr(metrics, m)(made, truth))) for m in ("mse", "ssim", "sharpness")}
+    return found | ({"lpips": float(metrics.lpips(made, truth).mean())} if has_lpips() else {})
+
+
+@cache
+def has_lpips() -> bool:
+    """Whether the weights of LPIPS are here, or could be fetched."""
     try:
-        found["lpips"] = float(metrics.lpips(made, truth).mean())
+        read_network()
     except StzooError as error:
         print(f"no LPIPS: {error}", file=sys.stderr)
-    return found
+        return False
+    return True
 
 
 def distance_of(found: dict[str, float]) -> str:

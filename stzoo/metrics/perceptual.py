@@ -6,6 +6,8 @@ heads, which lie beside this file with their licence. $STZOO_LPIPS may name a fi
 
 from __future__ import annotations
 
+import zlib
+from functools import lru_cache
 from pathlib import Path
 from zipfile import BadZipFile, is_zipfile
 
@@ -16,12 +18,12 @@ from torch.nn import functional as F
 
 from stzoo import environment, tensorfile
 from stzoo.errors import DataError
-from stzoo.hashing import file_sha256
 from stzoo.metrics.kinds import Valid
 from stzoo.published import alexnet
 
 SMALLEST = 31  # the fewest rows and columns of a frame that leave something for AlexNet's last convolution
 HEADS = Path(__file__).with_name("lpips_heads.safetensors")
+_WITHOUT = "use metrics without it, such as stzoo (in commands --definition stzoo)"
 _MEAN, _STD = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of ImageNet's colours in [-1, 1]
 
 
@@ -44,7 +46,7 @@ def lpips(forecast: np.ndarray, truth: np.ndarray, valid: Valid = None) -> np.nd
     """
     n, t, c, h, w = truth.shape
     _check_frames(c, h, w)
-    network = read_network()
+    network = _shared_network(environment.lpips(), environment.home())
     if valid is not None:
         forecast, truth = (np.where(valid, x, 0.0) for x in (forecast, truth))
     a, b = (
@@ -60,15 +62,24 @@ def lpips(forecast: np.ndarray, truth: np.ndarray, valid: Valid = None) -> np.nd
 def prepare(channels: int, height: int, width: int) -> None:
     """Get the weights, so that `lpips` can measure frames of this shape. Raises what `lpips` raises."""
     _check_frames(channels, height, width)
-    read_network()
+    _shared_network(environment.lpips(), environment.home())
+
+
+@lru_cache(1)
+def _shared_network(own_file: Path | None, home: Path) -> LpipsNetwork:
+    """The network of this process for all frames, so that its weights are read once and stay as they are.
+
+    The arguments, from which `read_network` takes the weights, tell one network from another.
+    """
+    return read_network()
 
 
 def _check_frames(channels: int, height: int, width: int) -> None:
     if channels not in (1, 3):
-        raise DataError(f"LPIPS looks at gray or colour frames, not at {channels} channels; leave it out")
+        raise DataError(f"LPIPS looks at gray or colour frames, not at {channels} channels; {_WITHOUT}")
     if min(height, width) < SMALLEST:
         raise DataError(
-            f"LPIPS needs frames of at least {SMALLEST}x{SMALLEST} pixels, not {height}x{width}; leave it out"
+            f"LPIPS needs frames of at least {SMALLEST}x{SMALLEST} pixels, not {height}x{width}; {_WITHOUT}"
         )
 
 
@@ -120,15 +131,6 @@ def _unit(x: Tensor) -> Tensor:
     return x / ((x.square().sum(1, keepdim=True) + 1e-20).sqrt() + 1e-10)
 
 
-def weights_sha256() -> str:
-    """What tells these weights from others: the sha256 of the file in STZOO_LPIPS, or of AlexNet's kept convolutions.
-
-    Raises:
-        DataError: STZOO_LPIPS names no file. What `fetch_lpips` raises.
-    """
-    return alexnet.convolutions().sha256 if environment.lpips() is None else file_sha256(_own_file())
-
-
 def read_network() -> LpipsNetwork:
     """The network with its weights, without gradient, on the CPU.
 
@@ -136,12 +138,13 @@ def read_network() -> LpipsNetwork:
         DataError: STZOO_LPIPS names no file, or one that cannot be read or holds other tensors.
         What `fetch_lpips` raises, if STZOO_LPIPS is not set.
     """
-    network = LpipsNetwork().eval().requires_grad_(False)
+    with torch.device("meta"):  # so that no random weights are drawn, which would move the caller's random state
+        network = LpipsNetwork().eval().requires_grad_(False)
     if environment.lpips() is not None:
         return _filled_from_own_file(network)
     heads = tensorfile.read(HEADS).tensors
     state = {**alexnet.convolutions().tensors, **{f"heads.{i}": heads[f"lin{i}.weight"] for i in range(len(heads))}}
-    network.load_state_dict(state)
+    network.load_state_dict(state, assign=True)
     return network
 
 
@@ -168,11 +171,20 @@ def _filled_from_own_file(network: LpipsNetwork) -> LpipsNetwork:
     own = network.state_dict()
     try:
         with np.load(file, allow_pickle=False) as held:
-            found = {ours: torch.from_numpy(held[theirs]).float() for ours, theirs in names.items()}
-        network.load_state_dict({name: tensor.view(own[name].shape) for name, tensor in found.items()})
-    except (OSError, ValueError, KeyError, RuntimeError, EOFError, AttributeError, BadZipFile) as error:
+            found = {ours: _weights(theirs, held[theirs]) for ours, theirs in names.items()}
+        network.load_state_dict({name: t.view(own[name].shape) for name, t in found.items()}, assign=True)
+    except (
+        OSError, ValueError, KeyError, RuntimeError, EOFError, AttributeError, TypeError, BadZipFile, zlib.error,
+    ) as error:  # fmt: skip
         raise DataError(
             f"STZOO_LPIPS: {file} does not hold the weights of LPIPS with AlexNet; docs/training.md shows how to make "
             f"such a file: {error}"
         ) from error
     return network
+
+
+def _weights(name: str, values: np.ndarray) -> Tensor:
+    """An array of the file as a tensor. Raises ValueError if it does not hold finite real numbers."""
+    if values.dtype.kind != "f" or not np.isfinite(values).all():
+        raise ValueError(f"{name} does not hold finite real numbers")
+    return torch.from_numpy(values).float()

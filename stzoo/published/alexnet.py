@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 
@@ -21,7 +22,7 @@ from stzoo.addresses import without_secrets
 from stzoo.convert.checkpoint import named_tensors
 from stzoo.convert.torch_file import open_torch_file
 from stzoo.download import download, lock
-from stzoo.errors import DownloadError, IntegrityError, OfflineError, WeightsError
+from stzoo.errors import DownloadError, IntegrityError, OfflineError, SpecError, WeightsError
 from stzoo.files import make_way, write_atomically
 from stzoo.hashing import open_regular
 from stzoo.hub.sources import MAX_CONFIG, listed
@@ -34,7 +35,6 @@ ADDRESS = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
 CONVOLUTIONS = MappingProxyType(  # number in torchvision's `features` -> channels in, channels out, width of a kernel
     {0: (3, 64, 11), 3: (64, 192, 5), 6: (192, 384, 3), 8: (384, 256, 3), 10: (256, 256, 3)}
 )
-_BY_HAND = "Or name a file with the weights of LPIPS in STZOO_LPIPS, which docs/training.md shows how to make"
 
 
 def convolutions(*, sha256: str | None = None, offline: bool | None = None, progress: bool = True) -> TensorFile:
@@ -60,8 +60,8 @@ def convolutions(*, sha256: str | None = None, offline: bool | None = None, prog
         return kept
     if environment.offline(offline):
         raise OfflineError(
-            f"the weights of AlexNet, which LPIPS needs, are not on this machine, and the network is off; allow it "
-            f"once: they come from {ADDRESS}. {_BY_HAND}"
+            "LPIPS needs the weights of AlexNet, which are not on this machine, or not whole, and the network is off; "
+            f"allow it once: they come from {ADDRESS}. {_by_hand()}"
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -78,16 +78,32 @@ def _name() -> str:
     return ADDRESS.rpartition("/")[2].removesuffix(".pth")
 
 
+def _by_hand() -> str:
+    """What to do where the file cannot be downloaded, in sentences."""
+    kept = environment.home() / "published" / _name()
+    return (
+        f"Or copy {kept}.safetensors and {kept}.json from a machine that has them; name a mirror of the file {_name()}"
+        ".pth in STZOO_MIRRORS; or name a file with all weights of LPIPS in STZOO_LPIPS (docs/training.md)"
+    )
+
+
 def _kept(folder: Path, name: str, expected: str | None) -> TensorFile | None:
-    """The kept file, if it is there, whole, and made of the expected one."""
+    """The kept file, if it is there, whole, and made of the expected one.
+
+    A pin that was lost is written again from what stands beside the file.
+    """
     file = folder / f"{name}.safetensors"
     try:
         with open_regular(file.with_suffix(".json")) as (beside, _):
             note = json.loads(beside.read(MAX_CONFIG) or b"")
-        if note["origin"] != (expected or note["origin"]) or not file.is_file():
+        origin = Pin(url=note["url"], size=note["size"], sha256=note["origin"])
+        if origin.sha256 != (expected or origin.sha256) or not file.is_file():
             return None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, SpecError):
         return None
+    if not pin_file(name).exists():
+        with suppress(WeightsError):  # a folder that this user may only read
+            write_pin(name, origin)
     try:
         found = read(file)
     except WeightsError:
@@ -116,13 +132,13 @@ def _made(folder: Path, name: str, pin: Pin | None, expected: str | None, progre
                 continue
             if pin is None:
                 write_pin(name, came)
-            return _keep(folder / f"{name}.safetensors", tensors, came.sha256)
+            return _keep(folder / f"{name}.safetensors", tensors, came)
     said, errors = listed(tried), [error for _, error in tried]
     wrong = next((e for e in errors if isinstance(e, IntegrityError)), None) or next(
         (e for e in errors if not isinstance(e, DownloadError)), errors[0]
     )
     trusted = f" If you trust a new file of the publisher, remove {pin_file(name)}." if pin and expected else ""
-    raise type(wrong)(f"no address has the weights of AlexNet. Tried, in order: {said}.{trusted} {_BY_HAND}")
+    raise type(wrong)(f"no address has the weights of AlexNet. Tried, in order: {said}.{trusted} {_by_hand()}")
 
 
 def _check_digits(name: str, came: Pin) -> None:
@@ -149,8 +165,10 @@ def _read(file: Path, url: str) -> dict[str, Tensor]:
             stored = named_tensors(opened, lambda names: shapes.keys() <= set(names))
             for name, shape in shapes.items():
                 there = stored[name].shape if name in stored else None
-                if there != shape or stored[name].dtype != torch.float32:
-                    raise WeightsError(f"{file} is no AlexNet: {name} should be {shape} in float32, and is {there}")
+                if there != shape:
+                    raise WeightsError(f"{file} is no AlexNet: {name} should be {shape}, and is {there}")
+                if stored[name].dtype != torch.float32:
+                    raise WeightsError(f"{file}: {name} should be in float32, and is in {stored[name].dtype}")
             found = {name: opened.tensor(stored[name]).contiguous() for name in shapes}
     except WeightsError as error:
         raise WeightsError(str(error).replace(str(file), url)) from None
@@ -160,8 +178,8 @@ def _read(file: Path, url: str) -> dict[str, Tensor]:
     return found
 
 
-def _keep(file: Path, tensors: dict[str, Tensor], origin: str) -> TensorFile:
-    """Write the convolutions, and beside them the sha256 sums of this file and of torchvision's."""
+def _keep(file: Path, tensors: dict[str, Tensor], origin: Pin) -> TensorFile:
+    """Write the convolutions, and beside them the sha256 of this file, and what torchvision's was."""
     for path in (file, file.with_suffix(".json")):
         make_way(path)
     metadata = {"origin": ADDRESS, "license": "BSD-3-Clause"}
@@ -169,6 +187,6 @@ def _keep(file: Path, tensors: dict[str, Tensor], origin: str) -> TensorFile:
     for piece in content:
         digest.update(piece)
     write_atomically(file, *content)
-    note = {"sha256": digest.hexdigest(), "origin": origin}
+    note = {"sha256": digest.hexdigest(), "origin": origin.sha256, "url": origin.url, "size": origin.size}
     write_atomically(file.with_suffix(".json"), json.dumps(note).encode())
     return TensorFile(metadata, tensors, digest.hexdigest(), borrowed=False)

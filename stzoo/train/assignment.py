@@ -14,7 +14,7 @@ from torch import Tensor
 from stzoo.codec import Codec
 from stzoo.data import ClipSource
 from stzoo.errors import SpecError
-from stzoo.metrics.perceptual import weights_sha256
+from stzoo.metrics.perceptual import read_network
 from stzoo.models import architecture_of, config_of
 from stzoo.models.contract import Kind
 from stzoo.models.modular import codec_spec
@@ -78,7 +78,7 @@ class Assignment:
         if self.start is not None:
             found["start"] = weights_digest(self.start)
         if self.recipe.perceptual_weight:
-            found["perceptual"] = weights_sha256()
+            found["perceptual"] = weights_digest(read_network().state_dict())
         return found | {"clips": clips_digest(self.training, validation)}
 
 

@@ -25,7 +25,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from stzoo.files import locked, make_way, remove_leftovers, replacing, write_ato
 from stzoo.hashing import file_sha256
 from stzoo.spec import ModelSpec
 from stzoo.train.checkpoint import read_checkpoint, write_checkpoint
+from stzoo.train.recipe import Recipe
 from stzoo.weights import NEXT_CONFIG_FILE, load_module, save_folder
 
 _FILES = (
@@ -45,6 +46,10 @@ _FILES = (
 )  # fmt: skip
 _FOLDERS = ("best", "samples", "latents", "trackers")
 _OF_MODEL = (WEIGHTS_FILE, CONFIG_FILE, NEXT_CONFIG_FILE)
+_ANOTHER = {  # what is said of a part of a plan that is not the one that was asked for
+    "spec": "another spec", "recipe": "another recipe", "steps": "another number of steps", "clips": "other clips",
+    "codec": "another codec", "start": "other weights to begin from", "perceptual": "other weights of LPIPS",
+}  # fmt: skip
 _OF_RUN = "# of the run "  # how the line of best.sha256 begins that `sha256sum -c` does not read
 
 
@@ -108,11 +113,10 @@ class RunFolder:
             self._write_plan(plan)
             return int(plan["steps"])
         wanted = {**identity, "steps": plan["steps"] if steps is None else steps}
-        different = [key for key in wanted if plan.get(key) != wanted[key]]
+        different = _differences(plan, wanted)
         if different:
             raise TrainingError(
-                f"{self.path} holds a run with another {' and '.join(different)}; "
-                "name another folder or remove this one"
+                f"{self.path} holds a run with {' and '.join(different)}; name another folder or remove this one"
             )
         return int(plan["steps"])
 
@@ -193,9 +197,9 @@ class RunFolder:
                 continue
             try:
                 saved = read_checkpoint(file)
-                different = [key for key in about if saved.get("plan", about).get(key) != about[key]]
+                different = _differences(saved.get("plan", about), about)
                 if different:
-                    raise TrainingError(f"{file} is damaged: it is of a run with another {' and '.join(different)}")
+                    raise TrainingError(f"{file} is damaged: it is of a run with {' and '.join(different)}")
             except TrainingError as error:
                 damaged.append(str(error))
                 continue
@@ -278,6 +282,26 @@ def _read_plan(file: Path) -> dict[str, Any]:
     if plan.pop("sha256", None) not in (None, _digest(plan)):
         raise ValueError("its sha256 sum is not the one that was written with it")
     return plan
+
+
+def _differences(plan: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """What a plan has otherwise than wanted, in words.
+
+    A setting of recipes that is newer than the plan has its default there, which is what the run was trained with.
+    """
+    there, asked = _complete(plan), _complete(wanted)
+    return [_ANOTHER.get(key, f"another {key}") for key in asked if there.get(key) != asked[key]]
+
+
+def _complete(plan: Mapping[str, Any]) -> Mapping[str, Any]:
+    recipe = plan.get("recipe")
+    return {**plan, "recipe": {**_defaults(), **recipe}} if isinstance(recipe, Mapping) else plan
+
+
+def _defaults() -> dict[str, Any]:
+    """The defaults of a recipe, in types that JSON has, as a plan keeps them."""
+    known = {setting.name: setting.default for setting in fields(Recipe) if setting.default is not MISSING}
+    return dict(json.loads(json.dumps(known)))
 
 
 def _digest(plan: Mapping[str, Any]) -> str:

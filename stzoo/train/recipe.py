@@ -132,9 +132,10 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.dataset not in DATASETS:
             raise SpecError(f"recipe.dataset is {self.dataset!r}; it may be {', '.join(DATASETS)}")
-        if not (self.l2_weight or self.l1_weight or self.deviance_weight):
+        if not (self.l2_weight or self.l1_weight or self.deviance_weight or self.decoded_weight):
             raise SpecError(
-                "recipe.l2_weight is 0; set recipe.l1_weight or recipe.deviance_weight, or nothing is learnt"
+                "recipe.l2_weight is 0; set recipe.l1_weight, recipe.deviance_weight or, for a modular model, "
+                "recipe.decoded_weight, or nothing is learnt"
             )
 
     def to_dict(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from stzoo import metrics
 from stzoo.errors import DownloadError, IntegrityError, OfflineError, SpecError, WeightsError
 from stzoo.hub import cache
-from stzoo.metrics.perceptual import HEADS, read_network, weights_sha256
+from stzoo.metrics.perceptual import HEADS, _shared_network, read_network
 from stzoo.published import alexnet, trust
 
 Publish = Callable[..., bytes]
@@ -36,6 +36,7 @@ def tensors(seed: int = 0) -> dict[str, torch.Tensor]:
 def publish(mirror: LoopbackMirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Publish:
     """Put a file at the address that stzoo knows; by default its name begins its sha256, as torchvision's does."""
     monkeypatch.delenv("STZOO_LPIPS", raising=False)
+    _shared_network.cache_clear()
 
     def put(content: Any, digits: str | None = None, path: str = "/models") -> bytes:
         if not isinstance(content, bytes):
@@ -115,6 +116,21 @@ def test_another_file_than_the_first_is_refused(publish: Publish, own_home: Path
     assert torch.equal(alexnet.convolutions(progress=False).tensors["features.0.bias"], tensors()["features.0.bias"])
 
 
+def test_a_lost_pin_is_taken_from_the_kept_file(publish: Publish, own_home: Path) -> None:
+    publish(tensors())
+    alexnet.convolutions(progress=False)
+    name = alexnet.ADDRESS.rpartition("/")[2].removesuffix(".pth")
+    pin = trust.read_pin(name)
+    trust.pin_file(name).unlink()
+    alexnet.convolutions(progress=False)
+    assert trust.read_pin(name) == pin
+    trust.pin_file(name).unlink()
+    (own_home / "published" / f"{name}.safetensors").write_bytes(b"damaged")
+    publish(tensors(1), digits=name.rpartition("-")[2])
+    with pytest.warns(UserWarning, match="is damaged"), pytest.raises(IntegrityError):
+        alexnet.convolutions(progress=False)
+
+
 def test_the_user_may_know_the_sha256(publish: Publish, mirror: LoopbackMirror) -> None:
     content = publish(tensors())
     right = hashlib.sha256(content).hexdigest()
@@ -149,8 +165,8 @@ def test_without_the_network_it_says_what_to_do(
 ) -> None:
     publish(tensors())
     monkeypatch.setenv("STZOO_OFFLINE", "1")
-    for ask in (read_network, weights_sha256, metrics.fetch_lpips):
-        with pytest.raises(OfflineError, match=r"allow it once: they come from https://.*STZOO_LPIPS"):
+    for ask in (read_network, metrics.fetch_lpips):
+        with pytest.raises(OfflineError, match=r"allow it once: they come from https://.*STZOO_MIRRORS.*STZOO_LPIPS"):
             ask()
     assert not mirror.asked()
 
@@ -161,6 +177,7 @@ def test_without_the_network_it_says_what_to_do(
         (b"<html>log in</html>", "sent a web page"),
         ({"features.0.weight": torch.zeros(64, 3, 11, 11)}, "is no AlexNet: features.3.weight should be"),
         ({**tensors(), "features.3.weight": torch.zeros(192, 64, 3, 3)}, r"should be \(192, 64, 5, 5\)"),
+        ({**tensors(), "features.3.bias": torch.zeros(192).half()}, "features.3.bias should be in float32"),
         ({**tensors(), "features.0.bias": torch.full((64,), torch.nan)}, "features.0.bias holds values that are not"),
     ],
 )
@@ -185,6 +202,26 @@ def test_a_mirror_has_it(publish: Publish, mirror: LoopbackMirror, monkeypatch: 
     }  # fmt: skip
 
 
+def test_an_evaluation_keeps_what_it_began_with(publish: Publish, own_home: Path, mirror: LoopbackMirror) -> None:
+    """What another process removes meanwhile is not missed, and nothing is read twice."""
+    publish(tensors())
+    frames = np.random.default_rng(0).random((1, 2, 1, 32, 32))
+    before = metrics.lpips(frames, 1 - frames)
+    cache.clear()
+    assert np.array_equal(metrics.lpips(frames, 1 - frames), before)
+    assert len(mirror.asked()) == 1
+
+
+def test_the_callers_random_state_stays(publish: Publish) -> None:
+    publish(tensors())
+    frames = np.zeros((1, 1, 1, 32, 32))
+    torch.manual_seed(0)
+    wanted = torch.rand(3)
+    torch.manual_seed(0)
+    metrics.lpips(frames, frames)
+    assert torch.equal(torch.rand(3), wanted)
+
+
 def test_a_file_of_ones_own_opens_no_socket(
     publish: Publish, mirror: LoopbackMirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,5 +233,4 @@ def test_a_file_of_ones_own_opens_no_socket(
     np.savez(tmp_path / "own.npz", **held)  # type: ignore[arg-type]
     monkeypatch.setenv("STZOO_LPIPS", str(tmp_path / "own.npz"))
     assert torch.equal(read_network().features["0"].bias, tensors()["features.0.bias"])  # type: ignore[arg-type]
-    assert weights_sha256() == hashlib.sha256((tmp_path / "own.npz").read_bytes()).hexdigest()
     assert not mirror.asked()

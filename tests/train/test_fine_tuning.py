@@ -109,7 +109,7 @@ def test_an_interrupted_run_goes_on_and_another_start_is_refused(
     whole = fine_tune(model, clips, steps=40, out=tmp_path / "whole", recipe=RECIPE, progress=False)
     recipe = dataclasses.replace(RECIPE, validate_every=10)
     fine_tune(model, clips, steps=40, out=tmp_path / "again", recipe=recipe, progress=False)
-    with pytest.raises(TrainingError, match="holds a run with another start"):
+    with pytest.raises(TrainingError, match="holds a run with other weights to begin from"):
         fine_tune(whole, clips, steps=40, out=tmp_path / "again", recipe=recipe, progress=False)
     count = len(log(tmp_path / "again"))
     fine_tune(model, clips, steps=40, out=tmp_path / "again", recipe=recipe, progress=False)  # was finished
@@ -205,7 +205,7 @@ def test_other_clips_are_another_run(model: Forecaster, clips: Path, tmp_path: P
     fine_tune(model, clips, steps=2, out=tmp_path / "run", recipe=RECIPE, progress=False)
     first = clips / "0.npy"
     np.save(first, 255 - np.load(first))
-    with pytest.raises(TrainingError, match="holds a run with another clips"):
+    with pytest.raises(TrainingError, match="holds a run with other clips"):
         fine_tune(model, clips, steps=2, out=tmp_path / "run", recipe=RECIPE, progress=False)
 
 

@@ -1,6 +1,7 @@
 """A run folder belongs to one run and to one process at a time, and what a killed process left is cleared away."""
 
 import dataclasses
+import json
 import math
 import os
 import shutil
@@ -14,6 +15,7 @@ from test_loop import RECIPE, SPEC, clips, log, run
 from stzoo.errors import TrainingError
 from stzoo.models import build
 from stzoo.train import train
+from stzoo.train.checkpoint import read_checkpoint, write_checkpoint
 from stzoo.train.folder import RunFolder
 
 OFTEN = dataclasses.replace(RECIPE, validate_every=5)
@@ -25,8 +27,27 @@ def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
         run(tmp_path, 20, recipe=dataclasses.replace(RECIPE, lr=1e-4))
     with pytest.raises(TrainingError, match="another spec"):
         run(tmp_path, 20, spec=SPEC.replace(hid_t=8))
-    with pytest.raises(TrainingError, match="another steps"):
+    with pytest.raises(TrainingError, match="another number of steps"):
         run(tmp_path, 21)
+
+
+def test_a_setting_that_is_newer_than_the_run_has_its_default_there(tmp_path: Path) -> None:
+    """Of a run of an earlier version neither the plan nor the checkpoint names the setting."""
+    run(tmp_path, 10, recipe=OFTEN)
+    saved, plan = read_checkpoint(tmp_path / "checkpoint.pt"), json.loads((tmp_path / "plan.json").read_text())
+    for each in (saved["plan"], plan):
+        del each["recipe"]["decoded_weight"], each["recipe"]["l2_weight"]
+    del plan["sha256"]
+    write_checkpoint(tmp_path / "checkpoint.pt", saved)
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(tmp_path, 10, recipe=OFTEN)  # nothing is left to do
+    (tmp_path / "plan.json").unlink()
+    with pytest.warns(UserWarning, match="The plan in the checkpoint takes its place"):
+        run(tmp_path, 10, recipe=OFTEN)
+    with pytest.raises(TrainingError, match="another recipe"):
+        run(tmp_path, 10, recipe=dataclasses.replace(OFTEN, l2_weight=0.5))
 
 
 def test_a_folder_is_trained_in_by_one_process(tmp_path: Path) -> None:
@@ -70,11 +91,11 @@ def test_the_checkpoint_of_another_run_is_not_continued(runs: tuple[Path, Path],
     shutil.copy(other / "checkpoint.pt", copy)
     if plan == "missing":
         (copy / "plan.json").unlink()
-    with pytest.warns(UserWarning, match=r"is of a run with another clips. Training goes on from .* of step 5"):
+    with pytest.warns(UserWarning, match=r"is of a run with other clips. Training goes on from .* of step 5"):
         assert_it_ends_as(mine, copy)
     for name in ("checkpoint.pt", "checkpoint.previous.pt"):
         shutil.copy(other / name, copy)
-    with pytest.raises(TrainingError, match=r"another clips; .* another clips. There is no other checkpoint"):
+    with pytest.raises(TrainingError, match=r"other clips; .* other clips. There is no other checkpoint"):
         run(copy, 10, recipe=OFTEN, training=clips(1))
 
 

@@ -306,6 +306,19 @@ def test_the_decoded_error_is_taken_over_the_future(codec: Codec) -> None:
     assert losses[1] - losses[0] == pytest.approx((painted - wanted).square().mean().item(), rel=1e-3)
 
 
+def test_the_decoded_error_may_be_the_only_one(codec: Codec) -> None:
+    recipe = dataclasses.replace(BASE, decoded_weight=2.0, l2_weight=0.0)
+    run = Run(Assignment(MODULAR, recipe, clips(1), codec=codec), ALONE)
+    clip, (mean, std) = run.batches.batch(0, 4), codec.module.units()
+    with torch.no_grad():
+        forecast = torch.stack(list(unroll(run.part, run.part_spec, clip.past, 3)), 1)
+        painted, wanted = (codec.module.decode(x.flatten(0, 1) * std + mean) for x in (forecast, clip.future))
+    loss, _ = run._backward(clip, 0.5)
+    assert loss.item() == pytest.approx(2 * (painted - wanted).square().mean().item(), rel=1e-4)
+    with pytest.raises(SpecError, match=r"recipe\.decoded_weight, or nothing is learnt"):
+        dataclasses.replace(BASE, l2_weight=0.0)
+
+
 def test_only_a_modular_model_has_a_decoder(codec: Codec, tmp_path: Path) -> None:
     recipe = dataclasses.replace(BASE, decoded_weight=1.0)
     plain = ModelSpec.from_dict(MODULAR.to_dict() | {"arch": "convlstm", "params": {"layers": 1, "hidden": 8}})
