@@ -53,7 +53,6 @@ MODELS = {
     "TCTN-modular": "tctn-modular-mmnist",
 }
 PREDICTORS = {"PredRNN": "predrnn-modular-mmnist", "TCTN": "tctn-modular-mmnist"}  # on the latents of any codec
-SMALLER = ("predrnn-mmnist", "predrnn-modular-mmnist")  # entries whose kernels are not the paper's, see `at_paper_size`
 WARM_UP = 3  # iterations that are not timed
 
 
@@ -89,16 +88,11 @@ def main() -> None:
 
 
 def at_paper_size(name: str) -> tuple[ModelSpec, Recipe]:
-    """An entry's spec and recipe, with the paper's kernels of 5x5, and with rates that such a model was trained by."""
+    """An entry's spec and recipe. `predrnn-mmnist` gets the paper's kernels of 5x5, and rates that suit them."""
     spec, recipe = catalog.info(name).spec, read_recipe(name)
-    if name not in SMALLER:
-        return spec, recipe
-    if spec.arch == "modular":
-        predictor = spec.params["predictor"]
-        spec = spec.replace(predictor={**predictor, "params": {**predictor["params"], "kernel": 5}})
-    else:
-        spec = spec.replace(kernel=5)
-    return spec, dataclasses.replace(recipe, lr=1e-3, muon_lr=3e-3, decoded_weight=0.0)
+    if name == "predrnn-mmnist":
+        return spec.replace(kernel=5), dataclasses.replace(recipe, lr=1e-3, muon_lr=3e-3)
+    return spec, recipe
 
 
 def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -140,7 +134,7 @@ def combinations(arguments: argparse.Namespace) -> str:
         codec_part = {"arch": codec.spec.arch, "params": codec.spec.params}
         own = painted_figures(codec, arguments)
         for title, entry in PREDICTORS.items():
-            spec = at_paper_size(entry)[0].replace(codec=codec_part)
+            spec = catalog.info(entry).spec.replace(codec=codec_part)
             best = trained(entry, spec, codec, name, arguments)
             found = forecast_figures(stzoo.load(best).module, spec, arguments, torch.device("cpu"))
             sequences = json.loads((best.parent / "log.jsonl").read_text().splitlines()[-1])["sequences"]
@@ -160,7 +154,7 @@ def trained(name: str, spec: ModelSpec, codec: Codec | None, on: str | None, arg
     frames = (1, 1) if is_codec else (10, 10)
     out = arguments.out / (name if on is None else f"{name}-on-{on}")
     training, validation = (part(arguments.mnist, *frames) for part in (mmnist.training_set, mmnist.validation_set))
-    recipe = dataclasses.replace(at_paper_size(name)[1], batch=arguments.batch, validation_clips=arguments.clips)
+    recipe = dataclasses.replace(read_recipe(name), batch=arguments.batch, validation_clips=arguments.clips)
     return train(spec, recipe, training, validation, out, minutes=arguments.minutes, codec=codec, progress=False)
 
 
