@@ -96,7 +96,7 @@ def _kept(folder: Path, name: str, expected: str | None) -> TensorFile | None:
     try:
         with open_regular(file.with_suffix(".json")) as (beside, _):
             note = json.loads(beside.read(MAX_CONFIG) or b"")
-        origin = Pin(url=note["url"], size=note["size"], sha256=note["origin"])
+        own, origin = note["sha256"], Pin(url=note["url"], size=note["size"], sha256=note["origin"])
         if origin.sha256 != (expected or origin.sha256) or not file.is_file():
             return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError, SpecError):
@@ -108,7 +108,7 @@ def _kept(folder: Path, name: str, expected: str | None) -> TensorFile | None:
         found = read(file)
     except WeightsError:
         found = None
-    if found is None or found.sha256 != note["sha256"]:
+    if found is None or found.sha256 != own:
         warnings.warn(f"{file} is damaged and is made anew", stacklevel=4)
         return None
     return found
@@ -137,7 +137,8 @@ def _made(folder: Path, name: str, pin: Pin | None, expected: str | None, progre
     wrong = next((e for e in errors if isinstance(e, IntegrityError)), None) or next(
         (e for e in errors if not isinstance(e, DownloadError)), errors[0]
     )
-    trusted = f" If you trust a new file of the publisher, remove {pin_file(name)}." if pin and expected else ""
+    kept = folder / f"{name}.json"  # from which a lost pin is written again
+    trusted = f" If you trust a new file of the publisher, remove {pin_file(name)} and {kept}." if pin else ""
     raise type(wrong)(f"no address has the weights of AlexNet. Tried, in order: {said}.{trusted} {_by_hand()}")
 
 

@@ -104,7 +104,9 @@ def test_the_name_states_how_the_sha256_begins(publish: Publish, own_home: Path)
     assert not [p for p in own_home.rglob("*") if p.is_file() and p.suffix in (".safetensors", ".pth", ".json")]
 
 
-def test_another_file_than_the_first_is_refused(publish: Publish, own_home: Path) -> None:
+def test_another_file_than_the_first_is_refused(
+    publish: Publish, own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     content = publish(tensors())
     alexnet.convolutions(progress=False)
     name = alexnet.ADDRESS.rpartition("/")[2].removesuffix(".pth")
@@ -114,6 +116,25 @@ def test_another_file_than_the_first_is_refused(publish: Publish, own_home: Path
         alexnet.convolutions(progress=False)
     publish(content)
     assert torch.equal(alexnet.convolutions(progress=False).tensors["features.0.bias"], tensors()["features.0.bias"])
+    (own_home / "published" / f"{name}.safetensors").unlink()
+    monkeypatch.setattr(alexnet, "_check_digits", lambda *_: None)  # a new file whose sha256 begins alike
+    publish(tensors(1), digits=name.rpartition("-")[2])
+    with pytest.raises(IntegrityError):
+        alexnet.convolutions(progress=False)
+    for file in (trust.pin_file(name), own_home / "published" / f"{name}.json"):  # as the error says
+        file.unlink()
+    assert torch.equal(alexnet.convolutions(progress=False).tensors["features.0.bias"], tensors(1)["features.0.bias"])
+
+
+@pytest.mark.parametrize("note", ["{}", "[]", "{", '{"url": "u", "size": 1, "origin": "ORIGIN"}'])
+def test_a_note_that_says_too_little_is_written_anew(note: str, publish: Publish, own_home: Path) -> None:
+    content = publish(tensors())
+    alexnet.convolutions(progress=False)
+    (beside,) = (own_home / "published").glob("*.json")
+    beside.write_text(note.replace("ORIGIN", hashlib.sha256(content).hexdigest()))
+    found = alexnet.convolutions(progress=False)
+    assert torch.equal(found.tensors["features.0.bias"], tensors()["features.0.bias"])
+    assert "sha256" in beside.read_text()
 
 
 def test_a_lost_pin_is_taken_from_the_kept_file(publish: Publish, own_home: Path) -> None:
