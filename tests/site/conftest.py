@@ -61,10 +61,11 @@ class Window:
     def find(self, selector: str) -> Any:
         return self.driver.find_element("css selector", selector)
 
-    def until(self, holds: Callable[[], bool]) -> None:
+    def until(self, holds: Callable[[], Any]) -> Any:
+        """The first of its values that is true, or not 0; fails after a minute and a half."""
         from selenium.webdriver.support.wait import WebDriverWait
 
-        WebDriverWait(self.driver, 90).until(lambda _: holds(), f"{self.text('status')} {self.text('message')}")
+        return WebDriverWait(self.driver, 90).until(lambda _: holds(), f"{self.text('status')} {self.text('message')}")
 
     def press(self, *keys: str) -> None:
         """Each key, wherever the focus is."""
