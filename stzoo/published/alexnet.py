@@ -11,6 +11,7 @@ import hashlib
 import json
 import warnings
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -18,17 +19,15 @@ import torch
 from torch import Tensor
 
 from stzoo import environment
-from stzoo.addresses import without_secrets
 from stzoo.convert.checkpoint import named_tensors
 from stzoo.convert.torch_file import open_torch_file
-from stzoo.download import download, lock
 from stzoo.errors import DownloadError, IntegrityError, OfflineError, SpecError, WeightsError
 from stzoo.files import make_way, write_atomically
 from stzoo.hashing import open_regular
 from stzoo.hub.sources import MAX_CONFIG, listed
 from stzoo.published.answers import unlike_a_checkpoint
-from stzoo.published.fetching import scratch
-from stzoo.published.trust import Pin, expected_sha256, pin_file, read_pin, write_pin
+from stzoo.published.obtaining import fetched, kept_or_made
+from stzoo.published.trust import Pin, pin_file, write_pin
 from stzoo.tensorfile import TensorFile, packed, read
 
 ADDRESS = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
@@ -54,24 +53,19 @@ def convolutions(*, sha256: str | None = None, offline: bool | None = None, prog
         DownloadError: no address has the file, or it cannot be kept.
         WeightsError: what came holds no such tensors. SpecError: `sha256` is no sha256.
     """
-    name, folder = _name(), environment.home() / "published"
-    kept = _kept(folder, name, expected_sha256(name, read_pin(name), sha256))
-    if kept is not None:
-        return kept
-    if environment.offline(offline):
-        raise OfflineError(
-            "LPIPS needs the weights of AlexNet, which are not on this machine, or not whole, and the network is off; "
-            f"allow it once: they come from {ADDRESS}. {_by_hand()}"
-        )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with lock(folder / f"{name}.safetensors"):
-            pin = read_pin(name)  # another process may have been here meanwhile
-            expected = expected_sha256(name, pin, sha256)
-            kept = _kept(folder, name, expected)
-            return kept if kept is not None else _made(folder, name, pin, expected, progress)
-    except (OSError, NotImplementedError) as error:  # a full disk; a file system without locks
-        raise DownloadError(f"cannot keep the weights of AlexNet in {folder}: {error}") from error
+    file = environment.home() / "published" / f"{_name()}.safetensors"
+
+    def check_allowed() -> None:
+        if environment.offline(offline):
+            raise OfflineError(
+                "LPIPS needs the weights of AlexNet, which are not on this machine, or not whole, and the network is "
+                f"off; allow it once: they come from {ADDRESS}. {_by_hand()}"
+            )
+
+    return kept_or_made(
+        _name(), "the weights of AlexNet", file, sha256,
+        kept=partial(_kept, file), check_allowed=check_allowed, made=partial(_made, file, progress),
+    )  # fmt: skip
 
 
 def _name() -> str:
@@ -87,12 +81,11 @@ def _by_hand() -> str:
     )
 
 
-def _kept(folder: Path, name: str, expected: str | None) -> TensorFile | None:
+def _kept(file: Path, pin: Pin | None, expected: str | None) -> TensorFile | None:
     """The kept file, if it is there, whole, and made of the expected one.
 
     A pin that was lost is written again from what stands beside the file.
     """
-    file = folder / f"{name}.safetensors"
     try:
         with open_regular(file.with_suffix(".json")) as (beside, _):
             note = json.loads(beside.read(MAX_CONFIG) or b"")
@@ -101,50 +94,48 @@ def _kept(folder: Path, name: str, expected: str | None) -> TensorFile | None:
             return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError, SpecError):
         return None
-    if not pin_file(name).exists():
+    if pin is None:
         with suppress(WeightsError):  # a folder that this user may only read
-            write_pin(name, origin)
+            write_pin(_name(), origin)
     try:
         found = read(file)
     except WeightsError:
         found = None
     if found is None or found.sha256 != own:
-        warnings.warn(f"{file} is damaged and is made anew", stacklevel=4)
+        warnings.warn(f"{file} is damaged and is made anew", stacklevel=6)
         return None
     return found
 
 
-def _made(folder: Path, name: str, pin: Pin | None, expected: str | None, progress: bool) -> TensorFile:
-    """Download the file from the first address that has the right one, and keep its convolutions."""
-    tried: list[tuple[str, Exception]] = []
-    with scratch(folder, name) as file:
-        for address in (ADDRESS, *(f"{base}/{name}.pth" for base in environment.mirrors())):
-            url = without_secrets(address)
-            try:
-                file.unlink(missing_ok=True)  # what another address sent
-                came = Pin(
-                    sha256=download(address, file, None, expected, progress=progress), url=url, size=file.stat().st_size
-                )
-                _check_digits(name, came)
-                tensors = _read(file, url)
-            except WeightsError as error:
-                tried.append((url, error))
-                continue
-            if pin is None:
-                write_pin(name, came)
-            return _keep(folder / f"{name}.safetensors", tensors, came)
+def _made(file: Path, progress: bool, pin: Pin | None, expected: str | None) -> TensorFile:
+    """Download torchvision's file from the first address that has the right one, and keep its convolutions."""
+
+    def read(came_as: Path, came: Pin) -> dict[str, Tensor]:
+        _check_digits(came)
+        return _read(came_as, came.url)
+
+    with fetched(
+        _name(), ADDRESS, file.parent, expected, progress=progress, read=read, failure=partial(_failure, file, pin)
+    ) as (tensors, came):  # fmt: skip
+        if pin is None:
+            write_pin(_name(), came)
+        return _keep(file, tensors, came)
+
+
+def _failure(file: Path, pin: Pin | None, tried: list[tuple[str, Exception]]) -> Exception:
+    """The error that says what each address had. Its kind is that of the first file that was a wrong one."""
     said, errors = listed(tried), [error for _, error in tried]
     wrong = next((e for e in errors if isinstance(e, IntegrityError)), None) or next(
         (e for e in errors if not isinstance(e, DownloadError)), errors[0]
     )
-    kept = folder / f"{name}.json"  # from which a lost pin is written again
-    trusted = f" If you trust a new file of the publisher, remove {pin_file(name)} and {kept}." if pin else ""
-    raise type(wrong)(f"no address has the weights of AlexNet. Tried, in order: {said}.{trusted} {_by_hand()}")
+    kept = file.with_suffix(".json")  # from which a lost pin is written again
+    trusted = f" If you trust a new file of the publisher, remove {pin_file(_name())} and {kept}." if pin else ""
+    return type(wrong)(f"no address has the weights of AlexNet. Tried, in order: {said}.{trusted} {_by_hand()}")
 
 
-def _check_digits(name: str, came: Pin) -> None:
+def _check_digits(came: Pin) -> None:
     """Raises `IntegrityError` if the sha256 of a file is not the one that its name states the beginning of."""
-    digits = name.rpartition("-")[2]
+    digits = _name().rpartition("-")[2]
     if not came.sha256.startswith(digits):
         raise IntegrityError(
             f"{came.url} has sha256 {came.sha256}, which does not begin with {digits}; the download was discarded"

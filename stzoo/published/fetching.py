@@ -7,15 +7,13 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from stzoo import catalog, environment
-from stzoo.addresses import without_secrets
 from stzoo.convert.matching import Converted, converted
-from stzoo.download import download, lock
 from stzoo.errors import (
     DownloadError,
     IntegrityError,
@@ -31,6 +29,7 @@ from stzoo.hub import Resolved, resolve
 from stzoo.hub.sources import MAX_CONFIG, listed
 from stzoo.published.answers import unlike_a_checkpoint
 from stzoo.published.behaviour import glance
+from stzoo.published.obtaining import fetched, kept_or_made
 from stzoo.published.records import (
     PublishedCheckpoint,
     best_for,
@@ -41,7 +40,7 @@ from stzoo.published.records import (
     unknown,
 )
 from stzoo.published.support import why_unsupported
-from stzoo.published.trust import Pin, check_git, expected_sha256, pin_file, read_pin, write_pin
+from stzoo.published.trust import Pin, check_git, pin_file, write_pin
 from stzoo.spec import ModelSpec
 from stzoo.tensorfile import TensorFile, packed, read
 from stzoo.weights import Origin, metadata_for, origin_in
@@ -164,12 +163,14 @@ class _Place:
         return self.folder / f"{self.record.name}.json"
 
     def resolved(self, asked: str | None) -> Resolved:
-        """The converted file, made if it is not there. Of several processes that ask at once, one makes it."""
-        pin = read_pin(self.record.name)
-        expected = expected_sha256(self.record.name, pin, asked)
-        kept = self.kept(pin, expected)
-        if kept is not None:
-            return kept
+        """The converted file, made if it is not there."""
+        return kept_or_made(
+            self.record.name, self.record.name, self.converted, asked,
+            kept=self.kept, check_allowed=self.check_allowed, made=self.made,
+        )  # fmt: skip
+
+    def check_allowed(self) -> None:
+        """Raises an error if the publisher's file must not be fetched."""
         reason = why_unsupported(self.record)
         if reason is not None:
             raise NotPublishedError(f"{self.record.name} is not supported yet: {reason}")
@@ -178,15 +179,6 @@ class _Place:
                 f"{self.record.name} is not on this machine, and the network is off; allow the network once: its file "
                 f"comes from {self.record.url}. {self.by_hand}"
             )
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with lock(self.converted):
-                pin = read_pin(self.record.name)  # another process may have been here meanwhile
-                expected = expected_sha256(self.record.name, pin, asked)
-                kept = self.kept(pin, expected)
-                return kept if kept is not None else self.made(pin, expected)
-        except (OSError, NotImplementedError) as error:  # a full disk; a file system without locks
-            raise DownloadError(f"cannot keep {self.record.name} in {self.folder}: {error}") from error
 
     @property
     def by_hand(self) -> str:
@@ -216,7 +208,7 @@ class _Place:
         except WeightsError:
             file = None
         if file is None or file.sha256 != found.sha256:
-            warnings.warn(f"{self.converted} is damaged and is made anew", stacklevel=5)
+            warnings.warn(f"{self.converted} is damaged and is made anew", stacklevel=7)
             return None
         if pin is None:
             origin = origin_in(file.metadata)
@@ -226,26 +218,17 @@ class _Place:
         return Resolved(self.converted, found.spec, found.sha256, held=[file])
 
     def made(self, pin: Pin | None, expected: str | None) -> Resolved:
-        """Download, check and convert the file, from the first address that has it, and keep what came of it.
+        """Download, check and convert the file, from the first address that has it, and keep what came of it."""
 
-        Raises one error for all addresses.
-        """
-        name = self.record.url.rpartition("/")[2]
-        tried: list[tuple[str, Exception]] = []
-        with scratch(self.folder, self.record.name) as file:
-            for address in (self.record.url, *(f"{base}/{name}" for base in environment.mirrors())):
-                url = without_secrets(address)
-                try:
-                    file.unlink(missing_ok=True)  # what another address sent
-                    sha256 = download(address, file, None, expected, progress=self.progress)
-                    check_git(self.record, file, url)
-                    came = Pin(url=url, size=file.stat().st_size, sha256=sha256)
-                    found = _converted(self.record, file, url)
-                except (WeightsError, SpecError) as error:
-                    tried.append((url, error))
-                    continue
-                return self.keep(found, came, pin)
-        raise self.failure(tried, pin)
+        def read(file: Path, came: Pin) -> Converted:
+            check_git(self.record, file, came.url)
+            return _converted(self.record, file, came.url)
+
+        with fetched(
+            self.record.name, self.record.url, self.folder, expected,
+            progress=self.progress, read=read, failure=partial(self.failure, pin),
+        ) as (found, came):  # fmt: skip
+            return self.keep(found, came, pin)
 
     def keep(self, found: Converted, came: Pin, pin: Pin | None) -> Resolved:
         """Try the converted model, and write its file, the pin, and what stands beside the file."""
@@ -253,7 +236,7 @@ class _Place:
         found.module.load_state_dict(found.state, strict=True, assign=True)
         verdict = glance(record, found.spec, found.module.eval())
         if not verdict.ok:
-            warnings.warn(str(verdict), stacklevel=6)
+            warnings.warn(str(verdict), stacklevel=7)
         origin = Origin(
             name=record.name, publisher=record.by, url=came.url, sha256=came.sha256, size=came.size,
             license=record.license, figures=dict(record.figures),
@@ -274,7 +257,7 @@ class _Place:
         write_atomically(self.beside, json.dumps(note).encode())
         return Resolved(self.converted, found.spec, file.sha256, held=[file])
 
-    def failure(self, tried: list[tuple[str, Exception]], pin: Pin | None) -> Exception:
+    def failure(self, pin: Pin | None, tried: list[tuple[str, Exception]]) -> Exception:
         """The error that says what each address had. Its kind is that of the first file that was a wrong one."""
         said, errors = listed(tried), [error for _, error in tried]
         if any(isinstance(error, IntegrityError) for error in errors):
@@ -287,25 +270,6 @@ class _Place:
             f"{what} {self.record.name}. Tried, in order: {said}; a mirror of the file {name} can be named in "
             f"STZOO_MIRRORS. {self.by_hand}"
         )
-
-
-@contextmanager
-def scratch(folder: Path, name: str) -> Iterator[Path]:
-    """Where a publisher's file comes to: a hidden folder inside `folder` that nobody else fills, gone afterwards.
-
-    It stays if a part of a download lies in it, for the next attempt to go on with.
-    """
-    hidden = folder / f".{name}.download"
-    make_way(hidden, folder=True)
-    hidden.mkdir(exist_ok=True)
-    file = hidden / f"{name}.pth"
-    try:
-        yield file
-    finally:
-        file.unlink(missing_ok=True)  # nothing but its tensors is of use
-        with suppress(OSError):
-            file.with_name(f".{file.name}.lock").unlink(missing_ok=True)
-            hidden.rmdir()
 
 
 def _converted(record: PublishedCheckpoint, file: Path, url: str) -> Converted:
