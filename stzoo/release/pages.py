@@ -11,10 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from stzoo import catalog
-from stzoo.catalog import Entry, Metrics, settings
+from stzoo.catalog import Entry, settings
 from stzoo.charts import Learned, errors_chart, learning_chart
 from stzoo.charts.curves import PERSISTENCE
 from stzoo.charts.style import check_installed
+from stzoo.figures import Metrics
 from stzoo.files import write_atomically
 from stzoo.hub.card import count_parameters, entry_card, loading, page, sections
 from stzoo.release.pictures import Footage, check_filmed, film, pictures_of

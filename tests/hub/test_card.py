@@ -13,8 +13,9 @@ from huggingface_hub import ModelCard
 
 import stzoo
 from stzoo import catalog
-from stzoo.catalog import Metrics, Training
+from stzoo.catalog import Training
 from stzoo.errors import SpecError, WeightsError
+from stzoo.figures import Metrics
 from stzoo.files import write_atomically
 from stzoo.forecaster import Forecaster
 from stzoo.hub import sharing

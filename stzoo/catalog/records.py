@@ -1,37 +1,21 @@
-"""The catalogue: each model in weights_manifest.json is an `Entry`.
-
-Imports neither torch nor NumPy, so listing models costs nothing.
-"""
+"""One model of the catalogue, with all that is stated of it: an `Entry`, whose parts are the keys of the manifest."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
-from fnmatch import fnmatchcase
-from functools import cache
 from itertools import pairwise
-from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Literal
+from typing import Literal
 
 from stzoo import html
-from stzoo.errors import ManifestError, SpecError, UnknownModelError
+from stzoo.catalog.describing import described, lines
+from stzoo.errors import SpecError
 from stzoo.figures import Metrics, check_same_length
 from stzoo.machine import Device, Precision
-from stzoo.spec import ModelSpec, bounded, differences, from_mapping, required, shown
+from stzoo.spec import ModelSpec, bounded, required
 
-SCHEMA = 1
-MAX_FILE = 25_000_000  # bytes a packaged checkpoint may have
-WEIGHTS_FILE, CONFIG_FILE = "model.safetensors", "config.json"  # what a folder or a hub repository holds
-CODEC_FILE = "codec.safetensors"  # beside them, if the weights of a modular model are only those of its predictor
 _FILE = r"[A-Za-z0-9_][\w.-]*\.safetensors"
 _SOURCE = r"package|hf://[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*@[0-9a-f]{40}|https://[^\s/?#@]+/[^\s?#]*\.safetensors"
-
-_PACKAGE = Path(__file__).parent
-CHECKPOINTS = _PACKAGE / "checkpoints"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -287,180 +271,3 @@ class Entry:
             t = self.training
             found.append(("training", f"{t.sequences_seen:,} sequences in {t.hours:g} h on {t.hardware}; {t.recipe}"))
         return [*found, ("license", f"{self.license}; data: {self.data_terms}"), ("citation", self.citation)]
-
-
-def lines(facts: Iterable[tuple[str, str]]) -> list[str]:
-    """The lines of a card that say these facts."""
-    return [f"  {name:<13} {said}" for name, said in facts]
-
-
-def described(spec: ModelSpec) -> list[tuple[str, str]]:
-    """What a card says of a spec."""
-    s = spec
-    ranges = "values without a range" if s.value_range is None else f"values in {s.value_range}"
-    return [
-        ("architecture", f"{s.arch} ({settings(s.params)})"),
-        (
-            "frames",
-            f"{s.frames_in} in, {s.frames_out} out, {s.channels}x{s.height}x{s.width}, {ranges}",
-        ),
-    ]
-
-
-def settings(params: Mapping[str, Any]) -> str:
-    """A spec's `params` as readable text; a part with an architecture of its own is "NAME (SETTINGS)"."""
-    shown = []
-    for key, value in params.items():
-        if isinstance(value, Mapping):
-            value = f"{value.get('arch', '')} ({settings(value.get('params', {}))})"
-        shown.append(f"{key} {value}")
-    return ", ".join(shown) or "defaults"
-
-
-def list_models(
-    pattern: str = "*",
-    *,
-    arch: str | None = None,
-    dataset: str | None = None,
-    pretrained: bool | None = None,
-    kind: Literal["forecaster", "codec"] | None = None,
-) -> list[str]:
-    """The names in the catalogue that match `pattern` and every filter that is given, sorted.
-
-    Args:
-        pattern: a shell wildcard, such as `tau-*`. Here and in the filters small letters and capitals are the same.
-        arch: the architecture, such as "tau".
-        dataset: the dataset, such as "mmnist".
-        pretrained: True for entries with weights, False for entries without.
-        kind: "forecaster" for what `stzoo.load` opens, "codec" for what `stzoo.load_codec` opens.
-
-    Raises:
-        SpecError: the pattern or a filter is not text.
-    """
-    for what, text in (("pattern", pattern), ("arch", arch), ("dataset", dataset)):
-        if not isinstance(text, str) and (text is not None or what == "pattern"):
-            raise SpecError(f"{what} is {shown(text)}; it must be text")
-    return sorted(
-        name
-        for name, entry in entries().items()
-        if fnmatchcase(name, pattern.lower())
-        and (arch is None or arch.lower() == entry.spec.arch)
-        and (dataset is None or dataset.lower() == entry.dataset)
-        and pretrained in (None, entry.weights is not None)
-        and kind in (None, entry.kind)
-    )
-
-
-def info(name: str) -> Entry:
-    """The catalogue entry `name`.
-
-    Raises:
-        UnknownModelError: there is none; the message has the close matches. SpecError: the name is not text.
-    """
-    known = entries()
-    if not isinstance(name, str):
-        spec = "; ModelSpec.from_dict makes a spec of a dict" if isinstance(name, Mapping) else ""
-        raise SpecError(f"the name of a model is {shown(name)}; it must be text{spec}")
-    if name not in known:
-        close = get_close_matches(name.lower(), known, n=3)
-        hint = f"did you mean {' or '.join(close)}?" if close else "'stzoo list' shows all names"
-        raise UnknownModelError(f"no model {shown(name)} in the catalogue; {hint}")
-    return known[name]
-
-
-@cache
-def entries() -> Mapping[str, Entry]:
-    """Every entry of the manifest that travels with the package."""
-    return MappingProxyType(parse_manifest(manifest_path().read_bytes()))
-
-
-def manifest_path() -> Path:
-    """weights_manifest.json: inside an installed package, or beside it in a checkout.
-
-    Raises:
-        ManifestError: it is in neither place.
-    """
-    candidates = [_PACKAGE / "weights_manifest.json", _PACKAGE.parent / "weights_manifest.json"]
-    path = next((p for p in candidates if p.is_file()), None)
-    if path is None:
-        raise ManifestError(f"weights_manifest.json is missing from {_PACKAGE}; reinstall stzoo")
-    return path
-
-
-def parse_manifest(content: bytes) -> dict[str, Entry]:
-    """Every entry of a manifest, by name, checked key by key.
-
-    Raises:
-        ManifestError: a key is missing, unknown or has a wrong value, or entries do not belong together; the message
-            names the first such key.
-    """
-    try:
-        manifest = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise ManifestError(f"the manifest is not JSON: {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
-        raise ManifestError(f"the manifest's schema must be {SCHEMA}")
-    if set(manifest) != {"schema", "models"} or not isinstance(manifest["models"], dict):
-        raise ManifestError("the manifest must hold exactly 'schema' and a mapping 'models'")
-    found = {name: _entry(name, values) for name, values in manifest["models"].items()}
-    for entry in found.values():
-        _check_codec(entry, found)
-    return found
-
-
-def _entry(name: str, values: Any) -> Entry:
-    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
-        raise ManifestError(f"{name!r} is no name for a model; use lower-case words joined by hyphens")
-    try:
-        entry = from_mapping(Entry, {**values, "name": name} if isinstance(values, Mapping) else values, name)
-    except SpecError as error:
-        raise ManifestError(str(error)) from error
-    for m in entry.metrics:
-        found = (m.persistence_mse is None, m.codes_used is None, m.perplexity is None)
-        if found not in (
-            ((True, False, False), (True, True, True)) if entry.kind == "codec" else ((False, True, True),)
-        ):
-            raise ManifestError(
-                f"{name}: metrics of a forecaster hold persistence_mse, those of a codec with codes codes_used and "
-                "perplexity"
-            )
-        if entry.kind == "codec" and m.mse_steps is not None:
-            raise ManifestError(f"{name} is a codec; only a forecaster has mse_steps")
-    if entry.speed and entry.kind == "codec":
-        raise ManifestError(f"{name} is a codec; only a forecaster has a speed")
-    if len({m.protocol for m in entry.metrics}) < len(entry.metrics):
-        raise ManifestError(f"{name}: metrics hold the same protocol twice")
-    if len({speed.key for speed in entry.speed}) < len(entry.speed):
-        raise ManifestError(f"{name}: speed holds the same device, precision, batch and steps twice")
-    if entry.weights is not None:
-        needed: dict[str, Any] = {"metrics": entry.metrics, "golden": entry.golden, "training": entry.training}
-        if entry.codec is not None:
-            needed["codec.sha256"] = entry.codec.sha256
-        needed["unsuited"] = (entry.unsuited or "").strip()
-        absent = [what for what, value in needed.items() if not value]
-        if absent:
-            raise ManifestError(f"{name} has weights but no {', no '.join(absent)}")
-        if "package" in entry.weights.sources and entry.weights.size > MAX_FILE:
-            raise ManifestError(f"{name}: {entry.weights.file} is larger than {MAX_FILE} bytes")
-    return entry
-
-
-def _check_codec(entry: Entry, known: Mapping[str, Entry]) -> None:
-    """Raises `ManifestError` if an entry and the entry of its codec do not belong together.
-
-    Architectures are known where torch is. Here the spec's `params` say whether a codec is a part of the model.
-    """
-    part = entry.spec.params.get("codec")
-    part = part if isinstance(part, Mapping) and isinstance(part.get("arch"), str) else None
-    if "codec" not in entry.spec.params and entry.codec is None:
-        return
-    if part is None or entry.codec is None:
-        wrong = "it is missing" if entry.codec is None else "spec.params.codec names no architecture"
-        raise ManifestError(f"{entry.name}: 'codec' names the codec's entry of a modular model; {wrong}")
-    codec = known.get(entry.codec.entry)
-    if codec is None or codec.kind != "codec":
-        raise ManifestError(f"{entry.name}: codec.entry is {entry.codec.entry!r}, which is no codec of this manifest")
-    wanted = ModelSpec.from_dict(entry.spec.to_dict() | {"params": {}} | dict(part))
-    different = differences(wanted, codec.spec, ignoring=("frames_in", "frames_out", "height", "width"))
-    if different:
-        raise ManifestError(f"{entry.name}: its codec is not that of {codec.name}: {', '.join(different)}")
