@@ -5,6 +5,7 @@ Importing this module does not import torch, so that the command line can list t
 
 from __future__ import annotations
 
+import platform
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -85,9 +86,19 @@ def _count(kind: str) -> int:
 @cache
 def cpu_flags() -> frozenset[str]:
     """The instruction sets of the first processor, such as "avx512_bf16". Empty on systems other than Linux."""
+    return frozenset(_cpuinfo("flags", "Features").split())
+
+
+@cache
+def is_intel() -> bool:
+    """Was the first processor made by Intel?"""
+    return "GenuineIntel" in (_cpuinfo("vendor_id") or platform.processor())  # the latter is for Windows
+
+
+def _cpuinfo(*names: str) -> str:
+    """What Linux says of the first processor under the first of these names that it knows; "" if it says nothing."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except OSError:
-        return frozenset()
-    words = next((line.split(":")[1] for line in lines if line.startswith(("flags", "Features"))), "")
-    return frozenset(words.split())
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(names)), "")
