@@ -9,6 +9,7 @@ trained into RUNS. Run again, the script goes on where it was.
 import argparse
 import dataclasses
 import io
+import itertools
 import zipfile
 from pathlib import Path
 
@@ -58,10 +59,11 @@ def main() -> None:
         rows("UT set 1 alone", f"UT {name[:3]} {name[3:]}", one, tested)
 
     rows("UT, both sets (`tau-ut`)", "KTH, persons 3 and 15", ut, people)
-    tuned = fine_tune(ut, people, steps=arguments.tuning_steps, out=runs / "kth-tuned")
-    rows("the same, fine-tuned on KTH person 1", "KTH, persons 3 and 15", tuned, people)
-    far = fine_tune(ut, people, steps=arguments.tuning_steps, horizon=HORIZONS[-1], out=runs / "kth-tuned-far")
-    rows("the same, fine-tuned at the horizon of 40 steps", "KTH, persons 3 and 15", far, people)
+    for ahead, blend in itertools.product((None, HORIZONS[-1]), (None, 0.5)):
+        out = runs / f"kth-tuned-{ahead}-{blend}"
+        tuned = fine_tune(ut, people, steps=arguments.tuning_steps, horizon=ahead, blend=blend, out=out)
+        told = ("" if ahead is None else f", horizon {ahead}") + ("" if blend is None else f", blend {blend}")
+        rows(f"the same, fine-tuned on KTH person 1{told}", "KTH, persons 3 and 15", tuned, people)
     scratch = from_scratch(people, runs / "kth-scratch", arguments.tuning_steps)
     rows("KTH person 1 from scratch, as many steps", "KTH, persons 3 and 15", scratch, people)
 

@@ -77,6 +77,14 @@ def register(commands: Commands) -> None:
         "best at the length that you will roll out (default: the one of the recipe, mostly that of one forecast)",
     )
     parser.add_argument(
+        "--blend",
+        type=float,
+        metavar="SHARE",
+        help="with --from: the SHARE of what training changes that is kept, above 0 and up to 1; 0.5 is often best where "
+        "the clips show less than what you will forecast, such as one person of many (default: the one of the recipe, "
+        "mostly 1, which is all of it)",
+    )
+    parser.add_argument(
         "--codec",
         metavar="CODEC",
         help="for a modular model: the trained codec that it works with, given in one of the ways that MODEL is "
@@ -131,13 +139,13 @@ def _train(arguments: Arguments, processes: Processes) -> None:
             f"{arguments.name} has weights already; train it further with: stzoo train --from {arguments.name}"
         )
     entry, recipe = catalog.info(arguments.name), read_recipe(arguments.recipe or arguments.name)
-    if arguments.freeze or _changes(arguments):
-        raise SpecError("--freeze, --channels, --frames-in and --frames-out are for --from")
+    if arguments.freeze or arguments.blend is not None or _changes(arguments):
+        raise SpecError("--freeze, --blend, --channels, --frames-in and --frames-out are for --from")
     with processes.one_first():  # which decodes videos, and keeps the frames
         dataset, data = chosen_dataset(arguments, entry.spec, recipe.dataset, recipe.zoom)
     best = train_entry(
         entry,
-        dataclasses.replace(recipe, dataset=dataset).for_horizon(arguments.horizon),
+        dataclasses.replace(recipe, dataset=dataset).adjusted(horizon=arguments.horizon),
         data,
         arguments.out,
         processes,
@@ -173,6 +181,7 @@ def _fine_tune(arguments: Arguments, processes: Processes) -> None:
         steps=arguments.steps,
         minutes=arguments.minutes,
         horizon=arguments.horizon,
+        blend=arguments.blend,
         freeze=tuple(arguments.freeze),
         micro_batch=arguments.micro_batch,
         trackers=tuple(arguments.trackers),

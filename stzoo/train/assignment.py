@@ -49,9 +49,11 @@ class Assignment:
         return architecture_of(self.spec).kind
 
     def check(self) -> None:
-        """Raises `SpecError` if `micro_batch` is not positive, or `codec` is not the codec that the spec describes."""
+        """Raises `SpecError` if recipe and start, or spec and codec do not fit, or `micro_batch` is not positive."""
         if self.micro_batch is not None and self.micro_batch < 1:
             raise SpecError(f"micro_batch is {self.micro_batch}; it must be at least 1")
+        if self.recipe.blend < 1 and self.start is None:
+            raise SpecError("recipe.blend is for fine-tuning, where there are weights to begin from; leave it out")
         if self.start is not None:  # the weights of a modular model include its codec's
             return
         if self.kind != "modular":

@@ -27,6 +27,7 @@ def fine_tune(
     minutes: float | None = None,
     steps: int | None = None,
     horizon: int | None = None,
+    blend: float | None = None,
     out: str | os.PathLike[str] | None = None,
     recipe: Recipe | None = None,
     freeze: Sequence[str] = (),
@@ -48,6 +49,9 @@ def fine_tune(
         steps: the number of steps.
         horizon: how many frames ahead the model is trained and validated, so that the weights are chosen at the length
             that you will roll out; by default the recipe's, which is one forecast. Clips must be longer by as much.
+        blend: how much of what training changes is kept, from 0.01 to 1; by default the recipe's, which is all of it.
+            With 0.5 the weights lie half-way between those of `model` and the tuned ones. That is often best where the
+            clips show less than what you will forecast, such as one person of many (docs/real-video.md).
         out: the run folder, from which the same call goes on after an interruption; by default a temporary folder.
             Several processes (see `train`) need one that all of them can read.
         recipe: how to train; by default ``stzoo.train.read_recipe("fine-tune")``.
@@ -63,9 +67,10 @@ def fine_tune(
 
     Raises:
         DataError: there are no clips, or none that are long enough.
-        SpecError: `horizon` is not 1 to 1024, no parameter has a name that begins as `freeze` says, several processes
-            or trackers come without `out`, there is no such tracker, or `units` comes with a dataset, which knows its
-            own.
+        SpecError: `horizon` is not 1 to 1024, or `blend` not 0.01 to 1; `blend` is below 1 and `model` was adapted, so
+            that some of its weights were never trained; no parameter has a name that begins as `freeze` says, several
+            processes or trackers come without `out`, there is no such tracker, or `units` comes with a dataset, which
+            knows its own.
         TrainingError, MissingExtraError: see `train`.
     """
     check_trackers(trackers)
@@ -77,7 +82,12 @@ def fine_tune(
         raise SpecError("several processes need a run folder that all of them can read; pass `out`")
     if units is not None and not isinstance(clips, (str, os.PathLike)):
         raise SpecError("units is for a folder or a file of clips; a dataset knows its own units, so leave it out")
-    chosen = (recipe or read_recipe(RECIPE)).for_horizon(horizon)
+    chosen = (recipe or read_recipe(RECIPE)).adjusted(horizon=horizon, blend=blend)
+    if chosen.blend < 1 and model.report.adapted:
+        raise SpecError(
+            "blend keeps a part of the weights that training begins with, and some of these were adapted and never "
+            "trained; fine-tune without blend first, and then what comes of it with blend"
+        )
     spec = model.spec
     ahead = chosen.horizon or spec.frames_out
     with processes.one_first():  # it decodes videos and keeps the frames for the others

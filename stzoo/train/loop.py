@@ -230,12 +230,11 @@ def _stop(asked: StopRequest, folder: RunFolder, step: int, total: int, saved: b
 
 def _validated(run: Run, folder: RunFolder, validation: ClipSource) -> dict[str, float]:
     """The validation error of the averaged weights, for the log. They are kept if they are the best so far."""
-    assert run.ema is not None
-    spec = run.assignment.spec
-    found = validate(run.ema.module.eval(), spec, run.recipe, validation, run.device, folder.picture(run.step))
+    spec, judged = run.assignment.spec, run.judged()
+    found = validate(judged, spec, run.recipe, validation, run.device, folder.picture(run.step))
     if found["validation_mse"] < run.best:
         run.best = found["validation_mse"]
-        folder.keep(spec, run.ema.module.state_dict())
+        folder.keep(spec, judged.state_dict())
     return found
 
 

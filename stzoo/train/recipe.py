@@ -38,6 +38,9 @@ class Recipe:
         warmup: the share of the steps during which the rates rise.
         clip: the largest norm of the gradient, which is scaled down to it; 0 for no limit.
         ema: the decay of the moving average of the weights, which is what is validated and saved.
+        blend: for fine-tuning: how much of what training changes is kept. Validated and saved is what lies so far on
+            the way from the weights to begin from, 0, to their moving average, 1 (WiSE-FT, Wortsman et al., CVPR 2022).
+            With 0.5 a model loses less of what it knew beyond the clips that it is tuned on.
         precision: what products are computed in: "float32", "bfloat16", or "auto", which is bfloat16 where the device
             multiplies in it natively, and float32 elsewhere. The parameters are float32 in any case.
         channels_last: keep frames and weights in the channels-last memory format.
@@ -98,6 +101,7 @@ class Recipe:
     warmup: float = bounded(0.05, 0.0, 0.9)
     clip: float = bounded(1.0, 0.0, 1e6)
     ema: float = bounded(0.999, 0.0, 0.999999)
+    blend: float = bounded(1.0, 0.01, 1.0)
     precision: PrecisionChoice = "auto"
     channels_last: bool = True
     compile: bool = False
@@ -142,11 +146,10 @@ class Recipe:
         """Every value by its name, tuples included."""
         return asdict(self)
 
-    def for_horizon(self, horizon: int | None) -> Recipe:
-        """With clips of `horizon` future frames; unchanged if that is None. Raises `SpecError` if out of bounds."""
-        if horizon is None:
-            return self
-        return from_mapping(Recipe, self.to_dict() | {"horizon": horizon}, "recipe")
+    def adjusted(self, *, horizon: int | None = None, blend: float | None = None) -> Recipe:
+        """With these settings, where they are not None. Raises `SpecError` if one is out of bounds."""
+        given = {name: value for name, value in (("horizon", horizon), ("blend", blend)) if value is not None}
+        return from_mapping(Recipe, self.to_dict() | given, "recipe")
 
 
 def read_recipe(name: str) -> Recipe:

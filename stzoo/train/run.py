@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from itertools import repeat
@@ -35,7 +36,7 @@ class Run:
         module: the whole model, on the device.
         part, part_spec: what learns, and its spec: the predictor of a modular model, or the module itself.
         fast: the form of `part` that a step computes with; it shares the parameters.
-        ema: the moving average of the module, which is validated and saved. Only the first process has it.
+        ema: the moving average of the module. Only the first process has it.
         still: the modules that have parameters of which none learns. They and their parts stay in eval mode.
         follower: how the codebook of a codec, or the units of its latents, follow the latents; None for other models.
         perceptual: the perceptual loss of a codec; None if the recipe has none.
@@ -160,6 +161,22 @@ class Run:
         for name, tensor in self.module.state_dict().items():
             if not tensor.isfinite().all():
                 raise TrainingError(f"{name} is not finite at step {self.step}; lower the learning rate. {KEPT}")
+
+    def judged(self) -> nn.Module:
+        """What is validated and saved, in eval mode: the averaged weights, or by `recipe.blend` a blend with others.
+
+        Only the first process has it.
+        """
+        assert self.ema is not None
+        average: nn.Module = self.ema.module.eval()
+        start, blend = self.assignment.start, self.recipe.blend
+        if blend == 1 or start is None:
+            return average
+        blended = copy.deepcopy(average)
+        for name, tensor in blended.state_dict().items():
+            if tensor.is_floating_point():  # others count batches
+                tensor.copy_(torch.lerp(start[name].to(tensor), tensor, blend))
+        return blended
 
     def state(self) -> dict[str, Any]:
         """Everything that a checkpoint holds. Only the first process has all of it."""

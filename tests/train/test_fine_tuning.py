@@ -15,7 +15,7 @@ from stzoo.data import Reading, own_clips
 from stzoo.errors import DataError, SpecError, TrainingError
 from stzoo.forecaster import Forecaster, create
 from stzoo.spec import ModelSpec
-from stzoo.train import fine_tune, read_recipe
+from stzoo.train import fine_tune, read_recipe, train
 from stzoo.unroll import unroll
 
 SPEC = ModelSpec(
@@ -78,6 +78,41 @@ def test_with_a_horizon_it_is_validated_at_the_length_of_the_rollout(
         fine_tune(model, clips, steps=1, horizon=2000, progress=False)
     with pytest.raises(DataError, match="no recording has 103 frames"):
         fine_tune(model, clips, steps=1, horizon=100, progress=False)
+
+
+def test_with_blend_the_weights_lie_between_the_two_models(model: Forecaster, clips: Path, tmp_path: Path) -> None:
+    """Training itself is the same: what is kept is a quarter of the way, by float64, and that is what was validated."""
+    whole = fine_tune(model, clips, steps=20, recipe=RECIPE, progress=False).module.state_dict()
+    part = fine_tune(model, clips, steps=20, blend=0.25, out=tmp_path / "run", recipe=RECIPE, progress=False)
+    for name, start in model.module.state_dict().items():
+        found = part.module.state_dict()[name]
+        if start.is_floating_point():
+            wanted = 0.75 * start.double() + 0.25 * whole[name].double()
+            torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-6)
+        else:
+            assert torch.equal(found, whole[name])
+    held_out = own_clips.open_folder(clips, Reading.of(SPEC)).split("validation", 3, 3)
+    clip = held_out.clips(0, min(20, len(held_out)))
+    past, truth = (x.float() / 255 for x in (clip.past, clip.future))
+    with torch.no_grad():
+        made = torch.stack(list(unroll(part.module, SPEC, past, 3)), 1)
+    error = (made - truth).square().sum((2, 3, 4)).mean().item()
+    assert error == pytest.approx(log(tmp_path / "run")[-1]["validation_mse"], rel=1e-3)
+    for share in (0, 1.5):
+        with pytest.raises(SpecError, match=r"recipe\.blend is"):
+            fine_tune(model, clips, steps=1, blend=share, progress=False)
+
+
+def test_blend_needs_trained_weights_to_begin_from(clips: Path, tmp_path: Path) -> None:
+    adapted = stzoo.load("tau-mmnist", adapt={"frames_in": 5})
+    with pytest.raises(SpecError, match="fine-tune without blend first"):
+        fine_tune(adapted, clips, steps=1, blend=0.5, progress=False)
+    dataset = own_clips.open_folder(clips, Reading.of(SPEC))
+    training, held_out = (dataset.split(part, 3, 3) for part in ("train", "validation"))
+    recipe = dataclasses.replace(RECIPE, blend=0.5)
+    with pytest.raises(SpecError, match=r"recipe\.blend is for fine-tuning"):
+        train(SPEC, recipe, training, held_out, tmp_path / "run", steps=1, progress=False)
+    assert not (tmp_path / "run").exists()
 
 
 def test_where_it_only_gets_worse_the_untouched_weights_come_back(model: Forecaster, clips: Path) -> None:
@@ -165,6 +200,8 @@ def test_one_command_adapts_tunes_and_leaves_a_folder(
         ([], "name an entry to train from scratch, or a checkpoint to go on from with --from"),
         (["tau-mmnist", "--from", "tau-mmnist"], "not both"),
         (["tau-mmnist", "--freeze", "encoder"], "are for --from"),
+        (["tau-mmnist", "--blend", "0.5"], "are for --from"),
+        (["--from", "tau-mmnist", "--blend", "2"], "recipe.blend is 2.0"),
         (["--from", "tau-mmnist", "--codec", "x"], "--from brings its own codec"),
         (["--from", "tau-mmnist", "--every", "0"], "--every is 0"),
         (["--from", "tau-mmnist", "--horizon", "0"], "--horizon is 0; it must be positive"),
