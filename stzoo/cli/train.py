@@ -80,9 +80,9 @@ def register(commands: Commands) -> None:
         "--blend",
         type=float,
         metavar="SHARE",
-        help="with --from: the SHARE of what training changes that is kept, above 0 and up to 1; 0.5 is often best where "
-        "the clips show less than what you will forecast, such as one person of many (default: the one of the recipe, "
-        "mostly 1, which is all of it)",
+        help="with --from: the SHARE of what training changes that is kept, above 0 and up to 1; 0.5 is often best "
+        "where the clips show less than what you will forecast, such as one person of many (default: the one of the "
+        "recipe, mostly 1, which is all of it)",
     )
     parser.add_argument(
         "--codec",
