@@ -12,6 +12,8 @@ from stzoo.models import architecture_of, build
 from stzoo.models.contract import Colour
 from stzoo.spec import ModelSpec
 
+ANEW = "begins anew"  # how the line about a tensor ends that has random values
+
 
 def adapt_tensors(
     state: Mapping[str, Tensor], old: ModelSpec, new: ModelSpec
@@ -45,7 +47,7 @@ def adapt_tensors(
     for name, tensor in fresh.items():
         present = state.get(name)
         if present is None:
-            done.append(f"{name} begins anew")
+            done.append(f"{name} {ANEW}")
             out[name] = tensor
         elif present.shape == tensor.shape:
             out[name] = present
@@ -53,7 +55,7 @@ def adapt_tensors(
             out[name] = _recoloured(present, tensor.shape, old.channels, new.channels, architecture.colour)
             done.append(f"{name} is averaged over channels")
         else:
-            done.append(f"{name} begins anew")
+            done.append(f"{name} {ANEW}")
             out[name] = tensor
     if len(done) == len(fresh):
         raise SpecError("no tensor of the checkpoint fits the new spec; train a new model instead")

@@ -26,6 +26,7 @@ T = TypeVar("T")
 SPEC_KEY = "stzoo_spec"
 ORIGIN_KEY = "stzoo_origin"  # in the metadata of a file that was made of another publisher's: see `Origin`
 NEXT_CONFIG_FILE = ".config.json.next"  # a config.json that will have its name once the weights have theirs
+RANDOM = "random weights"  # the source of a `LoadReport` of weights that were never trained
 CODEC_PREFIX = "codec."  # names of those tensors of a modular model that belong to its codec begin with it
 
 
@@ -64,8 +65,8 @@ class LoadReport:
     """What was loaded, and from where.
 
     Attributes:
-        source: the file, or "random weights".
-        sha256: of that file; None for random weights.
+        source: the file, or in words where the weights come from, such as `RANDOM`.
+        sha256: of that file; None if there is none.
         tensors, parameters: how many there are, those of the codec included.
         stored_as: the dtypes of the floating-point tensors in the file.
         codec: the file of a modular model's codec, if that is another one; otherwise None.
@@ -81,6 +82,11 @@ class LoadReport:
     codec: str | None = None
     adapted: tuple[str, ...] = ()
     origin: Origin | None = None
+
+    @property
+    def is_random(self) -> bool:
+        """Whether the weights were never trained."""
+        return self.source == RANDOM
 
     def __str__(self) -> str:
         source = self.source if self.codec is None else f"{self.source} and {self.codec}"
@@ -300,5 +306,5 @@ def random_module(spec: ModelSpec) -> tuple[nn.Module, LoadReport]:
     """A freshly initialised module, in eval mode, and a report that says its weights are random."""
     module = build(spec).eval()
     parameters = sum(p.numel() for p in module.parameters())
-    report = LoadReport("random weights", None, len(module.state_dict()), parameters, "nothing")
+    report = LoadReport(RANDOM, None, len(module.state_dict()), parameters, "nothing")
     return module, report

@@ -15,6 +15,23 @@ from stzoo.train.processes import joined
 
 
 @pytest.mark.parametrize(
+    ("cpuinfo", "intel", "flags"),
+    [
+        ("processor\t: 0\nvendor_id\t: GenuineIntel\nflags\t\t: fpu avx2\n", True, {"fpu", "avx2"}),
+        ("processor\t: 0\nvendor_id\t: AuthenticAMD\nflags\t\t: fpu avx512_bf16\n", False, {"fpu", "avx512_bf16"}),
+        ("processor\t: 0\nFeatures\t: asimd bf16\nCPU implementer\t: 0x41\n", False, {"asimd", "bf16"}),
+    ],
+)
+def test_the_processor_is_read_from_what_linux_says(
+    cpuinfo: str, intel: bool, flags: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine.Path, "read_text", lambda *_: cpuinfo)
+    monkeypatch.setattr(machine.platform, "processor", lambda: "")
+    assert machine.is_intel.__wrapped__() is intel
+    assert machine.cpu_flags.__wrapped__() == flags
+
+
+@pytest.mark.parametrize(
     "device", ["cuda:77", "mps:7", "xpu:9", "meta", "hpu", "gpu", "CUDA", "", "cuda:-1", 1.5, True, None, 10**6]
 )
 def test_a_device_that_is_not_there_is_refused_and_the_error_lists_those_that_are(device: Any) -> None:

@@ -80,9 +80,9 @@ def register(commands: Commands) -> None:
         "--blend",
         type=float,
         metavar="SHARE",
-        help="with --from: the SHARE of what training changes that is kept, above 0 and up to 1; 0.5 is often best "
-        "where the clips show less than what you will forecast, such as one person of many (default: the one of the "
-        "recipe, mostly 1, which is all of it)",
+        help="with --from: the SHARE of what training changes that is kept, from 0.01 to 1; 0.5 may be better where "
+        "the clips show less than what you will forecast, such as one person of many (default: the one of the recipe, "
+        "mostly 1, which is all of it)",
     )
     parser.add_argument(
         "--codec",
@@ -167,7 +167,7 @@ def _fine_tune(arguments: Arguments, processes: Processes) -> None:
 
     if arguments.codec is not None or arguments.codec_minutes is not None:
         raise SpecError("--codec and --codec-minutes are for training a modular entry; --from brings its own codec")
-    recipe = read_recipe(arguments.recipe or RECIPE)
+    recipe = read_recipe(arguments.recipe or RECIPE).adjusted(horizon=arguments.horizon, blend=arguments.blend)
     with processes.one_first():
         model = load(arguments.source, adapt=_changes(arguments), device=processes.device, progress=processes.first)
         dataset, data = chosen_dataset(arguments, model.spec, recipe.dataset, recipe.zoom)
@@ -180,8 +180,6 @@ def _fine_tune(arguments: Arguments, processes: Processes) -> None:
         recipe=dataclasses.replace(recipe, dataset=dataset),
         steps=arguments.steps,
         minutes=arguments.minutes,
-        horizon=arguments.horizon,
-        blend=arguments.blend,
         freeze=tuple(arguments.freeze),
         micro_batch=arguments.micro_batch,
         trackers=tuple(arguments.trackers),

@@ -121,7 +121,8 @@ def card_of(spec: ModelSpec, module: nn.Module, report: LoadReport) -> tuple[Car
     file. For all other weights the card says only where they come from, and the name is None.
     """
     if report.sha256 is None:
-        return Card(summary=f"Random weights, never trained, of the architecture {spec.arch}"), None
+        kind = "Random weights, never trained," if report.is_random else report.source.capitalize()
+        return Card(summary=f"{kind} of the architecture {spec.arch}"), None
     entry = _entry_of(report)
     pinned = None if entry is None or entry.codec is None else entry.codec.sha256
     same = not report.adapted and _unchanged(module, report, pinned)

@@ -52,8 +52,8 @@ class Assignment:
         """Raises `SpecError` if recipe and start, or spec and codec do not fit, or `micro_batch` is not positive."""
         if self.micro_batch is not None and self.micro_batch < 1:
             raise SpecError(f"micro_batch is {self.micro_batch}; it must be at least 1")
-        if self.recipe.blend < 1 and self.start is None:
-            raise SpecError("recipe.blend is for fine-tuning, where there are weights to begin from; leave it out")
+        if self.start is None:
+            check_from_scratch(self.recipe)
         if self.start is not None:  # the weights of a modular model include its codec's
             return
         if self.kind != "modular":
@@ -82,6 +82,12 @@ class Assignment:
         if self.recipe.perceptual_weight:
             found["perceptual"] = weights_digest(read_network().state_dict())
         return found | {"clips": clips_digest(self.training, validation)}
+
+
+def check_from_scratch(recipe: Recipe) -> None:
+    """Raises `SpecError` if a recipe needs weights to begin from."""
+    if recipe.blend < 1:
+        raise SpecError("recipe.blend is for fine-tuning, where there are weights to begin from; leave it out")
 
 
 def _check_codec(given: ModelSpec, wanted: ModelSpec) -> None:

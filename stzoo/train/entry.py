@@ -14,6 +14,7 @@ from stzoo.data import Dataset
 from stzoo.errors import SpecError
 from stzoo.models import build
 from stzoo.spec import ModelSpec
+from stzoo.train.assignment import check_from_scratch
 from stzoo.train.clips import endless
 from stzoo.train.loop import train
 from stzoo.train.memory import check_memory
@@ -75,6 +76,7 @@ def train_entry(
         )  # fmt: skip
 
     check_trackers(trackers)
+    check_from_scratch(recipe)
     check(build(entry.spec, "meta"), entry.spec, recipe)  # before a codec is trained for it
     check_memory(entry.spec, recipe, micro_batch, processes)
     if entry.codec is None:

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from stzoo.adapting import ANEW
 from stzoo.data import Dataset, Reading, open_dataset
 from stzoo.errors import SpecError
 from stzoo.forecaster import Forecaster, load
@@ -50,7 +51,7 @@ def fine_tune(
         horizon: how many frames ahead the model is trained and validated, so that the weights are chosen at the length
             that you will roll out; by default the recipe's, which is one forecast. Clips must be longer by as much.
         blend: how much of what training changes is kept, from 0.01 to 1; by default the recipe's, which is all of it.
-            With 0.5 the weights lie half-way between those of `model` and the tuned ones. That is often best where the
+            With 0.5 the weights lie half-way between those of `model` and the tuned ones. That may be better where the
             clips show less than what you will forecast, such as one person of many (docs/real-video.md).
         out: the run folder, from which the same call goes on after an interruption; by default a temporary folder.
             Several processes (see `train`) need one that all of them can read.
@@ -67,10 +68,10 @@ def fine_tune(
 
     Raises:
         DataError: there are no clips, or none that are long enough.
-        SpecError: `horizon` is not 1 to 1024, or `blend` not 0.01 to 1; `blend` is below 1 and `model` was adapted, so
-            that some of its weights were never trained; no parameter has a name that begins as `freeze` says, several
-            processes or trackers come without `out`, there is no such tracker, or `units` comes with a dataset, which
-            knows its own.
+        SpecError: `horizon` is not 1 to 1024, or `blend` not 0.01 to 1; `blend` is below 1 and some weights of `model`
+            were never trained, because they are random or begin anew; no parameter has a name that begins as `freeze`
+            says, several processes or trackers come without `out`, there is no such tracker, or `units` comes with a
+            dataset, which knows its own.
         TrainingError, MissingExtraError: see `train`.
     """
     check_trackers(trackers)
@@ -83,11 +84,10 @@ def fine_tune(
     if units is not None and not isinstance(clips, (str, os.PathLike)):
         raise SpecError("units is for a folder or a file of clips; a dataset knows its own units, so leave it out")
     chosen = (recipe or read_recipe(RECIPE)).adjusted(horizon=horizon, blend=blend)
-    if chosen.blend < 1 and model.report.adapted:
-        raise SpecError(
-            "blend keeps a part of the weights that training begins with, and some of these were adapted and never "
-            "trained; fine-tune without blend first, and then what comes of it with blend"
-        )
+    anew = [line for line in model.report.adapted if line.endswith(ANEW)]
+    if chosen.blend < 1 and (model.report.is_random or anew):
+        what = "these are random" if model.report.is_random else f"of these, {anew[0]}"
+        raise SpecError(f"blend keeps a part of the weights that training begins with, and {what}; leave blend out")
     spec = model.spec
     ahead = chosen.horizon or spec.frames_out
     with processes.one_first():  # it decodes videos and keeps the frames for the others

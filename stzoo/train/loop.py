@@ -165,11 +165,11 @@ def _begin(run: Run, folder: RunFolder, trackers: Trackers, validation: ClipSour
 
 
 def _mend_best(run: Run, folder: RunFolder, validation: ClipSource, kept: str | None) -> None:
-    """If best/ is damaged or missing, the averaged weights of the checkpoint take its place."""
+    """If best/ is damaged or missing, the weights that the checkpoint's step would have saved take its place."""
     if folder.mend_best(run.assignment.spec, kept):
         return
     warnings.warn(
-        f"{folder.best} is damaged or missing; the averaged weights of step {run.step:,} take its place, until a "
+        f"{folder.best} is damaged or missing; the weights of step {run.step:,} take its place, until a "
         "validation finds better ones",
         stacklevel=2,
     )
@@ -229,7 +229,7 @@ def _stop(asked: StopRequest, folder: RunFolder, step: int, total: int, saved: b
 
 
 def _validated(run: Run, folder: RunFolder, validation: ClipSource) -> dict[str, float]:
-    """The validation error of the averaged weights, for the log. They are kept if they are the best so far."""
+    """The validation error of `Run.judged`, for the log. Its weights are kept if they are the best so far."""
     spec, judged = run.assignment.spec, run.judged()
     found = validate(judged, spec, run.recipe, validation, run.device, folder.picture(run.step))
     if found["validation_mse"] < run.best:

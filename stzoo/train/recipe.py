@@ -37,10 +37,10 @@ class Recipe:
         schedule: how the rates change, "cosine" or "one-cycle", see `stzoo.train.optim`.
         warmup: the share of the steps during which the rates rise.
         clip: the largest norm of the gradient, which is scaled down to it; 0 for no limit.
-        ema: the decay of the moving average of the weights, which is what is validated and saved.
-        blend: for fine-tuning: how much of what training changes is kept. Validated and saved is what lies so far on
-            the way from the weights to begin from, 0, to their moving average, 1 (WiSE-FT, Wortsman et al., CVPR 2022).
-            With 0.5 a model loses less of what it knew beyond the clips that it is tuned on.
+        ema: the decay of the moving average of the weights, which is what is validated and saved (see `blend`).
+        blend: for fine-tuning: how much of what training changes is kept. The weights that are validated and saved lie
+            this far on the way from those that training began with (0) to the moving average (1): WiSE-FT (Wortsman et
+            al., CVPR 2022). With 0.5 a model may lose less of what it knew beyond the clips that it is tuned on.
         precision: what products are computed in: "float32", "bfloat16", or "auto", which is bfloat16 where the device
             multiplies in it natively, and float32 elsewhere. The parameters are float32 in any case.
         channels_last: keep frames and weights in the channels-last memory format.
@@ -149,6 +149,8 @@ class Recipe:
     def adjusted(self, *, horizon: int | None = None, blend: float | None = None) -> Recipe:
         """With these settings, where they are not None. Raises `SpecError` if one is out of bounds."""
         given = {name: value for name, value in (("horizon", horizon), ("blend", blend)) if value is not None}
+        if not given:
+            return self
         return from_mapping(Recipe, self.to_dict() | given, "recipe")
 
 

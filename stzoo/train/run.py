@@ -163,7 +163,7 @@ class Run:
                 raise TrainingError(f"{name} is not finite at step {self.step}; lower the learning rate. {KEPT}")
 
     def judged(self) -> nn.Module:
-        """What is validated and saved, in eval mode: the averaged weights, or by `recipe.blend` a blend with others.
+        """What is validated and saved, in eval mode: the averaged weights, or their blend by `recipe.blend`.
 
         Only the first process has it.
         """

@@ -172,7 +172,7 @@ def test_damaged_best_weights_are_replaced_by_those_of_the_checkpoint(copy: Path
         as_earlier_versions_wrote(copy)
     file = copy / "best" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-4] + (b"" if earlier else b"\x01\x02\x03\x04"))
-    with pytest.warns(UserWarning, match="best is damaged or missing; the averaged weights of step 15 take its place"):
+    with pytest.warns(UserWarning, match="best is damaged or missing; the weights of step 15 take its place"):
         run(copy, 15)
     assert stzoo.load(copy / "best").report.tensors > 0
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -82,9 +83,10 @@ def test_with_a_horizon_it_is_validated_at_the_length_of_the_rollout(
 
 def test_with_blend_the_weights_lie_between_the_two_models(model: Forecaster, clips: Path, tmp_path: Path) -> None:
     """Training itself is the same: what is kept is a quarter of the way, by float64, and that is what was validated."""
-    whole = fine_tune(model, clips, steps=20, recipe=RECIPE, progress=False).module.state_dict()
-    part = fine_tune(model, clips, steps=20, blend=0.25, out=tmp_path / "run", recipe=RECIPE, progress=False)
-    for name, start in model.module.state_dict().items():
+    begun = fine_tune(model, clips, steps=20, recipe=RECIPE, progress=False)
+    whole = fine_tune(begun, clips, steps=20, recipe=RECIPE, progress=False).module.state_dict()
+    part = fine_tune(begun, clips, steps=20, blend=0.25, out=tmp_path / "run", recipe=RECIPE, progress=False)
+    for name, start in begun.module.state_dict().items():
         found = part.module.state_dict()[name]
         if start.is_floating_point():
             wanted = 0.75 * start.double() + 0.25 * whole[name].double()
@@ -100,19 +102,42 @@ def test_with_blend_the_weights_lie_between_the_two_models(model: Forecaster, cl
     assert error == pytest.approx(log(tmp_path / "run")[-1]["validation_mse"], rel=1e-3)
     for share in (0, 1.5):
         with pytest.raises(SpecError, match=r"recipe\.blend is"):
-            fine_tune(model, clips, steps=1, blend=share, progress=False)
+            fine_tune(begun, clips, steps=1, blend=share, progress=False)
+    weights = tmp_path / "run" / "best" / "model.safetensors"
+    kept = weights.read_bytes()
+    weights.write_bytes(b"damaged")
+    with pytest.warns(UserWarning, match="the weights of step 20 take its place"):
+        fine_tune(begun, clips, steps=20, blend=0.25, out=tmp_path / "run", recipe=RECIPE, progress=False)
+    assert weights.read_bytes() == kept
 
 
-def test_blend_needs_trained_weights_to_begin_from(clips: Path, tmp_path: Path) -> None:
+def test_blend_needs_trained_weights_to_begin_from(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     adapted = stzoo.load("tau-mmnist", adapt={"frames_in": 5})
-    with pytest.raises(SpecError, match="fine-tune without blend first"):
+    with pytest.raises(SpecError, match=r"of these, translator\.\S+ begins anew; leave blend out"):
         fine_tune(adapted, clips, steps=1, blend=0.5, progress=False)
+    with pytest.raises(SpecError, match="these are random; leave blend out"):
+        fine_tune(create(SPEC), clips, steps=1, blend=0.5, progress=False)
     dataset = own_clips.open_folder(clips, Reading.of(SPEC))
     training, held_out = (dataset.split(part, 3, 3) for part in ("train", "validation"))
     recipe = dataclasses.replace(RECIPE, blend=0.5)
     with pytest.raises(SpecError, match=r"recipe\.blend is for fine-tuning"):
         train(SPEC, recipe, training, held_out, tmp_path / "run", steps=1, progress=False)
+    copy = tmp_path / "copy.toml"
+    copy.write_text((files("stzoo.train") / "recipes" / "tau-mmnist.toml").read_text() + "blend = 0.5\n")
+    run = ["train", "tau-mmnist", "--recipe", str(copy), "--dataset", "clips", "--data", str(clips)]
+    assert main([*run, "--out", str(tmp_path / "run")]) == 2
+    assert "recipe.blend is for fine-tuning" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_what_was_tuned_does_not_call_itself_random(model: Forecaster, clips: Path, tmp_path: Path) -> None:
+    tuned = fine_tune(model, clips, steps=1, recipe=RECIPE, progress=False)
+    tuned.save_pretrained(tmp_path / "saved")
+    card = (tmp_path / "saved" / "README.md").read_text()
+    assert "Fine-tuned weights of the architecture tau" in card
+    assert "andom weights" not in card
 
 
 def test_where_it_only_gets_worse_the_untouched_weights_come_back(model: Forecaster, clips: Path) -> None:

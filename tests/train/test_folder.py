@@ -104,7 +104,7 @@ def test_the_best_weights_of_another_run_are_not_kept(runs: tuple[Path, Path], t
     copy = copied(mine, tmp_path / "copy")
     for name in ("best/model.safetensors", "best.sha256"):
         shutil.copy(other / name, copy / name)
-    with pytest.warns(UserWarning, match="best is damaged or missing; the averaged weights of step 10"):
+    with pytest.warns(UserWarning, match="best is damaged or missing; the weights of step 10"):
         run(copy, 10, recipe=OFTEN, training=clips(1))
     assert (copy / "best/model.safetensors").read_bytes() != (other / "best/model.safetensors").read_bytes()
 
