@@ -17,23 +17,26 @@ from stzoo.models.tctn import positions
 LONG = 11  # frames, more than the window of recurrent_modules.SMALL
 
 
-def parameters(layers: int, hidden: int, channels: int) -> int:
-    """From the layers of the papers: 3x3x3 to q, k, v, 1x1, 3x3x3 three times wider and back, two norms; embedding."""
-    wide = 3 * hidden
-    attention = (27 * hidden * wide + wide) + (hidden * hidden + hidden)
+def parameters(layers: int, hidden: int, channels: int, expansion: int) -> int:
+    """From the papers' layers: 3x3x3 to q, k, v, 1x1, 3x3x3 `expansion` times wider and back, two norms; embedding."""
+    wide = expansion * hidden
+    attention = (27 * hidden * 3 * hidden + 3 * hidden) + (hidden * hidden + hidden)
     feed_forward = (27 * hidden * wide + wide) + (27 * wide * hidden + hidden)
     embedding = (49 * channels * hidden + hidden) + (25 * hidden * hidden + hidden)
     return layers * (attention + feed_forward + 4 * hidden) + embedding + 2 * hidden + hidden * channels
 
 
 @pytest.mark.parametrize(
-    ("name", "layers", "hidden", "channels"),
-    [("tctn-mmnist", 6, 64, 16), ("tctn-large-mmnist", 6, 128, 16), ("tctn-modular-mmnist", 6, 64, 64)],
-)
-def test_parameters(name: str, layers: int, hidden: int, channels: int) -> None:
+    ("name", "sizes"),
+    [
+        ("tctn-mmnist", (6, 64, 16, 3)), ("tctn-large-mmnist", (6, 128, 16, 3)), ("tctn-modular-kth", (6, 64, 64, 3)),
+        ("tctn-modular-mmnist", (4, 64, 64, 1)),
+    ],
+)  # fmt: skip
+def test_parameters(name: str, sizes: tuple[int, int, int, int]) -> None:
     module: Any = build(stzoo.info(name).spec, "meta")
     module = getattr(module, "predictor", module)
-    assert sum(p.numel() for p in module.parameters()) == parameters(layers, hidden, channels)
+    assert sum(p.numel() for p in module.parameters()) == parameters(*sizes)
 
 
 def test_positions_are_those_of_equation_8() -> None:
