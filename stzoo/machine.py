@@ -95,6 +95,14 @@ def is_intel() -> bool:
     return "GenuineIntel" in (_cpuinfo("vendor_id") or platform.processor())  # the latter is for Windows
 
 
+def mkl_keeps_up() -> bool:
+    """Does MKL multiply matrices in float32 here with instructions as wide as those of oneDNN's convolutions?
+
+    Without AVX-512 both use AVX2; with it, MKL uses it on Intel's own processors alone.
+    """
+    return is_intel() or ("avx2" in cpu_flags() and "avx512f" not in cpu_flags())
+
+
 def _cpuinfo(*names: str) -> str:
     """What Linux says of the first processor under the first of these names that it knows; "" if it says nothing."""
     try:

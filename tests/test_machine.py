@@ -15,20 +15,25 @@ from stzoo.train.processes import joined
 
 
 @pytest.mark.parametrize(
-    ("cpuinfo", "intel", "flags"),
+    ("cpuinfo", "intel", "keeps_up", "flags"),
     [
-        ("processor\t: 0\nvendor_id\t: GenuineIntel\nflags\t\t: fpu avx2\n", True, {"fpu", "avx2"}),
-        ("processor\t: 0\nvendor_id\t: AuthenticAMD\nflags\t\t: fpu avx512_bf16\n", False, {"fpu", "avx512_bf16"}),
-        ("processor\t: 0\nFeatures\t: asimd bf16\nCPU implementer\t: 0x41\n", False, {"asimd", "bf16"}),
+        ("vendor_id\t: GenuineIntel\nflags\t\t: fpu avx2\n", True, True, {"fpu", "avx2"}),
+        ("vendor_id\t: GenuineIntel\nflags\t\t: avx2 avx512f\n", True, True, {"avx2", "avx512f"}),
+        ("vendor_id\t: AuthenticAMD\nflags\t\t: fpu avx2\n", False, True, {"fpu", "avx2"}),
+        ("vendor_id\t: AuthenticAMD\nflags\t\t: avx2 avx512f\n", False, False, {"avx2", "avx512f"}),
+        ("Features\t: asimd bf16\nCPU implementer\t: 0x41\n", False, False, {"asimd", "bf16"}),
     ],
 )
 def test_the_processor_is_read_from_what_linux_says(
-    cpuinfo: str, intel: bool, flags: set[str], monkeypatch: pytest.MonkeyPatch
+    cpuinfo: str, intel: bool, keeps_up: bool, flags: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine.Path, "read_text", lambda *_: cpuinfo)
+    monkeypatch.setattr(machine.Path, "read_text", lambda *_: f"processor\t: 0\n{cpuinfo}")
     monkeypatch.setattr(machine.platform, "processor", lambda: "")
     assert machine.is_intel.__wrapped__() is intel
     assert machine.cpu_flags.__wrapped__() == flags
+    for cached in ("is_intel", "cpu_flags"):
+        monkeypatch.setattr(machine, cached, getattr(machine, cached).__wrapped__)
+    assert machine.mkl_keeps_up() is keeps_up
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ and Gray, CVPR 2016). Along a row all products remain, as one large matrix produ
 an ordinary convolution; over both axes, with these tiles, it would be several times as large.
 
 It pays where a matrix product is about as fast as oneDNN's convolution. PyTorch takes its matrix products in float32
-from Intel's MKL, which uses AVX-512 on Intel's own processors alone; so others keep the convolution.
+from Intel's MKL, which uses AVX-512 on Intel's own processors alone; so others that have AVX-512 keep the convolution.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stzoo.engine.packed import NHWC, Pair, can_pack, is_plain
-from stzoo.machine import is_intel
+from stzoo.machine import mkl_keeps_up
 
 ROWS = 4  # of the result that are made together
 PIXELS = 512  # of a row of tiles, at least, that go through one matrix product; more would leave the cache
@@ -46,12 +46,12 @@ def with_fewer_products(module: nn.Module) -> nn.Module:
 
 
 def pays(module: Any) -> bool:
-    """Is this a plain convolution in float32 on a CPU by Intel, with 5 x 5 weights for each of many pairs of channels?
+    """Is this a plain convolution in float32, with 5 x 5 weights for each of many pairs of channels, on a fit CPU?
 
-    With fewer weights there is less to save than the sums cost.
+    A CPU is fit on which MKL keeps up with oneDNN. With fewer weights there is less to save than the sums cost.
     """
     return (
-        is_intel()
+        mkl_keeps_up()
         and is_plain(module)
         and can_pack(module.weight.device, module.weight.dtype)
         and module.weight.dtype == torch.float32

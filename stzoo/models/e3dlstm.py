@@ -91,14 +91,16 @@ class EideticCell(nn.Module):
     def recall(self, query: Tensor, past: Tensor) -> Tensor:
         """RECALL: softmax attention without scaling, in which the past is both keys and values.
 
-        query (B, hidden, 2, h, w) and past (B, hidden, n, 2, h, w) -> (B, hidden, 2, h, w).
+        query (B, hidden, 1, h, w) is the same for both frames; past (B, hidden, n, 2, h, w). Returns (B, hidden, 1, h,
+        w), which holds for both frames as well, or in the public variant (B, hidden, 2, h, w).
         """
         b, hidden = query.shape[:2]
         if self.variant == "paper":
             q, kv = query.flatten(2).transpose(1, 2), past.flatten(2).transpose(1, 2)
             return attend(q, kv).transpose(1, 2).reshape(query.shape)
-        q, kv = query.reshape(b, -1, hidden), past.transpose(1, 2).reshape(b, -1, hidden)
-        return attend(q, kv).reshape(query.shape)
+        both = query.expand_as(past[:, :, -1])  # there a row of a query may reach from one frame into the other
+        q, kv = both.reshape(b, -1, hidden), past.transpose(1, 2).reshape(b, -1, hidden)
+        return attend(q, kv).reshape(both.shape)
 
     def forward(self, x: Tensor, h: Tensor, past: Tensor, m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """One time step of one layer.
@@ -113,8 +115,7 @@ class EideticCell(nn.Module):
         h_i, h_g, h_r, h_o = over_window(self.h, h).chunk(4, 1)
         m_i, m_f, m_g, m_m = over_window(self.m, m).chunk(4, 1)
         c = past[:, :, -1]
-        query = (x_r + h_r).sigmoid().expand_as(c)
-        c = self.norm(c + self.recall(query, past)) + (x_i + h_i).sigmoid() * (x_g + h_g).tanh()
+        c = self.norm(c + self.recall((x_r + h_r).sigmoid(), past)) + (x_i + h_i).sigmoid() * (x_g + h_g).tanh()
         new = (x_f2 + m_f + 1.0).sigmoid() * m_m.tanh() + (x_i2 + m_i).sigmoid() * (x_g2 + m_g).tanh()
         new = new.expand_as(c)
         o = (x_o + h_o + over_window(self.c_to_o, c) + over_window(self.m_to_o, new)).tanh().sigmoid()

@@ -53,11 +53,11 @@ def test_threads_that_share_a_layer_do_not_disturb_each_other() -> None:
 
 
 @pytest.fixture
-def on_intel(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "is_intel", lambda: True)
+def fit_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "mkl_keeps_up", lambda: True)
 
 
-@pytest.mark.usefixtures("on_intel")
+@pytest.mark.usefixtures("fit_cpu")
 def test_it_is_used_where_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pays(nn.Conv2d(64, 256, 5, padding=2))
     for other in (
@@ -70,12 +70,12 @@ def test_it_is_used_where_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as changed:
         changed.setattr(torch.backends.mkldnn, "enabled", False)
         assert not pays(nn.Conv2d(64, 256, 5, padding=2))
-    monkeypatch.setattr(room, "is_intel", lambda: False)
+    monkeypatch.setattr(room, "mkl_keeps_up", lambda: False)
     assert not pays(nn.Conv2d(64, 256, 5, padding=2))
 
 
 @torch.no_grad()
-@pytest.mark.usefixtures("on_intel")
+@pytest.mark.usefixtures("fit_cpu")
 @pytest.mark.parametrize("arch", ["convlstm", "predrnn"])
 def test_a_recurrent_module_forecasts_the_same(arch: str) -> None:
     params = {"layers": 2, "hidden": 48, "kernel": 5, "patch": 4}
@@ -89,7 +89,7 @@ def test_a_recurrent_module_forecasts_the_same(arch: str) -> None:
     assert error(found, wanted) < 1e-5
 
 
-@pytest.mark.usefixtures("on_intel")
+@pytest.mark.usefixtures("fit_cpu")
 def test_a_convolution_alone_is_replaced_too() -> None:
     assert isinstance(with_fewer_products(nn.Conv2d(64, 256, 5)), WinogradConv)
     assert room.KERNEL == 5

@@ -48,7 +48,8 @@ def test_parameters_are_the_published_ones(arch: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("arch", [a for a, (_, published) in PUBLISHED.items() if published])
 def test_multiply_accumulates_are_the_published_ones(arch: str) -> None:
-    spec = ModelSpec(arch=arch, frames_in=10, frames_out=10, channels=1, height=64, width=64)
+    params = {"variant": "public"} if arch == "e3dlstm" else {}  # its other form recalls with half as many queries
+    spec = ModelSpec(arch=arch, frames_in=10, frames_out=10, channels=1, height=64, width=64, params=params)
     assert gmac(Unrolled(spec)) == pytest.approx(PUBLISHED[arch][1], rel=0.01)
 
 
