@@ -11,7 +11,8 @@ from typing import Any
 from stzoo.convert.stated import frames_of, settings_of
 from stzoo.errors import MismatchError, SpecError
 from stzoo.models import architectures, config_of
-from stzoo.models.inferring import ChannelsUntold, Frame, Inferred, Shapes, infer
+from stzoo.models.inferring import infer
+from stzoo.models.reading import ChannelsUntold, Frame, Inferred, Shapes
 from stzoo.spec import ModelSpec, from_mapping, shown
 
 _NEEDED = {  # fields that every spec needs, and the options of `stzoo convert` that say them

@@ -7,7 +7,17 @@ from torch import Tensor, nn
 
 from stzoo.models.contract import Architecture
 from stzoo.models.published import Layout, rules
-from stzoo.models.recurrent import OPENSTL_READOUT, RecurrentConfig, from_patches, gates, grid, to_patches, zero_plane
+from stzoo.models.reading import Reader, lacks
+from stzoo.models.recurrent import (
+    OPENSTL_READOUT,
+    RecurrentConfig,
+    from_patches,
+    gates,
+    grid,
+    stacked,
+    to_patches,
+    zero_plane,
+)
 from stzoo.spec import ModelSpec
 
 
@@ -71,6 +81,9 @@ OPENSTL = Layout(
     rules=rules((r"cells\.(\d+)\.([xh])", r"cell_list.\1.conv_\2.0")) + OPENSTL_READOUT,
     dead=r"cell_list\.\d+\.(conv_o\.0|conv_last)\.weight",
 )
+READER = Reader(
+    "cell_list.0.conv_x.0.weight", stacked("convlstm", "conv_x.0.weight"), also=lacks("cell_list.0.conv_m.0.weight")
+)
 ARCHITECTURE = Architecture(
     name="convlstm",
     kind="sequential",
@@ -78,4 +91,5 @@ ARCHITECTURE = Architecture(
     module=ConvLstm,
     colour="last",  # as `to_patches` folds
     layouts={"openstl": OPENSTL},
+    readers=(READER,),
 )

@@ -4,6 +4,7 @@ Kernels over all of these states would be large. A convolutional tensor train ta
 few features, and one small convolution after the other carries the features of older states on to those of newer ones.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from stzoo.errors import SpecError
 from stzoo.models.contract import Architecture
 from stzoo.models.published import Layout, Shape, rules
+from stzoo.models.reading import Frame, Inferred, Reader, Shapes, depth, same_channels
 from stzoo.models.recurrent import check_unit_range, from_patches, grid, to_patches
 from stzoo.spec import ModelSpec, bounded
 
@@ -151,10 +153,42 @@ OFFICIAL = Layout(
     )
     + rules((r"blocks\.(\d+)\.(\d+)\.read\.(\d+)", r"layers.b\1l\2.layers_.\3"), shape=over_time),
 )
+
+_READS = "layers.b0l0.layers_"  # of the first cell
+
+
+def inferred(shapes: Shapes, known: Frame) -> Inferred:
+    """How many blocks are skipped is told by what reads more channels than the block before it has."""
+    first, order = shapes[f"{_READS}.0.weight"], depth(shapes, _READS)
+    gates = f"layers.{order - 1}.weight"
+    widths = [shapes[f"layers.b0l0.{gates}"][0] // 4]
+    while f"layers.b{len(widths)}l0.{gates}" in shapes:
+        widths.append(shapes[f"layers.b{len(widths)}l0.{gates}"][0] // 4)
+    if first[4] != 1:
+        raise SpecError(f"its cells read {first[4]} hidden states with one kernel; stzoo reads published ones of one")
+    ranks, blocks = first[0], range(1, len(widths))
+    inputs = [*(shapes[f"layers.b{b}l0.{gates}"][1] - ranks for b in blocks), shapes["layers.output.weight"][1]]
+    skips = [b for b, (width, reads) in enumerate(zip(widths, inputs, strict=True)) if reads > width]
+    params = {
+        "hidden": tuple(widths),
+        "layers": sum(re.fullmatch(r"layers\.b0l\d+\.layers_\.0\.weight", name) is not None for name in shapes),
+        "skip": skips[0] if skips else max(1, len(widths)),
+        "order": order,
+        "steps": order,
+        "ranks": ranks,
+        "kernel": first[2],
+        "patch": 1,
+    }
+    channels = same_channels(shapes[f"layers.b0l0.{gates}"][1] - ranks, known.channels)
+    frame = Frame(channels=channels)
+    return Inferred(arch="convttlstm", params=params, frame=frame, origin="official", untold=("sigmoid",))
+
+
 ARCHITECTURE = Architecture(
     name="convttlstm",
     kind="sequential",
     config=ConvTtLstmConfig,
     module=ConvTtLstm,
     layouts={"official": OFFICIAL},
+    readers=(Reader(f"{_READS}.0.weight", inferred),),
 )

@@ -17,6 +17,7 @@ from stzoo.errors import SpecError
 from stzoo.models.contract import Architecture
 from stzoo.models.feedback import is_own
 from stzoo.models.published import Layout, rules
+from stzoo.models.reading import Frame, Inferred, Reader, Shapes, depth, same_channels
 from stzoo.models.recurrent import from_patches, to_patches
 from stzoo.spec import ModelSpec, bounded
 
@@ -99,8 +100,8 @@ class TwoWayAutoencoder(nn.Module):
         super().__init__()
         width = 2 * channels
         parts: list[CouplingBlock] = []
-        for stage, depth in enumerate(blocks):
-            for number in range(depth):
+        for stage, count in enumerate(blocks):
+            for number in range(count):
                 halve = stage > 0 and number == 0
                 parts.append(CouplingBlock(width, 4 * width if halve else width, halve, first=not parts))
                 width = 4 * width if halve else width
@@ -246,6 +247,23 @@ OPENSTL = Layout(  # their bottlenecks have a dropout before the third norm, and
         (r"layers\.(\d+)\.attention", r"frame_predictor.att.\1.0"),
     ),
 )
+
+
+def inferred(shapes: Shapes, known: Frame) -> Inferred:
+    """A stage begins with the block that makes four times the channels of what it reads."""
+    blocks: list[int] = []
+    for number in range(depth(shapes, "encoder.stack")):
+        body = f"encoder.stack.{number}.bottleneck_block."
+        reads = shapes[f"{body}{2 if number else 0}.weight"][1]
+        makes = shapes[f"{body}{9 if number else 7}.weight"][0]
+        if number == 0 or makes > reads:
+            blocks.append(0)
+        blocks[-1] += 1
+    params = {"blocks": tuple(blocks), "layers": depth(shapes, "frame_predictor.convlstm")}
+    channels = shapes["encoder.stack.0.bottleneck_block.0.weight"][1] // 2
+    return Inferred(arch="crevnet", params=params, frame=Frame(channels=same_channels(channels, known.channels)))
+
+
 ARCHITECTURE = Architecture(
     name="crevnet",
     kind="sequential",
@@ -253,4 +271,5 @@ ARCHITECTURE = Architecture(
     module=CrevNet,
     advances=True,
     layouts={"openstl": OPENSTL},
+    readers=(Reader("encoder.stack.0.bottleneck_block.0.weight", inferred),),
 )

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from stzoo.models.contract import Architecture
 from stzoo.models.published import Layout, Shape, rules
-from stzoo.models.recurrent import RecurrentConfig, from_patches, grid, to_patches
+from stzoo.models.reading import Reader
+from stzoo.models.recurrent import RecurrentConfig, from_patches, grid, stacked, to_patches
 from stzoo.spec import ModelSpec, bounded
 
 WINDOW = 2  # frames that a convolution sees
@@ -195,10 +196,15 @@ OPENSTL = Layout(
     + rules((r"cells\.(\d+)\.norm", r"cell_list.\1._norm_c_t")),
     spec=as_published,
 )
+READER = Reader(
+    "cell_list.0.conv_gm.0.conv3d.weight",
+    stacked("e3dlstm", "conv_x.0.conv3d.weight", place="cell_list.0._norm_c_t.weight", untold=("stride",)),
+)
 ARCHITECTURE = Architecture(
     name="e3dlstm",
     kind="sequential",
     config=E3dLstmConfig,
     module=E3dLstm,
     layouts={"openstl": OPENSTL},
+    readers=(READER,),
 )

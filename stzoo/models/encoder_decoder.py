@@ -4,7 +4,9 @@ Each frame is encoded by itself; the first layer's output skips over the transla
 decoder layer, so that fine detail does not have to pass through the bottleneck.
 """
 
+from collections.abc import Callable, Mapping
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +15,7 @@ from stzoo.errors import SpecError
 from stzoo.models.beginning import Beginning
 from stzoo.models.motion import along_motion
 from stzoo.models.published import rules
+from stzoo.models.reading import Frame, Inferred, Shapes, depth, same_channels
 
 # OpenSTL's names of the tensors below. Its upsampling convolution lies one level deeper, inside its pixel shuffle.
 OPENSTL_FRAMES = rules(
@@ -159,3 +162,39 @@ class DropPath(nn.Module):
             return None
         keep = torch.rand(samples, device=device, dtype=torch.float32) >= self.rate
         return keep / (1.0 - self.rate)
+
+
+def told_by_encoder(shapes: Shapes, known: Frame) -> tuple[dict[str, Any], Frame]:
+    """What OpenSTL's tensors of an encoder tell: `hid_s`, `n_s`, and how many channels a frame has."""
+    first = shapes["enc.enc.0.conv.conv.weight"]
+    params = {"hid_s": first[0], "n_s": depth(shapes, "enc.enc")}
+    return params, Frame(channels=same_channels(first[1], known.channels))
+
+
+def around(
+    arch: str,
+    told: Callable[[Shapes, Frame], tuple[int, Mapping[str, Any]]],
+    translator: str | None = None,
+    untold: tuple[str, ...] = (),
+) -> Callable[[Shapes, Frame], Inferred]:
+    """For `Reader.read`: an encoder and a decoder around a translator.
+
+    Args:
+        arch: the architecture.
+        told: (shapes, what is known of the frames) -> how many channels the translator reads, those of all past frames,
+            and the `params` that its tensors tell.
+        translator: its name, of an architecture with several.
+        untold: params of the translator that no tensor tells.
+    """
+
+    def read(shapes: Shapes, known: Frame) -> Inferred:
+        params, frame = told_by_encoder(shapes, known)
+        outer, more = told(shapes, known)
+        params |= {"n_t": depth(shapes, "hid.enc"), **more}
+        params |= {} if translator is None else {"translator": translator}
+        return Inferred(
+            arch=arch, params=params, frame=frame, frames_in=outer // params["hid_s"],
+            untold=(*untold, "from_last", "period", "lagrangian"),
+        )  # fmt: skip
+
+    return read

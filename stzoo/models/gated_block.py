@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from stzoo.models.beginning import Beginning, BlurredLastFrame, LastFrame, LastP
 from stzoo.models.decibels import Decibels
 from stzoo.models.encoder_decoder import DropPath, block_widths, check_even
 from stzoo.models.published import Shape, rules
+from stzoo.models.reading import Frame, Shapes
 from stzoo.spec import ModelSpec, bounded
 
 
@@ -210,3 +212,27 @@ OPENSTL_GATED = rules(
     (_BLOCK + r"mlp\.3", r"hid.enc.\1.block.mlp.fc2"),
     (_BLOCK + r"reduction", r"hid.enc.\1.reduction"),
 ) + rules((_BLOCK + r"scale([12])", r"hid.enc.\1.block.layer_scale_\2"), shape=flat)
+
+
+FIRST_BLOCK = "hid.enc.0.block."  # OpenSTL's name of it
+FIRST_GATE = f"{FIRST_BLOCK}attn.spatial_gating_unit."
+
+
+def told_by_block(
+    norm: str = "norm1", wide: str | None = "mlp.fc1"
+) -> Callable[[Shapes, Frame], tuple[int, dict[str, Any]]]:
+    """What the first block of a translator tells, for `stzoo.models.encoder_decoder.around`.
+
+    Args:
+        norm: the part of the block whose bias has one value for each channel.
+        wide: the first layer of its MLP; None if a block has none.
+    """
+
+    def told(shapes: Shapes, known: Frame) -> tuple[int, dict[str, Any]]:
+        outer = shapes[f"{FIRST_BLOCK}{norm}.bias"][0]
+        params = {"hid_t": shapes.get("hid.enc.0.reduction.bias", (outer,))[0]}
+        if wide is not None:
+            params["mlp_ratio"] = shapes[f"{FIRST_BLOCK}{wide}.bias"][0] // outer
+        return outer, params
+
+    return told

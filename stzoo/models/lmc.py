@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from stzoo.errors import SpecError
 from stzoo.models.contract import Architecture
 from stzoo.models.published import Layout, rules
+from stzoo.models.reading import Frame, Inferred, Reader, Shapes, depth, same_channels
 from stzoo.models.recurrent import check_unit_range
 from stzoo.spec import ModelSpec, bounded
 
@@ -200,6 +201,21 @@ PUBLISHED = Layout(
         (r"memory\.slots", "memory.memory_w"),
     ),
 )
+
+
+def inferred(shapes: Shapes, known: Frame) -> Inferred:
+    """For `Reader.read`."""
+    first = shapes["encoder.0.weight"]
+    params = {
+        "width": first[0],
+        "layers": depth(shapes, "convlstm_list"),
+        "slots": shapes["memory.memory_w"][0],
+        "pools": 4 if "memory.embedder.2.weight" in shapes else 3,
+    }
+    frame = Frame(channels=same_channels(first[1], known.channels))
+    return Inferred(arch="lmc", params=params, frame=frame, origin="official", untold=("sigmoid",))
+
+
 ARCHITECTURE = Architecture(
     name="lmc",
     kind="block",
@@ -207,4 +223,5 @@ ARCHITECTURE = Architecture(
     module=Lmc,
     stores=lambda module, past, future: module.storing(past, future),
     layouts={"official": PUBLISHED},
+    readers=(Reader("memory.memory_w", inferred),),
 )

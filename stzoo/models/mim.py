@@ -15,7 +15,17 @@ from stzoo.errors import SpecError
 from stzoo.models.contract import Architecture
 from stzoo.models.predrnn import SpatioTemporalCell
 from stzoo.models.published import Layout, rules
-from stzoo.models.recurrent import OPENSTL_READOUT, RecurrentConfig, from_patches, gates, grid, to_patches, zero_plane
+from stzoo.models.reading import Reader
+from stzoo.models.recurrent import (
+    OPENSTL_READOUT,
+    RecurrentConfig,
+    from_patches,
+    gates,
+    grid,
+    stacked,
+    to_patches,
+    zero_plane,
+)
 from stzoo.spec import ModelSpec
 
 
@@ -163,6 +173,10 @@ OPENSTL = Layout(
     + OPENSTL_READOUT,
     dead=r"stlstm_layer_diff\.\d+\.conv_last\.weight",
 )
+READER = Reader(
+    "stlstm_layer.0.conv_x.0.weight",
+    stacked("mim", "conv_x.0.weight", "stlstm_layer", "stlstm_layer.1.ct_weight"),
+)
 ARCHITECTURE = Architecture(
     name="mim",
     kind="sequential",
@@ -170,4 +184,5 @@ ARCHITECTURE = Architecture(
     module=Mim,
     colour="last",  # as `to_patches` folds
     layouts={"openstl": OPENSTL},
+    readers=(READER,),
 )

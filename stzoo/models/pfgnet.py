@@ -20,9 +20,11 @@ from stzoo.models.encoder_decoder import (
     DropPath,
     EncodeTranslateDecode,
     check_even,
+    told_by_encoder,
 )
 from stzoo.models.gated_block import flat
 from stzoo.models.published import Layout, Shape, rules
+from stzoo.models.reading import Frame, Inferred, Reader, Shapes, depth
 from stzoo.spec import ModelSpec, bounded
 
 STEM_KERNELS = (3, 5, 7)
@@ -292,6 +294,22 @@ OPENSTL_PFG = (
     )
 )
 PUBLISHED = Layout(rules=OPENSTL_FRAMES + OPENSTL_PFG, inner=OPENSTL_INNER)
+
+_PFG = "hid.blocks.0."
+
+
+def inferred(shapes: Shapes, known: Frame) -> Inferred:
+    """Published ones have no `hid_t`, so that their blocks tell how many frames go in."""
+    params, frame = told_by_encoder(shapes, known)
+    dim, rings = shapes[f"{_PFG}grn_dw.gamma"][1], depth(shapes, f"{_PFG}tm.branches")
+    params |= {
+        "n_t": depth(shapes, "hid.blocks"),
+        "kernels": tuple(shapes[f"{_PFG}tm.branches.{i}.dw_h.weight"][-1] for i in range(rings)),
+        "mlp_ratio": shapes[f"{_PFG}dw_v.weight"][0] // dim,
+    }
+    return Inferred(arch="pfgnet", params=params, frame=frame, frames_in=dim // params["hid_s"])
+
+
 ARCHITECTURE = Architecture(
     name="pfgnet",
     kind="block",
@@ -300,4 +318,5 @@ ARCHITECTURE = Architecture(
     colour="first",  # as nn.PixelUnshuffle folds
     recompute=(ConvNorm, PfgBlock),
     layouts={"openstl": PUBLISHED, "official": PUBLISHED},  # the authors' code is written on OpenSTL's
+    readers=(Reader(f"{_PFG}tm.gate_head.weight", inferred),),
 )

@@ -5,6 +5,7 @@ like a Kalman filter; a ConvLSTM carries what the physics does not explain. In t
 7x7 kernel to the derivative that it stands for (equation 8).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from stzoo.errors import SpecError
 from stzoo.models.contract import Architecture
 from stzoo.models.published import Layout, Rule, rules
+from stzoo.models.reading import Frame, Inferred, Reader, Shapes, depth, same_channels
 from stzoo.models.recurrent import any_range_where_trained, check_squeezed, check_unit_range, zero_plane
 from stzoo.spec import ModelSpec, bounded
 
@@ -198,6 +200,27 @@ OPENSTL = Layout(
     rules=published_under("encoder."), dead=r"(phycell|convcell)\..+|k2m\.(_inv|_)M\d", spec=any_range_where_trained
 )
 OFFICIAL = Layout(rules=published_under(""), spec=any_range_where_trained)
+
+
+def inferring(prefix: str, origin: str) -> Callable[[Shapes, Frame], Inferred]:
+    """For `Reader.read`: names begin with `prefix`."""
+
+    def read(shapes: Shapes, known: Frame) -> Inferred:
+        first = shapes[f"{prefix}encoder_E.c1.main.0.weight"]
+        stack = f"{prefix}convcell.cell_list"
+        widths = [shapes[f"{stack}.{i}.conv.weight"][0] // 4 for i in range(depth(shapes, stack))]
+        params = {
+            "width": first[0],
+            "lstm": tuple(widths[:-1]),
+            "kernel": shapes[f"{prefix}phycell.cell_list.0.F.conv1.weight"][-1],
+        }
+        frame = Frame(channels=same_channels(first[1], known.channels))
+        untold = ("patch", "sigmoid")
+        return Inferred(arch="phydnet", params=params, frame=frame, origin=origin, untold=untold)
+
+    return read
+
+
 ARCHITECTURE = Architecture(
     name="phydnet",
     kind="sequential",
@@ -205,5 +228,9 @@ ARCHITECTURE = Architecture(
     module=PhyDNet,
     advances=True,
     layouts={"openstl": OPENSTL, "official": OFFICIAL},
+    readers=(
+        Reader("encoder.encoder_E.c1.main.0.weight", inferring("encoder.", "openstl")),
+        Reader("encoder_E.c1.main.0.weight", inferring("", "official")),
+    ),
     derivative_kernels=PhyDNet.derivative_kernels,
 )

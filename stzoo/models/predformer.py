@@ -4,10 +4,11 @@ Frames are cut into patches. Gated transformer layers attend in turns over the p
 over one place in all frames ("t", time). What the layers make of the past frames is read as the future ones.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from stzoo.models.contract import Architecture
 from stzoo.models.encoder_decoder import DropPath
 from stzoo.models.positions import positions
 from stzoo.models.published import Layout, rules
+from stzoo.models.reading import Frame, Inferred, Reader, Shapes, depth, patches, told_by
 from stzoo.models.recurrent import grid, to_patches
 from stzoo.spec import ModelSpec, bounded
 
@@ -203,6 +205,42 @@ PUBLISHED = Layout(
     ),
     dead=r"pos_embedding",  # computed, and never trained
 )
+
+_EMBEDDING = "to_patch_embedding.1.weight"
+
+
+def inferred(shapes: Shapes, known: Frame) -> Inferred:
+    """Two pairs of forms have the same tensors in another order, which no tensor tells.
+
+    Queries, keys and values lie below each other, those of all heads together.
+    """
+    dim = shapes[_EMBEDDING][0]
+    patch, frame = patches(shapes[_EMBEDDING][1], known, None)
+    where = "blocks.0." if depth(shapes, "blocks") else ""
+    names = {n.removeprefix(where).split(".")[0] for n in shapes if re.match(rf"{where}\w+_transformer\w*\.", n)}
+    forms = [form for form, ours in TRANSFORMERS.items() if {_as_published(name, where) for name in ours} == names]
+    if not forms:
+        raise SpecError(f"its transformers are {', '.join(sorted(names)) or 'none'}, which are of no known form")
+    first = f"{where}{min(names)}.layers"
+    params: dict[str, Any] = {
+        "dim": dim,
+        "blocks": depth(shapes, "blocks") or depth(shapes, first),
+        "layers": depth(shapes, first) if where else 1,
+        "mlp_ratio": shapes[f"{first}.0.1.fn.fc1_g.weight"][0] // dim,
+        "patch": patch,
+    }
+    params |= {"form": forms[0]} if len(forms) == 1 else {}
+    untold = ("heads", "head_dim", *(("form",) if len(forms) > 1 else ()))
+    attended = ("heads", "head_dim", shapes[f"{first}.0.0.fn.to_qkv.weight"][0] // 3)
+    return Inferred(arch="predformer", params=params, frame=frame, untold=untold, product=attended, hint=told_by(known))
+
+
+def _as_published(name: str, where: str) -> str:
+    """The published name of a transformer of ours, if it can lie there: those that lie in no block are deep ones."""
+    deep, short, end = cast("re.Match[str]", re.fullmatch(r"(deep_)?(\w+?)(|_first|_second)", name)).groups()
+    return f"{short}_transformer{end}" if bool(deep) != bool(where) else ""
+
+
 ARCHITECTURE = Architecture(
     name="predformer",
     kind="block",
@@ -210,4 +248,5 @@ ARCHITECTURE = Architecture(
     module=PredFormer,
     recompute=(GatedLayer,),
     layouts={"openstl": PUBLISHED, "official": PUBLISHED},  # the authors' code is written on OpenSTL's
+    readers=(Reader(_EMBEDDING, inferred),),
 )

@@ -19,6 +19,7 @@ from stzoo.errors import SpecError
 from stzoo.models.contract import Architecture
 from stzoo.models.feedback import is_own
 from stzoo.models.published import Layout, rules
+from stzoo.models.reading import Frame, Inferred, Reader, Shapes, same_channels
 from stzoo.spec import ModelSpec, bounded
 
 MAX_LAYERS = 16
@@ -194,10 +195,22 @@ OPENSTL = Layout(
         (r"layers\.(\d+)\.target", r"A.<\1*2>"),
     ),
 )
+
+
+def inferred(shapes: Shapes, known: Frame) -> Inferred:
+    """Of the predictions, one for each layer, every other name is taken: activations lie between them."""
+    widths: list[int] = []
+    while (prediction := f"Ahat.{2 * len(widths)}.weight") in shapes:
+        widths.append(shapes[prediction][0])
+    params = {"widths": tuple(widths[1:]), "kernel": shapes["Ahat.0.weight"][-1]}
+    return Inferred(arch="prednet", params=params, frame=Frame(channels=same_channels(widths[0], known.channels)))
+
+
 ARCHITECTURE = Architecture(
     name="prednet",
     kind="sequential",
     config=PredNetConfig,
     module=PredNet,
     layouts={"openstl": OPENSTL},
+    readers=(Reader("Ahat.0.weight", inferred),),
 )

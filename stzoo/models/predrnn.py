@@ -4,7 +4,7 @@ The memory M leaves the top layer at one time step and enters the bottom layer a
 2022) trains with a loss that keeps the increments of M and of each layer's own cell C apart; forecasts do not need it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -12,7 +12,17 @@ from torch import Tensor, nn
 
 from stzoo.models.contract import Architecture, Decoupling
 from stzoo.models.published import Layout, rules
-from stzoo.models.recurrent import OPENSTL_READOUT, RecurrentConfig, from_patches, gates, grid, to_patches, zero_plane
+from stzoo.models.reading import Frame, Inferred, Reader, Shapes, lacks
+from stzoo.models.recurrent import (
+    OPENSTL_READOUT,
+    RecurrentConfig,
+    from_patches,
+    gates,
+    grid,
+    stacked,
+    to_patches,
+    zero_plane,
+)
 from stzoo.spec import ModelSpec
 
 
@@ -137,6 +147,17 @@ OPENSTL = Layout(
     + OPENSTL_READOUT,
     dead=r"adapter\.weight",  # a forecast does not need it
 )
+
+
+def inferred(shapes: Shapes, known: Frame) -> Inferred:
+    """For `Reader.read`."""
+    norm = "cell_list.0.conv_x.1.weight"
+    plain = stacked("predrnn", "conv_x.0.weight", place=norm)(shapes, known)
+    more = {"layer_norm": norm in shapes, "decouple": "adapter.weight" in shapes}
+    return replace(plain, params=dict(plain.params) | more)
+
+
+READER = Reader("cell_list.0.conv_m.0.weight", inferred, also=lacks("gradient_highway.x_concat.0.weight"))
 ARCHITECTURE = Architecture(
     name="predrnn",
     kind="sequential",
@@ -144,5 +165,6 @@ ARCHITECTURE = Architecture(
     module=PredRnn,
     colour="last",  # as `to_patches` folds
     layouts={"openstl": OPENSTL},
+    readers=(READER,),
     decoupling=Decoupling(setting="decouple", pairs=PredRnn.adapted_increments),
 )

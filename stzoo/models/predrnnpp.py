@@ -12,7 +12,17 @@ from torch import Tensor, nn
 from stzoo.errors import SpecError
 from stzoo.models.contract import Architecture
 from stzoo.models.published import Layout, rules
-from stzoo.models.recurrent import OPENSTL_READOUT, RecurrentConfig, from_patches, gates, grid, to_patches, zero_plane
+from stzoo.models.reading import Reader
+from stzoo.models.recurrent import (
+    OPENSTL_READOUT,
+    RecurrentConfig,
+    from_patches,
+    gates,
+    grid,
+    stacked,
+    to_patches,
+    zero_plane,
+)
 from stzoo.spec import ModelSpec
 
 
@@ -136,6 +146,7 @@ OPENSTL = Layout(
     + OPENSTL_READOUT,
     dead=r"cell_list\.\d+\.conv_o\.0\.weight",
 )
+READER = Reader("gradient_highway.x_concat.0.weight", stacked("predrnnpp", "conv_x.0.weight"))
 ARCHITECTURE = Architecture(
     name="predrnnpp",
     kind="sequential",
@@ -143,4 +154,5 @@ ARCHITECTURE = Architecture(
     module=PredRnnPp,
     colour="last",  # as `to_patches` folds
     layouts={"openstl": OPENSTL},
+    readers=(READER,),
 )

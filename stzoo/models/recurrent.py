@@ -4,6 +4,7 @@ A recurrent module is a `stzoo.models.contract.SequentialModule`. It never keeps
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from stzoo.errors import SpecError
 from stzoo.models.published import rules
+from stzoo.models.reading import Frame, Inferred, Shapes, depth, patches, plane, told_by
 from stzoo.spec import ModelSpec, bounded
 
 OPENSTL_READOUT = rules((r"readout", r"conv_last"))
@@ -102,3 +104,26 @@ def check_squeezed(config: Squeezed) -> None:
 def any_range_where_trained(spec: ModelSpec, config: Squeezed) -> ModelSpec:
     """The spec of published weights that end in the sigmoid whatever their values are: without a range, any will do."""
     return spec.replace(any_range=True) if spec.value_range is None and config.sigmoid else spec
+
+
+def stacked(
+    arch: str, first: str, stack: str = "cell_list", place: str = "", untold: tuple[str, ...] = ()
+) -> Callable[[Shapes, Frame], Inferred]:
+    """For `Reader.read`: `layers` cells named `stack`.0 and so on, whose input convolution is `first`.
+
+    `place` is a weight of the model that belongs to places, if it has one.
+    """
+
+    def read(shapes: Shapes, known: Frame) -> Inferred:
+        inputs = shapes[f"{stack}.0.{first}"]
+        grid = plane(shapes, place) if place in shapes else None
+        patch, frame = patches(inputs[1], known, grid)
+        params = {
+            "layers": depth(shapes, stack),
+            "hidden": shapes["conv_last.weight"][1],
+            "kernel": inputs[-1],
+            "patch": patch,
+        }
+        return Inferred(arch=arch, params=params, frame=frame, untold=untold, hint=told_by(known))
+
+    return read

@@ -7,18 +7,33 @@ large-kernel attention blocks. Its authors put ten kinds of MetaFormer blocks in
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from stzoo.errors import SpecError
 from stzoo.models.contract import Architecture
-from stzoo.models.encoder_decoder import OPENSTL_FRAMES, OPENSTL_INNER, ConvNorm, EncodeTranslateDecode
-from stzoo.models.gated_block import OPENSTL_GATED, GatedBlock, gated_translator, large_kernel
-from stzoo.models.metaformers import OPENSTL_META, OPENSTL_META_DEAD, MetaBlock, MetaConfig, metaformer
+from stzoo.models.encoder_decoder import OPENSTL_FRAMES, OPENSTL_INNER, ConvNorm, EncodeTranslateDecode, around
+from stzoo.models.gated_block import (
+    FIRST_GATE,
+    OPENSTL_GATED,
+    GatedBlock,
+    gated_translator,
+    large_kernel,
+    told_by_block,
+)
+from stzoo.models.metaformers import (
+    META_READERS,
+    OPENSTL_META,
+    OPENSTL_META_DEAD,
+    MetaBlock,
+    MetaConfig,
+    metaformer,
+)
 from stzoo.models.metaformers.swin import window_of
 from stzoo.models.published import Layout, rules
+from stzoo.models.reading import Frame, Reader, Shapes
 from stzoo.models.tau import TauGate
 from stzoo.spec import ModelSpec
 
@@ -186,6 +201,29 @@ OPENSTL_INCEPU = rules(
     (r"translator\.up\.(\d+)\.branches\.(\d+)\.1", r"hid.dec.\1.layers.\2.norm"),
 )
 
+
+def doubles(shapes: Shapes) -> bool:
+    """gSTA's attention ends in twice the channels; those of VAN and TAU, whose tensors have the same names, do not."""
+    shape = shapes[f"{FIRST_GATE}conv1.weight"]
+    return len(shape) > 1 and shape[0] == 2 * shape[1]
+
+
+def is_van(shapes: Shapes) -> bool:
+    """VAN's block is TAU's without the dynamical attention."""
+    return not doubles(shapes) and f"{FIRST_GATE}fc.0.weight" not in shapes
+
+
+def told_by_incepu(shapes: Shapes, known: Frame) -> tuple[int, dict[str, Any]]:
+    """What the first module of an IncepU tells, for `around`."""
+    return shapes["hid.enc.0.conv1.weight"][1], {"hid_t": shapes["hid.enc.0.layers.0.conv.weight"][0]}
+
+
+READERS = (
+    Reader(f"{FIRST_GATE}conv1.weight", around("simvp", told_by_block(), "gsta"), also=doubles),
+    Reader(f"{FIRST_GATE}conv1.weight", around("simvp", told_by_block(), "van"), also=is_van),
+    Reader("hid.enc.0.conv1.weight", around("simvp", told_by_incepu, "incepu")),
+    *META_READERS,
+)
 ARCHITECTURE = Architecture(
     name="simvp",
     kind="block",
@@ -200,6 +238,7 @@ ARCHITECTURE = Architecture(
             inner=OPENSTL_INNER,
         )
     },
+    readers=READERS,
     fast_form=True,  # of the translators "gsta" and "van"; the engine rewrites the others layer by layer
     fused_training=True,  # of the same two
 )

@@ -5,7 +5,9 @@ the way down, and on ever finer ones on the way up; in the base form (SwinLSTM-B
 A transposed convolution paints the next frame.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from math import isqrt
 from typing import NamedTuple
 
 import torch
@@ -17,6 +19,7 @@ from stzoo.models.encoder_decoder import DropPath
 from stzoo.models.metaformers.parts import Mlp
 from stzoo.models.metaformers.swin import WindowAttention, window_mask
 from stzoo.models.published import Layout, rules
+from stzoo.models.reading import Frame, Inferred, Reader, Shapes, depth, same_channels
 from stzoo.models.recurrent import any_range_where_trained, check_squeezed, check_unit_range
 from stzoo.spec import ModelSpec, bounded
 
@@ -263,10 +266,40 @@ PUBLISHED = Layout(
     spec=any_range_where_trained,
     dead=r"Upsample\.patch_embed\..+|.+\.(relative_position_index|attn_mask)|.+\.layers\.\d*[13579]\.red\.\w+",
 )
+
+
+def inferring(way: str, cell: str, blocks: str) -> Callable[[Shapes, Frame], Inferred]:
+    """For `Reader.read`: cells named `way`.`cell` with a number, each of a stack of blocks called `blocks`."""
+
+    def read(shapes: Shapes, known: Frame) -> Inferred:
+        first = shapes[f"{way}.patch_embed.proj.weight"]
+        cells = [f"{way}.{cell}.{i}" for i in range(depth(shapes, f"{way}.{cell}"))] or [f"{way}.{cell}"]
+        tables = [shapes[f"{name}.{blocks}.0.attn.relative_position_bias_table"] for name in cells]
+        ups = depth(shapes, "Upsample.layers")
+        params = {
+            "dim": first[0],
+            "down": tuple(depth(shapes, f"{name}.{blocks}") for name in cells),
+            "up": tuple(depth(shapes, f"Upsample.layers.{i}.{blocks}") for i in range(ups)),
+            "heads": tuple(table[1] for table in tables),
+            "window": (isqrt(tables[0][0]) + 1) // 2,
+            "mlp_ratio": shapes[f"{cells[0]}.{blocks}.0.mlp.fc1.weight"][0] // first[0],
+            "patch": first[-1],
+        }
+        return Inferred(arch="swinlstm", params=params, frame=Frame(channels=same_channels(first[1], known.channels)))
+
+    return read
+
+
 ARCHITECTURE = Architecture(
     name="swinlstm",
     kind="sequential",
     config=SwinLstmConfig,
     module=SwinLstm,
     layouts={"openstl": PUBLISHED, "official": PUBLISHED},
+    readers=(
+        Reader("Downsample.layers.0.Swin.layers.0.red.weight", inferring("Downsample", "layers", "Swin.layers")),
+        Reader("Downsample.layers.0.STBs.0.red.weight", inferring("Downsample", "layers", "STBs")),
+        Reader("ST.layers.0.Swin.layers.0.red.weight", inferring("ST", "layers", "Swin.layers")),
+        Reader("ST.layer.STBs.0.red.weight", inferring("ST", "layer", "STBs")),
+    ),
 )

@@ -9,9 +9,18 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from stzoo.models.contract import Architecture
-from stzoo.models.encoder_decoder import OPENSTL_FRAMES, OPENSTL_INNER, ConvNorm, EncodeTranslateDecode
-from stzoo.models.gated_block import OPENSTL_GATED, GatedBlock, GatedConfig, gated_translator, large_kernel
+from stzoo.models.encoder_decoder import OPENSTL_FRAMES, OPENSTL_INNER, ConvNorm, EncodeTranslateDecode, around
+from stzoo.models.gated_block import (
+    FIRST_GATE,
+    OPENSTL_GATED,
+    GatedBlock,
+    GatedConfig,
+    gated_translator,
+    large_kernel,
+    told_by_block,
+)
 from stzoo.models.published import Layout
+from stzoo.models.reading import Reader
 from stzoo.spec import ModelSpec
 
 
@@ -72,6 +81,7 @@ ARCHITECTURE = Architecture(
     colour="first",  # as nn.PixelUnshuffle folds
     recompute=(ConvNorm, GatedBlock),
     layouts={"openstl": Layout(rules=OPENSTL_FRAMES + OPENSTL_GATED, inner=OPENSTL_INNER)},
+    readers=(Reader(f"{FIRST_GATE}fc.0.weight", around("tau", told_by_block())),),
     fast_form=True,
     fused_training=True,
 )

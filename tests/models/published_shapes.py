@@ -4,7 +4,7 @@ import re
 from functools import cache
 
 from stzoo.models import architecture_of, build
-from stzoo.models.inferring import Shapes
+from stzoo.models.reading import Shapes
 from stzoo.spec import ModelSpec
 
 LEAF = r"(.+?)(|\.(?:weight|bias|running_mean|running_var|num_batches_tracked))"

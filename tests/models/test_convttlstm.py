@@ -18,7 +18,8 @@ from stzoo.benchmark.counting import macs
 from stzoo.convert import convert
 from stzoo.errors import MismatchError, SpecError
 from stzoo.models import build
-from stzoo.models.inferring import Frame, infer
+from stzoo.models.inferring import infer
+from stzoo.models.reading import Frame
 from stzoo.spec import ModelSpec
 from stzoo.unroll import unroll
 

@@ -5,6 +5,7 @@ import json
 import os
 import re
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import pytest
 from models.published_shapes import published_shapes
 
 from stzoo.errors import SpecError
-from stzoo.models.inferring import Frame, infer
+from stzoo.models import architecture_of, architectures, inferring
+from stzoo.models.inferring import infer, readers_of
+from stzoo.models.reading import Frame, Inferred, Reader, Shapes, depth
 from stzoo.spec import ModelSpec
 
 WIDE = {"layers": 4, "hidden": 128, "kernel": 5}
@@ -151,6 +154,32 @@ def test_the_authors_own_checkpoints_are_read(name: str) -> None:
 def test_frames_that_contradict_the_tensors_are_refused(name: str, known: Frame, message: str) -> None:
     with pytest.raises(SpecError, match=message):
         infer(published_shapes(SPECS[name]), known)
+
+
+@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("origin", ["openstl", "official"])
+def test_one_reader_alone_knows_it(name: str, origin: str) -> None:
+    """So that the order of architectures, to which other packages add theirs, decides nothing."""
+    if origin in architecture_of(SPECS[name]).layouts:
+        assert len(list(readers_of(published_shapes(SPECS[name], origin)))) == 1
+
+
+def test_an_architecture_of_another_package_is_read_by_its_own_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    def inferred(shapes: Shapes, known: Frame) -> Inferred:
+        width, channels = shapes["net.head.weight"]
+        params = {"width": width, "layers": depth(shapes, "net.encoder")}
+        return Inferred(arch="mine", origin="theirs", params=params, frame=Frame(channels=channels))
+
+    shapes = {"net.head.weight": (32, 3), "net.encoder.0.weight": (32, 32), "net.encoder.1.weight": (32, 32)}
+    with pytest.raises(SpecError, match="no architecture is known"):
+        infer(shapes)
+    added = replace(architecture_of(SPECS["phydnet"]), name="mine", readers=(Reader("net.head.weight", inferred),))
+    monkeypatch.setattr(inferring, "architectures", lambda: {**architectures(), "mine": added})
+    found = infer(shapes)
+    assert (found.arch, found.params, found.frame.channels) == ("mine", {"width": 32, "layers": 2}, 3)
+    assert inferring.is_recognised(shapes)
+    with pytest.raises(SpecError, match=r"the checkpoint has net\.head\.weight, but tensors of other shapes beside it"):
+        infer({"net.head.weight": ()})
 
 
 @pytest.mark.parametrize("name", SPECS)

@@ -13,7 +13,8 @@ import stzoo
 from stzoo.errors import SpecError
 from stzoo.models import build
 from stzoo.models.contract import Architecture
-from stzoo.models.inferring import Frame, infer
+from stzoo.models.inferring import infer
+from stzoo.models.reading import Frame
 from stzoo.spec import ModelSpec
 from stzoo.train import Recipe
 from stzoo.train.objectives import check, objective

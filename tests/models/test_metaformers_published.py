@@ -14,7 +14,8 @@ import stzoo
 from stzoo.convert import convert
 from stzoo.errors import SpecError
 from stzoo.models import build
-from stzoo.models.inferring import Frame, infer
+from stzoo.models.inferring import infer, readers_of
+from stzoo.models.reading import Frame
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -179,6 +180,7 @@ def test_every_published_tensor_finds_its_place(kind: str, tmp_path: Path) -> No
 def told(shapes: Shapes) -> tuple[int | None, int | None, dict[str, Any]]:
     """Channels, past frames and parameters of a SimVP, as its tensors tell them."""
     found = infer(shapes)
+    assert len(list(readers_of(shapes))) == 1
     assert found.arch == "simvp"
     return found.frame.channels, found.frames_in, dict(found.params)
 
@@ -211,7 +213,9 @@ def test_what_is_no_simvp_tells_nothing() -> None:
         with pytest.raises(SpecError, match=message):
             infer({name: shape for name, shape in shapes.items() if name != lost})
     squeeze = linear("hid.enc.0.block.attn.spatial_gating_unit.fc.0", 16, 4)
-    assert infer(published_frames() | published_translator("van") | squeeze).arch == "tau"
+    shapes = published_frames() | published_translator("van") | squeeze
+    assert infer(shapes).arch == "tau"
+    assert len(list(readers_of(shapes))) == 1
 
 
 def test_an_mlp_mixer_says_if_frames_are_of_another_size() -> None:

@@ -7,12 +7,15 @@ block. There is none for VAN, whose block is the one in `stzoo.models.gated_bloc
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import isqrt
 from types import MappingProxyType
+from typing import Any
 
 from torch import Tensor, nn
 
-from stzoo.models.encoder_decoder import block_widths
-from stzoo.models.gated_block import GatedConfig, drop_rates, initialise
+from stzoo.errors import SpecError
+from stzoo.models.encoder_decoder import around, block_widths
+from stzoo.models.gated_block import FIRST_BLOCK, GatedConfig, drop_rates, initialise, told_by_block
 from stzoo.models.metaformers import hornet, moganet, swin
 from stzoo.models.metaformers.convmixer import ConvMixerBlock
 from stzoo.models.metaformers.convnext import ConvNextBlock
@@ -25,6 +28,7 @@ from stzoo.models.metaformers.swin import SwinBlock
 from stzoo.models.metaformers.uniformer import uniformer_block
 from stzoo.models.metaformers.vit import VitBlock
 from stzoo.models.published import rules
+from stzoo.models.reading import Frame, Reader, Shapes, depth, lacks, shown_size
 from stzoo.spec import bounded
 
 BLOCKS: Mapping[str, Callable[[BlockPlace], nn.Module]] = MappingProxyType(
@@ -111,3 +115,46 @@ OPENSTL_META = (
     swin.OPENSTL + hornet.OPENSTL + moganet.OPENSTL + rules((r"translator\.(\d+)\.(block\..+)", r"hid.enc.\1.\2"))
 )
 OPENSTL_META_DEAD = swin.OPENSTL_DEAD
+
+_BIASES = f"{FIRST_BLOCK}attn.relative_position_bias_table"
+
+
+def told_by_swin(shapes: Shapes, known: Frame) -> tuple[int, dict[str, Any]]:
+    """There is a bias for each head, and for each way from one place of a window to another."""
+    (outer, params), biases = told_by_block()(shapes, known), shapes[_BIASES]
+    return outer, params | {"heads": biases[1], "window": (isqrt(biases[0]) + 1) // 2}
+
+
+def told_by_mlpmixer(shapes: Shapes, known: Frame) -> tuple[int, dict[str, Any]]:
+    """An MLP-Mixer has weights for each place of its features, which are smaller than the frame."""
+    places = shapes[f"{FIRST_BLOCK}mlp_tokens.fc1.weight"][1]
+    fold = 2 ** min(depth(shapes, "enc.enc") // 2, 16)
+    if known.height and known.width and (known.height // fold) * (known.width // fold) != places:
+        raise SpecError(
+            f"the translator has weights for {places} places of {fold}x{fold} pixels, which do not make frames of "
+            f"{shown_size(known)}"
+        )
+    return told_by_block(wide="mlp_channels.fc1")(shapes, known)
+
+
+def _has_no_attention(shapes: Shapes) -> bool:
+    """PoolFormer mixes pixels by a mean, which has no weights."""
+    return not any(name.startswith(f"{FIRST_BLOCK}attn.") for name in shapes)
+
+
+_HEADS = ("heads",)
+META_READERS = (
+    Reader(_BIASES, around("simvp", told_by_swin, "swin")),
+    Reader(f"{FIRST_BLOCK}pos_embed.weight", around("simvp", told_by_block(), "uniformer", _HEADS)),
+    Reader(
+        f"{FIRST_BLOCK}attn.qkv.weight",
+        around("simvp", told_by_block(), "vit", _HEADS),
+        also=lacks(_BIASES, f"{FIRST_BLOCK}pos_embed.weight"),
+    ),
+    Reader(f"{FIRST_BLOCK}mlp_tokens.fc1.weight", around("simvp", told_by_mlpmixer, "mlpmixer")),
+    Reader(f"{FIRST_BLOCK}conv_pw.weight", around("simvp", told_by_block("conv_dw", wide=None), "convmixer")),
+    Reader(f"{FIRST_BLOCK}gamma", around("simvp", told_by_block("conv_dw"), "convnext")),
+    Reader(f"{FIRST_BLOCK}gnconv.proj_in.weight", around("simvp", told_by_block(wide="pwconv1"), "hornet")),
+    Reader(f"{FIRST_BLOCK}attn.value.DW_conv0.weight", around("simvp", told_by_block(), "moganet")),
+    Reader(f"{FIRST_BLOCK}layer_scale_1", around("simvp", told_by_block(), "poolformer"), also=_has_no_attention),
+)
