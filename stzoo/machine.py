@@ -98,7 +98,7 @@ def is_intel() -> bool:
 def mkl_keeps_up() -> bool:
     """Does MKL multiply matrices in float32 here with instructions as wide as those of oneDNN's convolutions?
 
-    Without AVX-512 both use AVX2; with it, MKL uses it on Intel's own processors alone.
+    MKL uses AVX-512 on Intel's processors alone. On others without AVX-512, such as AMD's before Zen 4, both use AVX2.
     """
     return is_intel() or ("avx2" in cpu_flags() and "avx512f" not in cpu_flags())
 

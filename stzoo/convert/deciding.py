@@ -11,8 +11,8 @@ from typing import Any
 from stzoo.convert.stated import frames_of, settings_of
 from stzoo.errors import MismatchError, SpecError
 from stzoo.models import architectures, config_of
-from stzoo.models.inferring import infer
-from stzoo.models.reading import ChannelsUntold, Frame, Inferred, Shapes
+from stzoo.models.inferring import Inferred, infer
+from stzoo.models.reading import ChannelsUntold, Frame, Shapes, Told
 from stzoo.spec import ModelSpec, from_mapping, shown
 
 _NEEDED = {  # fields that every spec needs, and the options of `stzoo convert` that say them
@@ -62,40 +62,41 @@ def decided(
     """
     given, frames = {**presumed, **known}, frames_of(stated)
     found = _inferred(path, shapes, given, frames)
+    tensors = found.told
     layouts = architectures()[found.arch].layouts
     if found.origin != origin and origin in layouts and layouts[origin] is not layouts[found.origin]:
         raise MismatchError(f"{path} has tensors that are named as {found.origin} names them, not as {origin} does")
-    sizes = {f.name: getattr(found.frame, f.name) for f in fields(Frame)} | {"frames_in": found.frames_in}
+    sizes = {f.name: getattr(tensors.frame, f.name) for f in fields(Frame)} | {"frames_in": tensors.frames_in}
     told = {"arch": found.arch} | {name: value for name, value in sizes.items() if value is not None}
     _check(path, told, known, "")
-    _check(path, found.params, known.get("params", {}), "params.")
+    _check(path, tensors.params, known.get("params", {}), "params.")
     values = frames | given | told
     _check_complete(path, f", which holds a {found.arch},", values)
     settings = settings_of(stated, found.arch)
     chosen = {**presumed.get("params", {}), **known.get("params", {})}
     params = {**settings, **chosen}
-    params |= {name: value for name, value in found.params.items() if value is not False or name in params}
-    spec = _with_product(path, found, ModelSpec.from_dict(values | {"params": params}))
-    tensors = frozenset(told.keys() - {found.hint})
-    used = {name: value for name, value in frames.items() if name not in given.keys() | tensors}
-    used |= {name: value for name, value in settings.items() if name not in chosen.keys() | found.params.keys()}
+    params |= {name: value for name, value in tensors.params.items() if value is not False or name in params}
+    spec = _with_product(path, tensors, ModelSpec.from_dict(values | {"params": params}))
+    fields_told = frozenset(told.keys() - {tensors.hint})
+    used = {name: value for name, value in frames.items() if name not in given.keys() | fields_told}
+    used |= {name: value for name, value in settings.items() if name not in chosen.keys() | tensors.params.keys()}
     config = config_of(spec)
-    assumed = {name: getattr(config, name) for name in found.untold if name not in chosen and name not in settings}
+    assumed = {name: getattr(config, name) for name in tensors.untold if name not in chosen and name not in settings}
     if "value_range" not in values:
         assumed["value_range"] = spec.value_range
-    return Decision(spec, tensors, used, assumed)
+    return Decision(spec, fields_told, used, assumed)
 
 
-def _with_product(path: Path, found: Inferred, spec: ModelSpec) -> ModelSpec:
+def _with_product(path: Path, tensors: Told, spec: ModelSpec) -> ModelSpec:
     """The spec, in which the two settings whose product the tensors tell have it; if one is said, the other follows.
 
     Raises:
         MismatchError: what is said of them cannot make the product.
         SpecError: neither is said, and the architecture's defaults do not make it.
     """
-    if found.product is None:
+    if tensors.product is None:
         return spec
-    one, other, product = found.product
+    one, other, product = tensors.product
     values = {name: getattr(config_of(spec), name) for name in (one, other)}
     said = [name for name in values if name in spec.params]
     if len(said) == 1:

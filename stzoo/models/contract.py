@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from stzoo.errors import SpecError
 from stzoo.models.published import Layout
-from stzoo.models.reading import Reader
 from stzoo.spec import ModelSpec
 
 Kind = Literal["block", "sequential", "modular", "codec"]
@@ -227,8 +226,6 @@ class Architecture:
             none, since each of its steps is such a part, except for ``sampling = "parallel"``. By default a block
             refuses such a recipe.
         layouts: how published checkpoints are laid out, by their origin; see `stzoo.convert`. By default none is read.
-        readers: how published checkpoints are recognised, and what their tensors tell, see `stzoo.models.reading`. By
-            default the model of such a checkpoint must be named.
         decoupling: what ``decouple_weight`` of a recipe needs. By default such a recipe is refused.
         stores: (module, past (B, T, C, H, W), future (B, T', C, H, W)) -> a forecast (B, T, C, H, W) of a block whose
             memory sees the true future as well, and learns; ``memory_weight`` of a recipe weighs its loss. An ordinary
@@ -254,7 +251,6 @@ class Architecture:
     colour: Colour | None = None
     recompute: tuple[type[nn.Module], ...] = ()
     layouts: Mapping[str, Layout] = field(default_factory=dict)
-    readers: tuple[Reader, ...] = ()
     decoupling: Decoupling | None = None
     stores: Callable[[Any, Tensor, Tensor], Tensor] | None = None
     derivative_kernels: Callable[[Any], Tensor] | None = None

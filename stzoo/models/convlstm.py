@@ -14,7 +14,7 @@ from stzoo.models.recurrent import (
     from_patches,
     gates,
     grid,
-    stacked,
+    reads_cells,
     to_patches,
     zero_plane,
 )
@@ -80,9 +80,13 @@ class ConvLstm(nn.Module):
 OPENSTL = Layout(
     rules=rules((r"cells\.(\d+)\.([xh])", r"cell_list.\1.conv_\2.0")) + OPENSTL_READOUT,
     dead=r"cell_list\.\d+\.(conv_o\.0|conv_last)\.weight",
-)
-READER = Reader(
-    "cell_list.0.conv_x.0.weight", stacked("convlstm", "conv_x.0.weight"), also=lacks("cell_list.0.conv_m.0.weight")
+    readers=(
+        Reader(
+            "cell_list.0.conv_x.0.weight",
+            reads_cells("conv_x.0.weight"),
+            also=lacks("cell_list.0.conv_m.0.weight", "gradient_highway.x_concat.0.weight"),
+        ),
+    ),
 )
 ARCHITECTURE = Architecture(
     name="convlstm",
@@ -91,5 +95,4 @@ ARCHITECTURE = Architecture(
     module=ConvLstm,
     colour="last",  # as `to_patches` folds
     layouts={"openstl": OPENSTL},
-    readers=(READER,),
 )

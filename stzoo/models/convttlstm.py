@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from stzoo.errors import SpecError
 from stzoo.models.contract import Architecture
-from stzoo.models.published import Layout, Shape, rules
-from stzoo.models.reading import Frame, Inferred, Reader, Shapes, depth, same_channels
+from stzoo.models.published import Layout, rules
+from stzoo.models.reading import Frame, Reader, Shape, Shapes, Told, depth, same_channels
 from stzoo.models.recurrent import check_unit_range, from_patches, grid, to_patches
 from stzoo.spec import ModelSpec, bounded
 
@@ -146,18 +146,10 @@ def over_time(shape: Shape) -> Shape:
     return (*shape, 1) if len(shape) == 4 else shape  # biases have no axes of places or time
 
 
-OFFICIAL = Layout(
-    rules=rules(
-        (r"blocks\.(\d+)\.(\d+)\.carry\.(\d+)", r"layers.b\1l\2.layers.\3"),
-        (r"readout", r"layers.output"),
-    )
-    + rules((r"blocks\.(\d+)\.(\d+)\.read\.(\d+)", r"layers.b\1l\2.layers_.\3"), shape=over_time),
-)
-
 _READS = "layers.b0l0.layers_"  # of the first cell
 
 
-def inferred(shapes: Shapes, known: Frame) -> Inferred:
+def told(shapes: Shapes, known: Frame) -> Told:
     """How many blocks are skipped is told by what reads more channels than the block before it has."""
     first, order = shapes[f"{_READS}.0.weight"], depth(shapes, _READS)
     gates = f"layers.{order - 1}.weight"
@@ -180,15 +172,21 @@ def inferred(shapes: Shapes, known: Frame) -> Inferred:
         "patch": 1,
     }
     channels = same_channels(shapes[f"layers.b0l0.{gates}"][1] - ranks, known.channels)
-    frame = Frame(channels=channels)
-    return Inferred(arch="convttlstm", params=params, frame=frame, origin="official", untold=("sigmoid",))
+    return Told(params=params, frame=Frame(channels=channels), untold=("sigmoid",))
 
 
+OFFICIAL = Layout(
+    rules=rules(
+        (r"blocks\.(\d+)\.(\d+)\.carry\.(\d+)", r"layers.b\1l\2.layers.\3"),
+        (r"readout", r"layers.output"),
+    )
+    + rules((r"blocks\.(\d+)\.(\d+)\.read\.(\d+)", r"layers.b\1l\2.layers_.\3"), shape=over_time),
+    readers=(Reader(f"{_READS}.0.weight", told),),
+)
 ARCHITECTURE = Architecture(
     name="convttlstm",
     kind="sequential",
     config=ConvTtLstmConfig,
     module=ConvTtLstm,
     layouts={"official": OFFICIAL},
-    readers=(Reader(f"{_READS}.0.weight", inferred),),
 )

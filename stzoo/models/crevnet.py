@@ -17,7 +17,7 @@ from stzoo.errors import SpecError
 from stzoo.models.contract import Architecture
 from stzoo.models.feedback import is_own
 from stzoo.models.published import Layout, rules
-from stzoo.models.reading import Frame, Inferred, Reader, Shapes, depth, same_channels
+from stzoo.models.reading import Frame, Reader, Shapes, Told, depth, same_channels
 from stzoo.models.recurrent import from_patches, to_patches
 from stzoo.spec import ModelSpec, bounded
 
@@ -237,19 +237,9 @@ _GATES = {
     "output": "out_gate",
     "mix": "w1",
 }
-OPENSTL = Layout(  # their bottlenecks have a dropout before the third norm, and the first one lacks its first norm
-    rules=rules(
-        (_BLOCK + r"0\.body\.([0-3])", _THEIRS + r"0.bottleneck_block.\1"),
-        (_BLOCK + r"0\.body\.(\d)", _THEIRS + r"0.bottleneck_block.<\1+1>"),
-        (_BLOCK + r"(\d+)\.body\.([0-5])", _THEIRS + r"\1.bottleneck_block.\2"),
-        (_BLOCK + r"(\d+)\.body\.(\d)", _THEIRS + r"\1.bottleneck_block.<\2+1>"),
-        *((rf"layers\.(\d+)\.{ours}", rf"frame_predictor.convlstm.\1.{theirs}") for ours, theirs in _GATES.items()),
-        (r"layers\.(\d+)\.attention", r"frame_predictor.att.\1.0"),
-    ),
-)
 
 
-def inferred(shapes: Shapes, known: Frame) -> Inferred:
+def told(shapes: Shapes, known: Frame) -> Told:
     """A stage begins with the block that makes four times the channels of what it reads."""
     blocks: list[int] = []
     for number in range(depth(shapes, "encoder.stack")):
@@ -261,9 +251,20 @@ def inferred(shapes: Shapes, known: Frame) -> Inferred:
         blocks[-1] += 1
     params = {"blocks": tuple(blocks), "layers": depth(shapes, "frame_predictor.convlstm")}
     channels = shapes["encoder.stack.0.bottleneck_block.0.weight"][1] // 2
-    return Inferred(arch="crevnet", params=params, frame=Frame(channels=same_channels(channels, known.channels)))
+    return Told(params=params, frame=Frame(channels=same_channels(channels, known.channels)))
 
 
+OPENSTL = Layout(  # their bottlenecks have a dropout before the third norm, and the first one lacks its first norm
+    rules=rules(
+        (_BLOCK + r"0\.body\.([0-3])", _THEIRS + r"0.bottleneck_block.\1"),
+        (_BLOCK + r"0\.body\.(\d)", _THEIRS + r"0.bottleneck_block.<\1+1>"),
+        (_BLOCK + r"(\d+)\.body\.([0-5])", _THEIRS + r"\1.bottleneck_block.\2"),
+        (_BLOCK + r"(\d+)\.body\.(\d)", _THEIRS + r"\1.bottleneck_block.<\2+1>"),
+        *((rf"layers\.(\d+)\.{ours}", rf"frame_predictor.convlstm.\1.{theirs}") for ours, theirs in _GATES.items()),
+        (r"layers\.(\d+)\.attention", r"frame_predictor.att.\1.0"),
+    ),
+    readers=(Reader("encoder.stack.0.bottleneck_block.0.weight", told),),
+)
 ARCHITECTURE = Architecture(
     name="crevnet",
     kind="sequential",
@@ -271,5 +272,4 @@ ARCHITECTURE = Architecture(
     module=CrevNet,
     advances=True,
     layouts={"openstl": OPENSTL},
-    readers=(Reader("encoder.stack.0.bottleneck_block.0.weight", inferred),),
 )

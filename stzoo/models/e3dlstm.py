@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stzoo.models.contract import Architecture
-from stzoo.models.published import Layout, Shape, rules
-from stzoo.models.reading import Reader
-from stzoo.models.recurrent import RecurrentConfig, from_patches, grid, stacked, to_patches
+from stzoo.models.published import Layout, rules
+from stzoo.models.reading import Reader, Shape
+from stzoo.models.recurrent import RecurrentConfig, from_patches, grid, reads_cells, to_patches
 from stzoo.spec import ModelSpec, bounded
 
 WINDOW = 2  # frames that a convolution sees
@@ -99,7 +99,7 @@ class EideticCell(nn.Module):
         if self.variant == "paper":
             q, kv = query.flatten(2).transpose(1, 2), past.flatten(2).transpose(1, 2)
             return attend(q, kv).transpose(1, 2).reshape(query.shape)
-        both = query.expand_as(past[:, :, -1])  # there a row of a query may reach from one frame into the other
+        both = query.expand_as(past[:, :, -1])  # a row of `hidden` numbers may begin in one frame and end in the other
         q, kv = both.reshape(b, -1, hidden), past.transpose(1, 2).reshape(b, -1, hidden)
         return attend(q, kv).reshape(both.shape)
 
@@ -195,10 +195,12 @@ OPENSTL = Layout(
     + rules((r"cells\.(\d+)\.mix", r"cell_list.\1.conv_last.conv3d"), shape=deepened)
     + rules((r"cells\.(\d+)\.norm", r"cell_list.\1._norm_c_t")),
     spec=as_published,
-)
-READER = Reader(
-    "cell_list.0.conv_gm.0.conv3d.weight",
-    stacked("e3dlstm", "conv_x.0.conv3d.weight", place="cell_list.0._norm_c_t.weight", untold=("stride",)),
+    readers=(
+        Reader(
+            "cell_list.0.conv_gm.0.conv3d.weight",
+            reads_cells("conv_x.0.conv3d.weight", place="cell_list.0._norm_c_t.weight", untold=("stride",)),
+        ),
+    ),
 )
 ARCHITECTURE = Architecture(
     name="e3dlstm",
@@ -206,5 +208,4 @@ ARCHITECTURE = Architecture(
     config=E3dLstmConfig,
     module=E3dLstm,
     layouts={"openstl": OPENSTL},
-    readers=(READER,),
 )

@@ -15,7 +15,7 @@ from stzoo.errors import SpecError
 from stzoo.models.beginning import Beginning
 from stzoo.models.motion import along_motion
 from stzoo.models.published import rules
-from stzoo.models.reading import Frame, Inferred, Shapes, depth, same_channels
+from stzoo.models.reading import Frame, Shapes, Told, depth, same_channels
 
 # OpenSTL's names of the tensors below. Its upsampling convolution lies one level deeper, inside its pixel shuffle.
 OPENSTL_FRAMES = rules(
@@ -171,30 +171,26 @@ def told_by_encoder(shapes: Shapes, known: Frame) -> tuple[dict[str, Any], Frame
     return params, Frame(channels=same_channels(first[1], known.channels))
 
 
-def around(
-    arch: str,
+def reads_around(
     told: Callable[[Shapes, Frame], tuple[int, Mapping[str, Any]]],
     translator: str | None = None,
     untold: tuple[str, ...] = (),
-) -> Callable[[Shapes, Frame], Inferred]:
+) -> Callable[[Shapes, Frame], Told]:
     """For `Reader.read`: an encoder and a decoder around a translator.
 
     Args:
-        arch: the architecture.
         told: (shapes, what is known of the frames) -> how many channels the translator reads, those of all past frames,
             and the `params` that its tensors tell.
         translator: its name, of an architecture with several.
         untold: params of the translator that no tensor tells.
     """
 
-    def read(shapes: Shapes, known: Frame) -> Inferred:
+    def read(shapes: Shapes, known: Frame) -> Told:
         params, frame = told_by_encoder(shapes, known)
         outer, more = told(shapes, known)
         params |= {"n_t": depth(shapes, "hid.enc"), **more}
         params |= {} if translator is None else {"translator": translator}
-        return Inferred(
-            arch=arch, params=params, frame=frame, frames_in=outer // params["hid_s"],
-            untold=(*untold, "from_last", "period", "lagrangian"),
-        )  # fmt: skip
+        settings = (*untold, "from_last", "period", "lagrangian")
+        return Told(params=params, frame=frame, frames_in=outer // params["hid_s"], untold=settings)
 
     return read

@@ -11,8 +11,8 @@ from stzoo.errors import SpecError
 from stzoo.models.beginning import Beginning, BlurredLastFrame, LastFrame, LastPeriod, MovingParts
 from stzoo.models.decibels import Decibels
 from stzoo.models.encoder_decoder import DropPath, block_widths, check_even
-from stzoo.models.published import Shape, rules
-from stzoo.models.reading import Frame, Shapes
+from stzoo.models.published import rules
+from stzoo.models.reading import Frame, Shape, Shapes
 from stzoo.spec import ModelSpec, bounded
 
 
@@ -221,7 +221,7 @@ FIRST_GATE = f"{FIRST_BLOCK}attn.spatial_gating_unit."
 def told_by_block(
     norm: str = "norm1", wide: str | None = "mlp.fc1"
 ) -> Callable[[Shapes, Frame], tuple[int, dict[str, Any]]]:
-    """What the first block of a translator tells, for `stzoo.models.encoder_decoder.around`.
+    """What the first block of a translator tells, for `stzoo.models.encoder_decoder.reads_around`.
 
     Args:
         norm: the part of the block whose bias has one value for each channel.

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from stzoo.errors import SpecError
 from stzoo.models.contract import Architecture
 from stzoo.models.published import Layout, rules
-from stzoo.models.reading import Frame, Inferred, Reader, Shapes, depth, same_channels
+from stzoo.models.reading import Frame, Reader, Shapes, Told, depth, same_channels
 from stzoo.models.recurrent import check_unit_range
 from stzoo.spec import ModelSpec, bounded
 
@@ -185,6 +185,21 @@ class Lmc(nn.Module):
 
 
 _MOTION = {0: 0, 1: 3, 2: 6, 3: 8, 4: 11, 5: 13}  # a convolution of ours -> its number among the published layers
+
+
+def told(shapes: Shapes, known: Frame) -> Told:
+    """For `Reader.read`."""
+    first = shapes["encoder.0.weight"]
+    params = {
+        "width": first[0],
+        "layers": depth(shapes, "convlstm_list"),
+        "slots": shapes["memory.memory_w"][0],
+        "pools": 4 if "memory.embedder.2.weight" in shapes else 3,
+    }
+    frame = Frame(channels=same_channels(first[1], known.channels))
+    return Told(params=params, frame=frame, untold=("sigmoid",))
+
+
 PUBLISHED = Layout(
     rules=rules(
         (r"(encoder|decoder)\.(\d+)", r"\1.\2"),
@@ -200,22 +215,8 @@ PUBLISHED = Layout(
         ),
         (r"memory\.slots", "memory.memory_w"),
     ),
+    readers=(Reader("memory.memory_w", told),),
 )
-
-
-def inferred(shapes: Shapes, known: Frame) -> Inferred:
-    """For `Reader.read`."""
-    first = shapes["encoder.0.weight"]
-    params = {
-        "width": first[0],
-        "layers": depth(shapes, "convlstm_list"),
-        "slots": shapes["memory.memory_w"][0],
-        "pools": 4 if "memory.embedder.2.weight" in shapes else 3,
-    }
-    frame = Frame(channels=same_channels(first[1], known.channels))
-    return Inferred(arch="lmc", params=params, frame=frame, origin="official", untold=("sigmoid",))
-
-
 ARCHITECTURE = Architecture(
     name="lmc",
     kind="block",
@@ -223,5 +224,4 @@ ARCHITECTURE = Architecture(
     module=Lmc,
     stores=lambda module, past, future: module.storing(past, future),
     layouts={"official": PUBLISHED},
-    readers=(Reader("memory.memory_w", inferred),),
 )

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from stzoo.errors import SpecError
 from stzoo.models.contract import Architecture
 from stzoo.models.published import Layout, rules
-from stzoo.models.reading import Frame, Inferred, Reader, Shapes, depth, patches, plane, told_by
+from stzoo.models.reading import Frame, Reader, Shapes, Told, depth, hint_of, patches, plane
 from stzoo.models.recurrent import RecurrentConfig, from_patches, grid, to_patches
 from stzoo.spec import ModelSpec, bounded
 
@@ -160,6 +160,21 @@ def _pushed(past: Tensor, new: Tensor) -> Tensor:
     return torch.cat([past[:, 1:], new[:, None].to(past.dtype)], 1)
 
 
+def told(shapes: Shapes, known: Frame) -> Told:
+    """For `Reader.read`."""
+    first, gates = shapes["encoders.0.encoder_t_conv-1.weight"], shapes["cell_list.0.conv_s.0.weight"]
+    shrink = 2 ** min(depth(shapes, "encoders") - 1, 16)  # more than any configuration may have, and still printable
+    patch, frame = patches(first[1], known, plane(shapes, "cell_list.0.conv_s.1.weight"), shrink)
+    params = {
+        "layers": depth(shapes, "cell_list"),
+        "hidden": first[0],
+        "kernel": gates[-1],
+        "patch": patch,
+        "shrink": shrink,
+    }
+    return Told(params=params, frame=frame, untold=("tau", "recall"), hint=hint_of(known))
+
+
 PUBLISHED = Layout(
     rules=rules(
         (r"cells\.(\d+)\.temporal\.([01])", r"cell_list.\1.conv_t.\2"),
@@ -172,24 +187,8 @@ PUBLISHED = Layout(
         (r"readout", r"srcnn.0"),
     ),
     dead=r"(merge|conv_last_sr)\.(weight|bias)",
+    readers=(Reader("cell_list.0.conv_t_next.0.weight", told),),
 )
-
-
-def inferred(shapes: Shapes, known: Frame) -> Inferred:
-    """For `Reader.read`."""
-    first, gates = shapes["encoders.0.encoder_t_conv-1.weight"], shapes["cell_list.0.conv_s.0.weight"]
-    shrink = 2 ** min(depth(shapes, "encoders") - 1, 16)  # more than any configuration may have, and still printable
-    patch, frame = patches(first[1], known, plane(shapes, "cell_list.0.conv_s.1.weight"), shrink)
-    params = {
-        "layers": depth(shapes, "cell_list"),
-        "hidden": first[0],
-        "kernel": gates[-1],
-        "patch": patch,
-        "shrink": shrink,
-    }
-    return Inferred(arch="mau", params=params, frame=frame, untold=("tau", "recall"), hint=told_by(known))
-
-
 ARCHITECTURE = Architecture(
     name="mau",
     kind="sequential",
@@ -198,5 +197,4 @@ ARCHITECTURE = Architecture(
     advances=True,
     colour="last",  # as `to_patches` folds
     layouts={"openstl": PUBLISHED, "official": PUBLISHED},  # the authors' tensors have the same names
-    readers=(Reader("cell_list.0.conv_t_next.0.weight", inferred),),
 )

@@ -22,7 +22,7 @@ from stzoo.models.recurrent import (
     from_patches,
     gates,
     grid,
-    stacked,
+    reads_cells,
     to_patches,
     zero_plane,
 )
@@ -172,10 +172,12 @@ OPENSTL = Layout(
     )
     + OPENSTL_READOUT,
     dead=r"stlstm_layer_diff\.\d+\.conv_last\.weight",
-)
-READER = Reader(
-    "stlstm_layer.0.conv_x.0.weight",
-    stacked("mim", "conv_x.0.weight", "stlstm_layer", "stlstm_layer.1.ct_weight"),
+    readers=(
+        Reader(
+            "stlstm_layer.0.conv_x.0.weight",
+            reads_cells("conv_x.0.weight", "stlstm_layer", "stlstm_layer.1.ct_weight"),
+        ),
+    ),
 )
 ARCHITECTURE = Architecture(
     name="mim",
@@ -184,5 +186,4 @@ ARCHITECTURE = Architecture(
     module=Mim,
     colour="last",  # as `to_patches` folds
     layouts={"openstl": OPENSTL},
-    readers=(READER,),
 )

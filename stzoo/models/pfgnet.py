@@ -23,8 +23,8 @@ from stzoo.models.encoder_decoder import (
     told_by_encoder,
 )
 from stzoo.models.gated_block import flat
-from stzoo.models.published import Layout, Shape, rules
-from stzoo.models.reading import Frame, Inferred, Reader, Shapes, depth
+from stzoo.models.published import Layout, rules
+from stzoo.models.reading import Frame, Reader, Shape, Shapes, Told, depth
 from stzoo.spec import ModelSpec, bounded
 
 STEM_KERNELS = (3, 5, 7)
@@ -293,12 +293,12 @@ OPENSTL_PFG = (
         shape=flat,
     )
 )
-PUBLISHED = Layout(rules=OPENSTL_FRAMES + OPENSTL_PFG, inner=OPENSTL_INNER)
+
 
 _PFG = "hid.blocks.0."
 
 
-def inferred(shapes: Shapes, known: Frame) -> Inferred:
+def told(shapes: Shapes, known: Frame) -> Told:
     """Published ones have no `hid_t`, so that their blocks tell how many frames go in."""
     params, frame = told_by_encoder(shapes, known)
     dim, rings = shapes[f"{_PFG}grn_dw.gamma"][1], depth(shapes, f"{_PFG}tm.branches")
@@ -307,9 +307,14 @@ def inferred(shapes: Shapes, known: Frame) -> Inferred:
         "kernels": tuple(shapes[f"{_PFG}tm.branches.{i}.dw_h.weight"][-1] for i in range(rings)),
         "mlp_ratio": shapes[f"{_PFG}dw_v.weight"][0] // dim,
     }
-    return Inferred(arch="pfgnet", params=params, frame=frame, frames_in=dim // params["hid_s"])
+    return Told(params=params, frame=frame, frames_in=dim // params["hid_s"])
 
 
+PUBLISHED = Layout(
+    rules=OPENSTL_FRAMES + OPENSTL_PFG,
+    inner=OPENSTL_INNER,
+    readers=(Reader(f"{_PFG}tm.gate_head.weight", told),),
+)
 ARCHITECTURE = Architecture(
     name="pfgnet",
     kind="block",
@@ -318,5 +323,4 @@ ARCHITECTURE = Architecture(
     colour="first",  # as nn.PixelUnshuffle folds
     recompute=(ConvNorm, PfgBlock),
     layouts={"openstl": PUBLISHED, "official": PUBLISHED},  # the authors' code is written on OpenSTL's
-    readers=(Reader(f"{_PFG}tm.gate_head.weight", inferred),),
 )

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from stzoo.errors import SpecError
 from stzoo.models.contract import Architecture
 from stzoo.models.published import Layout, Rule, rules
-from stzoo.models.reading import Frame, Inferred, Reader, Shapes, depth, same_channels
+from stzoo.models.reading import Frame, Reader, Shapes, Told, depth, same_channels
 from stzoo.models.recurrent import any_range_where_trained, check_squeezed, check_unit_range, zero_plane
 from stzoo.spec import ModelSpec, bounded
 
@@ -196,16 +196,12 @@ def published_under(prefix: str) -> tuple[Rule, ...]:
 
 # OpenSTL stores both cells twice, alone and within the encoder, which is what forecasts use; `k2m` turns kernels into
 # moments, for the loss. The authors published the encoder alone.
-OPENSTL = Layout(
-    rules=published_under("encoder."), dead=r"(phycell|convcell)\..+|k2m\.(_inv|_)M\d", spec=any_range_where_trained
-)
-OFFICIAL = Layout(rules=published_under(""), spec=any_range_where_trained)
 
 
-def inferring(prefix: str, origin: str) -> Callable[[Shapes, Frame], Inferred]:
+def reads_under(prefix: str) -> Callable[[Shapes, Frame], Told]:
     """For `Reader.read`: names begin with `prefix`."""
 
-    def read(shapes: Shapes, known: Frame) -> Inferred:
+    def read(shapes: Shapes, known: Frame) -> Told:
         first = shapes[f"{prefix}encoder_E.c1.main.0.weight"]
         stack = f"{prefix}convcell.cell_list"
         widths = [shapes[f"{stack}.{i}.conv.weight"][0] // 4 for i in range(depth(shapes, stack))]
@@ -216,11 +212,22 @@ def inferring(prefix: str, origin: str) -> Callable[[Shapes, Frame], Inferred]:
         }
         frame = Frame(channels=same_channels(first[1], known.channels))
         untold = ("patch", "sigmoid")
-        return Inferred(arch="phydnet", params=params, frame=frame, origin=origin, untold=untold)
+        return Told(params=params, frame=frame, untold=untold)
 
     return read
 
 
+OPENSTL = Layout(
+    rules=published_under("encoder."),
+    dead=r"(phycell|convcell)\..+|k2m\.(_inv|_)M\d",
+    spec=any_range_where_trained,
+    readers=(Reader("encoder.encoder_E.c1.main.0.weight", reads_under("encoder.")),),
+)
+OFFICIAL = Layout(
+    rules=published_under(""),
+    spec=any_range_where_trained,
+    readers=(Reader("encoder_E.c1.main.0.weight", reads_under("")),),
+)
 ARCHITECTURE = Architecture(
     name="phydnet",
     kind="sequential",
@@ -228,9 +235,5 @@ ARCHITECTURE = Architecture(
     module=PhyDNet,
     advances=True,
     layouts={"openstl": OPENSTL, "official": OFFICIAL},
-    readers=(
-        Reader("encoder.encoder_E.c1.main.0.weight", inferring("encoder.", "openstl")),
-        Reader("encoder_E.c1.main.0.weight", inferring("", "official")),
-    ),
     derivative_kernels=PhyDNet.derivative_kernels,
 )

@@ -19,7 +19,7 @@ from stzoo.models.contract import Architecture
 from stzoo.models.encoder_decoder import DropPath
 from stzoo.models.positions import positions
 from stzoo.models.published import Layout, rules
-from stzoo.models.reading import Frame, Inferred, Reader, Shapes, depth, patches, told_by
+from stzoo.models.reading import Frame, Reader, Shapes, Told, depth, hint_of, patches
 from stzoo.models.recurrent import grid, to_patches
 from stzoo.spec import ModelSpec, bounded
 
@@ -196,20 +196,12 @@ _PART = (  # of a transformer
     (r"layers\.(?P<n>\d+)\.mlp\.value", r"layers.\g<n>.1.fn.fc1_x"),
     (r"layers\.(?P<n>\d+)\.mlp\.out", r"layers.\g<n>.1.fn.fc2"),
 )
-PUBLISHED = Layout(
-    rules=rules(
-        (r"embed", r"to_patch_embedding.1"),
-        (r"norm", r"mlp_head.0"),
-        (r"readout", r"mlp_head.1"),
-        *((rf"{a}\.{b}", f"{c}.{d}") for a, c in _TRANSFORMER for b, d in _PART),
-    ),
-    dead=r"pos_embedding",  # computed, and never trained
-)
+
 
 _EMBEDDING = "to_patch_embedding.1.weight"
 
 
-def inferred(shapes: Shapes, known: Frame) -> Inferred:
+def told(shapes: Shapes, known: Frame) -> Told:
     """Two pairs of forms have the same tensors in another order, which no tensor tells.
 
     Queries, keys and values lie below each other, those of all heads together.
@@ -232,7 +224,7 @@ def inferred(shapes: Shapes, known: Frame) -> Inferred:
     params |= {"form": forms[0]} if len(forms) == 1 else {}
     untold = ("heads", "head_dim", *(("form",) if len(forms) > 1 else ()))
     attended = ("heads", "head_dim", shapes[f"{first}.0.0.fn.to_qkv.weight"][0] // 3)
-    return Inferred(arch="predformer", params=params, frame=frame, untold=untold, product=attended, hint=told_by(known))
+    return Told(params=params, frame=frame, untold=untold, product=attended, hint=hint_of(known))
 
 
 def _as_published(name: str, where: str) -> str:
@@ -241,6 +233,16 @@ def _as_published(name: str, where: str) -> str:
     return f"{short}_transformer{end}" if bool(deep) != bool(where) else ""
 
 
+PUBLISHED = Layout(
+    rules=rules(
+        (r"embed", r"to_patch_embedding.1"),
+        (r"norm", r"mlp_head.0"),
+        (r"readout", r"mlp_head.1"),
+        *((rf"{a}\.{b}", f"{c}.{d}") for a, c in _TRANSFORMER for b, d in _PART),
+    ),
+    dead=r"pos_embedding",  # computed, and never trained
+    readers=(Reader(_EMBEDDING, told),),
+)
 ARCHITECTURE = Architecture(
     name="predformer",
     kind="block",
@@ -248,5 +250,4 @@ ARCHITECTURE = Architecture(
     module=PredFormer,
     recompute=(GatedLayer,),
     layouts={"openstl": PUBLISHED, "official": PUBLISHED},  # the authors' code is written on OpenSTL's
-    readers=(Reader(_EMBEDDING, inferred),),
 )

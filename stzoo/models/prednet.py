@@ -19,7 +19,7 @@ from stzoo.errors import SpecError
 from stzoo.models.contract import Architecture
 from stzoo.models.feedback import is_own
 from stzoo.models.published import Layout, rules
-from stzoo.models.reading import Frame, Inferred, Reader, Shapes, same_channels
+from stzoo.models.reading import Frame, Reader, Shapes, Told, same_channels
 from stzoo.spec import ModelSpec, bounded
 
 MAX_LAYERS = 16
@@ -185,6 +185,15 @@ def _normalised_range(spec: ModelSpec) -> tuple[list[float], list[float]] | None
     return low, high
 
 
+def told(shapes: Shapes, known: Frame) -> Told:
+    """Of the predictions, one for each layer, every other name is taken: activations lie between them."""
+    widths: list[int] = []
+    while (prediction := f"Ahat.{2 * len(widths)}.weight") in shapes:
+        widths.append(shapes[prediction][0])
+    params = {"widths": tuple(widths[1:]), "kernel": shapes["Ahat.0.weight"][-1]}
+    return Told(params=params, frame=Frame(channels=same_channels(widths[0], known.channels)))
+
+
 OPENSTL = Layout(
     rules=rules(
         (r"layers\.(\d+)\.input_gate", r"i.\1"),
@@ -194,23 +203,12 @@ OPENSTL = Layout(
         (r"layers\.(\d+)\.prediction", r"Ahat.<\1*2>"),  # activations lie between the convolutions
         (r"layers\.(\d+)\.target", r"A.<\1*2>"),
     ),
+    readers=(Reader("Ahat.0.weight", told),),
 )
-
-
-def inferred(shapes: Shapes, known: Frame) -> Inferred:
-    """Of the predictions, one for each layer, every other name is taken: activations lie between them."""
-    widths: list[int] = []
-    while (prediction := f"Ahat.{2 * len(widths)}.weight") in shapes:
-        widths.append(shapes[prediction][0])
-    params = {"widths": tuple(widths[1:]), "kernel": shapes["Ahat.0.weight"][-1]}
-    return Inferred(arch="prednet", params=params, frame=Frame(channels=same_channels(widths[0], known.channels)))
-
-
 ARCHITECTURE = Architecture(
     name="prednet",
     kind="sequential",
     config=PredNetConfig,
     module=PredNet,
     layouts={"openstl": OPENSTL},
-    readers=(Reader("Ahat.0.weight", inferred),),
 )

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from stzoo.models.contract import Architecture, Decoupling
 from stzoo.models.published import Layout, rules
-from stzoo.models.reading import Frame, Inferred, Reader, Shapes, lacks
+from stzoo.models.reading import Frame, Reader, Shapes, Told, lacks
 from stzoo.models.recurrent import (
     OPENSTL_READOUT,
     RecurrentConfig,
     from_patches,
     gates,
     grid,
-    stacked,
+    reads_cells,
     to_patches,
     zero_plane,
 )
@@ -137,6 +137,14 @@ class PredRnn(nn.Module):
         return [(self.adapter(to_c), self.adapter(to_m)) for to_c, to_m in state.increments]
 
 
+def told(shapes: Shapes, known: Frame) -> Told:
+    """For `Reader.read`."""
+    norm = "cell_list.0.conv_x.1.weight"
+    plain = reads_cells("conv_x.0.weight", place=norm)(shapes, known)
+    more = {"layer_norm": norm in shapes, "decouple": "adapter.weight" in shapes}
+    return replace(plain, params=dict(plain.params) | more)
+
+
 OPENSTL = Layout(
     rules=rules(
         (r"cells\.(\d+)\.([xhmo])\.([01])", r"cell_list.\1.conv_\2.\3"),  # with its LayerNorm
@@ -146,18 +154,8 @@ OPENSTL = Layout(
     )
     + OPENSTL_READOUT,
     dead=r"adapter\.weight",  # a forecast does not need it
+    readers=(Reader("cell_list.0.conv_m.0.weight", told, also=lacks("gradient_highway.x_concat.0.weight")),),
 )
-
-
-def inferred(shapes: Shapes, known: Frame) -> Inferred:
-    """For `Reader.read`."""
-    norm = "cell_list.0.conv_x.1.weight"
-    plain = stacked("predrnn", "conv_x.0.weight", place=norm)(shapes, known)
-    more = {"layer_norm": norm in shapes, "decouple": "adapter.weight" in shapes}
-    return replace(plain, params=dict(plain.params) | more)
-
-
-READER = Reader("cell_list.0.conv_m.0.weight", inferred, also=lacks("gradient_highway.x_concat.0.weight"))
 ARCHITECTURE = Architecture(
     name="predrnn",
     kind="sequential",
@@ -165,6 +163,5 @@ ARCHITECTURE = Architecture(
     module=PredRnn,
     colour="last",  # as `to_patches` folds
     layouts={"openstl": OPENSTL},
-    readers=(READER,),
     decoupling=Decoupling(setting="decouple", pairs=PredRnn.adapted_increments),
 )

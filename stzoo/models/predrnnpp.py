@@ -19,7 +19,7 @@ from stzoo.models.recurrent import (
     from_patches,
     gates,
     grid,
-    stacked,
+    reads_cells,
     to_patches,
     zero_plane,
 )
@@ -145,8 +145,8 @@ OPENSTL = Layout(
     )
     + OPENSTL_READOUT,
     dead=r"cell_list\.\d+\.conv_o\.0\.weight",
+    readers=(Reader("gradient_highway.x_concat.0.weight", reads_cells("conv_x.0.weight")),),
 )
-READER = Reader("gradient_highway.x_concat.0.weight", stacked("predrnnpp", "conv_x.0.weight"))
 ARCHITECTURE = Architecture(
     name="predrnnpp",
     kind="sequential",
@@ -154,5 +154,4 @@ ARCHITECTURE = Architecture(
     module=PredRnnPp,
     colour="last",  # as `to_patches` folds
     layouts={"openstl": OPENSTL},
-    readers=(READER,),
 )

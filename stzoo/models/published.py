@@ -11,9 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from stzoo.models.reading import Reader, Shape
 from stzoo.spec import ModelSpec
-
-Shape = tuple[int, ...]
 
 
 def same_shape(shape: Shape) -> Shape:
@@ -63,12 +62,14 @@ class Layout:
         inner: pairs of a regular expression and its replacement, applied to each published name before the rules:
             names that differ only by how deep a layer was wrapped.
         spec: (the spec asked for, its configuration) -> the spec that such weights were trained as.
+        readers: how such checkpoints are recognised, and what their tensors tell. By default their model must be named.
     """
 
     rules: tuple[Rule, ...]
     dead: str = r"(?!)"
     inner: tuple[tuple[str, str], ...] = ()
     spec: Callable[[ModelSpec, Any], ModelSpec] = same_spec
+    readers: tuple[Reader, ...] = ()
 
 
 def rules(*pairs: tuple[str, str], shape: Callable[[Shape], Shape] = same_shape) -> tuple[Rule, ...]:

@@ -1,8 +1,8 @@
 """What the tensors of a published checkpoint tell of its model, by their names and shapes: for an architecture to read.
 
-An architecture states a `Reader` beside its class for each way in which its tensors were named, and
-`stzoo.models.inferring` chooses among all of them. Names are those of `stzoo.models.published.Layout.rules`, that is,
-without "module." and such in front.
+A `stzoo.models.published.Layout` has a `Reader` for each way in which its tensors were named, and
+`stzoo.models.inferring` finds the one that a checkpoint belongs to. Names are those in the file, without "module." and
+such in front; `Layout.inner` has not been applied.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from math import isqrt
 from typing import Any
 
 from stzoo.errors import SpecError
-from stzoo.models.published import Shape
 from stzoo.spec import bounded
 
+Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
 
 
@@ -32,12 +32,10 @@ UNKNOWN = Frame()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inferred:
-    """What the tensors say.
+class Told:
+    """What the tensors tell.
 
     Attributes:
-        arch: `ModelSpec.arch`.
-        origin: the layout whose names these are, one of `Architecture.layouts`.
         params: for `ModelSpec.params`; what is not among them cannot be read from tensors.
         frame: channels, height and width; None where no tensor depends on them.
         frames_in: how many frames go in; None where no tensor depends on it.
@@ -46,11 +44,9 @@ class Inferred:
         hint: the field of `frame` that was needed to read the others, and that the tensors do not tell, therefore.
     """
 
-    arch: str
     params: Mapping[str, Any]
     frame: Frame
     frames_in: int | None = None
-    origin: str = "openstl"
     untold: tuple[str, ...] = ()
     product: tuple[str, str, int] | None = None
     hint: str | None = None
@@ -79,7 +75,7 @@ def always(shapes: Shapes) -> bool:
 
 @dataclass(frozen=True)
 class Reader:
-    """How published checkpoints of an architecture are recognised, and what their tensors tell.
+    """How published checkpoints of one layout are recognised, and what their tensors tell.
 
     A checkpoint must belong to one reader alone, among those of all architectures.
 
@@ -92,7 +88,7 @@ class Reader:
     """
 
     mark: str
-    read: Callable[[Shapes, Frame], Inferred]
+    read: Callable[[Shapes, Frame], Told]
     also: Callable[[Shapes], bool] = always
 
 
@@ -156,8 +152,8 @@ def plane(shapes: Shapes, name: str) -> tuple[int, int]:
     return shapes[name][-2], shapes[name][-1]
 
 
-def told_by(known: Frame) -> str:
-    """Which field of what is known told `patches` the size of a patch: `Inferred.hint`."""
+def hint_of(known: Frame) -> str:
+    """Which field of what is known told `patches` the size of a patch: `Told.hint`."""
     return "height" if known.channels is None else "channels"
 
 

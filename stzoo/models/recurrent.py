@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from stzoo.errors import SpecError
 from stzoo.models.published import rules
-from stzoo.models.reading import Frame, Inferred, Shapes, depth, patches, plane, told_by
+from stzoo.models.reading import Frame, Shapes, Told, depth, hint_of, patches, plane
 from stzoo.spec import ModelSpec, bounded
 
 OPENSTL_READOUT = rules((r"readout", r"conv_last"))
@@ -106,24 +106,24 @@ def any_range_where_trained(spec: ModelSpec, config: Squeezed) -> ModelSpec:
     return spec.replace(any_range=True) if spec.value_range is None and config.sigmoid else spec
 
 
-def stacked(
-    arch: str, first: str, stack: str = "cell_list", place: str = "", untold: tuple[str, ...] = ()
-) -> Callable[[Shapes, Frame], Inferred]:
+def reads_cells(
+    first: str, stack: str = "cell_list", place: str = "", untold: tuple[str, ...] = ()
+) -> Callable[[Shapes, Frame], Told]:
     """For `Reader.read`: `layers` cells named `stack`.0 and so on, whose input convolution is `first`.
 
     `place` is a weight of the model that belongs to places, if it has one.
     """
 
-    def read(shapes: Shapes, known: Frame) -> Inferred:
+    def read(shapes: Shapes, known: Frame) -> Told:
         inputs = shapes[f"{stack}.0.{first}"]
-        grid = plane(shapes, place) if place in shapes else None
-        patch, frame = patches(inputs[1], known, grid)
+        places = plane(shapes, place) if place in shapes else None
+        patch, frame = patches(inputs[1], known, places)
         params = {
             "layers": depth(shapes, stack),
             "hidden": shapes["conv_last.weight"][1],
             "kernel": inputs[-1],
             "patch": patch,
         }
-        return Inferred(arch=arch, params=params, frame=frame, untold=untold, hint=told_by(known))
+        return Told(params=params, frame=frame, untold=untold, hint=hint_of(known))
 
     return read

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from stzoo.errors import SpecError
 from stzoo.models.contract import Architecture
-from stzoo.models.encoder_decoder import OPENSTL_FRAMES, OPENSTL_INNER, ConvNorm, EncodeTranslateDecode, around
+from stzoo.models.encoder_decoder import OPENSTL_FRAMES, OPENSTL_INNER, ConvNorm, EncodeTranslateDecode, reads_around
 from stzoo.models.gated_block import (
     FIRST_GATE,
     OPENSTL_GATED,
@@ -33,7 +33,7 @@ from stzoo.models.metaformers import (
 )
 from stzoo.models.metaformers.swin import window_of
 from stzoo.models.published import Layout, rules
-from stzoo.models.reading import Frame, Reader, Shapes
+from stzoo.models.reading import Frame, Reader, Shapes, lacks
 from stzoo.models.tau import TauGate
 from stzoo.spec import ModelSpec
 
@@ -202,27 +202,33 @@ OPENSTL_INCEPU = rules(
 )
 
 
-def doubles(shapes: Shapes) -> bool:
-    """gSTA's attention ends in twice the channels; those of VAN and TAU, whose tensors have the same names, do not."""
-    shape = shapes[f"{FIRST_GATE}conv1.weight"]
-    return len(shape) > 1 and shape[0] == 2 * shape[1]
+def is_gsta(shapes: Shapes) -> bool:
+    """gSTA's attention ends in twice the channels, and has no squeeze as TAU has."""
+    shape = shapes[_LAST]
+    return lacks(_SQUEEZE)(shapes) and len(shape) > 1 and shape[0] == 2 * shape[1]
 
 
 def is_van(shapes: Shapes) -> bool:
-    """VAN's block is TAU's without the dynamical attention."""
-    return not doubles(shapes) and f"{FIRST_GATE}fc.0.weight" not in shapes
+    """VAN's block is TAU's without the squeeze."""
+    return lacks(_SQUEEZE)(shapes) and not is_gsta(shapes)
 
 
 def told_by_incepu(shapes: Shapes, known: Frame) -> tuple[int, dict[str, Any]]:
-    """What the first module of an IncepU tells, for `around`."""
+    """What the first module of an IncepU tells, for `reads_around`."""
     return shapes["hid.enc.0.conv1.weight"][1], {"hid_t": shapes["hid.enc.0.layers.0.conv.weight"][0]}
 
 
-READERS = (
-    Reader(f"{FIRST_GATE}conv1.weight", around("simvp", told_by_block(), "gsta"), also=doubles),
-    Reader(f"{FIRST_GATE}conv1.weight", around("simvp", told_by_block(), "van"), also=is_van),
-    Reader("hid.enc.0.conv1.weight", around("simvp", told_by_incepu, "incepu")),
-    *META_READERS,
+_LAST, _SQUEEZE = f"{FIRST_GATE}conv1.weight", f"{FIRST_GATE}fc.0.weight"
+OPENSTL = Layout(
+    rules=OPENSTL_FRAMES + OPENSTL_GATED + OPENSTL_INCEPU + OPENSTL_META,
+    dead=OPENSTL_META_DEAD,
+    inner=OPENSTL_INNER,
+    readers=(
+        Reader(_LAST, reads_around(told_by_block(), "gsta"), also=is_gsta),
+        Reader(_LAST, reads_around(told_by_block(), "van"), also=is_van),
+        Reader("hid.enc.0.conv1.weight", reads_around(told_by_incepu, "incepu")),
+        *META_READERS,
+    ),
 )
 ARCHITECTURE = Architecture(
     name="simvp",
@@ -231,14 +237,7 @@ ARCHITECTURE = Architecture(
     module=SimVp,
     colour="first",  # as nn.PixelUnshuffle folds
     recompute=(ConvNorm, GatedBlock, Inception, MetaBlock),
-    layouts={
-        "openstl": Layout(
-            rules=OPENSTL_FRAMES + OPENSTL_GATED + OPENSTL_INCEPU + OPENSTL_META,
-            dead=OPENSTL_META_DEAD,
-            inner=OPENSTL_INNER,
-        )
-    },
-    readers=READERS,
+    layouts={"openstl": OPENSTL},
     fast_form=True,  # of the translators "gsta" and "van"; the engine rewrites the others layer by layer
     fused_training=True,  # of the same two
 )

@@ -19,7 +19,7 @@ from stzoo.models.encoder_decoder import DropPath
 from stzoo.models.metaformers.parts import Mlp
 from stzoo.models.metaformers.swin import WindowAttention, window_mask
 from stzoo.models.published import Layout, rules
-from stzoo.models.reading import Frame, Inferred, Reader, Shapes, depth, same_channels
+from stzoo.models.reading import Frame, Reader, Shapes, Told, depth, same_channels
 from stzoo.models.recurrent import any_range_where_trained, check_squeezed, check_unit_range
 from stzoo.spec import ModelSpec, bounded
 
@@ -241,6 +241,30 @@ _BLOCK = (  # the parts of a block, here and as published
     (r"windows\.bias_table", r"attn.relative_position_bias_table"),
     (r"windows\.attn\.(?P<part>qkv|proj)", r"attn.\g<part>"),
 )
+
+
+def reads_stages(way: str, cell: str, blocks: str) -> Callable[[Shapes, Frame], Told]:
+    """For `Reader.read`: cells named `way`.`cell` with a number, each of a stack of blocks called `blocks`."""
+
+    def read(shapes: Shapes, known: Frame) -> Told:
+        first = shapes[f"{way}.patch_embed.proj.weight"]
+        cells = [f"{way}.{cell}.{i}" for i in range(depth(shapes, f"{way}.{cell}"))] or [f"{way}.{cell}"]
+        tables = [shapes[f"{name}.{blocks}.0.attn.relative_position_bias_table"] for name in cells]
+        ups = depth(shapes, "Upsample.layers")
+        params = {
+            "dim": first[0],
+            "down": tuple(depth(shapes, f"{name}.{blocks}") for name in cells),
+            "up": tuple(depth(shapes, f"Upsample.layers.{i}.{blocks}") for i in range(ups)),
+            "heads": tuple(table[1] for table in tables),
+            "window": (isqrt(tables[0][0]) + 1) // 2,
+            "mlp_ratio": shapes[f"{cells[0]}.{blocks}.0.mlp.fc1.weight"][0] // first[0],
+            "patch": first[-1],
+        }
+        return Told(params=params, frame=Frame(channels=same_channels(first[1], known.channels)))
+
+    return read
+
+
 PUBLISHED = Layout(
     rules=rules(
         (r"embed", r"Downsample.patch_embed.proj"),
@@ -265,41 +289,17 @@ PUBLISHED = Layout(
     # a second embedding, what follows from sizes, and what would fuse in blocks that do not
     spec=any_range_where_trained,
     dead=r"Upsample\.patch_embed\..+|.+\.(relative_position_index|attn_mask)|.+\.layers\.\d*[13579]\.red\.\w+",
+    readers=(
+        Reader("Downsample.layers.0.Swin.layers.0.red.weight", reads_stages("Downsample", "layers", "Swin.layers")),
+        Reader("Downsample.layers.0.STBs.0.red.weight", reads_stages("Downsample", "layers", "STBs")),
+        Reader("ST.layers.0.Swin.layers.0.red.weight", reads_stages("ST", "layers", "Swin.layers")),
+        Reader("ST.layer.STBs.0.red.weight", reads_stages("ST", "layer", "STBs")),
+    ),
 )
-
-
-def inferring(way: str, cell: str, blocks: str) -> Callable[[Shapes, Frame], Inferred]:
-    """For `Reader.read`: cells named `way`.`cell` with a number, each of a stack of blocks called `blocks`."""
-
-    def read(shapes: Shapes, known: Frame) -> Inferred:
-        first = shapes[f"{way}.patch_embed.proj.weight"]
-        cells = [f"{way}.{cell}.{i}" for i in range(depth(shapes, f"{way}.{cell}"))] or [f"{way}.{cell}"]
-        tables = [shapes[f"{name}.{blocks}.0.attn.relative_position_bias_table"] for name in cells]
-        ups = depth(shapes, "Upsample.layers")
-        params = {
-            "dim": first[0],
-            "down": tuple(depth(shapes, f"{name}.{blocks}") for name in cells),
-            "up": tuple(depth(shapes, f"Upsample.layers.{i}.{blocks}") for i in range(ups)),
-            "heads": tuple(table[1] for table in tables),
-            "window": (isqrt(tables[0][0]) + 1) // 2,
-            "mlp_ratio": shapes[f"{cells[0]}.{blocks}.0.mlp.fc1.weight"][0] // first[0],
-            "patch": first[-1],
-        }
-        return Inferred(arch="swinlstm", params=params, frame=Frame(channels=same_channels(first[1], known.channels)))
-
-    return read
-
-
 ARCHITECTURE = Architecture(
     name="swinlstm",
     kind="sequential",
     config=SwinLstmConfig,
     module=SwinLstm,
     layouts={"openstl": PUBLISHED, "official": PUBLISHED},
-    readers=(
-        Reader("Downsample.layers.0.Swin.layers.0.red.weight", inferring("Downsample", "layers", "Swin.layers")),
-        Reader("Downsample.layers.0.STBs.0.red.weight", inferring("Downsample", "layers", "STBs")),
-        Reader("ST.layers.0.Swin.layers.0.red.weight", inferring("ST", "layers", "Swin.layers")),
-        Reader("ST.layer.STBs.0.red.weight", inferring("ST", "layer", "STBs")),
-    ),
 )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from stzoo.models.contract import Architecture
-from stzoo.models.encoder_decoder import OPENSTL_FRAMES, OPENSTL_INNER, ConvNorm, EncodeTranslateDecode, around
+from stzoo.models.encoder_decoder import OPENSTL_FRAMES, OPENSTL_INNER, ConvNorm, EncodeTranslateDecode, reads_around
 from stzoo.models.gated_block import (
     FIRST_GATE,
     OPENSTL_GATED,
@@ -73,6 +73,11 @@ class Tau(EncodeTranslateDecode):
         )  # fmt: skip
 
 
+OPENSTL = Layout(
+    rules=OPENSTL_FRAMES + OPENSTL_GATED,
+    inner=OPENSTL_INNER,
+    readers=(Reader(f"{FIRST_GATE}fc.0.weight", reads_around(told_by_block())),),
+)
 ARCHITECTURE = Architecture(
     name="tau",
     kind="block",
@@ -80,8 +85,7 @@ ARCHITECTURE = Architecture(
     module=Tau,
     colour="first",  # as nn.PixelUnshuffle folds
     recompute=(ConvNorm, GatedBlock),
-    layouts={"openstl": Layout(rules=OPENSTL_FRAMES + OPENSTL_GATED, inner=OPENSTL_INNER)},
-    readers=(Reader(f"{FIRST_GATE}fc.0.weight", around("tau", told_by_block())),),
+    layouts={"openstl": OPENSTL},
     fast_form=True,
     fused_training=True,
 )

@@ -13,7 +13,7 @@ import stzoo
 from stzoo.errors import SpecError
 from stzoo.models import build
 from stzoo.models.contract import Architecture
-from stzoo.models.inferring import infer
+from stzoo.models.inferring import infer, readers_of
 from stzoo.models.reading import Frame
 from stzoo.spec import ModelSpec
 from stzoo.train import Recipe
@@ -223,9 +223,10 @@ def test_its_authors_tensors_tell_the_configuration(params: dict[str, Any]) -> N
     assert shapes["attention_func.4.weight"] == (2 * wide, 16)
     assert ("memory.embedder.2.weight" in shapes) == (params["pools"] == 4)
     assert len(shapes) == len(build(spec, "meta").state_dict())
+    assert len(readers_of(shapes)) == 1
     found = infer(shapes, Frame())
-    assert (found.arch, found.origin, found.frame.channels) == ("lmc", "official", 1)
-    assert found.params == spec.params
+    assert (found.arch, found.origin, found.told.frame.channels) == ("lmc", "official", 1)
+    assert found.told.params == spec.params
     with pytest.raises(SpecError, match="reads frames of 1 channels, not of 3"):
         infer(shapes, Frame(channels=3))
 

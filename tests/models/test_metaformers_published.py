@@ -180,9 +180,9 @@ def test_every_published_tensor_finds_its_place(kind: str, tmp_path: Path) -> No
 def told(shapes: Shapes) -> tuple[int | None, int | None, dict[str, Any]]:
     """Channels, past frames and parameters of a SimVP, as its tensors tell them."""
     found = infer(shapes)
-    assert len(list(readers_of(shapes))) == 1
+    assert len(readers_of(shapes)) == 1
     assert found.arch == "simvp"
-    return found.frame.channels, found.frames_in, dict(found.params)
+    return found.told.frame.channels, found.told.frames_in, dict(found.told.params)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -215,7 +215,7 @@ def test_what_is_no_simvp_tells_nothing() -> None:
     squeeze = linear("hid.enc.0.block.attn.spatial_gating_unit.fc.0", 16, 4)
     shapes = published_frames() | published_translator("van") | squeeze
     assert infer(shapes).arch == "tau"
-    assert len(list(readers_of(shapes))) == 1
+    assert len(readers_of(shapes)) == 1
 
 
 def test_an_mlp_mixer_says_if_frames_are_of_another_size() -> None:

@@ -30,7 +30,7 @@ from stzoo.unroll import unroll
 
 PAGE = (Path(__file__).parents[2] / "docs" / "extending.md").read_text("utf-8")
 SECTIONS = {section.partition("\n")[0]: section for section in PAGE.split("\n## ")}
-BLOCKS = re.findall(  # the architecture, its use, and a layout of published tensors
+BLOCKS = re.findall(  # the architecture, its use, a layout of published tensors, and its reader
     r"^```python\n(.*?)^```$", SECTIONS["An architecture"] + SECTIONS["A checkpoint"], re.MULTILINE | re.DOTALL
 )
 NAME = "persistence-plus"
@@ -54,7 +54,7 @@ RECIPE = Recipe(
 def installed(folder: Path, *entries: str) -> None:
     """What pip leaves of a package that has these entry points: its modules, and a dist-info folder."""
     (folder / "persistence_plus.py").write_text(BLOCKS[0], "utf-8")
-    (folder / "others.py").write_text(OTHERS.format(layout=BLOCKS[2]), "utf-8")
+    (folder / "others.py").write_text(OTHERS.format(layout=BLOCKS[2] + BLOCKS[3]), "utf-8")
     info = folder / "persistence_plus-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: persistence-plus\nVersion: 1.0\n", "utf-8")
@@ -212,8 +212,13 @@ def test_published_tensors_of_it_are_converted(toy: Architecture, tmp_path: Path
     torch.save(theirs | {"net.unused.weight": torch.zeros(1)}, tmp_path / "their.pth")
     report = convert("elsewhere", tmp_path / "their.pth", spec, tmp_path / "out")
     assert report.unused == ("net.unused.weight",)
-    state = stzoo.load(tmp_path / "out").module.state_dict()
-    assert all(torch.equal(state[name], tensor) for name, tensor in ours.items())
+    frames = {"channels": 1, "height": 16, "width": 16, "frames_out": 4}
+    assert convert("elsewhere", tmp_path / "their.pth", None, tmp_path / "told", known=frames).spec == spec
+    for out in ("out", "told"):
+        state = stzoo.load(tmp_path / out).module.state_dict()
+        assert all(torch.equal(state[name], tensor) for name, tensor in ours.items())
+    with pytest.raises(SpecError, match=r"no tensor of .*their\.pth.* tells channels"):
+        convert("elsewhere", tmp_path / "their.pth", None, tmp_path / "untold")
     with pytest.raises(SpecError, match="layouts of openstl are known for .*tau"):
         convert("openstl", tmp_path / "their.pth", spec, tmp_path / "other")
     with pytest.raises(SpecError, match="the origin is 'nowhere'; it may be elsewhere, official, openstl"):

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from stzoo.errors import SpecError
-from stzoo.models.encoder_decoder import around, block_widths
+from stzoo.models.encoder_decoder import block_widths, reads_around
 from stzoo.models.gated_block import FIRST_BLOCK, GatedConfig, drop_rates, initialise, told_by_block
 from stzoo.models.metaformers import hornet, moganet, swin
 from stzoo.models.metaformers.convmixer import ConvMixerBlock
@@ -121,8 +121,9 @@ _BIASES = f"{FIRST_BLOCK}attn.relative_position_bias_table"
 
 def told_by_swin(shapes: Shapes, known: Frame) -> tuple[int, dict[str, Any]]:
     """There is a bias for each head, and for each way from one place of a window to another."""
-    (outer, params), biases = told_by_block()(shapes, known), shapes[_BIASES]
-    return outer, params | {"heads": biases[1], "window": (isqrt(biases[0]) + 1) // 2}
+    outer, params = told_by_block()(shapes, known)
+    ways, heads = shapes[_BIASES]
+    return outer, params | {"heads": heads, "window": (isqrt(ways) + 1) // 2}
 
 
 def told_by_mlpmixer(shapes: Shapes, known: Frame) -> tuple[int, dict[str, Any]]:
@@ -144,17 +145,17 @@ def _has_no_attention(shapes: Shapes) -> bool:
 
 _HEADS = ("heads",)
 META_READERS = (
-    Reader(_BIASES, around("simvp", told_by_swin, "swin")),
-    Reader(f"{FIRST_BLOCK}pos_embed.weight", around("simvp", told_by_block(), "uniformer", _HEADS)),
+    Reader(_BIASES, reads_around(told_by_swin, "swin")),
+    Reader(f"{FIRST_BLOCK}pos_embed.weight", reads_around(told_by_block(), "uniformer", _HEADS)),
     Reader(
         f"{FIRST_BLOCK}attn.qkv.weight",
-        around("simvp", told_by_block(), "vit", _HEADS),
+        reads_around(told_by_block(), "vit", _HEADS),
         also=lacks(_BIASES, f"{FIRST_BLOCK}pos_embed.weight"),
     ),
-    Reader(f"{FIRST_BLOCK}mlp_tokens.fc1.weight", around("simvp", told_by_mlpmixer, "mlpmixer")),
-    Reader(f"{FIRST_BLOCK}conv_pw.weight", around("simvp", told_by_block("conv_dw", wide=None), "convmixer")),
-    Reader(f"{FIRST_BLOCK}gamma", around("simvp", told_by_block("conv_dw"), "convnext")),
-    Reader(f"{FIRST_BLOCK}gnconv.proj_in.weight", around("simvp", told_by_block(wide="pwconv1"), "hornet")),
-    Reader(f"{FIRST_BLOCK}attn.value.DW_conv0.weight", around("simvp", told_by_block(), "moganet")),
-    Reader(f"{FIRST_BLOCK}layer_scale_1", around("simvp", told_by_block(), "poolformer"), also=_has_no_attention),
+    Reader(f"{FIRST_BLOCK}mlp_tokens.fc1.weight", reads_around(told_by_mlpmixer, "mlpmixer")),
+    Reader(f"{FIRST_BLOCK}conv_pw.weight", reads_around(told_by_block("conv_dw", wide=None), "convmixer")),
+    Reader(f"{FIRST_BLOCK}gamma", reads_around(told_by_block("conv_dw"), "convnext")),
+    Reader(f"{FIRST_BLOCK}gnconv.proj_in.weight", reads_around(told_by_block(wide="pwconv1"), "hornet")),
+    Reader(f"{FIRST_BLOCK}attn.value.DW_conv0.weight", reads_around(told_by_block(), "moganet")),
+    Reader(f"{FIRST_BLOCK}layer_scale_1", reads_around(told_by_block(), "poolformer"), also=_has_no_attention),
 )
