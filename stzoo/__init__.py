@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from stzoo.codec import load_codec as load_codec
     from stzoo.errors import StzooError as StzooError
     from stzoo.forecaster import Forecaster as Forecaster
-    from stzoo.forecaster import create as create
-    from stzoo.forecaster import load as load
     from stzoo.hub.card import Card as Card
+    from stzoo.opening import create as create
+    from stzoo.opening import load as load
     from stzoo.published import PublishedCheckpoint as PublishedCheckpoint
     from stzoo.published import info as info
     from stzoo.published import list_published as list_published
@@ -51,11 +51,11 @@ _HOME = {  # name -> its module, imported when the name is first used, so that `
     "ModelSpec": "spec",
     "PublishedCheckpoint": "published",
     "StzooError": "errors",
-    "create": "forecaster",
+    "create": "opening",
     "info": "published",
     "list_models": "catalog",
     "list_published": "published",
-    "load": "forecaster",
+    "load": "opening",
     "load_codec": "codec",
     "show": "showing",
 }

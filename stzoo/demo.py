@@ -11,7 +11,7 @@ from stzoo import viz
 from stzoo.data.digits import drawn_digits
 from stzoo.data.mmnist import MovingDigits
 from stzoo.files import writing_errors_named
-from stzoo.forecaster import load
+from stzoo.opening import load
 
 MODEL, STEPS = "tau-mmnist", 40
 

@@ -13,7 +13,8 @@ import pytest
 import torch
 from hub.hf_server import LoopbackHub
 
-from stzoo.forecaster import Forecaster, create
+from stzoo.forecaster import Forecaster
+from stzoo.opening import create
 from stzoo.spec import ModelSpec
 
 hypothesis.settings.register_profile("stzoo", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])

@@ -8,8 +8,9 @@ import torch
 
 import stzoo
 from stzoo.errors import SpecError
-from stzoo.forecaster import Forecaster, create
+from stzoo.forecaster import Forecaster
 from stzoo.models import architectures
+from stzoo.opening import create
 from stzoo.spec import ModelSpec
 from stzoo.unroll import unroll
 

@@ -17,7 +17,8 @@ from stzoo.data import Clip, ClipSource
 from stzoo.data.joined import JoinedClips, Part
 from stzoo.errors import DataError, SpecError
 from stzoo.evaluate import Comparison, compare, evaluate
-from stzoo.forecaster import Forecaster, create
+from stzoo.forecaster import Forecaster
+from stzoo.opening import create
 from stzoo.spec import ModelSpec
 from stzoo.weights import LoadReport
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from stzoo.data.mmnist import MovingDigits
-from stzoo.forecaster import Forecaster, create
+from stzoo.forecaster import Forecaster
+from stzoo.opening import create
 from stzoo.spec import ModelSpec
 from stzoo.train import Recipe, train
 

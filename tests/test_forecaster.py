@@ -15,7 +15,8 @@ from PIL import Image
 
 import stzoo
 from stzoo.errors import ForecastError, FramesError, SpecError, UnknownModelError, WeightsError
-from stzoo.forecaster import Forecaster, create
+from stzoo.forecaster import Forecaster
+from stzoo.opening import create
 from stzoo.spec import ModelSpec
 
 
@@ -165,7 +166,7 @@ def test_save_and_load_are_bit_equal(forecaster: Forecaster, frames: np.ndarray,
 
 STREAM = """
 import resource, sys, torch
-from stzoo.forecaster import create
+from stzoo.opening import create
 from stzoo.spec import ModelSpec
 model = create(ModelSpec(arch="tau", frames_in=4, frames_out=4, channels=1, height=32, width=32,
                          params=dict(hid_s=4, hid_t=8, n_s=2, n_t=2, mlp_ratio=2)))

@@ -11,8 +11,9 @@ from PIL import Image
 
 from stzoo import cli
 from stzoo.errors import FramesError
-from stzoo.forecaster import Forecaster, create
+from stzoo.forecaster import Forecaster
 from stzoo.hindcast import Hindcast
+from stzoo.opening import create
 from stzoo.spec import ModelSpec
 
 

@@ -19,8 +19,8 @@ ROOMS = (  # a room is a file or a folder of the package; lowest first
     "errors", "threads", "html", "progress", "spec", "environment", "machine", "files", "private", "hashing",
     "addresses", "slowness", "download", "viz", "charts", "figures", "catalog", "models", "unroll", "tensorfile",
     "weights", "frames", "showing", "data", "hub", "adapting", "convert", "published", "metrics", "tracing", "engine",
-    "hindcast", "export", "codec", "live", "forecaster", "evaluate", "demo", "benchmark", "scale", "train", "release",
-    "cli",
+    "hindcast", "export", "codec", "live", "forecaster", "opening", "evaluate", "demo", "benchmark", "scale", "train",
+    "release", "cli",
 )  # fmt: skip
 BELONGS_TO_CLI = {"stzoo.__main__"}  # although it lies elsewhere: `python -m stzoo`
 

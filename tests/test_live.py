@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 from stzoo.errors import ForecastError, FramesError, MemoryNeededError
-from stzoo.forecaster import Forecaster, create
+from stzoo.forecaster import Forecaster
 from stzoo.models import architectures
+from stzoo.opening import create
 from stzoo.spec import ModelSpec
 
 LAYERED = {"layers": 2, "hidden": 4, "kernel": 3, "patch": 4}

@@ -22,7 +22,8 @@ from stzoo.data import ClipSource, Reading, kth, mmnist, ut_interaction
 from stzoo.data.mmnist import MovingDigits
 from stzoo.data.recordings import RecordedDataset
 from stzoo.evaluate import evaluate
-from stzoo.forecaster import Forecaster, load
+from stzoo.forecaster import Forecaster
+from stzoo.opening import load
 from stzoo.train import fine_tune, read_recipe, train
 from stzoo.train.clips import endless
 

@@ -79,7 +79,7 @@ def load_for(setting: Setting) -> Forecaster:
         SpecError: the source is a codec, which forecasts nothing.
         UnknownModelError, WeightsError: it cannot be opened, as in `stzoo.load`.
     """
-    from stzoo.forecaster import load
+    from stzoo.opening import load
 
     entry = catalog.entries().get(setting.source)
     trained = entry is None or entry.weights is not None

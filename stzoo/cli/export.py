@@ -37,7 +37,7 @@ def register(commands: Commands) -> None:
 
 def _run(arguments: Arguments) -> None:
     from stzoo.export import check_exportable
-    from stzoo.forecaster import load
+    from stzoo.opening import load
 
     check_exportable(arguments.format, arguments.out, arguments.steps)
     print(load(arguments.source).export(arguments.format, arguments.out, steps=arguments.steps))

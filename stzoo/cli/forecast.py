@@ -141,10 +141,10 @@ def _run(arguments: Arguments) -> None:
     _check_words(arguments, given)
 
     from stzoo.engine.memory import memory_errors_told
-    from stzoo.forecaster import load
     from stzoo.frames import ReadingOptions, check_writable, kind_of, read, refuse_address, seconds_between, write
     from stzoo.frames.fields import check_map_options
     from stzoo.models import stride_of
+    from stzoo.opening import load
 
     check_map_options(given, arguments.variable, arguments.time)
     if not given.exists():

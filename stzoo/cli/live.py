@@ -78,10 +78,10 @@ def _seconds(text: str) -> float:
 
 
 def _run(arguments: Arguments) -> None:
-    from stzoo.forecaster import load
     from stzoo.frames import whole_number
     from stzoo.live import running
     from stzoo.live.sources import Feed, find_origin
+    from stzoo.opening import load
 
     if arguments.out is None and not arguments.show:
         raise SpecError("say where the forecasts go: -o OUT writes them to a file or a folder, --show draws them here")

@@ -63,7 +63,7 @@ def register(commands: Commands) -> None:
 
 def _verify(arguments: Arguments) -> None:
     """Print how the model behaved. Raises `WeightsError` at the end if that is not as a forecaster does."""
-    from stzoo.forecaster import load
+    from stzoo.opening import load
     from stzoo.published.behaviour import behaviour
 
     found = info(arguments.name)

@@ -161,7 +161,7 @@ def _train(arguments: Arguments, processes: Processes) -> None:
 
 
 def _fine_tune(arguments: Arguments, processes: Processes) -> None:
-    from stzoo.forecaster import load
+    from stzoo.opening import load
     from stzoo.train.fine_tuning import RECIPE, fine_tune
     from stzoo.train.recipe import read_recipe
 

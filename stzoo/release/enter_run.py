@@ -15,9 +15,9 @@ from stzoo.catalog import CodecReference, Entry
 from stzoo.codec import load_codec
 from stzoo.errors import SpecError, TrainingError
 from stzoo.evaluate import CodecReport, EvaluationReport
-from stzoo.forecaster import load
 from stzoo.hub import Resolved
 from stzoo.machine import Precision
+from stzoo.opening import load
 from stzoo.release.candidate import Measurement, codec_file, measure, metrics_of, packaged, weights_values
 from stzoo.release.manifest import enter, read_manifest, write_manifest
 from stzoo.train.assignment import weights_digest

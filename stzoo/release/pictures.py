@@ -17,9 +17,10 @@ from stzoo.data import ClipSource
 from stzoo.engine import in_units
 from stzoo.errors import DataError, NotPublishedError, SpecError
 from stzoo.files import replacing, write_atomically
-from stzoo.forecaster import Forecaster, load
+from stzoo.forecaster import Forecaster
 from stzoo.frames.values import normalise, to_units
 from stzoo.metrics import mse
+from stzoo.opening import load
 from stzoo.spec import from_mapping
 
 AMONG = 200  # clips of a test part, evenly spread, from which two are chosen

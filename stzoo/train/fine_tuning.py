@@ -11,7 +11,8 @@ from pathlib import Path
 from stzoo.adapting import ANEW
 from stzoo.data import Dataset, Reading, open_dataset
 from stzoo.errors import SpecError
-from stzoo.forecaster import Forecaster, load
+from stzoo.forecaster import Forecaster
+from stzoo.opening import load
 from stzoo.train.clips import endless
 from stzoo.train.loop import train
 from stzoo.train.processes import joined

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from stzoo.cli import main
-from stzoo.forecaster import Forecaster, create
+from stzoo.forecaster import Forecaster
+from stzoo.opening import create
 from stzoo.spec import ModelSpec
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from stzoo.cli import main
 from stzoo.data.radar import DBR, DRY
-from stzoo.forecaster import create
+from stzoo.opening import create
 from stzoo.spec import ModelSpec
 
 

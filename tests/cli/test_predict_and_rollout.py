@@ -13,12 +13,13 @@ from PIL import Image
 
 from stzoo.cli import forecast, main
 from stzoo.errors import FramesError
-from stzoo.forecaster import Forecaster, create
+from stzoo.forecaster import Forecaster
 from stzoo.frames import fields
 from stzoo.frames.arrays import ARRAYS
 from stzoo.frames.fields import FIELDS
 from stzoo.frames.images import ANIMATED, read_images
 from stzoo.frames.video import WRITTEN
+from stzoo.opening import create
 from stzoo.spec import ModelSpec
 
 
@@ -198,7 +199,7 @@ def test_warnings_of_commands_are_one_line_without_source_code(
     def loading(*_: Any, **__: Any) -> None:
         raise FramesError(warnings.formatwarning("it is slow", UserWarning, "file.py", 3).strip())
 
-    monkeypatch.setattr("stzoo.forecaster.load", loading)
+    monkeypatch.setattr("stzoo.opening.load", loading)
     (tmp_path / "in.gif").write_bytes(b"GIF89a")
     before = warnings.formatwarning
     assert main(["predict", str(tmp_path / "in.gif"), "--model", "tau-ut", "-o", str(tmp_path / "out.gif")]) == 2

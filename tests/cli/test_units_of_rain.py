@@ -10,9 +10,10 @@ import torch
 from stzoo.cli import main
 from stzoo.data import Reading, own_clips
 from stzoo.errors import DataError, FramesError, SpecError
-from stzoo.forecaster import Forecaster, create
+from stzoo.forecaster import Forecaster
 from stzoo.frames import write
 from stzoo.frames.rain import DBR
+from stzoo.opening import create
 from stzoo.scale import forecast_archive
 from stzoo.spec import ModelSpec
 from stzoo.train.fine_tuning import fine_tune

@@ -18,7 +18,8 @@ from stzoo.codec import load_codec
 from stzoo.engine.forking import set_threads
 from stzoo.errors import SpecError
 from stzoo.evaluate import evaluate, evaluate_codec
-from stzoo.forecaster import Forecaster, create, load
+from stzoo.forecaster import Forecaster
+from stzoo.opening import create, load
 from stzoo.train import train
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")

@@ -12,9 +12,10 @@ from stzoo.cli.main import main
 from stzoo.engine import in_units
 from stzoo.engine.matching import match_rollout, matched
 from stzoo.errors import DataError
-from stzoo.forecaster import Forecaster, create
+from stzoo.forecaster import Forecaster
 from stzoo.frames.values import normalise
 from stzoo.models.motion import estimate_motion
+from stzoo.opening import create
 from stzoo.scale import forecast_archive
 from stzoo.spec import ModelSpec
 

@@ -10,9 +10,10 @@ from scipy import ndimage
 
 from stzoo.engine.observing import _without_edges, carried_along, observed_motion, where_observed
 from stzoo.errors import FramesError
-from stzoo.forecaster import Forecaster, create
+from stzoo.forecaster import Forecaster
 from stzoo.frames.rain import DBR
 from stzoo.models.motion import estimate_motion, inside, moved, trajectories
+from stzoo.opening import create
 from stzoo.spec import ModelSpec
 
 SIZE, STEP = 96, (2, -3)  # of a frame; rows and columns that the rain moves in each

@@ -7,8 +7,9 @@ from PIL import Image
 
 from stzoo.engine.padding import Padding
 from stzoo.errors import MemoryNeededError
-from stzoo.forecaster import Forecaster, create
+from stzoo.forecaster import Forecaster
 from stzoo.models import stride_of
+from stzoo.opening import create
 from stzoo.spec import ModelSpec
 
 SPECS = {

@@ -11,8 +11,9 @@ from PIL import Image
 
 from stzoo.codec import Codec, load_codec
 from stzoo.errors import FramesError
-from stzoo.forecaster import Forecaster, create
+from stzoo.forecaster import Forecaster
 from stzoo.frames.images import eight_bit
+from stzoo.opening import create
 from stzoo.spec import ModelSpec
 
 

@@ -13,7 +13,8 @@ import torch
 from stzoo import frames as room
 from stzoo.codec import load_codec
 from stzoo.errors import FramesError, MissingExtraError
-from stzoo.forecaster import Forecaster, create
+from stzoo.forecaster import Forecaster
+from stzoo.opening import create
 from stzoo.spec import ModelSpec
 
 xr = pytest.importorskip("xarray", reason="the extra `array` is not installed")

@@ -8,10 +8,11 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from stzoo.errors import FramesError
-from stzoo.forecaster import Forecaster, create
+from stzoo.forecaster import Forecaster
 from stzoo.frames import images as room
 from stzoo.frames.images import iterate_images, read_images, write_images
 from stzoo.frames.order import in_order
+from stzoo.opening import create
 from stzoo.spec import ModelSpec
 
 

@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from stzoo.errors import FramesError
-from stzoo.forecaster import create
 from stzoo.frames.layout import LAYOUTS, find_layout, from_bchw, to_btchw
+from stzoo.opening import create
 from stzoo.spec import ModelSpec
 
 GRAY = ModelSpec(arch="tau", frames_in=4, frames_out=4, channels=1, height=16, width=16)

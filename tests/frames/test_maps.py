@@ -10,8 +10,9 @@ import pytest
 
 from stzoo.cli import main
 from stzoo.errors import FramesError
-from stzoo.forecaster import Forecaster, create
+from stzoo.forecaster import Forecaster
 from stzoo.frames.fields import open_field
+from stzoo.opening import create
 from stzoo.spec import ModelSpec
 
 xr = pytest.importorskip("xarray", reason="the extra `array` is not installed")

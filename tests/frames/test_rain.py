@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 
 from stzoo.errors import FramesError
-from stzoo.forecaster import Forecaster, create
+from stzoo.forecaster import Forecaster
 from stzoo.frames.rain import DBR, checked_unit, is_amount, rain_unit
+from stzoo.opening import create
 from stzoo.spec import ModelSpec
 
 RATES = np.array([0.0, 1e-6, 0.0999, 0.1, 0.5, 1.0, 7.5, 100.0, 260.0, 11000.0])  # mm/h

@@ -7,8 +7,9 @@ import pytest
 
 from stzoo.data import radar
 from stzoo.errors import FramesError
-from stzoo.forecaster import Forecaster, create
+from stzoo.forecaster import Forecaster
 from stzoo.frames import rain
+from stzoo.opening import create
 from stzoo.spec import ModelSpec
 
 xr = pytest.importorskip("xarray", reason="the extra `array` is not installed")

@@ -6,9 +6,10 @@ from hypothesis import strategies as st
 
 from stzoo import frames as room
 from stzoo.errors import FramesError
-from stzoo.forecaster import Forecaster, create
+from stzoo.forecaster import Forecaster
 from stzoo.frames.rain import DBR
 from stzoo.frames.values import denormalise, fill_missing, from_units, normalise, to_units
+from stzoo.opening import create
 from stzoo.spec import ModelSpec
 
 UNIT = ModelSpec(arch="tau", frames_in=1, frames_out=1, channels=2, height=4, width=4)

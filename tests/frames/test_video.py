@@ -15,9 +15,10 @@ from PIL import Image
 
 from stzoo import frames as room
 from stzoo.errors import FramesError, MissingExtraError
-from stzoo.forecaster import Forecaster, create
+from stzoo.forecaster import Forecaster
 from stzoo.frames import video
 from stzoo.frames.video import read_video, write_video
+from stzoo.opening import create
 from stzoo.spec import ModelSpec
 
 av = pytest.importorskip("av", reason="the extra `video` is not installed")

@@ -14,9 +14,10 @@ from hub.shared import WEIGHTS, Load, sha256_of
 
 import stzoo
 from stzoo.errors import DownloadError, IntegrityError, OfflineError, SpecError, WeightsError
-from stzoo.forecaster import Forecaster, create
+from stzoo.forecaster import Forecaster
 from stzoo.hub import huggingface
 from stzoo.hub.cache import clear, verified
+from stzoo.opening import create
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 RESOLVED = "*/resolve/*/model.safetensors"  # where weights are asked for

@@ -13,7 +13,7 @@ from stzoo import catalog, hub
 from stzoo.data.digits import drawn_digits
 from stzoo.data.mmnist import MovingDigits
 from stzoo.errors import TrainingError
-from stzoo.forecaster import create, load
+from stzoo.opening import create, load
 from stzoo.release import manifest as manifest_room
 from stzoo.release.candidate import Measurement
 from stzoo.release.enter_run import enter_run

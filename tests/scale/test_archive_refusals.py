@@ -13,7 +13,7 @@ from scale.shared import field, written
 
 from stzoo import cli
 from stzoo.errors import DataError, FramesError, MissingExtraError, SpecError, StzooError
-from stzoo.forecaster import create
+from stzoo.opening import create
 from stzoo.scale import forecast_archive
 from stzoo.scale.folder import ArchiveFolder
 from stzoo.spec import ModelSpec

@@ -12,7 +12,8 @@ from PIL import Image
 from showing.parsed import Parsed, panels, played
 
 from stzoo.errors import ForecastError
-from stzoo.forecaster import Forecaster, create, load
+from stzoo.forecaster import Forecaster
+from stzoo.opening import create, load
 from stzoo.spec import ModelSpec
 
 

@@ -9,7 +9,8 @@ import torch
 from test_several_processes import CONVLSTM, RECIPE, VQVAE, losses, run
 
 import stzoo
-from stzoo.forecaster import Forecaster, create
+from stzoo.forecaster import Forecaster
+from stzoo.opening import create
 from stzoo.spec import ModelSpec
 
 

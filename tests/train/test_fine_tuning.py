@@ -14,7 +14,8 @@ import stzoo
 from stzoo.cli import main
 from stzoo.data import Reading, own_clips
 from stzoo.errors import DataError, SpecError, TrainingError
-from stzoo.forecaster import Forecaster, create
+from stzoo.forecaster import Forecaster
+from stzoo.opening import create
 from stzoo.spec import ModelSpec
 from stzoo.train import fine_tune, read_recipe, train
 from stzoo.unroll import unroll
