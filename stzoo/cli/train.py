@@ -204,10 +204,17 @@ def _check_positive(arguments: Arguments, *options: str) -> None:
 
 def _tell(arguments: Arguments, best: Path, dataset: str) -> None:
     """Print where the best weights are, and the command that measures them."""
+
+    def quoted(path: Path) -> str:
+        return shlex.quote(str(path))
+
     where = (
-        f"--mnist {arguments.mnist}" if arguments.mnist is not None else f"--dataset {dataset} --data {arguments.data}"
+        f"--mnist {quoted(arguments.mnist)}"
+        if arguments.mnist is not None
+        else f"--dataset {dataset} --data {quoted(arguments.data)}"
     )
     where += "" if arguments.every == 1 else f" --every {arguments.every}"
+    where += " --skip-bad" if arguments.skip_bad else ""
     where += "" if arguments.units is None else f" --units {shlex.quote(arguments.units)}"
     where += "" if arguments.horizon is None else f" --steps {arguments.horizon}"
-    print(f"best weights: {best}\nmeasure them: stzoo evaluate {best} {where}")
+    print(f"best weights: {best}\nmeasure them: stzoo evaluate {quoted(best)} {where}")

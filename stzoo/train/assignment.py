@@ -20,6 +20,7 @@ from stzoo.models.contract import Kind
 from stzoo.models.modular import codec_spec
 from stzoo.spec import ModelSpec, differences
 from stzoo.train.recipe import Recipe
+from stzoo.weights import Origin
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +34,7 @@ class Assignment:
         codec: the trained codec of a modular spec, which is not trained further; None for every other spec.
         start: the weights to begin from, by their names in the module; random ones where None.
         micro_batch: the largest number of clips that go through the model at once; the whole batch where None.
+        origin: whose weights `start` was made of, which is noted in what the run makes; None if nobody published them.
     """
 
     spec: ModelSpec
@@ -42,6 +44,7 @@ class Assignment:
     codec: Codec | None = None
     start: Mapping[str, Tensor] | None = None
     micro_batch: int | None = None
+    origin: Origin | None = None
 
     @property
     def kind(self) -> Kind:

@@ -10,7 +10,7 @@ from pathlib import Path
 from stzoo import catalog
 from stzoo.catalog import Entry
 from stzoo.codec import Codec, load_codec
-from stzoo.data import Dataset
+from stzoo.data import ClipSource, Dataset
 from stzoo.errors import SpecError
 from stzoo.models import build
 from stzoo.spec import ModelSpec
@@ -63,12 +63,16 @@ def train_entry(
     """
     device = str(processes.device)
 
-    def trained(
-        spec: ModelSpec, recipe: Recipe, out: Path, codec: Codec | None, steps: int | None, minutes: float | None
-    ) -> Path:
+    def parts(spec: ModelSpec, recipe: Recipe) -> tuple[ClipSource, ClipSource]:
         horizon = recipe.horizon or spec.frames_out
         with processes.one_first():  # which decodes videos, and keeps the frames
             clips, held_out = (data.split(part, spec.frames_in, horizon) for part in ("train", "validation"))
+        return clips, held_out
+
+    def trained(
+        spec: ModelSpec, recipe: Recipe, out: Path, codec: Codec | None, steps: int | None, minutes: float | None
+    ) -> Path:
+        clips, held_out = parts(spec, recipe)
         training = endless(clips, spec, recipe.flips, recipe.seed, device)
         return train(
             spec, recipe, training, held_out, out,
@@ -86,6 +90,7 @@ def train_entry(
     named = catalog.info(entry.codec.entry)
     source: str | Path = named.name if codec is None else codec
     if codec is None and named.weights is None:
+        parts(entry.spec, recipe)  # so that clips that are too short for it are refused before its codec is trained
         if processes.first:
             print(f"first the codec, {named.name}, which has no weights yet", file=sys.stderr)
         its_recipe = dataclasses.replace(read_recipe(named.name), dataset=recipe.dataset)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,8 +55,9 @@ def fine_tune(
         blend: how much of what training changes is kept, from 0.01 to 1; by default the recipe's, which is all of it.
             With 0.5 the weights lie half-way between those of `model` and the tuned ones. That may be better where the
             clips show less than what you will forecast, such as one person of many (docs/real-video.md).
-        out: the run folder, from which the same call goes on after an interruption; by default a temporary folder.
-            Several processes (see `train`) need one that all of them can read.
+        out: the run folder, from which the same call goes on after an interruption; by default a temporary folder,
+            which is removed at the end and kept after an interruption, if there is a checkpoint in it. Several
+            processes (see `train`) need one that all of them can read.
         recipe: how to train; by default ``stzoo.train.read_recipe("fine-tune")``.
         freeze: parameters whose names begin with one of these are not trained, for example "encoder".
         progress: show a progress bar.
@@ -100,13 +102,21 @@ def fine_tune(
         shown, held_out = (data.split(part, spec.frames_in, ahead) for part in ("train", "validation"))
     training = endless(shown, spec, chosen.flips, chosen.seed, device)
     chosen = dataclasses.replace(chosen, freeze=(*chosen.freeze, *freeze))
-    with tempfile.TemporaryDirectory() as scratch:
+    origin = model.report.origin and dataclasses.replace(model.report.origin, changed=True)
+    folder = Path(tempfile.mkdtemp(prefix="stzoo-") if out is None else out)
+    try:
         best = train(
-            spec, chosen, training, held_out, Path(out or scratch),
+            spec, chosen, training, held_out, folder,
             steps=steps, minutes=minutes, device=device, progress=progress, start=model.module.state_dict(),
-            micro_batch=micro_batch, trackers=trackers,
+            origin=origin, micro_batch=micro_batch, trackers=trackers,
         )  # fmt: skip
         tuned = load(best, device=device)
+    except BaseException:
+        if out is None and not (folder / "checkpoint.pt").exists():
+            shutil.rmtree(folder)
+        raise  # a message has said what is kept there: pass the folder as `out` to go on
+    if out is None:
+        shutil.rmtree(folder)
     if out is None:  # the folder that the report names is gone
         tuned.report = dataclasses.replace(tuned.report, source="fine-tuned weights", sha256=None)
     return tuned

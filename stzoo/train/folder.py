@@ -38,7 +38,7 @@ from stzoo.hashing import file_sha256
 from stzoo.spec import ModelSpec
 from stzoo.train.checkpoint import read_checkpoint, write_checkpoint
 from stzoo.train.recipe import Recipe
-from stzoo.weights import NEXT_CONFIG_FILE, load_module, save_folder
+from stzoo.weights import NEXT_CONFIG_FILE, Origin, load_module, save_folder
 
 _FILES = (
     "checkpoint.pt", "checkpoint.previous.pt", "plan.json", "log.jsonl", "best.sha256",
@@ -220,8 +220,8 @@ class RunFolder:
         with (self.path / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
-    def keep(self, spec: ModelSpec, weights: Mapping[str, Tensor]) -> None:
-        """Write these weights to best/, in place of those that are there.
+    def keep(self, spec: ModelSpec, weights: Mapping[str, Tensor], origin: Origin | None = None) -> None:
+        """Write these weights to best/, in place of those that are there. `origin` is noted in the file.
 
         Their sum is written before them, so that after a kill best/ is either what this sum says or what the last
         checkpoint says.
@@ -229,19 +229,20 @@ class RunFolder:
         self.best.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.path, prefix=".best.") as hidden:
             made = Path(hidden, "best")  # by this name `remove_leftovers` knows it
-            save_folder(made, spec, weights)
+            save_folder(made, spec, weights, origin)
             digest = file_sha256(made / WEIGHTS_FILE)
             said = f"{digest}  best/{WEIGHTS_FILE}\n{_OF_RUN}{self._run_digest()}\n"
             write_atomically(self.path / "best.sha256", said.encode())
             for name in (CONFIG_FILE, WEIGHTS_FILE):
                 os.replace(made / name, self.best / name)
 
-    def mend_best(self, spec: ModelSpec, kept: str | None) -> bool:
+    def mend_best(self, spec: ModelSpec, kept: str | None, origin: Origin | None = None) -> bool:
         """Whether best/ holds weights of this model, the same bytes that `keep` wrote; its config.json is mended.
 
         Args:
             spec: the model.
             kept: the sha256 sum of the weights that were there at the last checkpoint; None if it has no such entry.
+            origin: as in `keep`.
         """
         weights = self.best / WEIGHTS_FILE
         sums = {kept, self._sum_of_best()} - {None}
@@ -257,7 +258,7 @@ class RunFolder:
         except (OSError, ValueError, RecursionError):
             whole = False
         if not whole:
-            self.keep(spec, module.state_dict())
+            self.keep(spec, module.state_dict(), origin)
         return True
 
     def _sum_of_best(self) -> str | None:
@@ -285,12 +286,13 @@ def _read_plan(file: Path) -> dict[str, Any]:
 
 
 def _differences(plan: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """What a plan has otherwise than wanted, in words.
+    """What a plan has otherwise than wanted, in words. One with weights to begin from is never one without.
 
     A setting of recipes that is newer than the plan has its default there, which is what the run was trained with.
     """
     there, asked = _complete(plan), _complete(wanted)
-    return [_ANOTHER.get(key, f"another {key}") for key in asked if there.get(key) != asked[key]]
+    keys = dict.fromkeys([*asked, *(key for key in ("start",) if key in there)])
+    return [_ANOTHER.get(key, f"another {key}") for key in keys if there.get(key) != asked.get(key)]
 
 
 def _complete(plan: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -18,9 +18,9 @@ from stzoo.codec import Codec
 from stzoo.data import ClipSource
 from stzoo.engine.forking import use_one_thread_if_forked
 from stzoo.engine.memory import memory_errors_told
-from stzoo.errors import TrainingError
+from stzoo.errors import SpecError, TrainingError
 from stzoo.progress import tqdm
-from stzoo.spec import ModelSpec
+from stzoo.spec import ModelSpec, shown
 from stzoo.train.allocator import memory_kept
 from stzoo.train.assignment import Assignment
 from stzoo.train.denormals import denormals_flushed
@@ -30,10 +30,11 @@ from stzoo.train.memory import check_memory
 from stzoo.train.pace import steps_within
 from stzoo.train.processes import joined
 from stzoo.train.recipe import Recipe
-from stzoo.train.run import Run
+from stzoo.train.run import Run, check_module
 from stzoo.train.speedups import made_ahead
 from stzoo.train.trackers import Trackers, check_trackers
 from stzoo.train.validation import validate
+from stzoo.weights import Origin
 
 _OTHER_WEIGHTS = "They are damaged or too large, or their training diverged; use other weights"
 CHECK_EVERY = 20  # steps from one look at the loss to the next: it is logged, and training stops if it diverged
@@ -52,6 +53,7 @@ def train(
     progress: bool = True,
     codec: Codec | None = None,
     start: Mapping[str, Tensor] | None = None,
+    origin: Origin | None = None,
     micro_batch: int | None = None,
     trackers: Sequence[str] = (),
 ) -> Path:
@@ -81,6 +83,7 @@ def train(
         progress: show a progress bar.
         codec: the trained codec of a modular spec. It is not trained further, and is saved with the weights.
         start: the weights to begin from, which are validated first; by default random ones.
+        origin: whose weights `start` was made of, which is noted in the weights that are written.
         micro_batch: the largest number of clips that go through the model at once. Their gradients are added up, so a
             smaller number needs less memory for the same batch. By default all of them.
         trackers: what else gets each record of log.jsonl: names of trackers that Accelerate knows, such as
@@ -103,9 +106,12 @@ def train(
     """
     use_one_thread_if_forked()
     check_trackers(trackers)
-    assignment = Assignment(spec, recipe, training, codec=codec, start=start, micro_batch=micro_batch)
+    if steps is not None and (type(steps) is not int or steps < 1):
+        raise SpecError(f"steps is {shown(steps)}; it must be a whole number, at least 1")
+    assignment = Assignment(spec, recipe, training, codec=codec, start=start, micro_batch=micro_batch, origin=origin)
     assignment.check()
     _check_start(assignment)
+    check_module(assignment)  # before the folder has a plan
     processes = joined(device)
     check_memory(spec, recipe, micro_batch, processes)
     folder = RunFolder(out)
@@ -121,6 +127,7 @@ def train(
         processes.agree(identity | {"steps": steps})
         total = folder.plan(identity, steps, choose_steps) if processes.first else 0
         total = processes.from_first(total)
+        _check_clips(recipe, training, total)
         about = {"spec": spec.to_dict(), "recipe": recipe.to_dict(), "steps": total}
         told = Trackers(trackers if processes.first else (), folder.trackers, about)
         with made_ahead(training, recipe, processes.device, total * recipe.batch) as clips, told:
@@ -139,6 +146,16 @@ def _check_start(assignment: Assignment) -> None:
         for name, tensor in weights.items():
             if not tensor.isfinite().all():
                 raise TrainingError(f"{name} of the {owner} holds NaN or infinite values. {_OTHER_WEIGHTS}")
+
+
+def _check_clips(recipe: Recipe, training: ClipSource, total: int) -> None:
+    """Raises `TrainingError` if the clips would be at their end before the run is."""
+    needed = recipe.cached_clips or total * recipe.batch
+    if len(training) < needed:
+        raise TrainingError(
+            f"{total:,} steps need {needed:,} clips, and the training part has {len(training):,}; make it endless with "
+            "stzoo.train.clips.endless, or take fewer steps"
+        )
 
 
 def _begin(run: Run, folder: RunFolder, trackers: Trackers, validation: ClipSource, total: int, progress: bool) -> None:
@@ -166,7 +183,7 @@ def _begin(run: Run, folder: RunFolder, trackers: Trackers, validation: ClipSour
 
 def _mend_best(run: Run, folder: RunFolder, validation: ClipSource, kept: str | None) -> None:
     """If best/ is damaged or missing, the weights that the checkpoint's step would have saved take its place."""
-    if folder.mend_best(run.assignment.spec, kept):
+    if folder.mend_best(run.assignment.spec, kept, run.assignment.origin):
         return
     warnings.warn(
         f"{folder.best} is damaged or missing; the weights of step {run.step:,} take its place, until a "
@@ -186,11 +203,12 @@ def _loop(run: Run, folder: RunFolder, trackers: Trackers, validation: ClipSourc
     ):
         while run.step < total:
             loss = run.advance(total)
+            stops = asked.signal is not None  # a signal that comes later is for the next step
             bar.update(recipe.batch)
 
             validates = run.step % recipe.validate_every == 0 or run.step == total
             looks = validates or run.step % CHECK_EVERY == 0
-            saves = first and (validates or asked.signal is not None or clock.due(looks))
+            saves = first and (validates or stops or clock.due(looks))
             if not looks and not saves:
                 continue  # to look at the loss would be to wait for a GPU
             found = loss.item()
@@ -213,7 +231,7 @@ def _loop(run: Run, folder: RunFolder, trackers: Trackers, validation: ClipSourc
                 began = time.monotonic()
                 folder.save(run.state())
                 clock.saved(time.monotonic() - began)
-            if asked.signal is not None and run.step < total:
+            if stops and run.step < total:
                 bar.close()
                 _stop(asked, folder, run.step, total, saves)
 
@@ -234,7 +252,7 @@ def _validated(run: Run, folder: RunFolder, validation: ClipSource) -> dict[str,
     found = validate(judged, spec, run.recipe, validation, run.device, folder.picture(run.step))
     if found["validation_mse"] < run.best:
         run.best = found["validation_mse"]
-        folder.keep(spec, judged.state_dict())
+        folder.keep(spec, judged.state_dict(), run.assignment.origin)
     return found
 
 

@@ -33,11 +33,12 @@ _OF_FORECASTS = (
 _OF_CODES = ("codebook", "codebook_decay", "commitment")
 
 
-def check(module: Any, spec: ModelSpec, recipe: Recipe) -> None:
+def check(module: Any, spec: ModelSpec, recipe: Recipe, *, learnt: bool = False) -> None:
     """Checks that a recipe and a model fit each other.
 
     Args:
         module: built of `spec`; on the device "meta" will do.
+        learnt: training begins from weights, so that every part has learned.
 
     Raises:
         SpecError: the recipe asks for something that this architecture, or the spec's settings, do not have.
@@ -52,14 +53,26 @@ def check(module: Any, spec: ModelSpec, recipe: Recipe) -> None:
         raise SpecError(f"recipe.checkpoint is for the plain module; set recipe.{other} to false beside it")
     if recipe.checkpoint and architecture.is_codec:
         raise SpecError("recipe.checkpoint is for forecasters; a codec needs little memory")
+    if architecture.is_codec:
+        _check_codec(recipe)
     _check_losses(architecture, recipe)
     if recipe.perceptual_weight:
         check_perceptual(spec)
     part, learns = (module.predictor, module.predictor_spec) if architecture.kind == "modular" else (module, spec)
     _check_sampling(learns, recipe)
-    _check_terms(learns, recipe)
+    if recipe.emphasis and architecture.kind == "modular":
+        raise SpecError("recipe.emphasis weighs large values of frames; a modular architecture learns latents")
+    _check_terms(learns, recipe, learnt)
     if recipe.checkpoint:
         check_recompute(part, learns, recipe.sampling == "parallel")
+
+
+def _check_codec(recipe: Recipe) -> None:
+    for setting in ("compile", "horizon"):
+        if getattr(recipe, setting):
+            raise SpecError(f"recipe.{setting} is for forecasters; leave it out for a codec")
+    if any(beginning and "codebook".startswith(beginning) for beginning in recipe.freeze):
+        raise SpecError("recipe.freeze names the codebook, which always follows the latents; leave it out")
 
 
 def _check_decoded(architecture: Architecture, module: Any) -> None:
@@ -98,9 +111,11 @@ def _check_sampling(spec: ModelSpec, recipe: Recipe) -> None:
         raise SpecError(f"recipe.sampling is {recipe.sampling!r}; only recurrent architectures read frame by frame")
 
 
-def _check_terms(spec: ModelSpec, recipe: Recipe) -> None:
+def _check_terms(spec: ModelSpec, recipe: Recipe, learnt: bool) -> None:
     if recipe.quantity:
         Decibels.of(spec)
+    if recipe.quantity and recipe.emphasis:
+        raise SpecError("recipe.emphasis is for decibels; with recipe.quantity large values weigh more by themselves")
     if recipe.deviance_weight and not recipe.quantity:
         raise SpecError("recipe.deviance_weight is for the quantity that decibels stand for; set recipe.quantity too")
     architecture = architecture_of(spec)
@@ -114,13 +129,13 @@ def _check_terms(spec: ModelSpec, recipe: Recipe) -> None:
         raise SpecError(f"recipe.decouple_weight needs a {able}")
     if recipe.decouple_weight and recipe.sampling in ("none", "parallel"):
         raise SpecError("recipe.decouple_weight needs recipe.sampling: the loss is taken over all frames, step by step")
-    if decouples and not recipe.decouple_weight:
+    if decouples and not recipe.decouple_weight and not learnt:
         assert architecture.decoupling is not None
         raise SpecError(
             f"spec.params.{architecture.decoupling.setting} is true; "
             "without recipe.decouple_weight its adapter would never learn"
         )
-    if bool(recipe.memory_weight) != (architecture.stores is not None):
+    if bool(recipe.memory_weight) != (architecture.stores is not None) and (recipe.memory_weight or not learnt):
         able = ", ".join(name for name, each in architectures().items() if each.stores is not None)
         if recipe.memory_weight:
             raise SpecError(f"recipe.memory_weight is for {able}, whose memory learns in a phase of its own")

@@ -12,7 +12,7 @@ from stzoo.train.recipe import Recipe
 
 Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
 
-MIXING = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+MIXING = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.Linear)
 NARROW = 32  # matrices whose shorter side is below this are left to AdamW
 
 

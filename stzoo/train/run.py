@@ -25,7 +25,8 @@ from stzoo.train.perceptual import PerceptualLoss
 from stzoo.train.processes import Processes
 from stzoo.train.speedups import computing_form
 
-DIVERGED = 20.0  # a loss this many times its running mean has diverged
+DIVERGED = 20.0  # a loss is high if it is this many times its running mean
+STRIKES = 3  # so many high losses, one after the other, are divergence; one alone may be a batch unlike the others
 KEPT = "The last good checkpoint and the best weights are kept"
 
 
@@ -42,7 +43,7 @@ class Run:
         perceptual: the perceptual loss of a codec; None if the recipe has none.
         step: the number of steps that were taken.
         best: the lowest validation error so far, inf before the first.
-        running_loss: a running mean of the loss, inf before the first.
+        running_loss: a running mean of the losses that were not high, inf before the first.
 
     Args:
         assignment: what the run is about.
@@ -79,6 +80,7 @@ class Run:
             self.perceptual = PerceptualLoss(assignment.spec, read_network().to(self.device))
         self.optimizers = optimizers(self.module, self.recipe)
         self.step, self.best, self.running_loss = 0, math.inf, math.inf
+        self._high = 0  # losses, one after the other
 
     def advance(self, total: int) -> Tensor:
         """Take one step of a run of `total` steps. Returns the loss of the whole batch, a scalar on the device."""
@@ -143,17 +145,21 @@ class Run:
 
     def is_good(self, loss: float) -> bool:
         """Whether `loss` is a finite number, and not far above the running mean."""
-        return math.isfinite(loss) and loss <= DIVERGED * self.running_loss
+        usual = self.running_loss or math.inf  # 0 was the loss of clips that stood still
+        return math.isfinite(loss) and loss <= DIVERGED * usual
 
     def check_loss(self, loss: float) -> float:
-        """Returns `loss`, and takes it into the running mean.
+        """Returns `loss`, and takes it into the running mean if it is good.
 
         Raises:
-            TrainingError: it is not finite, or far above the running mean.
+            TrainingError: it is not finite, or it is one of `STRIKES` losses, one after the other, that are high.
         """
-        if not self.is_good(loss):
+        self._high = 0 if self.is_good(loss) else self._high + 1
+        if not math.isfinite(loss) or self._high == STRIKES:
             raise TrainingError(f"the loss diverged to {loss:.4g} at step {self.step}; lower the learning rate. {KEPT}")
-        self.running_loss = loss if math.isinf(self.running_loss) else 0.9 * self.running_loss + 0.1 * loss
+        if not self._high:
+            known = math.isfinite(self.running_loss) and self.running_loss > 0
+            self.running_loss = 0.9 * self.running_loss + 0.1 * loss if known else loss
         return loss
 
     def check_finite(self) -> None:
@@ -197,8 +203,14 @@ class Run:
         self.module.load_state_dict(state["module"])
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
-        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
+        try:
+            for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(saved)
+        except ValueError as error:
+            raise TrainingError(
+                "the run was begun by an earlier version of stzoo, which shared out the weights of 3D convolutions to "
+                "its optimisers in another way; train in another folder"
+            ) from error
         if self.follower is not None:
             self.follower.restore(state["codebook"])
 
@@ -208,6 +220,13 @@ class Run:
         self.module.load_state_dict(self.processes.from_first(weights))
 
 
+def check_module(assignment: Assignment) -> None:
+    """Raises `SpecError` as `begun` does, without taking memory for the module."""
+    module = build(assignment.spec, "meta")
+    check(module, assignment.spec, assignment.recipe, learnt=assignment.start is not None)
+    freeze(module, assignment.recipe.freeze)
+
+
 def begun(assignment: Assignment) -> nn.Module:
     """The module that a run begins with, on the CPU, its frozen parameters without gradient.
 
@@ -215,7 +234,7 @@ def begun(assignment: Assignment) -> nn.Module:
         SpecError: the recipe asks for what the architecture does not have, or freezes what it does not have.
     """
     module: Any = build(assignment.spec)
-    check(module, assignment.spec, assignment.recipe)
+    check(module, assignment.spec, assignment.recipe, learnt=assignment.start is not None)
     if assignment.codec is not None:
         module.codec.load_state_dict(assignment.codec.module.state_dict())
     if assignment.start is not None:

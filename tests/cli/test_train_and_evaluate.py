@@ -105,6 +105,18 @@ def test_one_command_trains_a_codec_and_a_predictor_on_it(
     assert "8 sequences, metrics as defined by stzoo, forecasts in bfloat16" in capsys.readouterr().out
 
 
+def test_clips_that_are_too_short_for_the_predictor_are_said_before_its_codec_trains(
+    two_stages: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "my clips").mkdir()
+    for name in ("a", "b", "c"):
+        np.save(tmp_path / "my clips" / f"{name}.npy", np.zeros((15, 64, 64), np.uint8))
+    run = ["train", "tctn-modular-mmnist", "--dataset", "clips", "--data", str(tmp_path / "my clips")]
+    assert main([*run, "--out", str(tmp_path / "run"), *two_stages, "--codec-minutes", "0.02"]) == 2
+    assert "no recording has 20 frames" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "codec").exists()
+
+
 def test_a_codec_may_be_given(
     idx_files: Path, two_stages: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

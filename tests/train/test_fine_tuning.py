@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import signal
+import tempfile
 from importlib.resources import files
 from pathlib import Path
 
@@ -18,7 +20,10 @@ from stzoo.forecaster import Forecaster
 from stzoo.opening import create
 from stzoo.spec import ModelSpec
 from stzoo.train import fine_tune, read_recipe, train
+from stzoo.train.clips import endless
+from stzoo.train.run import Run
 from stzoo.unroll import unroll
+from stzoo.weights import Origin
 
 SPEC = ModelSpec(
     arch="tau", frames_in=3, frames_out=3, channels=1, height=16, width=16,
@@ -139,6 +144,57 @@ def test_what_was_tuned_does_not_call_itself_random(model: Forecaster, clips: Pa
     card = (tmp_path / "saved" / "README.md").read_text()
     assert "Fine-tuned weights of the architecture tau" in card
     assert "andom weights" not in card
+
+
+def test_what_was_tuned_says_who_published_the_weights_that_it_began_with(
+    model: Forecaster, clips: Path, tmp_path: Path
+) -> None:
+    origin = Origin(name="tau-x.openstl-ep1", publisher="OpenSTL", url="https://example.org/x.pth", sha256="0" * 64)
+    model.report = dataclasses.replace(model.report, origin=origin)
+    tuned = fine_tune(model, clips, steps=1, out=tmp_path / "run", recipe=RECIPE, progress=False)
+    for found in (tuned, stzoo.load(tmp_path / "run" / "best")):
+        assert found.report.origin == dataclasses.replace(origin, changed=True)
+    tuned.save_pretrained(tmp_path / "saved")
+    assert "OpenSTL" in (tmp_path / "saved" / "README.md").read_text()
+    (tmp_path / "run" / "best" / "config.json").unlink()  # which is mended when the run is looked at again
+    fine_tune(model, clips, steps=1, out=tmp_path / "run", recipe=RECIPE, progress=False)
+    assert stzoo.load(tmp_path / "run" / "best").report.origin == dataclasses.replace(origin, changed=True)
+
+
+def test_a_folder_is_not_tuned_by_one_command_and_trained_from_scratch_by_another(
+    model: Forecaster, clips: Path, tmp_path: Path
+) -> None:
+    fine_tune(model, clips, steps=2, out=tmp_path / "run", recipe=RECIPE, progress=False)
+    parts = [own_clips.open_folder(clips, Reading.of(SPEC)).split(part, 3, 3) for part in ("train", "validation")]
+    shown = endless(parts[0], SPEC, RECIPE.flips, RECIPE.seed, "cpu")
+    with pytest.raises(TrainingError, match="holds a run with other weights to begin from"):
+        train(SPEC, RECIPE, shown, parts[1], tmp_path / "run", steps=2, device="cpu", progress=False)
+
+
+def test_what_an_interruption_saved_in_a_temporary_folder_is_there_to_go_on_from(
+    model: Forecaster, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    advance = Run.advance
+
+    def interrupted(self: Run, total: int) -> torch.Tensor:
+        if self.step == 2:
+            signal.raise_signal(signal.SIGINT)
+        return advance(self, total)
+
+    with pytest.raises(SpecError, match="nothing is left to learn"):
+        fine_tune(model, clips, steps=1, recipe=RECIPE, freeze=["encoder", "translator", "decoder"], progress=False)
+    assert not list((tmp_path / "temporary").iterdir())
+    monkeypatch.setattr(Run, "advance", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fine_tune(model, clips, steps=5, recipe=RECIPE, progress=False)
+    monkeypatch.setattr(Run, "advance", advance)
+    (left,) = (tmp_path / "temporary").iterdir()
+    fine_tune(model, clips, steps=5, out=left, recipe=RECIPE, progress=False)
+    assert log(left)[-1]["step"] == 5
+    fine_tune(model, clips, steps=1, recipe=RECIPE, progress=False)
+    assert list((tmp_path / "temporary").iterdir()) == [left]
 
 
 def test_where_it_only_gets_worse_the_untouched_weights_come_back(model: Forecaster, clips: Path) -> None:

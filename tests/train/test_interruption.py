@@ -3,8 +3,10 @@
 import dataclasses
 import signal
 import threading
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_damage import assert_equal_outcome
@@ -12,8 +14,9 @@ from test_loop import RECIPE, SPEC, clips, run
 
 from stzoo.data.digits import drawn_digits
 from stzoo.data.mmnist import MovingDigits
-from stzoo.train import interruption, train
+from stzoo.train import interruption, loop, train
 from stzoo.train.checkpoint import read_checkpoint
+from stzoo.train.folder import RunFolder
 from stzoo.train.interruption import SavingClock, stop_requests
 
 RARELY = dataclasses.replace(RECIPE, checkpoint_minutes=60.0, validate_every=5)
@@ -59,6 +62,26 @@ def test_a_signal_saves_the_step_and_stops(
     train(SPEC, RARELY, clips(1), clips(2, 100), tmp_path / "cut", steps=STEPS, device="cpu")
     assert "training goes on from step 8 of 10" in capsys.readouterr().err
     assert_equal_outcome(tmp_path / "cut", whole)
+
+
+def test_a_signal_that_comes_after_a_step_is_for_the_next_one(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It comes while the record of step 5 is written, when it is already clear what is saved."""
+    log = RunFolder.log
+
+    def interrupted(self: RunFolder, record: Mapping[str, Any]) -> None:
+        log(self, record)
+        if record["step"] == 5:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(RunFolder, "log", interrupted)
+    recipe = dataclasses.replace(RARELY, validate_every=10)
+    monkeypatch.setattr(loop, "CHECK_EVERY", 5)  # looks at step 5, and does not save there
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", STEPS, recipe=recipe)
+    assert "Step 6 of 10 is saved" in capsys.readouterr().err
+    assert read_checkpoint(tmp_path / "cut" / "checkpoint.pt")["step"] == 6
 
 
 def test_a_second_ctrl_c_stops_at_once(tmp_path: Path) -> None:

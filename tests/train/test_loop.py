@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import multiprocessing
 import random
 import time
@@ -16,7 +17,7 @@ import stzoo
 from stzoo.data import ClipSource
 from stzoo.data.digits import drawn_digits
 from stzoo.data.mmnist import MovingDigits
-from stzoo.errors import TrainingError
+from stzoo.errors import SpecError, TrainingError
 from stzoo.spec import ModelSpec
 from stzoo.train import Recipe, train
 from stzoo.train.run import Run
@@ -147,7 +148,7 @@ def test_killed_at_any_moment_it_reaches_the_same_weights(tmp_path: Path) -> Non
     assert [{k: v for k, v in r.items() if k != "seconds"} for r in log(tmp_path / "killed")] == seconds
 
 
-@pytest.mark.parametrize(("every", "stops", "kept"), [(20, 60, 40), (15, 60, 45)])
+@pytest.mark.parametrize(("every", "stops", "kept"), [(20, 100, 40), (15, 80, 45)])
 def test_a_diverging_loss_stops_and_keeps_the_last_good_checkpoint(
     tmp_path: Path, every: int, stops: int, kept: int
 ) -> None:
@@ -161,9 +162,53 @@ def test_a_diverging_loss_stops_and_keeps_the_last_good_checkpoint(
     poisoned = Poisoned(drawn_digits(), 1, 1 << 30, 3, 3)
     recipe = dataclasses.replace(RECIPE, validate_every=every)
     with pytest.raises(TrainingError, match=rf"diverged to .* at step {stops}"):
-        train(SPEC, recipe, poisoned, clips(2, 100), tmp_path, steps=80, device="cpu", progress=False)
+        train(SPEC, recipe, poisoned, clips(2, 100), tmp_path, steps=120, device="cpu", progress=False)
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == kept
     assert stzoo.load(tmp_path / "best").report.tensors > 0
+
+
+def test_a_batch_unlike_the_others_does_not_stop_a_run(tmp_path: Path) -> None:
+    """Clips depend on the step alone, so a run that stopped there could never pass it."""
+
+    class Loud(MovingDigits):
+        def clips(self, start: int, stop: int):
+            clip = super().clips(start, stop)
+            loud = start == 39 * 4  # the batch of step 40, which is looked at
+            return dataclasses.replace(clip, future=clip.future.float() * 1e3) if loud else clip
+
+    recipe = dataclasses.replace(RECIPE, validate_every=60)
+    run(tmp_path, 60, recipe=recipe, training=Loud(drawn_digits(), 1, 1 << 30, 3, 3))
+    losses = [r["loss"] for r in log(tmp_path)]
+    assert losses[1] > 1e4 * max(losses[0], losses[2])
+
+
+def test_a_loss_of_nothing_is_no_measure_of_others() -> None:
+    """That of clips that stood still, before others."""
+    one: Any = object.__new__(Run)
+    one.step, one.running_loss, one._high = 20, math.inf, 0
+    for loss in (0.0, 0.5, 0.6, 0.4, 0.5):
+        assert one.check_loss(loss) == loss
+    assert one.running_loss == pytest.approx(0.5, abs=0.05)
+    with pytest.raises(TrainingError, match="diverged to nan at step 20"):
+        one.check_loss(math.nan)
+
+
+@pytest.mark.parametrize("steps", [0, -3, 1e4, True, "many"])
+def test_a_number_of_steps_that_is_none_is_refused(steps: Any, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"steps is .*; it must be a whole number, at least 1"):
+        run(tmp_path / "run", steps)
+    assert not (tmp_path / "run").exists()
+
+
+def test_clips_that_would_be_at_their_end_are_refused_before_the_first_step(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"40 steps need 160 clips, and the training part has 100; .*endless"):
+        run(tmp_path, 40, training=clips(1, 100))
+
+
+def test_a_recipe_that_is_refused_leaves_no_plan_behind(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="freeze names 'encodr'"):
+        run(tmp_path, 5, recipe=dataclasses.replace(RECIPE, freeze=("encodr",)))
+    run(tmp_path, 5, recipe=dataclasses.replace(RECIPE, freeze=("encoder",)))
 
 
 def test_weights_that_are_no_numbers_are_never_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

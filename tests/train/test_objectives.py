@@ -216,6 +216,10 @@ def test_a_recurrent_model_trains_and_resumes_exactly(tmp_path: Path) -> None:
         ("predrnn", {"decouple_weight": 0.1, "sampling": "none"}, r"recipe\.decouple_weight needs recipe\.sampling"),
         ("predrnn", {"decouple_weight": 0.0}, r"spec\.params\.decouple is true"),
         ("convlstm", {"moment_weight": 0.1}, r"recipe\.moment_weight is for phydnet"),
+        ("vqvae", {"sampling": "none", "compile": True}, r"recipe\.compile is for forecasters"),
+        ("vqvae", {"sampling": "none", "horizon": 5}, r"recipe\.horizon is for forecasters"),
+        ("vqvae", {"sampling": "none", "freeze": ("encoder", "codebook")}, r"recipe\.freeze names the codebook"),
+        ("modular", {"emphasis": 0.1}, r"recipe\.emphasis weighs large values of frames"),
     ],
 )
 def test_a_recipe_that_does_not_fit_is_refused(spec: str, changes: dict[str, Any], message: str) -> None:
@@ -223,6 +227,17 @@ def test_a_recipe_that_does_not_fit_is_refused(spec: str, changes: dict[str, Any
         arch="tau", frames_in=3, frames_out=3, channels=1, height=64, width=64,
         params={"hid_s": 4, "hid_t": 8, "n_s": 2, "n_t": 2},
     )  # fmt: skip
-    asked = tau if spec == "tau" else spec_of(spec)
+    others = {"tau": tau, **{n: stzoo.info(f"{n}-mmnist").spec for n in ("vqvae", "tctn-modular")}}
+    asked = others.get("tctn-modular" if spec == "modular" else spec) or spec_of(spec)
     with pytest.raises(SpecError, match=message):
         check(build(asked, "meta"), asked, dataclasses.replace(BASE, **changes))
+
+
+def test_what_has_learnt_may_be_trained_further_without_its_own_loss() -> None:
+    """PredRNN-V2's adapter and LMC-Memory's memory, by the recipe for fine-tuning."""
+    lmc = stzoo.info("lmc-mmnist").spec
+    for spec, loss in ((spec_of("predrnn"), "decouple_weight"), (lmc, "memory_weight")):
+        recipe = read_recipe("fine-tune")
+        with pytest.raises(SpecError, match=f"without recipe.{loss} .* would never learn"):
+            check(build(spec, "meta"), spec, recipe)
+        check(build(spec, "meta"), spec, recipe, learnt=True)

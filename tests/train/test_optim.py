@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import stzoo
 from stzoo.models import build
 from stzoo.spec import ModelSpec
 from stzoo.train import muon
@@ -113,6 +114,14 @@ def test_muon_takes_matrices_and_leaves_the_rest() -> None:
     assert sorted(map(id, taken)) == sorted(map(id, net.parameters()))
     assert all(p.squeeze().ndim >= 2 for p in adamw.param_groups[0]["params"])
     assert adamw.param_groups[1]["weight_decay"] == 0
+
+
+def test_muon_takes_the_3d_convolutions_of_crevnet() -> None:
+    module = build(stzoo.info("crevnet-mmnist").spec, "meta")
+    _, muon = optimizers(module, Recipe(dataset="mmnist", minutes=1, optimizer="muon"))
+    wide = [m.weight for m in module.modules() if isinstance(m, nn.Conv3d) and min(m.weight.shape[:2]) >= 32]
+    assert wide
+    assert {id(p) for p in wide} <= {id(p) for group in muon.param_groups for p in group["params"]}
 
 
 def test_averages_forget_the_start_and_follow_batch_norm() -> None:
