@@ -50,6 +50,18 @@ def persistence() -> Forecaster:
     return Forecaster(spec, Repeat(), LoadReport("", None, 0, 0, ""))
 
 
+def test_frames_that_are_too_small_for_ssim_are_refused_before_they_are_forecast(persistence: Forecaster) -> None:
+    class Strips(Ramp):
+        def clips(self, start: int, stop: int) -> Clip:
+            clip = super().clips(start, stop)
+            return Clip(clip.past[..., :5], clip.future[..., :5])
+
+    with pytest.raises(DataError, match=r"SSIM needs frames of at least 7x7 pixels, not 8x5; .*stzoo-units"):
+        evaluate(persistence, Strips(), name="n", protocol="p", progress=False)
+    report = evaluate(persistence, Strips(), name="n", protocol="p", definition="stzoo-units", progress=False)
+    assert report.total["mse"] > 0
+
+
 @pytest.mark.parametrize("batch", [1, 2, 16])
 def test_figures_are_means_over_clips_and_steps(persistence: Forecaster, batch: int) -> None:
     report = evaluate(persistence, Ramp(), name="n", protocol="p", batch=batch, progress=False)

@@ -172,8 +172,9 @@ def _measurements(arguments: Arguments, entry: Entry) -> list[Measurement]:
     dataset, data = chosen_dataset(arguments, entry.spec, entry.dataset)
     horizons = arguments.horizons or [entry.spec.frames_out]
     return measurements_of(
-        entry, dataset, data, horizons=horizons, every=arguments.every, precision=arguments.precision
-    )
+        entry, dataset, data,
+        horizons=horizons, every=arguments.every, units=arguments.units, precision=arguments.precision,
+    )  # fmt: skip
 
 
 def _register_verify(actions: Commands) -> None:

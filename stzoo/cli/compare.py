@@ -57,8 +57,11 @@ def register(commands: Commands) -> None:
     )
     add_precision(parser)
     add_any_device(parser)
-    parser.add_argument("--csv", action="store_true", help="print CSV instead of text: one row for each model and step")
-    add_json(parser)
+    written = parser.add_mutually_exclusive_group()
+    written.add_argument(
+        "--csv", action="store_true", help="print CSV instead of text: one row for each model and step"
+    )
+    add_json(written)
 
 
 def _run(arguments: Arguments) -> None:

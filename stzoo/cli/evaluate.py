@@ -42,10 +42,11 @@ def register(commands: Commands) -> None:
     add_precision(parser)
     add_backend(parser)
     add_any_device(parser)
-    parser.add_argument(
+    written = parser.add_mutually_exclusive_group()
+    written.add_argument(
         "--csv", action="store_true", help="print CSV instead of text: one row for each step, for a codec one row"
     )
-    add_json(parser)
+    add_json(written)
 
 
 def _run(arguments: Arguments) -> None:

@@ -119,23 +119,41 @@ def protocol_of(
         SpecError: the options contradict each other, or there are not so many clips.
         DataError: the dataset cannot be opened, or has no such clips.
     """
+    if arguments.limit is not None and arguments.limit < 1:
+        raise SpecError(f"--limit is {arguments.limit}; it must be at least 1")
     default = "clips" if chooser is None else dataset_of(chooser) or "clips"
     own_size = arguments.size == "own"
     with _own_clips_told(arguments, chooser, default):
         dataset, data = chosen_dataset(arguments, spec, default, own_size=own_size)
+        definition = arguments.definition or DATASETS[dataset].definition
+        _check_rain(definition, dataset, spec)
         clips: Any = data.split(arguments.part, frames_in, steps)
     name = protocol_name(dataset, frames_in, steps, codec=codec, every=arguments.every, matched=matched)
     name += ", frames at their own size" if own_size else ""
     name += "" if arguments.part == "test" else f", {arguments.part} part"
-    files = len(clips.recordings) if dataset == "clips" else None
+    name += ", files that cannot be read left out" if arguments.skip_bad else ""
+    files = len(set(clips.places[: arguments.limit, 0].tolist())) if dataset == "clips" else None
     if arguments.limit is not None:
         from stzoo.data.joined import first_clips
 
-        if not 1 <= arguments.limit <= len(clips):
+        if arguments.limit > len(clips):
             raise SpecError(f"--limit is {arguments.limit}; it may be 1 to {len(clips)}")
         clips = first_clips(clips, arguments.limit)
         name += f", first {arguments.limit} sequences only"
-    return Protocol(name, clips, arguments.definition or DATASETS[dataset].definition, files)
+    return Protocol(name, clips, definition, files)
+
+
+def _check_rain(definition: str, dataset: str, spec: ModelSpec) -> None:
+    """Raises `SpecError` if a definition that measures rain is to measure something else."""
+    from stzoo.frames.rain import is_rain
+
+    if not definition.startswith("stzoo-rain") or DATASETS[dataset].definition.startswith("stzoo-rain"):
+        return
+    if not is_rain(spec.value_range):
+        raise SpecError(
+            f"--definition {definition} measures rain, and the values of this model are no dBR as those of tau-radar "
+            "are; use stzoo or stzoo-units"
+        )
 
 
 @contextmanager

@@ -226,7 +226,7 @@ def add_any_device(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_json(parser: argparse.ArgumentParser) -> None:
+def add_json(parser: argparse.ArgumentParser | argparse._MutuallyExclusiveGroup) -> None:
     """``--json``, of every command whose output a program may read."""
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
 

@@ -7,7 +7,7 @@ from functools import partial
 from types import MappingProxyType
 
 from stzoo.metrics import cells, rain
-from stzoo.metrics.images import mae, mse, psnr, psnr_wrapped, ssim, ssim_range_2
+from stzoo.metrics.images import check_windows, mae, mse, psnr, psnr_wrapped, ssim, ssim_range_2
 from stzoo.metrics.kinds import Among, Count, Definition, Metric
 from stzoo.metrics.perceptual import lpips, prepare
 
@@ -44,14 +44,14 @@ _DRY = Definition(
 )
 DEFINITIONS: Mapping[str, Definition] = MappingProxyType(
     {
-        "stzoo": Definition(_OURS),
+        "stzoo": Definition(_OURS, prepare=check_windows),
         "stzoo-lpips": Definition(MappingProxyType({**_OURS, "lpips": lpips}), prepare=prepare),
-        "stzoo-rain": Definition(_OURS, _CSI),
+        "stzoo-rain": Definition(_OURS, _CSI, prepare=check_windows),
         "stzoo-rain-rates": Definition(counts=_RATES, among=(Among(rain.far_from_rain, _DRY),)),
         "stzoo-units": Definition(
             counts=MappingProxyType({"mse": cells.squared_error, "mae": cells.absolute_error}), in_units=True
         ),
-        "openstl": Definition(_OF_OPENSTL),
-        "simvp-2022": Definition(_OF_2022),
+        "openstl": Definition(_OF_OPENSTL, prepare=check_windows),
+        "simvp-2022": Definition(_OF_2022, prepare=check_windows),
     }
 )

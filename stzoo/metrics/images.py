@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from skimage.metrics import structural_similarity
 
+from stzoo.errors import DataError
 from stzoo.metrics.kinds import Valid
 
 PSNR_CAP = 100.0  # dB; the value of identical frames
@@ -44,6 +45,15 @@ def _mean(values: np.ndarray, valid: Valid) -> np.ndarray:
         return values.mean((2, 3, 4))
     with np.errstate(invalid="ignore"):
         return (values * valid).mean((2, 3, 4)) / valid.mean((2, 3, 4))
+
+
+def check_windows(channels: int, height: int, width: int) -> None:
+    """Raises `DataError` if the windows of SSIM do not fit into frames of this shape."""
+    if min(height, width) < _WINDOW:
+        raise DataError(
+            f"SSIM needs frames of at least {_WINDOW}x{_WINDOW} pixels, not {height}x{width}; use the metrics "
+            "stzoo-units, which are without it (in commands --definition stzoo-units)"
+        )
 
 
 def ssim(forecast: np.ndarray, truth: np.ndarray, valid: Valid = None) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,7 +49,14 @@ class Measurement:
 
 
 def measurements_of(
-    entry: Entry, dataset: str, data: Dataset, *, horizons: Sequence[int], every: int = 1, precision: str = "float32"
+    entry: Entry,
+    dataset: str,
+    data: Dataset,
+    *,
+    horizons: Sequence[int],
+    every: int = 1,
+    units: str | None = None,
+    precision: str = "float32",
 ) -> list[Measurement]:
     """The whole test protocol of an entry, once for each horizon; of a codec, which has no horizons, once.
 
@@ -56,7 +64,9 @@ def measurements_of(
         dataset: the name of `data`, a key of `stzoo.data.DATASETS`.
         horizons: numbers of frames to forecast; a codec's are not looked at.
         every: the frames 0, every, 2 * every, ... of the recordings that `data` reads.
-        precision: what the figures will be measured in; like `every` it is named in the commands that repeat them.
+        units: in which `data` reads numbers of rain; None if nobody named any.
+        precision: what the figures will be measured in; like `every` and `units` it is named in the commands that
+            repeat them.
 
     Raises:
         DataError: `data` has no test part with clips of that length.
@@ -68,9 +78,10 @@ def measurements_of(
         command += "" if codec or steps == spec.frames_out else f" --steps {steps}"
         command += "" if dataset == entry.dataset else f" --dataset {dataset}"
         command += "" if every == 1 else f" --every {every}"
+        command += "" if units is None else f" --units {shlex.quote(units)}"
         command += "" if precision == "float32" else f" --precision {precision}"
         clips = data.split("test", spec.frames_in, steps)
-        for matched in (False, True) if DATASETS[dataset].matched else (False,):
+        for matched in (False, True) if DATASETS[dataset].matched and not codec else (False,):
             protocol = protocol_name(dataset, spec.frames_in, steps, codec=codec, every=every, matched=matched)
             own = command + (" --matched" if matched else "")
             found.append(Measurement(protocol, clips, DATASETS[dataset].definition, own, matched))

@@ -135,6 +135,7 @@ def _training(name: str, run: Path, before: Path | None, hardware: str) -> dict[
         "hours": round(sum(hours), 2),
         "curve_sequences": list(curve),
         "curve_mse": [float(f"{mse:.4g}") for mse in curve.values()],
+        **({"curve_quantity": True} if plans[0].get("recipe", {}).get("quantity") else {}),
     }
 
 

@@ -173,7 +173,7 @@ def _untrained(entry: Entry) -> Row:
 
 def _steps(protocol: str) -> int | None:
     """How many frames a protocol asks for; None if it is one for codecs."""
-    found = re.search(r"-(\d+)-(\d+)(-every-\d+)?$", protocol)
+    found = re.search(r"-(\d+)-(\d+)(-every-\d+)?(-matched)?$", protocol)
     return None if found is None else int(found[2])
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stzoo import catalog
-from stzoo.files import write_atomically
+from stzoo.files import replacing, write_atomically
 
 
 def read_manifest() -> dict[str, Any]:
@@ -47,15 +47,16 @@ def enter(name: str, weights: Path, values: Mapping[str, Any]) -> None:
     manifest_text(manifest)  # checked before anything is moved
     final = catalog.CHECKPOINTS / f"{name}.safetensors"
     before, new = final.with_name(f".{final.name}.before"), not final.exists()
+    if not new:  # so that a kill at any point leaves the entry a file
+        with replacing(before) as copy:
+            shutil.copyfile(final, copy)
     try:
-        if not new:
-            shutil.copyfile(final, before)  # so that a kill at any point leaves the entry a file
         os.replace(weights, final)
         write_manifest(manifest)
     except BaseException:
         if new:
             final.unlink(missing_ok=True)
-        elif before.exists():
+        else:
             os.replace(before, final)
         raise
     before.unlink(missing_ok=True)

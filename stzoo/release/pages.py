@@ -17,6 +17,7 @@ from stzoo.charts.curves import PERSISTENCE
 from stzoo.charts.style import check_installed
 from stzoo.figures import Metrics
 from stzoo.files import write_atomically
+from stzoo.frames.rain import is_rain
 from stzoo.hub.card import count_parameters, entry_card, loading, page, sections
 from stzoo.release.pictures import Footage, check_filmed, film, pictures_of
 
@@ -137,20 +138,28 @@ def _curve_text(entry: Entry) -> str:
 def _learned(entry: Entry) -> tuple[tuple[int, ...], tuple[float, ...]]:
     """Sequences seen in training, and the validation MSE after each, for values scaled to [0, 1] as everywhere here.
 
-    Both are empty if fewer than two points are known.
+    That of a quantity, such as rates of rain, is in its own unit. Both are empty if fewer than two points are known.
     """
     training = entry.training
     if training is None or training.curve_sequences is None or training.curve_mse is None:
         return (), ()
     if len(training.curve_mse) < 2:
         return (), ()
-    low, high = entry.spec.value_range or (0.0, 1.0)
+    low, high = (0.0, 1.0) if training.curve_quantity else entry.spec.value_range or (0.0, 1.0)
     return training.curve_sequences, tuple(mse / (high - low) ** 2 for mse in training.curve_mse)
 
 
 def _summed(entry: Entry) -> str:
-    """What to say of an MSE where the figures of the entry are those of a cell: in a clip and in training it is not."""
-    return "" if entry.spec.value_range is not None else " (here summed over a frame)"
+    """What to say of a clip's MSE where the figures of the entry are those of a cell, in other units perhaps."""
+    if entry.spec.value_range is None:
+        return " (here summed over a frame)"
+    return " (here of values scaled to [0, 1], summed over a frame)" if is_rain(entry.spec.value_range) else ""
+
+
+def _of_training(entry: Entry) -> str:
+    """The same of the MSE in training."""
+    quantity = entry.training is not None and entry.training.curve_quantity
+    return " (here of rates in mm/h, summed over a frame)" if quantity else _summed(entry)
 
 
 def _learning_text(entry: Entry) -> str:
@@ -158,7 +167,7 @@ def _learning_text(entry: Entry) -> str:
     if not seen:
         return ""
     lowest = min(range(len(mse)), key=mse.__getitem__)
-    said = f"MSE on held-out clips during training{_summed(entry)}: {mse[0]:.4g} after {seen[0]:,} sequences"
+    said = f"MSE on held-out clips during training{_of_training(entry)}: {mse[0]:.4g} after {seen[0]:,} sequences"
     said += f", {mse[-1]:.4g} after {seen[-1]:,}"
     said += "." if lowest == len(mse) - 1 else f"; the lowest is {mse[lowest]:.4g}, after {seen[lowest]:,}."
     assert entry.training is not None

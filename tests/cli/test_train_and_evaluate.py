@@ -153,11 +153,23 @@ def test_any_horizon_is_measured_on_clips_of_ones_own(
     start = ["evaluate", str(tmp_path / "model"), "--data", str(clips)]
     assert main([*start, "--steps", "9", "--limit", "1"]) == 0
     out = capsys.readouterr().out
-    assert "clips-4-9, first 1 sequences only" in out
+    assert "clips-4-9, first 1 sequences only: 1 sequence of 1 file" in out
+    np.save(clips / "short.npy", np.zeros((5, 16, 16), np.uint8))  # the last one in order, which is for testing
+    assert main([*start, "--part", "validation", "--steps", "9", "--skip-bad"]) == 0
+    out = capsys.readouterr().out
+    assert "clips-4-9, validation part, files that cannot be read left out" in out
     assert main([*start, "--steps", "9", "--every", "2", "--json"]) == 2  # ten frames are left, thirteen needed
     assert "no recording has 13 frames" in capsys.readouterr().err
-    assert main([*start, "--steps", "0"]) == 2
-    assert "--steps is 0" in capsys.readouterr().err
+    for options, message in (
+        (["--steps", "0"], "--steps is 0"),
+        (["--limit", "0"], "--limit is 0; it must be at least 1"),
+        (["--definition", "stzoo-rain-rates"], "are no dBR as those of tau-radar are"),
+    ):
+        assert main([*start, *options]) == 2
+        assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*start, "--csv", "--json"])
+    assert "not allowed with argument" in capsys.readouterr().err
 
 
 def test_clips_are_measured_at_the_models_size_or_at_their_own(

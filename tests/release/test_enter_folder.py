@@ -250,6 +250,23 @@ def test_an_accident_at_any_point_leaves_everything_as_it_was(
     assert three.snapshot() == before
 
 
+def test_a_full_disk_does_not_put_half_a_copy_in_place_of_a_checkpoint(
+    three: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The entry is replaced, so its present file is copied first."""
+    (name, *_), before = [file.stem for file in three.checkpoints.glob("*.safetensors")], three.snapshot()
+
+    def full(source: Path, target: Path) -> None:
+        target.write_bytes(source.read_bytes()[:100])
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(manifest.shutil, "copyfile", full)
+    (tmp_path / "new.safetensors").write_bytes(b"new")
+    with pytest.raises(OSError, match="no space left"):
+        manifest.enter(name, tmp_path / "new.safetensors", {})
+    assert three.snapshot() == before
+
+
 def test_the_manifest_of_this_checkout_is_written_as_it_is_kept() -> None:
     content = catalog.manifest_path().read_bytes()
     assert manifest.manifest_text(json.loads(content)) == content

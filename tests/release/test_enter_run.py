@@ -83,6 +83,7 @@ def test_its_learning_curve_is_kept(checkout: Path) -> None:
     training = catalog.info("one").training
     assert training is not None
     assert (training.curve_sequences, training.curve_mse) == ((40, 80, 120), (9.0, 8.0, 8.5))
+    assert not training.curve_quantity
 
 
 @pytest.mark.parametrize(

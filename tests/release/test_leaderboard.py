@@ -69,6 +69,11 @@ def own_rows_without_counting() -> list[Any]:
         return own_rows()
 
 
+def test_a_protocol_says_how_many_frames_it_asks_for() -> None:
+    steps = {"ut-10-20": 20, "ut-10-20-every-2": 20, "radar-fields-6-12-matched": 12, "mmnist-frames": None}
+    assert {name: leaderboard._steps(name) for name in steps} == steps
+
+
 def test_computation_is_that_of_the_protocol() -> None:
     entry = stzoo.info("tau-ut")
     model, past = stzoo.create("tau-ut"), torch.zeros(1, 10, 1, 64, 64)

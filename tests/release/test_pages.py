@@ -24,6 +24,7 @@ from stzoo.data.digits import drawn_digits
 from stzoo.data.mmnist import MovingDigits
 from stzoo.errors import DataError, ManifestError
 from stzoo.forecaster import Forecaster
+from stzoo.release import pages
 from stzoo.release.pages import INDEX, card_text, charts, index_text
 from stzoo.release.pictures import spread, typical_and_worst
 from stzoo.unroll import unroll
@@ -162,6 +163,12 @@ def test_what_was_learned_when_is_drawn(one: np.ndarray, checkout: Checkout, tmp
     learned = Learned("", ([0, 3_000, 12_000], [100.0, 50.0, 25.0]))
     expected = learning_chart([learned], "sequences seen in training").png()
     assert (tmp_path / "one-learning.png").read_bytes() == expected
+    models = checkout.read()
+    models["one"]["spec"]["value_range"] = [0.0, 2.0]
+    models["one"]["training"]["curve_quantity"] = True
+    checkout.write(models)
+    said = pages._learning_text(catalog.info("one"))
+    assert "training (here of rates in mm/h, summed over a frame): 100 after 0 sequences, 25 after 12,000" in said
 
 
 def test_without_matplotlib_nothing_is_written(
