@@ -86,7 +86,8 @@ class Codec(Shareable):
         self._check_quantises()
         use_one_thread_if_forked()
         flat = self._latents(latents)
-        pieces = [self.module.quantise(some) for some in flat.split(AT_ONCE)]
+        with self._in_float32():
+            pieces = [self.module.quantise(some) for some in flat.split(AT_ONCE)]
         quantised, codes = (torch.cat(x).unflatten(0, latents.shape[:2]) for x in zip(*pieces, strict=True))
         return quantised, codes
 
@@ -108,8 +109,9 @@ class Codec(Shareable):
             flat = self.module.look_up(self._codes(latents))
         else:
             flat = self._latents(latents)
-        painted = torch.cat([self.module.decode(some) for some in flat.split(AT_ONCE)])
-        frames = in_units(painted, self.spec, 1)
+        with self._in_float32():
+            painted = torch.cat([self.module.decode(some) for some in flat.split(AT_ONCE)])
+            frames = in_units(painted, self.spec, 1)
         if self.spec.value_range is not None:
             frames = frames.clamp(*self.spec.value_range)
         return frames.unflatten(0, latents.shape[:2])
@@ -190,12 +192,20 @@ class Codec(Shareable):
 
     @torch.no_grad()
     def _encode(self, source: frames_room.CallerFrames) -> Tensor:
-        device = next(self.module.parameters()).device
-        frames = normalise(source.past.to(device), self.spec)
-        latents = torch.cat([self.module.encode(some) for some in frames.flatten(0, 1).split(AT_ONCE)])
+        with self._in_float32():
+            frames = normalise(source.past.to(self._device), self.spec)
+            latents = torch.cat([self.module.encode(some) for some in frames.flatten(0, 1).split(AT_ONCE)])
         if not latents.isfinite().all():  # with a codebook each would be near some code all the same
             raise ForecastError("the codec makes latents that are not finite: its weights are damaged, so use others")
         return latents.unflatten(0, frames.shape[:2])
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.module.parameters()).device
+
+    def _in_float32(self) -> torch.autocast:
+        """Whatever context the caller has: numbers of a codec are those of its weights' dtype."""
+        return torch.autocast(self._device.type, enabled=False)
 
     def _latents(self, latents: Any) -> Tensor:
         """(B, T, dim, h, w) -> (B * T, dim, h, w), checked, with the module's dtype and device."""

@@ -244,7 +244,8 @@ class Forecaster(Shareable):
         if steps is not None and known.shape[1] < self.spec.frames_in + steps:
             raise FramesError(
                 f"to forecast the last {steps} frames from {self.spec.frames_in} before them takes "
-                f"{self.spec.frames_in + steps} frames; given are {known.shape[1]}, so use fewer steps"
+                f"{self.spec.frames_in + steps} frames; given are {known.shape[1]}"
+                f"{', so use fewer steps' if known.shape[1] > self.spec.frames_in else ''}"
             )
         return hindcast(self.engine, self.spec, known, source.observed, source.keeps)
 

@@ -204,7 +204,11 @@ def _views(content: bytearray, begin: int, stored: Mapping[str, Stored]) -> dict
     tensors = {}
     for name, each in stored.items():
         count = math.prod(each.shape)
-        flat = torch.frombuffer(content, dtype=each.dtype, count=count, offset=begin) if count else torch.empty(0)
+        flat = (
+            torch.frombuffer(content, dtype=each.dtype, count=count, offset=begin)
+            if count
+            else torch.empty(0, device="cpu")
+        )
         tensors[name] = flat.to(each.dtype).view(each.shape)
         begin += count * each.dtype.itemsize
     return tensors
@@ -213,7 +217,7 @@ def _views(content: bytearray, begin: int, stored: Mapping[str, Stored]) -> dict
 def _filled(file: BinaryIO, stored: Stored, digest: Any) -> Tensor:
     """The next tensor of the file."""
     try:
-        tensor = torch.empty(stored.shape, dtype=stored.dtype)
+        tensor = torch.empty(stored.shape, dtype=stored.dtype, device="cpu")
     except RuntimeError as error:  # there is no such amount of memory
         raise MemoryError(f"there is no memory for a tensor of the shape {list(stored.shape)}") from error
     content = memoryview(cast(Any, tensor.view(-1).view(torch.uint8).numpy()))

@@ -52,6 +52,13 @@ def test_encode_quantise_decode(codec: Codec, clip: np.ndarray) -> None:
     assert not painted.requires_grad
 
 
+def test_autocast_of_the_caller_changes_nothing(codec: Codec, clip: np.ndarray) -> None:
+    latents, back = codec.encode(clip), codec.reconstruct(clip)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(codec.encode(clip), latents)
+        assert np.array_equal(codec.reconstruct(clip), back)
+
+
 def test_frames_are_looked_at_one_by_one(codec: Codec, clip: np.ndarray) -> None:
     whole = codec.encode(clip)
     for t in (0, 5):

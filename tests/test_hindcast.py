@@ -79,6 +79,7 @@ def test_values_without_a_range_are_compared_in_their_own_units() -> None:
     [
         (4, None, "needs at least 5 frames; given are 4"),
         (6, 3, "the last 3 frames from 4 before them takes 7 frames; given are 6, so use fewer steps"),
+        (4, 1, "the last 1 frames from 4 before them takes 5 frames; given are 4$"),
         (3, None, "4"),
         (6, 0, "steps is 0; it must be a whole number"),
     ],

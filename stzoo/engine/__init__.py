@@ -6,8 +6,10 @@ when the module's weights have changed. `docs/speed.md` says what each of these 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -120,7 +122,7 @@ class Engine:
         clips = past.split(self._at_once(past))
         runs = self._current(clips[0][:, -self._spec.frames_in :])
         streams = [unroll(runs, self._spec, some, steps) for some in clips]
-        yield from _side_by_side(streams, past.device, padding)
+        yield from _side_by_side(streams, past.device, padding, self._in_eval_mode(runs))
 
     @property
     def is_recurrent(self) -> bool:
@@ -145,7 +147,7 @@ class Engine:
         clips = frames.split(self._at_once(frames))
         runs = self._current(clips[0])
         kept = before.pieces if before else (None,) * len(clips)
-        with torch.no_grad(), torch.autocast(frames.device.type, enabled=False):
+        with torch.no_grad(), torch.autocast(frames.device.type, enabled=False), self._in_eval_mode(runs)():
             pieces = [read_on(runs, self._spec, some, own) for some, own in zip(clips, kept, strict=True)]
         return EngineState(tuple(pieces), frames.device, padding)
 
@@ -153,7 +155,7 @@ class Engine:
         """Future frames, as `unroll` yields them, from what `read_on` kept of the past."""
         runs = self._current(state.pieces[0].coming)
         streams = [unroll_carried(runs, self._spec, piece, steps) for piece in state.pieces]
-        yield from _side_by_side(streams, state.device, state.padding)
+        yield from _side_by_side(streams, state.device, state.padding, self._in_eval_mode(runs))
 
     def compile(self) -> None:
         """Run through `torch.compile` from now on. Raises `SpecError` if the backend is ONNX Runtime."""
@@ -196,9 +198,13 @@ class Engine:
             return self.module
         tensors = parameters(found) + buffers(found)
         if self._made is None or self._made.is_of_other(tensors):
-            with torch.no_grad():
+            with torch.no_grad(), torch.autocast(self._device.type, enabled=False):
                 self._made = _Made(self._twin(frames), tensors)
         return self._made.runs
+
+    def _in_eval_mode(self, runs: Any) -> Callable[[], AbstractContextManager[None]]:
+        """What surrounds a step of what `_current` returned: twins are in eval mode, the module itself may not be."""
+        return partial(evaluating, self.module) if runs is self.module else nullcontext
 
     def _twin(self, frames: Tensor) -> Any:
         if self._asked_backend == "onnxruntime":
@@ -242,11 +248,29 @@ class Engine:
         return own if self._chosen == "torch" else other
 
 
-def _side_by_side(streams: Sequence[Iterator[Tensor]], device: torch.device, padding: Padding) -> Iterator[Tensor]:
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Puts those parts of a module into eval mode that are not, and back again at the end."""
+    learning = [part for part in module.modules() if part.training]
+    for part in learning:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in learning:
+            part.training = True
+
+
+def _side_by_side(
+    streams: Sequence[Iterator[Tensor]],
+    device: torch.device,
+    padding: Padding,
+    around: Callable[[], AbstractContextManager[None]],
+) -> Iterator[Tensor]:
     """Padded frames of parts of a batch -> frames (B, C, H, W) of the whole batch, made when they are asked for."""
     while True:
         forking.use_one_thread_if_forked()
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+        with torch.no_grad(), torch.autocast(device.type, enabled=False), around():
             frames = [next(stream, None) for stream in streams]
             if frames[0] is None:
                 return

@@ -74,10 +74,11 @@ class Scratch(threading.local):
     def empty(self, use: str, *shape: int) -> Tensor:
         """Anything, of this shape, in float32 on the CPU; what was there for the same `use` is lost."""
         if torch.compiler.is_compiling():
-            return torch.empty(shape)
+            return torch.empty(shape, dtype=torch.float32, device="cpu")
         kept = self._kept.get(use)
         if kept is None or kept.numel() < math.prod(shape):
-            kept = self._kept[use] = torch.empty(math.prod(shape))
+            with torch.inference_mode(False):  # what is made in that mode could not be written to outside of it
+                kept = self._kept[use] = torch.empty(math.prod(shape), dtype=torch.float32, device="cpu")
         return kept[: math.prod(shape)].view(shape)
 
 
@@ -126,13 +127,13 @@ class WinogradConv(nn.Module):
 def _matrices() -> tuple[Tensor, Tensor, Tensor]:
     """(4, 8), (8, 5) and (8, 8) float64: products -> four rows; the kernel's rows -> sums; a tile's rows -> sums."""
     finite = len(POINTS)
-    to_rows = torch.zeros(ROWS, finite + 1, dtype=torch.float64)
-    of_kernel = torch.zeros(finite + 1, KERNEL, dtype=torch.float64)
-    of_picture = torch.zeros(finite + 1, finite + 1, dtype=torch.float64)
+    to_rows = torch.zeros(ROWS, finite + 1, dtype=torch.float64, device="cpu")
+    of_kernel = torch.zeros(finite + 1, KERNEL, dtype=torch.float64, device="cpu")
+    of_picture = torch.zeros(finite + 1, finite + 1, dtype=torch.float64, device="cpu")
     for i, point in enumerate(POINTS):
         others = [other for other in POINTS if other != point]
-        to_rows[:, i] = torch.tensor([point**power for power in range(ROWS)])
-        of_kernel[i] = torch.tensor([point**power for power in range(KERNEL)], dtype=torch.float64)
+        to_rows[:, i] = torch.tensor([point**power for power in range(ROWS)], dtype=torch.float64, device="cpu")
+        of_kernel[i] = torch.tensor([point**power for power in range(KERNEL)], dtype=torch.float64, device="cpu")
         of_kernel[i] /= math.prod(point - other for other in others)
         of_picture[i, :finite] = _with_roots(others)
     to_rows[-1, -1] = of_kernel[-1, -1] = 1.0  # at infinity only the highest power counts
@@ -142,7 +143,7 @@ def _matrices() -> tuple[Tensor, Tensor, Tensor]:
 
 def _with_roots(roots: list[float]) -> Tensor:
     """The coefficients of the polynomial with these roots, that of x^0 first, that of the highest power being 1."""
-    made = torch.ones(1, dtype=torch.float64)
+    made = torch.ones(1, dtype=torch.float64, device="cpu")
     for root in roots:
         made = F.pad(made, (1, 0)) - root * F.pad(made, (0, 1))
     return made

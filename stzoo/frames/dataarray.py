@@ -77,9 +77,8 @@ def read_dataarray(frames: xr.DataArray, selection: FrameSelection) -> CallerFra
     given = read_array(last.to_numpy()[(0,) * len(singles)], chosen, layout)
 
     varying = [name for name, coordinate in last.coords.items() if along in coordinate.dims]
-    template = (
-        last.drop_vars(varying).isel({along: 0}).drop_encoding()
-    )  # the file's packing may not fit the forecast's values
+    template = last.drop_vars(varying).isel({along: 0}).drop_encoding()  # its packing may not fit the forecast's values
+    template.encoding = {name: value for name, value in frames.encoding.items() if name == "grid_mapping"}
     if unit is not None:
         template.attrs["units"] = unit.name
     order = [name for name in frames.dims if name != along]

@@ -20,6 +20,7 @@ from stzoo.frames.video import WRITTEN, check_video_extra, write_video
 if TYPE_CHECKING:
     import xarray as xr
 
+LONGEST = 60.0  # seconds that a frame is shown, if frames lie further apart: files count in small units
 UNTIMED = 0.1  # seconds that a frame is shown, if nothing says how far the frames of the past are apart
 
 
@@ -76,7 +77,8 @@ def write(
         path: a file name that ends in .gif, .png, .webp, .mp4, .avi, .npy, .npz, .nc, .nc4 or .zarr, or a folder's
             name, which has no suffix.
         frames: what `Forecaster.rollout` returned.
-        seconds: how long each frame of an animation or a video is shown; None means a tenth of a second.
+        seconds: how long each frame of an animation or a video is shown, at most `LONGEST`; None means a tenth of a
+            second.
         issued: the date of the last past frame, as `CallerFrames.issued` has it, from which files of maps tell how far
             ahead each time is.
 
@@ -86,7 +88,7 @@ def write(
         OSError: the disk is full, or does not take the file for another reason; the message names the file.
     """
     with writing_errors_named(path):
-        _write(path, frames, seconds or UNTIMED, issued)
+        _write(path, frames, min(seconds or UNTIMED, LONGEST), issued)
 
 
 def _write(

@@ -249,7 +249,7 @@ class Live:
     def _up_to_date(self) -> EngineState:
         """The state after the newest frame. Only frames that it has not read are read now."""
         if self._unread:
-            frames = torch.stack(tuple(self._window)[-self._unread :], 1)
+            frames = self._past().frames[:, -self._unread :]
             self._age = self._unread + (self._age if self._state else 0)
             self._state = self._engine.read_on(normalise(frames, self._spec), self._state)
             self._unread = 0

@@ -225,6 +225,8 @@ def read_windows(
             return read_array(frames, FrameSelection(spec, stride, None, options, unit=unit), layout)
         except FramesError as error:
             return error
+        except MemoryError:  # no fault of the archive: the unit is tried again
+            raise
         except Exception as error:
             return FramesError(f"the values cannot be read: {printable(str(error))}")
 
@@ -271,6 +273,8 @@ def create_store(
     dtype = field.dtype.newbyteorder("=")
     with replacing(path) as partial:
         coordinates = xr.Dataset(coords=_coordinates(field, windows, steps), attrs=global_attributes(field.name))
+        for variable in coordinates.variables.values():  # bounds of a time or an axis are not copied
+            variable.attrs = referring(variable.attrs, coordinates.variables)
         coordinates.to_zarr(partial, consolidated=False, zarr_format=3)
         array = zarr.open_group(partial, mode="r+").create_array(
             str(field.name),
@@ -303,7 +307,8 @@ def _coordinates(field: xr.DataArray, windows: ArchiveWindows, steps: int) -> di
         issued = times.dtype.kind == "M" or hasattr(times[0], "calendar")
         about = field[clock].attrs | dict(_ISSUED if issued else {})
         coordinates[clock] = (time, times[windows.ends()], about, packed)
-        lead = [k * windows.every * step for k in range(1, steps + 1)]
+        apart = step.item() if isinstance(step, np.generic) and step.dtype.kind in "iu" else step  # which would wrap
+        lead = [k * windows.every * apart for k in range(1, steps + 1)]
         about = {"standard_name": "forecast_period", "long_name": "time since the last observation"}
         coordinates["lead_time"] = ("step", np.array(lead, _lead_dtype(step)), about)
     return coordinates

@@ -248,6 +248,24 @@ def test_hooks_are_called(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(seen) == 1
 
 
+def test_a_module_with_a_hook_forecasts_in_eval_mode_as_well() -> None:
+    """Although it was left in train mode; its statistics stay as they are, and so does the mode."""
+    for kind in ("tau", "predrnn"):
+        spec = spec_of(kind)
+        engine, past = stzoo.create(spec).engine, clips(spec, 2)
+        wanted = run(engine, past, 4)
+        module: Any = engine.module
+        module.train()
+        next(module.children()).eval()
+        modes = [part.training for part in module.modules()]
+        before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+        with_hook = next(part for part in module.modules() if isinstance(part, nn.Conv2d))
+        with_hook.register_forward_hook(lambda part, inputs, output: None)
+        assert difference(run(engine, past, 4), wanted) < 1e-5
+        assert [part.training for part in module.modules()] == modes
+        assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+
+
 def test_parts_that_are_not_the_zoos_own_stay_as_they_are() -> None:
     class Doubled(nn.Conv2d):
         def forward(self, x: Tensor) -> Tensor:

@@ -195,6 +195,20 @@ def test_a_live_source_has_the_same_holes(model: Forecaster, rain: np.ndarray) -
     np.testing.assert_array_equal(np.isnan(after), np.isnan(model.predict(lacking, units="mm/h")))
 
 
+def test_a_live_source_of_a_recurrent_model_fills_holes_as_predict_does(rain: np.ndarray) -> None:
+    params = {"layers": 1, "hidden": 4, "kernel": 3, "patch": 4}
+    spec = ModelSpec(
+        arch="convlstm", frames_in=len(rain), frames_out=2, channels=1, height=SIZE, width=SIZE, params=params,
+        value_range=DBR, mean=[-10.2], std=[16.0], fill=-10.2,
+    )  # fmt: skip
+    model, given = create(spec), rain.copy()
+    given[:, 40:56, 50:66] = np.nan
+    live = model.live(units="mm/h", carry=1)
+    for frame in given:
+        future = live.push(frame)
+    np.testing.assert_allclose(future, model.predict(given, units="mm/h"), rtol=1e-4)
+
+
 def test_a_batch_has_a_mask_for_each_clip(model: Forecaster, rain: np.ndarray, tmp_path: Path) -> None:
     hole = rain.copy()
     hole[:, 40:56, 50:66] = np.nan

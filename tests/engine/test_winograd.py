@@ -1,6 +1,9 @@
 """Convolutions in fewer multiplications against float64 ones."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from threading import Thread
+from typing import Any
 
 import pytest
 import torch
@@ -93,3 +96,30 @@ def test_a_recurrent_module_forecasts_the_same(arch: str) -> None:
 def test_a_convolution_alone_is_replaced_too() -> None:
     assert isinstance(with_fewer_products(nn.Conv2d(64, 256, 5)), WinogradConv)
     assert room.KERNEL == 5
+
+
+@pytest.mark.usefixtures("fit_cpu")
+@pytest.mark.parametrize("first", ["plain", "inference", "float64"])
+def test_contexts_of_the_caller_change_nothing(first: str) -> None:
+    """The first forecast asks for the memory that the later ones use."""
+    contexts: dict[str, Any] = {
+        "plain": nullcontext, "inference": torch.inference_mode, "float64": lambda: default_dtype(torch.float64),
+    }  # fmt: skip
+    params = {"layers": 2, "hidden": 48, "kernel": 5, "patch": 4}
+    spec = stzoo.ModelSpec(arch="convlstm", frames_in=2, frames_out=2, channels=1, height=24, width=24, params=params)
+    model, past = stzoo.create(spec), torch.rand(1, 2, 1, 24, 24)
+    found = []
+    for name in (first, *(name for name in contexts if name != first)):
+        with contexts[name]():
+            found.append(model.predict(past).clone())
+    assert all(torch.equal(each, found[0]) for each in found)
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)

@@ -62,6 +62,16 @@ def test_a_forecast_says_when_it_was_made_and_on_what_grid(saved: Path, forecast
         assert rain.grid_mapping == "crs"
         assert file["crs"].grid_mapping_name == "transverse_mercator"
         assert file["crs"].semi_major_axis == 6377397.155
+    # in memory it may lie among what the file's packing was
+    with xr.open_dataset(saved.with_name("in.nc"), decode_coords="all") as maps:
+        coming = forecaster.predict(maps, variable="rain")
+    assert "grid_mapping" not in coming.attrs
+    coming.to_netcdf(saved.with_name("from_memory.nc"))
+    with netcdf.Dataset(saved.with_name("from_memory.nc")) as file:
+        assert file["rain"].grid_mapping == "crs"
+        assert "crs" in file.variables
+    with written(saved, given) as file:
+        rain, time, period, issued = (file[n] for n in ("rain", "time", "forecast_period", "forecast_reference_time"))
         assert (time.standard_name, time.calendar) == ("time", "proleptic_gregorian")
         valid = netcdf.num2date(time[:], time.units, time.calendar)
         assert [str(each) for each in valid] == [f"2015-05-15 10:{m}:00" for m in (30, 35, 40)]

@@ -12,6 +12,7 @@ from stzoo.frames.clock import warn_of_uneven
 from stzoo.frames.delays import timing
 from stzoo.frames.images import frame_interval, read_images
 from stzoo.frames.moving import moving_pictures
+from stzoo.frames.writing import write
 
 SHADES = list(range(0, 240, 20))  # of twelve flat images
 
@@ -25,6 +26,18 @@ def animation(path: Path, delays: list[int]) -> Path:
 
 def numbers(images: list[Image.Image]) -> list[int]:
     return [SHADES.index(np.asarray(image.convert("L"))[0, 0]) for image in images]
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".png", ".webp", ".mp4"])
+def test_frames_far_apart_are_shown_for_a_minute(suffix: str, tmp_path: Path) -> None:
+    """A quarter of an hour is more than a GIF can say, which counts hundredths of a second in 16 bits."""
+    if suffix == ".mp4":
+        pytest.importorskip("av")
+    frames = np.random.default_rng(0).integers(0, 256, (3, 16, 16), np.uint8)
+    write(tmp_path / f"a{suffix}", frames, 900.0)
+    assert (tmp_path / f"a{suffix}").stat().st_size > 0
+    if suffix == ".gif":
+        assert Image.open(tmp_path / "a.gif").info["duration"] == 60_000
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".png", ".webp"])

@@ -157,13 +157,15 @@ def test_every_start_of_an_archive(
 
 def test_other_orders_dtypes_and_dimensions(model: Path, tmp_path: Path) -> None:
     values = np.random.default_rng(3).integers(0, 256, (16, 9, 2, 16), dtype=np.uint8)
-    past = xr.DataArray(values, dims=("y", "time", "member", "x"), name="rain")
+    height = ("y", np.arange(16.0), {"units": "km", "bounds": "y_bnds"})  # which the store does not hold
+    past = xr.DataArray(values, {"y": height}, ("y", "time", "member", "x"), "rain")
     past.to_netcdf(tmp_path / "integers.nc")
     forecast_archive(tmp_path / "integers.nc", model, 3, tmp_path / "out", unit=2, in_process=True)
     with xr.open_dataset(tmp_path / "out" / "forecasts.zarr", engine="zarr", consolidated=False) as dataset:
         got = dataset["rain"].load()
     assert (got.dims, got.dtype, got.shape) == (("time", "step", "y", "member", "x"), np.uint8, (6, 3, 16, 2, 16))
-    assert set(got.coords) == {"step"}
+    assert set(got.coords) == {"step", "y"}
+    assert got["y"].attrs == {"units": "km"}
     for i in range(6):
         expected = stzoo.load(model).rollout(past[:, i : i + 4], 3).transpose("time", "y", "member", "x")
         assert np.abs(got[i].values.astype(np.int16) - expected.values.astype(np.int16)).max() <= 1
