@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import math
+import os
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -103,6 +104,8 @@ class Worker:
             with job.folder.written():
                 failures = self._forecaster.forecast(numbers)
                 lines = [json.dumps({"item": name, "index": i, "error": str(error)}) for name, i, error in failures]
+                if hasattr(os, "sync"):
+                    os.sync()  # a power cut must not leave a marker without the forecasts that it stands for
                 job.folder.mark(unit, lines)
         except StzooError:
             raise
