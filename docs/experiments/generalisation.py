@@ -54,17 +54,20 @@ def main() -> None:
     on_ut = ut_interaction.open_folder(data / "ut_interaction", READING)
     people = few_people(data / "kth")
     rows("UT, both sets (`tau-ut`)", "UT, both sets", ut, on_ut)
+    calm = load("tau-ut", adapt={"still": 0.01})
+    rows("the same, with `still` 0.01", "UT, both sets", calm, on_ut)
     one = trained_on_one_set(data, runs / "ut-set1", arguments.steps)
     for name in ("set1", "set2"):
         tested = ut_interaction.open_folder(data / "ut_interaction", READING, (name,))
         rows("UT set 1 alone", f"UT {name[:3]} {name[3:]}", one, tested)
 
     rows("UT, both sets (`tau-ut`)", "KTH, persons 3 and 15", ut, people)
+    rows("the same, with `still` 0.01", "KTH, persons 3 and 15", calm, people)
     for ahead, blend in itertools.product((None, HORIZONS[-1]), (None, 0.5)):
         out = runs / f"kth-tuned-{ahead}-{blend}"
         tuned = fine_tune(ut, people, steps=arguments.tuning_steps, horizon=ahead, blend=blend, out=out)
         told = ("" if ahead is None else f", horizon {ahead}") + ("" if blend is None else f", blend {blend}")
-        rows(f"the same, fine-tuned on KTH person 1{told}", "KTH, persons 3 and 15", tuned, people)
+        rows(f"`tau-ut`, fine-tuned on KTH person 1{told}", "KTH, persons 3 and 15", tuned, people)
     scratch = from_scratch(people, runs / "kth-scratch", arguments.tuning_steps)
     rows("KTH person 1 from scratch, as many steps", "KTH, persons 3 and 15", scratch, people)
 
