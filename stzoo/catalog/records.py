@@ -120,7 +120,7 @@ class Training:
         hours: how long training took.
         curve_sequences, curve_mse: the MSE on held-out clips, in the data's units, after so many sequences; an entry
             has both or neither. For weights that were fine-tuned from an earlier run, the curve is that run's.
-        curve_quantity: the curve is that of the quantity for which decibels stand, such as rates of rain in mm/h.
+        curve_quantity: true if the curve is that of the quantity for which decibels stand, such as rates in mm/h.
     """
 
     recipe: str
@@ -129,7 +129,7 @@ class Training:
     hours: float = required(0, 1e7)
     curve_sequences: tuple[int, ...] | None = None
     curve_mse: tuple[float, ...] | None = None
-    curve_quantity: bool = False
+    curve_quantity: bool | None = None
 
     def __post_init__(self) -> None:
         check_same_length("training", curve_sequences=self.curve_sequences, curve_mse=self.curve_mse)
