@@ -207,7 +207,7 @@ class Live:
         """Put a frame into the window. The state begins anew with it if it would have read more than `carry` frames."""
         lasts = self._engine.is_recurrent and self._carry > self._spec.frames_in
         if lasts and self._unread == self._spec.frames_in:
-            self._up_to_date()  # before the oldest of them leaves the window
+            self._up_to_date(self._past())  # before the oldest of them leaves the window
         self._window.append(frame)
         self._observed.append(observed)
         self._unread += 1
@@ -233,7 +233,7 @@ class Live:
     def _future(self, steps: int, past: Past) -> Iterator[Tensor]:
         """The frames (B, C, H, W) that follow a past, normalised, each made when it is asked for."""
         if self._engine.is_recurrent:
-            return self._engine.unroll_from(self._up_to_date(), steps)
+            return self._engine.unroll_from(self._up_to_date(past), steps)
         return self._engine.unroll(normalise(past.frames, self._spec), steps)
 
     def _past(self) -> Past:
@@ -246,10 +246,10 @@ class Live:
         seen = [each.expand(clips, -1, -1, -1) for each in self._observed if each is not None]
         return torch.stack(seen, 1) if len(seen) == len(self._window) else None
 
-    def _up_to_date(self) -> EngineState:
-        """The state after the newest frame. Only frames that it has not read are read now."""
+    def _up_to_date(self, past: Past) -> EngineState:
+        """The state after the newest frame of the window, `past`. Only frames that it has not read are read now."""
         if self._unread:
-            frames = self._past().frames[:, -self._unread :]
+            frames = past.frames[:, -self._unread :]
             self._age = self._unread + (self._age if self._state else 0)
             self._state = self._engine.read_on(normalise(frames, self._spec), self._state)
             self._unread = 0
