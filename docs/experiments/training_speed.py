@@ -7,6 +7,7 @@
   python docs/experiments/training_speed.py simvp-mmnist --precision float32 --batch 4  on a CPU without bfloat16
   python docs/experiments/training_speed.py cpu --of overlapped --against recipe  the next batch made meanwhile
   python docs/experiments/training_speed.py predrnn-mmnist --of checkpoint --against whole
+  python docs/experiments/training_speed.py predrnn-mmnist --against all-products --precision float32 --batch 8
   python docs/experiments/training_speed.py predrnn-mmnist --denormals --batch 4 --pairs 1  a backward pass of denormals
 
 The model is an entry of the catalogue, "cpu" (tau-mmnist at hid_t 256) or "gpu" (TAU at hid_s 32, hid_t 256, n_s 4,
@@ -48,6 +49,7 @@ from stzoo.train.denormals import denormals_flushed
 from stzoo.train.objectives import objective
 from stzoo.train.processes import Processes
 from stzoo.train.run import Run
+from stzoo.train.winograd import WinogradConv
 
 WARM_UP = 2  # steps of each way that do not count
 TUNABLES = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184"
@@ -63,10 +65,11 @@ class Way:
     flushed: bool = True
     kept: bool = True
     overlapped: bool = False
+    fewer: bool = True  # products in convolutions, where the recipe has that
 
 
 WAYS = {
-    "plain": Way(PLAIN, {}, flushed=False, kept=False),
+    "plain": Way(PLAIN, {}, flushed=False, kept=False, fewer=False),
     "recipe": Way({}, {}),
     "no-allocator": Way({}, {}, kept=False),
     "tunables": Way({}, {"GLIBC_TUNABLES": TUNABLES}),
@@ -74,6 +77,7 @@ WAYS = {
     "spin-10000": Way({}, {"GOMP_SPINCOUNT": "10000"}),
     "spin-300000": Way({}, {"GOMP_SPINCOUNT": "300000"}),
     "overlapped": Way({}, {}, overlapped=True),
+    "all-products": Way({}, {}, fewer=False),
     "whole": Way({"fused": False}, {}),
     "checkpoint": Way({"fused": False, "checkpoint": True}, {}),
 }
@@ -169,6 +173,8 @@ def alone(spec: ModelSpec, recipe: Recipe, way: Way) -> None:
     with Ahead(source, end, recipe.batch, device == "cuda") if way.overlapped else nullcontext(source) as clips:
         assignment = Assignment(spec, dataclasses.replace(recipe, **way.changes), clips)
         run = Run(assignment, Processes(torch.device(device)))
+        if not way.fewer and any(isinstance(m, WinogradConv) for m in _modules(run.fast)):
+            run.fast = run.part
         before = held(run.device)
         with denormals_flushed() if way.flushed else nullcontext(), memory_kept() if way.kept else nullcontext():
             for _ in sys.stdin:
@@ -177,6 +183,11 @@ def alone(spec: ModelSpec, recipe: Recipe, way: Way) -> None:
                 seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
                 memory = held(run.device) - before
                 print(json.dumps({"seconds": seconds, "cpu": cpu, "memory": memory, "loss": loss}), flush=True)
+
+
+def _modules(form: Any) -> list[torch.nn.Module]:
+    """The modules of a form in which a step computes; other forms than modules hold none that are asked for here."""
+    return list(form.modules()) if isinstance(form, torch.nn.Module) else []
 
 
 def held(device: torch.device) -> float:
@@ -193,6 +204,7 @@ def denormals(spec: ModelSpec, recipe: Recipe, turns: int) -> None:
     """
     recipe = dataclasses.replace(recipe, **PLAIN)
     run = Run(Assignment(spec, recipe, digits(spec, "cpu")), Processes(torch.device("cpu")))
+    run.fast = run.part
     clip = run.batches.batch(0, recipe.batch)
     past, future = clip.past[:, :2], clip.future[:, :1]
 

@@ -30,11 +30,14 @@ class Clip:
         past: (B, T, C, H, W) uint8 or float32, in the units of the files.
         future: (B, T', C, H, W), of the same dtype and on the same device.
         valid: (B, T', 1, H, W) booleans, true where the future was observed; None if all of it was.
+        seen: (B, T, 1, H, W) booleans, true where the past was observed; None if all of it was. Forecasts that are
+            measured go by it, as `predict` does; training reads the values that stand for what was not observed.
     """
 
     past: Tensor
     future: Tensor
     valid: Tensor | None = None
+    seen: Tensor | None = None
 
 
 class ClipSource(Protocol):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import torch
+from torch import Tensor
 
 from stzoo.data import Clip, ClipSource, FirstClips
 from stzoo.errors import DataError
@@ -51,17 +53,31 @@ class JoinedClips:
         sizes = ["x".join(map(str, clip.past.shape[-2:])) for clip in found]
         if len(set(sizes)) > 1:
             raise DataError(f"clips {start} to {stop} have frames of {' and '.join(sizes)}; take those of one size")
-        if len(found) == 1:
-            return found[0]
-        past, future = (torch.cat([getattr(clip, name) for clip in found]) for name in ("past", "future"))
-        if all(clip.valid is None for clip in found):
-            return Clip(past, future)
-        masks = [torch.ones_like(c.future[:, :, :1], dtype=torch.bool) if c.valid is None else c.valid for c in found]
-        return Clip(past, future, torch.cat(masks))
+        return together(found)
 
     def _offsets(self) -> list[int]:
         """The number of the first clip of each part."""
         return [0, *accumulate(len(part.source) for part in self.parts)][:-1]
+
+
+def together(clips: Sequence[Clip]) -> Clip:
+    """One batch of several, all of one size."""
+    if len(clips) == 1:
+        return clips[0]
+    past, future = (torch.cat([getattr(clip, name) for clip in clips]) for name in ("past", "future"))
+    return Clip(
+        past,
+        future,
+        _masks([(clip.valid, clip.future) for clip in clips]),
+        _masks([(clip.seen, clip.past) for clip in clips]),
+    )
+
+
+def _masks(parts: Sequence[tuple[Tensor | None, Tensor]]) -> Tensor | None:
+    """The masks of frames (B, T, C, H, W), one after the other, true where one is lacking; None if all of them lack."""
+    if all(mask is None for mask, _ in parts):
+        return None
+    return torch.cat([torch.ones_like(x[:, :, :1], dtype=torch.bool) if mask is None else mask for mask, x in parts])
 
 
 def parts_of(clips: ClipSource) -> tuple[Part, ...]:

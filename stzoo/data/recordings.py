@@ -109,8 +109,8 @@ class RecordedClips:
         clip = torch.from_numpy(frames)
         if all(self.recordings[r].valid is None for r in places[:, 0]):
             return Clip(clip[:, : self.frames_in], clip[:, future])
-        valid = np.stack([self._valid(r, t, y, x) for r, t, y, x in places])
-        return Clip(clip[:, : self.frames_in], clip[:, future], torch.from_numpy(valid)[:, future])
+        observed = torch.from_numpy(np.stack([self._valid(r, t, y, x) for r, t, y, x in places]))
+        return Clip(clip[:, : self.frames_in], clip[:, future], observed[:, future], observed[:, : self.frames_in])
 
     def _cut(self, frames: np.ndarray | StoredFrames, t: int, y: int, x: int) -> np.ndarray:
         return frames[t : t + self.frames_in + self.frames_out, :, y : y + self.height, x : x + self.width]

@@ -22,13 +22,13 @@ from torch.nn import functional as F
 from stzoo.engine.packed import NHWC, Pair, can_pack, is_plain
 from stzoo.machine import mkl_keeps_up
 
-ROWS = 4  # of the result that are made together
+OUTPUTS = 4  # rows of the result that are made together
 PIXELS = 512  # of a row of tiles, at least, that go through one matrix product; more would leave the cache
 PAIRS = 8192  # of channels, at least: with a quarter of them, a picture of 16x16 takes as long as with all products
-# Where a kernel with five rows and the picture are evaluated as polynomials, and "infinity" besides. All of them are
-# powers of two, so that the matrices below are exact.
-POINTS = (0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -2.0)
-KERNEL = len(POINTS) + 2 - ROWS
+KERNEL = 5  # rows
+# Where a kernel's rows and the picture are evaluated as polynomials, and "infinity" besides: as many as are needed, the
+# first first. All of them are powers of two, so that the matrices below are exact.
+POINTS = (0.0, 1.0, -1.0, 0.5, -2.0, -0.5, 2.0)
 
 
 def with_fewer_products(module: nn.Module) -> nn.Module:
@@ -87,7 +87,7 @@ class WinogradConv(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor | None, padding: Pair, scratch: Scratch):
         super().__init__()
-        to_rows, of_kernel, of_picture = _matrices()
+        to_rows, of_kernel, of_picture = toom_cook(KERNEL)
         product = torch.einsum("pi,ocij->pjco", of_kernel, weight.detach().double())  # points, columns, C_in, C_out
         self.weight = product.flatten(1, 2).float()
         self.of_picture, self.to_rows = of_picture.float(), to_rows.float()
@@ -105,40 +105,46 @@ class WinogradConv(nn.Module):
         points, inner, c_out = self.weight.shape
         x = x.contiguous(memory_format=NHWC).permute(0, 2, 3, 1)
         height, width = height + 2 * down - KERNEL + 1, width + 2 * across - KERNEL + 1
-        x = F.pad(x, (0, 0, across, across, down, down + -height % ROWS))
-        tiles = x.flatten(2).unfold(1, points, ROWS).permute(3, 0, 1, 2)  # points, B, tiles, columns * C_in
+        x = F.pad(x, (0, 0, across, across, down, down + -height % OUTPUTS))
+        tiles = x.flatten(2).unfold(1, points, OUTPUTS).permute(3, 0, 1, 2)  # points, B, tiles, columns * C_in
         rows, empty = batch * tiles.shape[2], self.scratch.empty
         tiles = empty("tiles", *tiles.shape).copy_(tiles).view(points, -1)
         seen = torch.mm(self.of_picture, tiles, out=empty("seen", *tiles.shape)).view(points, rows, *x.shape[2:])
-        made = x.new_empty(rows, ROWS, width * c_out)
+        made = x.new_empty(rows, OUTPUTS, width * c_out)
         at_once = max(1, PIXELS // width)
         for part, result in zip(seen.split(at_once, 1), made.split(at_once), strict=True):
             # five columns of NHWC follow each other in memory, and overlap with the next five
             columns = part.as_strided((points, len(result), width, inner), part.stride())
             columns = empty("columns", *columns.shape).copy_(columns).flatten(1, 2)
             product = torch.bmm(columns, self.weight, out=empty("product", points, columns.shape[1], c_out))
-            added = empty("added", ROWS, product[0].numel())
+            added = empty("added", OUTPUTS, product[0].numel())
             torch.mm(self.to_rows, product.view(points, -1), out=added)
-            result.copy_(added.view(ROWS, len(result), -1).transpose(0, 1))
+            result.copy_(added.view(OUTPUTS, len(result), -1).transpose(0, 1))
         made = made.view(batch, -1, width, c_out)[:, :height]
         return (made if self.bias is None else made.add_(self.bias)).permute(0, 3, 1, 2)
 
 
-def _matrices() -> tuple[Tensor, Tensor, Tensor]:
-    """(4, 8), (8, 5) and (8, 8) float64: products -> four rows; the kernel's rows -> sums; a tile's rows -> sums."""
-    finite = len(POINTS)
-    to_rows = torch.zeros(ROWS, finite + 1, dtype=torch.float64, device="cpu")
-    of_kernel = torch.zeros(finite + 1, KERNEL, dtype=torch.float64, device="cpu")
-    of_picture = torch.zeros(finite + 1, finite + 1, dtype=torch.float64, device="cpu")
-    for i, point in enumerate(POINTS):
-        others = [other for other in POINTS if other != point]
-        to_rows[:, i] = torch.tensor([point**power for power in range(ROWS)], dtype=torch.float64, device="cpu")
-        of_kernel[i] = torch.tensor([point**power for power in range(KERNEL)], dtype=torch.float64, device="cpu")
-        of_kernel[i] /= math.prod(point - other for other in others)
-        of_picture[i, :finite] = _with_roots(others)
-    to_rows[-1, -1] = of_kernel[-1, -1] = 1.0  # at infinity only the highest power counts
-    of_picture[-1] = _with_roots(list(POINTS))
-    return to_rows, of_kernel, of_picture
+def toom_cook(kernel: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The matrices of `OUTPUTS` outputs of a `kernel` of three to five weights, from n = kernel + 3 products.
+
+    Returns:
+        (4, n), (n, kernel) and (n, n) float64: products -> outputs; the kernel -> sums; the inputs of a tile -> sums.
+    """
+    points = POINTS[: kernel + OUTPUTS - 2]
+    finite = len(points)
+    to_outputs = torch.zeros(OUTPUTS, finite + 1, dtype=torch.float64, device="cpu")
+    of_kernel = torch.zeros(finite + 1, kernel, dtype=torch.float64, device="cpu")
+    of_inputs = torch.zeros(finite + 1, finite + 1, dtype=torch.float64, device="cpu")
+    for i, point in enumerate(points):
+        others = [other for other in points if other != point]
+        exponents = range(max(kernel, OUTPUTS))
+        powers = torch.tensor([point**n for n in exponents], dtype=torch.float64, device="cpu")
+        to_outputs[:, i] = powers[:OUTPUTS]
+        of_kernel[i] = powers[:kernel] / math.prod(point - other for other in others)
+        of_inputs[i, :finite] = _with_roots(others)
+    to_outputs[-1, -1] = of_kernel[-1, -1] = 1.0  # at infinity only the highest power counts
+    of_inputs[-1] = _with_roots(list(points))
+    return to_outputs, of_kernel, of_inputs
 
 
 def _with_roots(roots: list[float]) -> Tensor:

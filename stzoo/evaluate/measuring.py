@@ -23,6 +23,7 @@ from stzoo.engine.padding import Padding
 from stzoo.errors import DataError
 from stzoo.evaluate.report import CodecReport, EvaluationReport
 from stzoo.forecaster import Forecaster
+from stzoo.frames.rain import is_rain
 from stzoo.frames.values import denormalise, noise, normalise, to_units
 from stzoo.machine import BACKENDS, PRECISIONS, Backend, Precision, check_backend, check_precision
 from stzoo.metrics import DEFINITIONS, Definition, Totals
@@ -187,9 +188,14 @@ def golden(model: Forecaster | Codec, seed: int) -> tuple[float, float]:
 
 @torch.no_grad()
 def forecast(engine: Engine, spec: ModelSpec, clip: Clip, matched: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-    """Past, future and forecast of a batch of clips, (B, T, C, H, W) float32 on the CPU, in the spec's units."""
+    """Past, future and forecast of a batch of clips, (B, T, C, H, W) float32 on the CPU, in the spec's units.
+
+    A forecast has a number everywhere, so that all models are measured on the same cells.
+    """
     past, future = to_units(clip.past, spec), to_units(clip.future, spec)
-    made = torch.stack(list(future_of(engine, spec, past, future.shape[1], matched=matched)), 1)
+    seen = clip.seen if is_rain(spec.value_range) else None  # others read what stands for it, as `predict` has them do
+    coming = future_of(engine, spec, past, future.shape[1], observed=seen, keeps=False, matched=matched)
+    made = torch.stack(list(coming), 1)
     return past.cpu(), future.cpu(), made.cpu()
 
 

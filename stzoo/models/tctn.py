@@ -107,10 +107,11 @@ class Attention(nn.Module):
         # with reshape in place of view, a batch of 1 could not be exported
         q, k, v = split.contiguous().view(3, b * h * w, self.heads, t, c // self.heads)
         keys, values = torch.cat([keys.to(k.dtype), k], 2), torch.cat([values.to(v.dtype), v], 2)
-        scores = (q @ keys.mT) * (c // self.heads) ** -0.5  # fused attention is slower on so many small matrices
-        weights = scores.masked_fill(self._beyond(t, keys.shape[2], x.device), -torch.inf).softmax(-1)
+        weights = (_products(q, keys.mT) * (c // self.heads) ** -0.5).masked_fill(
+            self._beyond(t, keys.shape[2], x.device), -torch.inf
+        )
         out = (
-            (weights @ values)
+            _products(weights.softmax(-1), values)
             .view(b, h, w, self.heads, t, c // self.heads)
             .permute(0, 4, 3, 5, 1, 2)
             .reshape(b, t, c, h, w)
@@ -125,6 +126,14 @@ class Attention(nn.Module):
         """
         back = torch.arange(keys - queries, keys, device=device)[:, None] - torch.arange(keys, device=device)
         return (back < 0) | (back >= self.window)
+
+
+def _products(rows: Tensor, matrices: Tensor) -> Tensor:
+    """Many small matrix products (..., t, n) x (..., n, m): (..., t, m).
+
+    Fused attention is slower on so many small ones, and a matrix product is if there is one row alone.
+    """
+    return rows @ matrices if rows.shape[-2] > 1 else (rows.mT * matrices).sum(-2, keepdim=True)
 
 
 class TctnLayer(nn.Module):

@@ -14,11 +14,11 @@ import torch
 from stzoo import viz
 from stzoo.catalog import Entry
 from stzoo.data import ClipSource
-from stzoo.engine import in_units
+from stzoo.data.joined import together
 from stzoo.errors import DataError, NotPublishedError, SpecError
+from stzoo.evaluate.measuring import forecast, scaled
 from stzoo.files import replacing, write_atomically
 from stzoo.forecaster import Forecaster
-from stzoo.frames.values import normalise, to_units
 from stzoo.metrics import mse
 from stzoo.opening import load
 from stzoo.spec import from_mapping
@@ -94,10 +94,10 @@ def film(entry: Entry, footage: Footage, folder: Path) -> Iterator[Path]:
     facts = folder / f"{entry.name}-clips.json"
     facts.unlink(missing_ok=True)
     for kind, place in (("typical", typical), ("worst", worst)):
-        past, truth, forecast, _ = (x[0] for x in _forecast(model, footage.clips, numbers[place : place + 1]))
+        past, truth, made, _ = (x[0] for x in _forecast(model, footage.clips, numbers[place : place + 1]))
         past = past[-_SEEN:]  # of two weeks of hours the last days are enough to look at
         brightest = max(past.max(), truth.max()) or 1.0  # fields that use a small part of their range would look black
-        panels = {"truth": _grays(past, truth, brightest), "forecast": _grays(past, forecast, brightest)}
+        panels = {"truth": _grays(past, truth, brightest), "forecast": _grays(past, made, brightest)}
         path = folder / f"{entry.name}-{kind}.gif"
         with replacing(path) as partial:
             scale = max(1, round(_PANEL / past.shape[-2]))
@@ -141,9 +141,9 @@ def errors_of(model: Forecaster, clips: ClipSource, numbers: Sequence[int], batc
     """The MSE of the forecast and of persistence, means over steps, for each of these clips: (len(numbers), 2)."""
     found = []
     for start in range(0, len(numbers), batch):
-        past, truth, forecast, valid = _forecast(model, clips, numbers[start : start + batch])
+        past, truth, made, valid = _forecast(model, clips, numbers[start : start + batch])
         last = np.broadcast_to(past[:, -1:], truth.shape)
-        found.append(np.stack([np.nanmean(mse(x, truth, valid), 1) for x in (forecast, last)], 1))
+        found.append(np.stack([np.nanmean(mse(x, truth, valid), 1) for x in (made, last)], 1))
     return np.concatenate(found)
 
 
@@ -182,11 +182,8 @@ def _forecast(
     model: Forecaster, clips: ClipSource, numbers: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Past, future and forecast (B, T, C, H, W), with the spec's range as [0, 1], and where the future was observed."""
-    spec, chosen = model.spec, [clips.clips(number, number + 1) for number in numbers]
-    low, high = spec.value_range or (0.0, 1.0)
-    past, future = (to_units(torch.cat(x), spec) for x in zip(*((c.past, c.future) for c in chosen), strict=True))
-    made = enumerate(model.engine.unroll(normalise(past, spec), future.shape[1]), 1)
-    forecast = torch.stack([in_units(frame, spec, number) for number, frame in made], 1)
-    seen = [torch.ones_like(c.future[:, :, :1], dtype=torch.bool) if c.valid is None else c.valid for c in chosen]
-    unit = [((x - low) / (high - low)).numpy() for x in (past, future, forecast)]
-    return unit[0], unit[1], unit[2], torch.cat(seen).numpy()
+    clip = together([clips.clips(number, number + 1) for number in numbers])
+    made = forecast(model.engine, model.spec, clip)
+    past, future, coming = (scaled(x, model.spec.value_range or (0.0, 1.0)).numpy() for x in made)
+    valid = torch.ones_like(clip.future[:, :, :1], dtype=torch.bool) if clip.valid is None else clip.valid
+    return past, future, coming, valid.numpy()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Literal
 
@@ -13,22 +13,25 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stzoo.data import Clip, ClipSource
+from stzoo.data.joined import together
 from stzoo.data.mmnist import MovingDigits
 from stzoo.data.recordings import RecordedClips
 from stzoo.spec import ModelSpec
 
 Flips = Literal["none", "horizontal", "all"]
 ENDLESS = 1 << 40  # clips: more than any run reaches
+LISTS_APART = 1 << 20  # the lists of moving digits that validation and tests use have smaller numbers
 
 
 def endless(source: ClipSource, spec: ModelSpec, flips: Flips, seed: int, device: str) -> ClipSource:
     """The training part of any dataset as the loop needs it: without an end.
 
-    Moving digits are endless already, and are drawn on `device`. The clips of every other dataset are shuffled, see
+    Moving digits are endless already, and are drawn on `device`: `seed` chooses one of many endless lists of them, so
+    that a second stage with another seed sees other sequences. The clips of every other dataset are shuffled, see
     `Shuffled`, and stay on the CPU.
     """
     if isinstance(source, MovingDigits) and len(source) >= ENDLESS:
-        return source.to(device)
+        return replace(source.to(device), seed=source.seed + LISTS_APART * seed)
     return Shuffled(source, flips, seed, (spec.height, spec.width))
 
 
@@ -104,10 +107,7 @@ def _gathered(source: ClipSource, which: list[int]) -> Clip:
     """The clips of these numbers, in this order."""
     if isinstance(source, RecordedClips):
         return source.pick(np.array(which))
-    found = [source.clips(i, i + 1) for i in which]
-    past, future = (torch.cat([getattr(clip, part) for clip in found]) for part in ("past", "future"))
-    masks = [torch.ones_like(c.future[:, :, :1], dtype=torch.bool) if c.valid is None else c.valid for c in found]
-    return Clip(past, future, None if all(c.valid is None for c in found) else torch.cat(masks))
+    return together([source.clips(i, i + 1) for i in which])
 
 
 class Ahead:

@@ -20,8 +20,10 @@ from stzoo.train.perceptual import PerceptualLoss
 from stzoo.train.precision import autocast, precision_on
 from stzoo.train.processes import Processes
 from stzoo.train.recipe import Recipe
+from stzoo.train.recompute import recomputing
 from stzoo.train.run import freeze
-from stzoo.train.speedups import computing_form
+from stzoo.train.speedups import takes_fewer_products
+from stzoo.train.winograd import bytes_kept
 
 _ROUGH_IS_MORE = 5  # a rough bound is 10 to 300 times what a step of the catalogue's models takes
 # what the tensors do not account for on a CPU, by docs/experiments/memory.py: gaps between blocks and reordered copies,
@@ -56,7 +58,8 @@ class TrainingMemory:
 def training_memory(spec: ModelSpec, recipe: Recipe, at_once: int, device: str = "cpu") -> TrainingMemory:
     """Estimate the memory of a training step by a pass over tensors without values.
 
-    Fused kernels and compiled modules are taken for the plain module, which needs more.
+    Fused kernels and compiled modules are taken for the plain module, which needs more. So are convolutions in fewer
+    products, which keep as much of each clip; what they keep of the weights is added.
 
     Args:
         spec: the model.
@@ -74,6 +77,8 @@ def training_memory(spec: ModelSpec, recipe: Recipe, at_once: int, device: str =
         moving = round(less + each * (frames - 1 - _COUNTED[0]))
     if device == "cpu":
         fixed, moving = fixed + _BESIDE, round(moving * _FRAGMENTED)
+        if takes_fewer_products(recipe, on_cpu=True):
+            fixed += bytes_kept(build(spec, "meta"))
     return TrainingMemory(fixed, -(-moving // at_once), at_once)
 
 
@@ -134,7 +139,6 @@ def _what_helps(
 
 def _counted(spec: ModelSpec, recipe: Recipe, clips: int, past_frames: int, future_frames: int) -> tuple[int, int]:
     """The bytes that stay from step to step, and those that one step takes besides."""
-    recipe = dataclasses.replace(recipe, fused=False, compile=False)  # kernels read values, and here are none
     with without_values(spec) as (module, alive):
         freeze(module, recipe.freeze)
         module.train()
@@ -154,7 +158,8 @@ def _counted(spec: ModelSpec, recipe: Recipe, clips: int, past_frames: int, futu
                 part, part_spec, paint = module.predictor, module.predictor_spec, module.paint
                 with torch.no_grad(), autocast(past.device, recipe):
                     past, future = module.read(past), module.read(future)
-            fast = computing_form(part, part_spec, recipe)
+            whole_clips = recipe.sampling == "parallel"
+            fast = recomputing(part, part_spec, whole_clips=whole_clips) if recipe.checkpoint else part
             loss = objective(fast, part, part_spec, recipe, past, future, 0.5, paint=paint)
         loss.backward()
         learned = sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad)

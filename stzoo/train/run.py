@@ -99,6 +99,8 @@ class Run:
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+        # torch's fused AdamW does not say that it changed them, which what is made of weights once goes by
+        torch.autograd.graph.increment_version(list(self.module.parameters()))
         if self.follower is not None:
             self.follower.update(*seen)
         if self.ema is not None:

@@ -1,6 +1,7 @@
 """What makes a step cheaper without changing what it learns. Every such choice is made here.
 
-* `computing_form`: fused kernels, `torch.compile`, or activations that are computed again instead of kept.
+* `computing_form`: fused kernels, `torch.compile`, activations that are computed again instead of kept, or convolutions
+  in fewer products.
 * `cached_latents`: a frozen codec encodes each clip once.
 * `made_ahead`: the next clips are made while a GPU computes.
 """
@@ -29,6 +30,7 @@ from stzoo.train.latents import CachedLatents
 from stzoo.train.precision import precision_on
 from stzoo.train.recipe import Recipe
 from stzoo.train.recompute import recomputing
+from stzoo.train.winograd import with_fewer_products
 
 # What helps on a CPU that computes bfloat16 by way of float32, which takes many times as long.
 _REMEDY = '; this CPU has no bfloat16, so a recipe with precision = "auto" (--recipe FILE) trains much faster here'
@@ -41,7 +43,8 @@ def computing_form(module: nn.Module, spec: ModelSpec, recipe: Recipe) -> Any:
         module: a forecaster, or the predictor of a modular one, on the device that it trains on.
         spec: its spec.
         recipe: `fused`, `checkpoint` and `compile` choose the form. Fused kernels exist for some modules alone; if they
-            cannot train one of these here, a warning says why. Then the other two choose.
+            cannot train one of these here, a warning says why. Then the other two choose. If none of them is set, on a
+            CPU in float32, convolutions are computed in fewer products where that pays.
     """
     on_cpu = next(module.parameters()).is_cpu
     if recipe.fused and on_cpu and architecture_of(spec).fused_training and has_kernels(module):
@@ -56,7 +59,15 @@ def computing_form(module: nn.Module, spec: ModelSpec, recipe: Recipe) -> Any:
             return FusedForm(module, spec, dtype)  # type: ignore[arg-type]
     if recipe.checkpoint:
         return recomputing(module, spec, whole_clips=recipe.sampling == "parallel")
-    return compiled(module, spec) if recipe.compile else module
+    if recipe.compile:
+        return compiled(module, spec)
+    return with_fewer_products(module) if takes_fewer_products(recipe, on_cpu) else module
+
+
+def takes_fewer_products(recipe: Recipe, on_cpu: bool) -> bool:
+    """Are convolutions computed in fewer products where that pays, unless there are fused kernels?"""
+    plain = on_cpu and not recipe.checkpoint and not recipe.compile
+    return plain and precision_on(torch.device("cpu"), recipe) == "float32"
 
 
 def cached_latents(

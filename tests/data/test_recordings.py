@@ -53,6 +53,9 @@ def test_a_mask_is_cut_where_the_frames_are() -> None:
     np.testing.assert_array_equal(clip.valid[0].numpy(), frames[3:6, :, 2:6, 3:8] > 4)
     np.testing.assert_array_equal(clip.future[0].numpy(), frames[3:6, :, 2:6, 3:8])
     assert clip.valid[1].all()  # nothing of the other recording is unknown
+    assert clip.seen is not None
+    np.testing.assert_array_equal(clip.seen[0].numpy(), frames[1:3, :, 2:6, 3:8] > 4)
+    assert clip.seen[1].all()
 
 
 def test_videos_are_decoded_once_and_again_when_they_change(tmp_path: Path, own_cache: Path) -> None:

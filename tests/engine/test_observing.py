@@ -1,5 +1,6 @@
 """What was not observed along the path of the rain is NaN in a forecast. Rain is shifted here, so paths are known."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,8 +9,10 @@ import pytest
 import torch
 from scipy import ndimage
 
+from stzoo.data import Clip
 from stzoo.engine.observing import _without_edges, carried_along, observed_motion, where_observed
 from stzoo.errors import FramesError
+from stzoo.evaluate.measuring import forecast as measured
 from stzoo.forecaster import Forecaster
 from stzoo.frames.rain import DBR
 from stzoo.models.motion import estimate_motion, inside, moved, trajectories
@@ -103,6 +106,21 @@ def test_a_parcel_that_any_frame_observed_is_observed(model: Forecaster) -> None
             np.testing.assert_array_equal(unseen, wanted)
         assert (unseen == wanted)[:, sure(wanted[0])].mean() > 0.97  # what is filled in looks like a little motion
     assert np.isnan(model.predict(np.full_like(still, np.nan), units="mm/h")).all()
+
+
+@pytest.mark.parametrize("matched", [False, True])
+def test_what_is_measured_is_what_a_user_gets(model: Forecaster, rain: np.ndarray, matched: bool) -> None:
+    """An evaluation tells the model where the past was observed, as NaN tells `rollout`."""
+    given = (10 * np.log10(rain.clip(0.1))).clip(-10.2, 40).astype(np.float32)
+    seen = np.ones_like(given, bool)
+    seen[:, 40:56, 50:66] = False
+    past = torch.from_numpy(np.where(seen, given, np.float32(-10.2)))[None, :, None]
+    clip = Clip(past, past[:, :3], seen=torch.from_numpy(seen)[None, :, None])
+    wanted = model.rollout(np.where(seen, given, np.nan), 3, missing="fill", matched=matched)
+    made = measured(model.engine, model.spec, clip, matched)[2].clip(*DBR)
+    np.testing.assert_allclose(made[0, :, 0], wanted, atol=1e-4)
+    blind = measured(model.engine, model.spec, dataclasses.replace(clip, seen=None), matched)[2].clip(*DBR)
+    assert np.abs(blind[0, :, 0].numpy() - wanted).max() > 1
 
 
 def test_the_mask_is_for_floats_and_for_models_of_rain(model: Forecaster, rain: np.ndarray, spec: ModelSpec) -> None:

@@ -51,3 +51,12 @@ def test_branches_are_dropped_and_statistics_move_only_in_what_learns(frozen: tu
     trains = {part.training for part in parts if isinstance(part, DropPath)}
     moved = {int(part.num_batches_tracked or 0) for part in parts if isinstance(part, nn.BatchNorm2d)}
     assert (trains, moved) == (({False}, {0}) if frozen else ({True}, {1}))
+
+
+def test_a_step_tells_that_the_weights_changed() -> None:
+    """What is made of weights once, such as the sums of `stzoo.train.winograd`, is made anew when they say so."""
+    clips = MovingDigits(drawn_digits(), 1, 1 << 20, 3, 3)
+    one = Run(Assignment(CONVLSTM, RECIPE, clips), Processes(torch.device("cpu")))
+    before = [p._version for p in one.module.parameters()]
+    one.advance(10)
+    assert all(p._version > version for p, version in zip(one.module.parameters(), before, strict=True))

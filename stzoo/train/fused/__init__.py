@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stzoo.errors import SpecError
 from stzoo.models.encoder_decoder import EncodeTranslateDecode
 from stzoo.models.gated_block import GatedBlock
 from stzoo.models.motion import along_motion
@@ -90,6 +91,11 @@ class FusedForm(nn.Module):
         for layer in plain.encoder.layers[1:]:
             x = conv_norm(kernels, layer, x)
         _, rows, columns, width = x.shape
+        if (rows, columns) != (kernels.height, kernels.width):
+            raise SpecError(
+                f"frames of {h}x{w} came to fused kernels that were compiled for frames of "
+                f"{h * kernels.height // rows}x{w * kernels.width // columns}; train on clips of the size in the spec"
+            )
         x = x.view(b, t, rows, columns, width).permute(0, 2, 3, 1, 4).reshape(b * rows * columns, t * width)
         for layer in plain.translator:
             if not isinstance(layer, GatedBlock):

@@ -49,11 +49,11 @@ class Kernels:
 
     def stored(self, *shape: int) -> Tensor:
         """Room for an activation."""
-        return torch.empty(*shape, dtype=self.dtype)
+        return torch.empty(*shape, dtype=self.dtype, device="cpu")
 
     def full(self, *shape: int) -> Tensor:
         """Room for sums and for what is added up, in float32 always."""
-        return torch.empty(*shape, dtype=torch.float32)
+        return torch.empty(*shape, dtype=torch.float32, device="cpu")
 
     def matrix(self, weight: Tensor) -> Tensor:
         """Weights of a 1x1 convolution (O, C, 1, 1) -> (O, C) in the dtype of activations."""

@@ -13,6 +13,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from stzoo.files import write_atomically
@@ -37,7 +38,8 @@ def loaded(name: str, key: str, source: Path, flags: tuple[str, ...], folder: Pa
         raise OSError("compiled code is loaded on Linux alone")
     private_folder(folder, "STZOO_HOME")
     for content in _kept(f"{name}-{key}", folder):
-        return _from_memory(name, content)
+        with suppress(OSError):  # made on a machine with other libraries, which shares the folder
+            return _from_memory(name, content)
     content = _compiled(source, flags)
     write_atomically(folder / f"{name}-{key}-{hashlib.sha256(content).hexdigest()}.so", content)
     return _from_memory(name, content)
@@ -57,7 +59,7 @@ def _compiled(source: Path, flags: tuple[str, ...]) -> bytes:
     with tempfile.TemporaryDirectory(prefix="stzoo-") as folder:  # this user's alone
         built = Path(folder) / "library.so"
         command = ["g++", *flags, str(source.absolute()), "-o", str(built)]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", cwd=folder)
         if done.returncode:
             raise RuntimeError(done.stderr.strip()[-500:])
         return built.read_bytes()

@@ -78,8 +78,8 @@ static INLINE vec reciprocal(vec v) {
 
 // e^v to a few units in the last place; v is brought between -80 and 80.
 static INLINE vec exponential(vec v) {
-  v = v < splat(80.f) ? v : splat(80.f);
-  v = v > splat(-80.f) ? v : splat(-80.f);
+  v = v > splat(80.f) ? splat(80.f) : v;  // in this order NaN stays NaN
+  v = v < splat(-80.f) ? splat(-80.f) : v;
   const float rounding = 12582912.f;  // 1.5 * 2^23: the sum's last bits are the nearest whole number
   vec whole = v * 1.44269504f + rounding;
   vec f = v * 1.44269504f - (whole - rounding);
