@@ -140,6 +140,18 @@ def test_heads_of_a_predformer_follow_from_their_size_and_their_size_from_them(t
         converted(heads=2, head_dim=16)
 
 
+@pytest.mark.parametrize("said", ["heads", "head_dim"])
+def test_what_follows_from_what_is_said_is_not_called_assumed(said: str, tmp_path: Path) -> None:
+    frames: dict[str, Any] = {"frames_in": 4, "frames_out": 4, "channels": 2, "height": 32, "width": 32}
+    shapes = published_shapes(ModelSpec(arch="predformer", params=PREDFORMER, **frames), "official")
+    torch.save({name: torch.zeros(shape) for name, shape in shapes.items()}, tmp_path / "x.pth")
+    known = frames | {"params": {said: PREDFORMER[said]}}
+    report = convert("official", tmp_path / "x.pth", None, tmp_path / "out", known=known)
+    assert report.decision is not None
+    assert not report.decision.assumed.keys() & {"heads", "head_dim"}
+    assert "form" in report.decision.assumed
+
+
 def test_what_is_only_presumed_gives_way(tmp_path: Path) -> None:
     torch.save(published("tau")[1], tmp_path / "ckpt.pth")
     presumed = {"frames_in": 5, "params": {**GATED, "hid_t": 64, "drop_path": 0.1}}

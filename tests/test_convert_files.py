@@ -5,6 +5,7 @@ import collections
 import dataclasses
 import enum
 import gzip
+import hashlib
 import io
 import os
 import pathlib
@@ -26,7 +27,7 @@ from stzoo.cli import main
 from stzoo.convert import convert
 from stzoo.convert.pickled import MAX_STEPS, Other, followed
 from stzoo.convert.torch_file import open_torch_file
-from stzoo.errors import MismatchError, WeightsError
+from stzoo.errors import MemoryNeededError, MismatchError, SpecError, WeightsError
 from stzoo.models import architectures
 from stzoo.models.inferring import ABSENT
 from stzoo.spec import ModelSpec
@@ -168,6 +169,14 @@ def test_tensors_in_several_places_are_not_chosen_from(tmp_path: Path) -> None:
             {f"{p}.{n}": t for p in ("student", "teacher") for n, t in tensors.items()},
             "a model under student and teacher",
         ),
+        (
+            {"ema": tensors, **tensors},
+            r"has tensors under 'ema', and others beside it, such as 'enc.+'; save alone .*\(FILE\)\['ema'\], 'tensors",
+        ),
+        (
+            {f"net.{wrapped}{n}": t for wrapped in ("model.", "") for n, t in tensors.items()},
+            r"holds enc\S+ twice, as net\.model\.enc\S+ and as net\.enc\S+; save it under one name",
+        ),
         ({0: tensors["dec.readout.bias"]}, "0 is the key of a tensor; the names of tensors are text"),
         (tensors["dec.readout.bias"], "holds a single tensor without a name"),
         (torch.nn.Conv2d(1, 1, 1), r"names torch\.nn\.modules\.conv\.Conv2d, .* torch\.save\(model\.state_dict\(\)"),
@@ -175,6 +184,83 @@ def test_tensors_in_several_places_are_not_chosen_from(tmp_path: Path) -> None:
         torch.save(content, tmp_path / "a.pth")
         with pytest.raises(WeightsError, match=message):
             convert("openstl", tmp_path / "a.pth", None, tmp_path / "out", known=SIZE)
+
+
+def test_figures_and_states_of_generators_beside_a_wrapper_are_no_tensors_of_a_model(tmp_path: Path) -> None:
+    beside = {"loss": torch.ones(()), "best": torch.ones(1), "steps": torch.arange(9), "rng": torch.get_rng_state()}
+    torch.save({"model": published("tau")[1], **beside}, tmp_path / "a.pth")
+    assert convert("openstl", tmp_path / "a.pth", None, tmp_path / "out", known=SIZE).spec == spec_of("tau")
+
+
+def test_messages_and_the_report_have_the_names_that_are_in_the_file(tmp_path: Path) -> None:
+    """Prefixes are dropped before tensors are matched, and what `Layout.inner` says is replaced."""
+    spec = ModelSpec(
+        arch="swinlstm", frames_in=4, frames_out=4, channels=1, height=32, width=32,
+        params={"dim": 8, "down": (2,), "up": (2,), "heads": (2,)},
+    )  # fmt: skip
+    inside, theirs = ("Downsample.layers.0.Swin.layers.0", "module.net.Downsample.layers.0.STBs.0")
+    tensors = {f"module.net.{name.replace('.Swin.layers.', '.STBs.')}": torch.zeros(shape)
+               for name, shape in published_shapes(spec).items()}  # fmt: skip
+    assert f"{theirs}.norm1.weight" in tensors
+    weight, unread = tensors[f"{theirs}.norm1.weight"], f"{theirs}.attn_mask"
+    for number, (change, message) in enumerate(
+        (
+            ({f"{theirs}.norm1.weight": torch.zeros(9)}, rf"{theirs}\.norm1\.weight is \(9,\), not"),
+            ({f"{theirs}.norm1.weight": weight.long()}, rf"{theirs}\.norm1\.weight is torch\.int64, not"),
+            ({f"{theirs}.norm1.weight": weight / 0}, rf"{theirs}\.norm1\.weight holds values that are not finite"),
+            ({f"{theirs}.more": weight}, rf"{theirs}\.more is unknown"),
+            (
+                {f"{theirs.replace('.STBs.', '.Swin.layers.')}.norm1.weight": weight},
+                rf"holds {inside}\.norm1\.weight twice, as {theirs}\S+ and as module\.net\.{inside}\S+; save it",
+            ),
+        )
+    ):
+        torch.save(tensors | change, tmp_path / "a.pth")
+        with pytest.raises(WeightsError, match=message):
+            convert("openstl", tmp_path / "a.pth", spec, tmp_path / f"out{number}")
+    torch.save(tensors | {unread: torch.zeros(1)}, tmp_path / "a.pth")
+    report = convert("openstl", tmp_path / "a.pth", spec, tmp_path / "out")
+    assert report.unused == (unread,)
+    assert f"unused: {unread}\n" in str(report)
+
+
+def test_paths_may_be_text(tmp_path: Path) -> None:
+    torch.save(published("tau")[1], tmp_path / "a.pth")
+    report = convert("openstl", str(tmp_path / "a.pth"), spec_of("tau"), str(tmp_path / "out"))
+    assert report.folder == tmp_path / "out"
+    assert stzoo.load(report.folder).spec == spec_of("tau")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (MemoryError(), MemoryNeededError),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 64 B"), MemoryNeededError),
+        (RuntimeError("shape is invalid"), WeightsError),
+    ],
+)
+@pytest.mark.parametrize("step", ["_memory", "_open_zip"])
+def test_a_lack_of_memory_is_not_called_damage(
+    step: str, error: Exception, kind: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    torch.save(published("tau")[1], tmp_path / "a.pth")
+    monkeypatch.setattr(f"stzoo.convert.torch_file.{step}", fail)
+    message = "there is not enough memory for .*a.pth; end other programs" if kind is MemoryNeededError else "a.pth is "
+    with pytest.raises(kind, match=message):
+        convert("openstl", tmp_path / "a.pth", spec_of("tau"), tmp_path / "out")
+
+
+def test_a_lack_of_memory_for_the_copies_is_told_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:1] . DefaultCPUAllocator: can't allocate memory")
+
+    torch.save(published("tau")[1], tmp_path / "a.pth")
+    monkeypatch.setattr("stzoo.convert.matching._state", fail)
+    with pytest.raises(MemoryNeededError, match="not enough memory for the tensors of"):
+        convert("openstl", tmp_path / "a.pth", spec_of("tau"), tmp_path / "out")
 
 
 def test_what_tools_leave_in_a_model_is_tolerated_and_other_tensors_are_not(tmp_path: Path) -> None:
@@ -267,7 +353,7 @@ MAU = {"hidden": 8, "layers": 2, "shrink": 2, "patch": 1}
 def test_what_no_tensor_tells_and_nobody_said_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     frames = ["--channels", "1", "--frames-in", "4", "--frames-out", "4", "--size", "32x32"]
     for arch, params, said in (
-        ("mau", MAU, "tau 5, recall false, value_range [0.0, 1.0]; change with --set tau=VALUE"),
+        ("mau", MAU, "tau 5, recall false, residual false, value_range [0.0, 1.0]; change with --set tau=VALUE"),
         ("phydnet", {"width": 16, "lstm": (8,)}, "patch 4, sigmoid true, value_range"),
         ("e3dlstm", {"hidden": 4, "layers": 1}, "stride 1, value_range"),
         (
@@ -281,7 +367,8 @@ def test_what_no_tensor_tells_and_nobody_said_is_printed(tmp_path: Path, capsys:
         assert main(command) == 0
         assert f"assumed, because no tensor tells: {said}" in capsys.readouterr().out
     command = ["convert", "openstl", file_of("mau", tmp_path, **MAU), "--out", str(tmp_path / "set"), *frames]
-    assert main([*command, "--set", "tau=3", "--set", "recall=true", "--set", "value_range=null"]) == 0
+    said = ("tau=3", "recall=true", "residual=true", "value_range=null")
+    assert main([*command, *(word for each in said for word in ("--set", each))]) == 0
     assert "assumed" not in capsys.readouterr().out
 
 
@@ -304,17 +391,18 @@ def test_hyper_parameters_of_the_file_are_used_where_tensors_do_not_tell(
     kind: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stated = {"method": "MAU", "dataname": "weather_t2m_5_625", "in_shape": [4, 1, 32, 32], "pre_seq_length": 4,
-              "aft_seq_length": 6, "tau": 3, "model_mode": "recall", "patch_size": 7, "sr_size": 64}  # fmt: skip
+              "aft_seq_length": 6, "tau": 3, "model_mode": "recall", "cell_mode": "residual", "patch_size": 7,
+              "sr_size": 64}  # fmt: skip
     file = file_of("mau", tmp_path, kind(stated), **MAU)
     assert main(["convert", "openstl", file, "--out", str(tmp_path / "out")]) == 0
     out = capsys.readouterr().out
-    said = "frames_in 4, frames_out 6, channels 1, value_range null, tau 3, recall true\n"
+    said = "frames_in 4, frames_out 6, channels 1, value_range null, tau 3, recall true, residual true\n"
     assert f"from the file's hyper_parameters: {said}" in out
     assert "assumed" not in out
     spec = stzoo.load(tmp_path / "out").spec
     assert (spec.frames_out, spec.value_range, spec.height) == (6, None, 32)
-    assert {name: spec.params[name] for name in ("tau", "recall", "patch", "shrink")} == {
-        "tau": 3, "recall": True, "patch": 1, "shrink": 2,
+    assert {name: spec.params[name] for name in ("tau", "recall", "residual", "patch", "shrink")} == {
+        "tau": 3, "recall": True, "residual": True, "patch": 1, "shrink": 2,
     }  # fmt: skip
     options = ["--frames-out", "5", "--set", "tau=4", "--set", "value_range=[0, 1]"]
     assert main(["convert", "openstl", file, "--out", str(tmp_path / "other"), *options]) == 0
@@ -323,13 +411,32 @@ def test_hyper_parameters_of_the_file_are_used_where_tensors_do_not_tell(
 
 
 @pytest.mark.parametrize(
-    "stated", [{"in_shape": [4, 3, 64, 64], "aft_seq_length": 4}, {"in_shape": "x", "tau": []}, [1]]
+    "stated",
+    [
+        {"in_shape": [4, 3, 64, 64], "aft_seq_length": 4},
+        {"in_shape": [10, 1, 64, 64]},
+        {"in_shape": "x", "tau": []},
+        [1],
+    ],
 )
 def test_hyper_parameters_that_tensors_contradict_do_not_count(stated: Any, tmp_path: Path) -> None:
+    """Nor does what else they say of the frames."""
     file = file_of("tau", tmp_path, stated, hid_s=8, hid_t=16, n_s=2, n_t=2)
+    with pytest.raises(SpecError, match="holds a tau, tells height and width;"):
+        convert("openstl", file, None, tmp_path / "out", known={"frames_out": 4})
     known = {"frames_out": 4, "height": 32, "width": 32}
-    report = convert("openstl", Path(file), None, tmp_path / "out", known=known)
-    assert (report.spec.channels, report.spec.height) == (1, 32)
+    report = convert("openstl", file, None, tmp_path / "out", known=known)
+    assert (report.spec.channels, report.spec.frames_in, report.spec.height) == (1, 4, 32)
+    assert report.decision is not None
+    assert not report.decision.stated
+
+
+def test_hyper_parameters_that_the_user_contradicts_do_not_count_either(tmp_path: Path) -> None:
+    """A convolution over patches of 16 channels fits frames of one channel, and of three as little as of two."""
+    file = file_of("convlstm", tmp_path, {"in_shape": [4, 3, 64, 64]}, hidden=8, layers=1)
+    known = {"frames_in": 4, "frames_out": 4, "channels": 1}
+    with pytest.raises(SpecError, match="holds a convlstm, tells height and width;"):
+        convert("openstl", file, None, tmp_path / "out", known=known)
 
 
 def test_all_that_is_missing_is_named_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -345,22 +452,28 @@ def test_all_that_is_missing_is_named_at_once(tmp_path: Path, capsys: pytest.Cap
         assert f"({options})" in error
 
 
-def test_a_published_name_says_the_spec_and_the_origin_of_the_file(
+def test_a_file_that_only_fits_a_published_name_does_not_get_its_origin(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """tests/published/test_by_hand.py has files that do."""
     record = stzoo.published.info("phydnet-mmnist-paper.official")
     tensors = {name: torch.zeros(shape, dtype=torch.int64 if name.endswith("tracked") else torch.float32)
                for name, shape in published_shapes(record.spec, "official").items()}  # fmt: skip
     torch.save(tensors, tmp_path / "a.pth")
     out = tmp_path / "out"
-    assert main(["convert", "Official", str(tmp_path / "a.pth"), "--model", record.name, "--out", str(out)]) == 0
-    capsys.readouterr()
-    card = (out / "README.md").read_text()
-    assert record.name in card
-    assert record.url in card
-    origin = stzoo.load(out).report.origin
-    assert origin is not None
-    assert (origin.name, origin.publisher, origin.url) == (record.name, record.by, record.url)
+    command = ["convert", "Official", str(tmp_path / "a.pth"), "--out", str(out)]
+    assert main([*command, "--model", record.name]) == 2
+    said = capsys.readouterr().err
+    assert f"is git object {git_id(tmp_path / 'a.pth')}, expected {record.git}; it is not {record.name}" in said
+    assert "to convert a file of your own, leave out --model and give --dataset mmnist" in said
+    assert not out.exists()
+    assert main([*command, "--dataset", "mmnist"]) == 0  # as it says
+    assert stzoo.load(out).report.origin is None
+
+
+def git_id(file: Path) -> str:
+    content = file.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
 def test_the_card_says_what_was_converted_and_one_of_somebody_else_is_kept(
@@ -395,6 +508,7 @@ def test_loading_a_checkpoint_of_pytorch_points_to_its_conversion(
     [
         ("phydnet", {"width": 16, "lstm": (8,)}),
         ("swinlstm", {"dim": 8, "down": (2,), "up": (2,), "heads": (2,)}),
+        ("prednet", {"widths": (4, 8)}),
     ],
 )
 def test_weather_without_a_range_is_what_a_sigmoid_was_trained_on(

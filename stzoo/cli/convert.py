@@ -7,13 +7,14 @@ import json
 import os
 import re
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stzoo.cli.shared import Arguments, Commands, add_command
 from stzoo.errors import SpecError, printable
 from stzoo.hub.sources import MAX_CONFIG
-from stzoo.published.records import frames_of_datasets, info, published
+from stzoo.published.records import PublishedCheckpoint, frames_of_datasets, info, published, told_of
 from stzoo.spec import ModelSpec, shown
 
 if TYPE_CHECKING:
@@ -78,31 +79,46 @@ def register(commands: Commands) -> None:
 
 def _run(arguments: Arguments) -> None:
     from stzoo.convert import convert
-    from stzoo.hashing import file_sha256
-    from stzoo.weights import Origin
 
-    spec, known, made_of = None, _known(arguments), None
-    if arguments.model is not None:
-        spec = _spec(arguments.model)
-        if known:
-            raise SpecError(
-                "--model says everything; leave out --dataset, --frames-in, --frames-out, --channels, --size and --set"
-            )
-    record = published().get(arguments.model)
-    if record is not None and arguments.checkpoint.is_file():
-        made_of = Origin(
-            name=record.name,
-            publisher=record.by,
-            url=record.url,
-            sha256=file_sha256(arguments.checkpoint),
-            size=arguments.checkpoint.stat().st_size,
-            license=record.license,
-            figures=dict(record.figures),
+    known = _known(arguments)
+    if arguments.model is not None and known:
+        raise SpecError(
+            "--model says everything; leave out --dataset, --frames-in, --frames-out, --channels, --size and --set"
         )
-    report = convert(arguments.origin, arguments.checkpoint, spec, arguments.out, known=known, made_of=made_of)
+    spec, record = None, published().get(arguments.model)
+    presumed: dict[str, Any] = {}
+    made_of, checked = None, False
+    if record is not None:  # as `stzoo.load` reads it: the file's tensors decide where the record is wrong
+        known, presumed = told_of(record)
+        made_of, checked = _origin(record, arguments.checkpoint)
+    elif arguments.model is not None:
+        spec = _spec(arguments.model)
+    report = convert(
+        arguments.origin, arguments.checkpoint, spec, arguments.out, known=known, presumed=presumed, made_of=made_of
+    )
+    if record is not None and report.decision is not None:  # what the record leaves out is no assumption of ours
+        report = replace(report, decision=replace(report.decision, assumed={}))
     print(report)
+    if record is not None and not checked:
+        print(f"nothing is known of the content of {record.name}; that this file is it is noted because you say so")
     _print_facts(arguments, report)
     _write_card(arguments, report, made_of)
+
+
+def _origin(record: PublishedCheckpoint, file: Path) -> tuple[Origin | None, bool]:
+    """What to note of the publisher's file, None if there is none, which `convert` says; and whether it was checked.
+
+    Raises `IntegrityError` if it is known to be another file.
+    """
+    from stzoo.hashing import file_sha256
+    from stzoo.published.fetching import origin_of
+    from stzoo.published.trust import Pin, check_by_hand
+
+    if not file.is_file() or not (size := file.stat().st_size):
+        return None, False
+    came = Pin(url=record.url, size=size, sha256=file_sha256(file))
+    checked = check_by_hand(record, file, came.sha256)
+    return origin_of(record, came), checked
 
 
 def _print_facts(arguments: Arguments, report: ConvertReport) -> None:
@@ -159,7 +175,7 @@ def _known(arguments: Arguments) -> dict[str, Any]:
 
 
 def _spec(name: str) -> ModelSpec:
-    """The spec of a catalogue entry, of a published checkpoint, or of a JSON file.
+    """The spec of a catalogue entry, or of a JSON file.
 
     The file holds the same JSON as an entry's `spec` or a folder's config.json.
 

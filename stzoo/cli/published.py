@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 import warnings
 from pathlib import Path
@@ -63,6 +62,7 @@ def register(commands: Commands) -> None:
 
 def _verify(arguments: Arguments) -> None:
     """Print how the model behaved. Raises `WeightsError` at the end if that is not as a forecaster does."""
+    from stzoo.evaluate.report import as_json
     from stzoo.opening import load
     from stzoo.published.behaviour import behaviour
 
@@ -80,7 +80,7 @@ def _verify(arguments: Arguments) -> None:
     print(f"{what} ...", file=sys.stderr, flush=True)
     verdict = behaviour(record, model.spec, model.module, clips=CLIPS, steps=model.spec.frames_out)
     if arguments.json:
-        print(json.dumps(dataclasses.asdict(verdict) | {"ok": verdict.ok}))
+        print(as_json(dataclasses.asdict(verdict) | {"ok": verdict.ok}))
     elif verdict.ok:
         print(verdict)
     if not verdict.ok:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from stzoo.convert.other_formats import RESAVE
@@ -13,8 +15,8 @@ from stzoo.errors import WeightsError, printable
 from stzoo.models.published import Layout
 from stzoo.spec import shown
 
-# Keys under which trainers save the tensors, the first that has some. What stands beside them is not read. If none of
-# these has tensors, the only other key that has some is taken.
+# Keys under which trainers save the tensors, the first that has some. What stands beside them is not read, but may not
+# be more tensors of a model. If none of these has tensors, the only other key that has some is taken.
 WRAPPERS = ("state_dict", "model_state_dict", "net_param", "model", "ema")
 PREFIXES = ("module.", "model.", "_orig_mod.")  # of DistributedDataParallel, of Lightning, of torch.compile
 COUNTED = re.compile(r"(?:.+\.)?total_(?:ops|params)")  # what thop leaves in a model whose operations it has counted
@@ -48,8 +50,8 @@ def named_tensors(file: TorchFile, known: Callable[[Collection[str]], bool]) -> 
             raise WeightsError(f"{where}: {_key(key)} is the key of {_kind(value)}; the names of tensors are text")
         if not isinstance(value, StoredTensor):
             raise WeightsError(f"{where}: {shown(key)} is {_kind(value)}, not a tensor")
-        _enter(tensors, re.sub(_PREFIXES, "", key), value, file)
-    return _without_shared_prefixes(tensors, known)
+        _enter(tensors, re.sub(_PREFIXES, "", key), replace(value, key=key), file)
+    return _without_shared_prefixes(tensors, known, file)
 
 
 def as_laid_out(tensors: Mapping[str, StoredTensor], layout: Layout, file: TorchFile) -> dict[str, StoredTensor]:
@@ -97,14 +99,21 @@ def _unwrapped(file: TorchFile) -> tuple[str, Any]:
 
 
 def _wrapper(content: dict[Any, Any], where: str) -> Any:
-    """The key under which tensors lie; None if they lie beside it. Raises `WeightsError` if several may be meant."""
+    """The key under which tensors lie; None if none does. Raises `WeightsError` if several places may be meant."""
     holding = [key for key, value in content.items() if isinstance(key, str) and isinstance(value, dict)]
     seen: dict[int, bool] = {}  # a damaged file may hold one mapping under a million keys
     holding = [key for key in holding if _has_tensors(content[key], seen)]
+    bare = [key for key, value in content.items() if isinstance(value, StoredTensor) and value.shape]
     for key in WRAPPERS:
         if key in holding:
+            others = [name for name in bare if _may_be_weights(content[name])]
+            if others:
+                raise WeightsError(
+                    f"{where} has tensors under {shown(key)}, and others beside it, such as {_key(others[0])}; save "
+                    f"alone those that you want: torch.save(torch.load(FILE)[{shown(key)}], 'tensors.pth')"
+                )
             return key
-    if holding and not any(isinstance(value, StoredTensor) and value.shape for value in content.values()):
+    if holding and not bare:
         if len(holding) > 1:
             raise WeightsError(
                 f"{where} has tensors under {' and '.join(map(shown, holding[:4]))}; save those that you want alone: "
@@ -115,6 +124,11 @@ def _wrapper(content: dict[Any, Any], where: str) -> Any:
         if key in content and (key == WRAPPERS[0] or isinstance(content[key], dict)):
             return key
     return None
+
+
+def _may_be_weights(tensor: StoredTensor) -> bool:
+    """Whether a tensor is more than a figure, such as a loss, and no state of a random generator, which is of bytes."""
+    return tensor.dtype.is_floating_point and math.prod(tensor.shape) > 1
 
 
 def _has_tensors(values: dict[Any, Any], seen: dict[int, bool], deep: int = 1) -> bool:
@@ -161,9 +175,12 @@ def _key(key: Any) -> str:
 
 
 def _without_shared_prefixes(
-    tensors: dict[str, StoredTensor], known: Callable[[Collection[str]], bool]
+    tensors: dict[str, StoredTensor], known: Callable[[Collection[str]], bool], file: TorchFile
 ) -> dict[str, StoredTensor]:
-    """The tensors without what stands before all names, such as "net.", if they are known then; else unchanged."""
+    """The tensors without what stands before all names, such as "net.", if they are known then; else unchanged.
+
+    Raises `WeightsError` if two of them have the same name then.
+    """
     found = tensors
     for _ in range(_MOST_WRAPPERS):
         if known(found.keys()):
@@ -171,11 +188,15 @@ def _without_shared_prefixes(
         heads = first_parts(found)
         if len(heads) != 1 or heads[0] in found:
             break
-        found = {re.sub(_PREFIXES, "", name.removeprefix(f"{heads[0]}.")): tensor for name, tensor in found.items()}
+        shorter: dict[str, StoredTensor] = {}
+        for name, tensor in found.items():
+            _enter(shorter, re.sub(_PREFIXES, "", name.removeprefix(f"{heads[0]}.")), tensor, file)
+        found = shorter
     return tensors
 
 
 def _enter(tensors: dict[str, StoredTensor], name: str, tensor: StoredTensor, file: TorchFile) -> None:
     if name in tensors:
-        raise WeightsError(f"{file.path} holds {short(name)} twice, with and without a prefix")
+        one, other = (short(each.key) for each in (tensors[name], tensor))
+        raise WeightsError(f"{file.path} holds {short(name)} twice, as {one} and as {other}; save it under one name")
     tensors[name] = tensor

@@ -68,6 +68,8 @@ def decided(
         raise MismatchError(f"{path} has tensors that are named as {found.origin} names them, not as {origin} does")
     sizes = {f.name: getattr(tensors.frame, f.name) for f in fields(Frame)} | {"frames_in": tensors.frames_in}
     told = {"arch": found.arch} | {name: value for name, value in sizes.items() if value is not None}
+    if any(frames.get(name, value) != value for name, value in told.items()):  # the file states frames of other data
+        frames = {name: value for name, value in frames.items() if name not in sizes}
     _check(path, told, known, "")
     _check(path, tensors.params, known.get("params", {}), "params.")
     values = frames | given | told
@@ -81,7 +83,10 @@ def decided(
     used = {name: value for name, value in frames.items() if name not in given.keys() | fields_told}
     used |= {name: value for name, value in settings.items() if name not in chosen.keys() | tensors.params.keys()}
     config = config_of(spec)
-    assumed = {name: getattr(config, name) for name in tensors.untold if name not in chosen and name not in settings}
+    said = chosen.keys() | settings.keys()
+    if tensors.product is not None and said & set(tensors.product[:2]):  # the other one follows
+        said |= set(tensors.product[:2])
+    assumed = {name: getattr(config, name) for name in tensors.untold if name not in said}
     if "value_range" not in values:
         assumed["value_range"] = spec.value_range
     return Decision(spec, fields_told, used, assumed)

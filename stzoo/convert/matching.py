@@ -8,6 +8,7 @@ must be used or be known to have no use.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from stzoo.convert.checkpoint import COUNTED, as_laid_out, below, first_parts, i
 from stzoo.convert.deciding import Decision, decided
 from stzoo.convert.pickled import StoredTensor
 from stzoo.convert.stated import KEY, stated_by
-from stzoo.convert.torch_file import TorchFile, open_torch_file
+from stzoo.convert.torch_file import TorchFile, memory_told, open_torch_file
 from stzoo.errors import MismatchError, SpecError, WeightsError
 from stzoo.models import architecture_of, architectures, build, config_of, stride_of
 from stzoo.models.inferring import is_recognised
@@ -46,7 +47,8 @@ class ConvertReport:
         locked: the model takes frames of the spec's height and width alone, because some weights belong to places.
         tensors: how many tensors were written.
         parameters: how many values the trainable ones have.
-        unused: names of published tensors without a use, in the code that published them or in the spec asked for.
+        unused: names of published tensors without a use, in the code that published them or in the spec asked for, as
+            the file has them.
         decision: what told what, if no spec was given; otherwise None.
     """
 
@@ -60,7 +62,7 @@ class ConvertReport:
 
     def __str__(self) -> str:
         s, line = self.spec, f"{self.folder}: {self.tensors} tensors, {self.parameters:,} parameters"
-        line += f"; unused: {', '.join(self.unused)}" if self.unused else "; every tensor was used"
+        line += f"; unused: {', '.join(map(short, self.unused))}" if self.unused else "; every tensor was used"
         values = "values without a range" if s.value_range is None else f"values in [{s.value_range[0]:g}, "
         values += "" if s.value_range is None else f"{s.value_range[1]:g}]"
         model = f"{s.arch} ({settings(s.params)}): {s.frames_in} frames in, {s.frames_out} out, "
@@ -89,7 +91,7 @@ class Converted:
         spec: of the model that it is.
         module: of that spec, without values.
         state: every tensor of the module, in memory of its own.
-        unused: names of published tensors without a use.
+        unused: names of published tensors without a use, as the file has them.
         decision: what told what, if no spec was given; otherwise None.
     """
 
@@ -111,9 +113,9 @@ def origins() -> tuple[str, ...]:
 
 def convert(
     origin: str,
-    checkpoint: Path,
+    checkpoint: str | os.PathLike[str],
     spec: ModelSpec | None,
-    out: Path,
+    out: str | os.PathLike[str],
     *,
     known: Mapping[str, Any] = _NOTHING,
     presumed: Mapping[str, Any] = _NOTHING,
@@ -122,9 +124,9 @@ def convert(
     """Write the published weights in `checkpoint` as a folder of config.json and model.safetensors.
 
     The file may hold the tensors themselves, or hold them under "state_dict", "model_state_dict", "net_param", "model",
-    "ema" or the only other key that has tensors. Other entries, of whatever class, are not read; names may begin with
-    "module.", "model.", "_orig_mod." or any prefix that all of them share. No code in it can run. Names and shapes are
-    compared with the spec before memory is taken for a tensor.
+    "ema" or the only other key that has tensors. Other entries, of whatever class, are not read, unless they are more
+    tensors, which are an error; names may begin with "module.", "model.", "_orig_mod." or any prefix that all of them
+    share. No code in it can run. Names and shapes are compared with the spec before memory is taken for a tensor.
 
     Without a spec the tensors decide what model it is, as far as they tell; see `stzoo.models.inferring`. What they do
     not tell, and is not known, is taken from the file's hyper-parameters, if it has some.
@@ -148,7 +150,9 @@ def convert(
             among its tensors, or claims tensors far larger than itself and the model; or a value is not finite.
         MismatchError: a tensor is missing, has another shape or has no known use; the message has its published name.
             Or the tensors are those of no architecture that is known, or contradict what is known.
+        MemoryNeededError: there is not enough memory for the tensors.
     """
+    out = Path(out)
     if (out / WEIGHTS_FILE).exists():
         raise SpecError(f"{out} holds a model already; name another folder")
     found = converted(origin, checkpoint, spec, known=known, presumed=presumed)
@@ -161,13 +165,14 @@ def convert(
 
 def converted(
     origin: str,
-    checkpoint: Path,
+    checkpoint: str | os.PathLike[str],
     spec: ModelSpec | None,
     *,
     known: Mapping[str, Any] = _NOTHING,
     presumed: Mapping[str, Any] = _NOTHING,
 ) -> Converted:
     """The published weights in `checkpoint`, as `convert` writes them. Arguments and errors are those of `convert`."""
+    checkpoint = Path(checkpoint)
     origin = origin.lower() if origin.lower() in origins() else origin
     if spec is not None:
         target = _target(origin, spec)  # a wrong spec is said before the file is opened
@@ -186,14 +191,8 @@ def converted(
         found = as_laid_out(bare, target.layout, file)
         names, unused = _matched(checkpoint, found, wanted, target.layout, None if spec else target.spec.arch)
         _check_memory(file, found, wanted)
-        tensors = _read(file, found)
-    # copies, because two published tensors may share their memory
-    state = {
-        ours: tensors[names[ours]].reshape(like.shape).to(like.dtype, copy=True, memory_format=torch.contiguous_format)
-        if ours in names
-        else torch.zeros_like(like, device="cpu")
-        for ours, like in wanted.items()
-    }
+        with memory_told(f"the tensors of {checkpoint}"):
+            state = _state(_read(file, found), names, wanted)
     return Converted(target.spec, target.module, state, unused, decision)
 
 
@@ -260,7 +259,7 @@ def _check_memory(file: TorchFile, found: Mapping[str, StoredTensor], wanted: Ma
 def _matched(
     path: Path, found: Mapping[str, StoredTensor], wanted: Mapping[str, Tensor], layout: Layout, arch: str | None
 ) -> tuple[dict[str, str], tuple[str, ...]]:
-    """The published name of each of our tensors, and the published names without a use.
+    """The published name of each of our tensors, and the names without a use, these as the file has them.
 
     Counts of batches, which no forecast reads, may be absent; they have no name then. `arch` is the architecture that
     the tensors told; None if a spec did.
@@ -277,11 +276,13 @@ def _matched(
         if theirs not in found:
             problems.append(f"{theirs} is missing")
         elif found[theirs].shape != shape:
-            problems.append(f"{theirs} is {shown(found[theirs].shape)}, not {shape}")
+            problems.append(f"{short(found[theirs].key)} is {shown(found[theirs].shape)}, not {shape}")
         elif found[theirs].dtype.is_floating_point != like.is_floating_point():
-            problems.append(f"{theirs} is {found[theirs].dtype}, not {like.dtype}")
-    unused = tuple(sorted(found.keys() - set(names.values())))
-    unknown = [short(name) for name in unused if not re.fullmatch(layout.dead, name) and not COUNTED.fullmatch(name)]
+            problems.append(f"{short(found[theirs].key)} is {found[theirs].dtype}, not {like.dtype}")
+    rest = found.keys() - set(names.values())
+    unused = tuple(sorted(found[name].key for name in rest))
+    dead = {found[name].key for name in rest if re.fullmatch(layout.dead, name) or COUNTED.fullmatch(name)}
+    unknown = [short(key) for key in unused if key not in dead]
     if unknown and not problems and arch is not None:
         one = len(unknown) == 1
         also, they = ("a tensor", "it is") if one else (f"{len(unknown)} tensors", "they are")
@@ -306,8 +307,18 @@ def _read(file: TorchFile, found: Mapping[str, StoredTensor]) -> dict[str, Tenso
     for name, stored in found.items():
         tensors[name] = file.tensor(stored)
         if stored.dtype.is_floating_point and not tensors[name].float().isfinite().all():
-            raise WeightsError(f"{file.path}: {short(name)} holds values that are not finite")
+            raise WeightsError(f"{file.path}: {short(stored.key)} holds values that are not finite")
     return tensors
+
+
+def _state(tensors: Mapping[str, Tensor], names: Mapping[str, str], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Our tensors, copied because two published ones may share their memory. What is absent is zero."""
+    return {
+        ours: tensors[names[ours]].reshape(like.shape).to(like.dtype, copy=True, memory_format=torch.contiguous_format)
+        if ours in names
+        else torch.zeros_like(like, device="cpu")
+        for ours, like in wanted.items()
+    }
 
 
 def _published(name: str, shape: Shape, layout: Layout) -> tuple[str, Shape]:

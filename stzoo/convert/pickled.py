@@ -47,13 +47,18 @@ class StoredStorage:
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """A tensor as the file claims it: a view of a storage. `offset` and `stride` count values of `dtype`."""
+    """A tensor as the file claims it: a view of a storage. `offset` and `stride` count values of `dtype`.
+
+    `key` is the name that the file has it under, "" where that is not known yet. Names are changed before tensors are
+    matched, and messages should have those that a reader finds in the file.
+    """
 
     storage: StoredStorage
     dtype: torch.dtype
     offset: int
     shape: tuple[int, ...]
     stride: tuple[int, ...]
+    key: str = ""
 
     @property
     def nbytes(self) -> int:

@@ -13,8 +13,9 @@ from stzoo.convert.pickled import Other
 
 KEY = "hyper_parameters"
 _MOST = 16384  # of a size or a count; a larger one is not believed
+_MODES = ("recall", "residual")  # settings that are true if their value is their own name: OpenSTL's are texts
 _SETTINGS = {  # architecture -> (what OpenSTL calls a setting, what it is called in the architecture's params)
-    "mau": (("tau", "tau"), ("model_mode", "recall")),
+    "mau": (("tau", "tau"), ("model_mode", "recall"), ("cell_mode", "residual")),
     "phydnet": (("patch_size", "patch"),),
     "e3dlstm": (("stride", "stride"),),
 }
@@ -46,9 +47,9 @@ def settings_of(stated: Mapping[str, Any], arch: str) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for theirs, ours in _SETTINGS.get(arch, ()):
         value = stated.get(theirs)
-        if ours == "recall" and isinstance(value, str):
-            settings[ours] = value == "recall"
-        elif ours != "recall" and _is_size(value):
+        if ours in _MODES and isinstance(value, str):
+            settings[ours] = value == ours
+        elif ours not in _MODES and _is_size(value):
             settings[ours] = value
     return settings
 

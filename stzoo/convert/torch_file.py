@@ -25,14 +25,14 @@ from torch import Tensor
 
 from stzoo.convert.other_formats import AGAIN, RESAVE, RESAVE_PROGRAM, ZIP, other_format
 from stzoo.convert.pickled import StoredStorage, StoredTensor, followed
-from stzoo.errors import WeightsError, printable
+from stzoo.errors import MemoryNeededError, WeightsError, printable
 
 MAX_DESCRIPTION = 2**26  # bytes of the pickle, which holds names and shapes; a thousand tensors take 10^5
 _MOST_RECORDS = 2**16  # files in the zip file, one for each storage
 _MAGIC = 0x1950A86A20F9469CFC6C  # what a file of the older format begins with
 _DAMAGES = (  # what follows from damaged bytes
     ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError, RecursionError, OverflowError,
-    MemoryError, NotImplementedError, RuntimeError, OSError, zipfile.BadZipFile, zlib.error,
+    NotImplementedError, RuntimeError, OSError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 
 
@@ -60,12 +60,14 @@ class TorchFile:
 
         Raises:
             WeightsError: the tensor reaches outside its storage, or the storage is absent, damaged or of another size.
+            MemoryNeededError: there is not enough memory for it.
         """
         try:
             _check_view(stored)
             if not stored.nbytes:
                 return torch.empty(stored.shape, dtype=stored.dtype)
-            values = self.read(stored.storage).view(stored.dtype)
+            with memory_told(f"a tensor of {stored.nbytes:,} bytes in {self.path}"):
+                values = self.read(stored.storage).view(stored.dtype)
             return values.as_strided(stored.shape, stored.stride, stored.offset)
         except _DAMAGES as error:
             raise WeightsError(f"{self.path} is damaged: {_reason(error)}") from error
@@ -78,6 +80,7 @@ def open_torch_file(path: Path) -> Iterator[TorchFile]:
     Raises:
         WeightsError: it does not exist, is no regular file, is damaged, or has another format; the message says what to
             do.
+        MemoryNeededError: there is not enough memory for its description.
         OSError: the file cannot be opened.
     """
     # Opening a FIFO would wait for a writer without this flag.
@@ -95,11 +98,31 @@ def open_torch_file(path: Path) -> Iterator[TorchFile]:
             if not found.st_size:  # also what files of /proc say, some of which cannot be read to their end
                 raise ValueError(f"it is empty; {AGAIN}")
             start = file.read(512)
-            opened = (_open_zip if start.startswith(ZIP) else _open_old)(path, file, found.st_size)
+            with memory_told(f"the description of the tensors in {path}"):
+                opened = (_open_zip if start.startswith(ZIP) else _open_old)(path, file, found.st_size)
         except _DAMAGES as error:
             reason = other_format(start, found.st_size) or _reason(error)
             raise WeightsError(f"{path} is not a checkpoint of pure tensors: {reason}") from error
         yield opened
+
+
+@contextmanager
+def memory_told(what: str) -> Iterator[None]:
+    """Inside the block, a lack of memory becomes a `MemoryNeededError`, because it is no fault of the file.
+
+    That of torch is a RuntimeError, as those are which damaged bytes lead to; only its text tells them apart.
+    """
+    try:
+        yield
+    except MemoryNeededError:
+        raise
+    except (MemoryError, RuntimeError) as error:
+        lacking = ("allocate memory", "not enough memory")  # of Linux and macOS, of Windows
+        if not isinstance(error, MemoryError) and not any(text in str(error) for text in lacking):
+            raise
+        raise MemoryNeededError(
+            f"there is not enough memory for {what}; end other programs, or convert the file on a machine with more"
+        ) from error
 
 
 def _reason(error: Exception) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -33,6 +32,7 @@ from stzoo.spec import ModelSpec
 from stzoo.unroll import unroll
 
 _CELLS_AT_ONCE = 2**18  # of the clips that are measured together: 16 of 128x128
+_NUMBERS_THAT_WAIT = 2**27  # in batches that are forecast and not yet measured: half a gigabyte
 
 
 def evaluate(
@@ -79,7 +79,7 @@ def evaluate(
     check_clips(forecaster, clips, definition)
     scale = (0.0, 1.0) if defined.in_units else _range(forecaster.spec)
     found: list[tuple[Part, tuple[Totals, Totals]]] = []  # of the model and of persistence
-    workers = os.cpu_count() or 1
+    workers = torch.get_num_threads()  # as many as this process may use
     with (
         ThreadPoolExecutor(workers) as pool,
         tqdm(total=len(clips), desc=shortened(name), unit="seq", disable=not progress) as bar,
@@ -90,7 +90,8 @@ def evaluate(
             for clip in _batches(part.source, batch):
                 past, future, made = (scaled(x, scale) for x in forecast(engine, forecaster.spec, clip, matched))
                 pending.append(pool.submit(_measure, defined, past, future, made, clip.valid))
-                if len(pending) > 2 * workers:
+                held = past.numel() + future.numel() + made.numel()  # by each batch that waits
+                while len(pending) > max(1, min(2 * workers, _NUMBERS_THAT_WAIT // held)):
                     totals.append(pending.popleft().result())
                 bar.update(len(past))
             totals += [job.result() for job in pending]

@@ -26,11 +26,12 @@ SLOPE = 0.2  # of every leaky ReLU
 
 @dataclass(frozen=True)
 class MauConfig(RecurrentConfig):
-    """A `RecurrentConfig` with three more settings.
+    """A `RecurrentConfig` with four more settings.
 
     The encoder brings patches of `patch` x `patch` pixels to 1/`shrink` of their height and width; `shrink` is a power
     of two, called sr_size in public code. Each cell attends to its last `tau` steps. `recall` adds the encoder's
-    features to the decoder's, at each resolution (the paper's information recalling scheme).
+    features to the decoder's, at each resolution (the paper's information recalling scheme). `residual` adds to what a
+    cell hands up what it read from below, as public code does where its `cell_mode` says so.
 
     Since LayerNorms have a weight for every place, the model takes frames of the spec's size only.
     """
@@ -40,6 +41,7 @@ class MauConfig(RecurrentConfig):
     shrink: int = bounded(4, 1, 64)
     tau: int = bounded(5, 1, 1024)
     recall: bool = False
+    residual: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -66,12 +68,13 @@ class MotionAwareCell(nn.Module):
     convolution with a LayerNorm over (channels, height, width) behind it:
     a_j = softmax_j(<s_j, W_q s> / sqrt(hidden h w));  u = sigmoid(W_u t);  m = u t + (1 - u) sum_j a_j t_j;
     t' = g_t W_tt m + (1 - g_t) W_st s  with  g_t = sigmoid(W_tg m);
-    s' = g_s W_ss s + (1 - g_s) W_ts m  with  g_s = sigmoid(W_sg s).
+    s' = g_s W_ss s + (1 - g_s) W_ts m  with  g_s = sigmoid(W_sg s);  if `residual`, s is added to it.
     `temporal` holds W_tg, W_tt and W_ts, `spatial` W_sg, W_st and W_ss, in this order.
     """
 
-    def __init__(self, hidden: int, kernel: int, size: tuple[int, int]):
+    def __init__(self, hidden: int, kernel: int, size: tuple[int, int], residual: bool):
         super().__init__()
+        self.residual = residual
 
         def normed(gates: int) -> nn.Sequential:
             conv = nn.Conv2d(hidden, gates * hidden, kernel, padding=kernel // 2)
@@ -91,7 +94,8 @@ class MotionAwareCell(nn.Module):
         t_gate, t_t, t_s = self.temporal(motion).chunk(3, 1)
         s_gate, s_t, s_s = self.spatial(s).chunk(3, 1)
         t_gate, s_gate = t_gate.sigmoid(), s_gate.sigmoid()
-        return t_gate * t_t + (1 - t_gate) * s_t, s_gate * s_s + (1 - s_gate) * t_s
+        new_s = s_gate * s_s + (1 - s_gate) * t_s
+        return t_gate * t_t + (1 - t_gate) * s_t, new_s + s if self.residual else new_s
 
 
 class Mau(nn.Module):
@@ -112,7 +116,9 @@ class Mau(nn.Module):
         c, hidden, halvings = spec.channels * config.patch**2, config.hidden, int(math.log2(config.shrink))
         self.embed = nn.Conv2d(c, hidden, 1)
         self.encoder = nn.ModuleList(nn.Conv2d(hidden, hidden, 3, stride=2, padding=1) for _ in range(halvings))
-        self.cells = nn.ModuleList(MotionAwareCell(hidden, config.kernel, size) for _ in range(config.layers))
+        self.cells = nn.ModuleList(
+            MotionAwareCell(hidden, config.kernel, size, config.residual) for _ in range(config.layers)
+        )
         self.decoder = nn.ModuleList(
             nn.ConvTranspose2d(hidden, hidden, 3, stride=2, padding=1, output_padding=1) for _ in range(halvings)
         )
@@ -172,7 +178,7 @@ def told(shapes: Shapes, known: Frame) -> Told:
         "patch": patch,
         "shrink": shrink,
     }
-    return Told(params=params, frame=frame, untold=("tau", "recall"), hint=hint_of(known))
+    return Told(params=params, frame=frame, untold=("tau", "recall", "residual"), hint=hint_of(known))
 
 
 PUBLISHED = Layout(

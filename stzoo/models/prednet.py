@@ -29,11 +29,13 @@ MAX_LAYERS = 16
 class PredNetConfig:
     """`widths` channels in the layers above the lowest one, which has those of the frame; `kernel` x `kernel` weights.
 
-    Each layer above the lowest one halves height and width.
+    Each layer above the lowest one halves height and width. `any_range` keeps forecasts within [0, 1] as the module
+    sees them, whatever the values are: for weights that were trained so, as OpenSTL trains all of them.
     """
 
     widths: tuple[int, ...] = bounded((32, 64, 128, 256), 1, 4096)
     kernel: int = bounded(3, 1, 31)
+    any_range: bool = False
 
     def __post_init__(self) -> None:
         if self.kernel % 2 == 0:
@@ -100,7 +102,7 @@ class PredNet(nn.Module):
     """Sequential: one frame (B, C, H, W) in, the prediction of the next one out.
 
     H and W must be multiples of 2 to the number of `widths`. Where the spec has a value range, forecasts stay within
-    it (the paper's SatLU).
+    it (the paper's SatLU); with `any_range` they stay within [0, 1].
     """
 
     def __init__(self, spec: ModelSpec, config: PredNetConfig):
@@ -111,7 +113,8 @@ class PredNet(nn.Module):
             PredNetLayer(width, above, config.kernel) for width, above in zip(widths, (*config.widths, 0), strict=True)
         )
         self.widths = widths
-        self.bounds = _normalised_range(spec)
+        unit = [0.0] * spec.channels, [1.0] * spec.channels
+        self.bounds = unit if config.any_range else _normalised_range(spec)
 
     def initial_state(
         self, batch: int, size: tuple[int, int], device: torch.device, dtype: torch.dtype
@@ -185,6 +188,11 @@ def _normalised_range(spec: ModelSpec) -> tuple[list[float], list[float]] | None
     return low, high
 
 
+def any_range_where_trained(spec: ModelSpec, config: PredNetConfig) -> ModelSpec:
+    """The spec of published weights, whose forecasts were kept within [0, 1] whatever their values were."""
+    return spec.replace(any_range=True) if spec.value_range is None else spec
+
+
 def told(shapes: Shapes, known: Frame) -> Told:
     """Of the predictions, one for each layer, every other name is taken: activations lie between them."""
     widths: list[int] = []
@@ -203,6 +211,7 @@ OPENSTL = Layout(
         (r"layers\.(\d+)\.prediction", r"Ahat.<\1*2>"),  # activations lie between the convolutions
         (r"layers\.(\d+)\.target", r"A.<\1*2>"),
     ),
+    spec=any_range_where_trained,
     readers=(Reader("Ahat.0.weight", told),),
 )
 ARCHITECTURE = Architecture(

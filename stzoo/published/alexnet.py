@@ -21,7 +21,14 @@ from torch import Tensor
 from stzoo import environment
 from stzoo.convert.checkpoint import named_tensors
 from stzoo.convert.torch_file import open_torch_file
-from stzoo.errors import DownloadError, IntegrityError, OfflineError, SpecError, WeightsError
+from stzoo.errors import (
+    DownloadError,
+    IntegrityError,
+    MemoryNeededError,
+    OfflineError,
+    SpecError,
+    WeightsError,
+)
 from stzoo.files import make_way, write_atomically
 from stzoo.hashing import open_regular
 from stzoo.hub.sources import MAX_CONFIG, listed
@@ -162,8 +169,8 @@ def _read(file: Path, url: str) -> dict[str, Tensor]:
                 if stored[name].dtype != torch.float32:
                     raise WeightsError(f"{file}: {name} should be in float32, and is in {stored[name].dtype}")
             found = {name: opened.tensor(stored[name]).contiguous() for name in shapes}
-    except WeightsError as error:
-        raise WeightsError(str(error).replace(str(file), url)) from None
+    except (WeightsError, MemoryNeededError) as error:
+        raise type(error)(str(error).replace(str(file), url)) from None
     for name, tensor in found.items():
         if not tensor.isfinite().all():
             raise WeightsError(f"{url}: {name} holds values that are not finite")

@@ -17,6 +17,7 @@ from stzoo.convert.matching import Converted, converted
 from stzoo.errors import (
     DownloadError,
     IntegrityError,
+    MemoryNeededError,
     NotPublishedError,
     OfflineError,
     SpecError,
@@ -37,6 +38,7 @@ from stzoo.published.records import (
     info,
     is_published_name,
     published,
+    told_of,
     unknown,
 )
 from stzoo.published.support import why_unsupported
@@ -82,7 +84,7 @@ def find(
     if record is not None:
         if revision is not None:
             raise WeightsError(f"revision {revision!r} has no meaning for {os.fspath(source)!r}; leave it out")
-        folder = environment.home() / "published" if cache_dir is None else Path(cache_dir).expanduser()
+        folder = environment.home() / "published" if cache_dir is None else Path(os.path.expanduser(cache_dir))
         return _Place(record, folder, environment.offline(offline), progress).resolved(sha256)
     if sha256 is not None:
         raise WeightsError(f"sha256 pins the file of a published checkpoint; {os.fspath(source)} is none")
@@ -237,13 +239,9 @@ class _Place:
         verdict = glance(record, found.spec, found.module.eval())
         if not verdict.ok:
             warnings.warn(str(verdict), stacklevel=7)
-        origin = Origin(
-            name=record.name, publisher=record.by, url=came.url, sha256=came.sha256, size=came.size,
-            license=record.license, figures=dict(record.figures),
-        )  # fmt: skip
         for path in (self.converted, self.beside):
             make_way(path)
-        metadata = metadata_for(found.spec, origin)
+        metadata = metadata_for(found.spec, origin_of(record, came))
         content, digest = packed(found.state, metadata), hashlib.sha256()
         for piece in content:
             digest.update(piece)
@@ -275,15 +273,21 @@ class _Place:
 def _converted(record: PublishedCheckpoint, file: Path, url: str) -> Converted:
     """The publisher's file, converted. Where its tensors tell something else than the record, they decide.
 
-    They must be those of the record's architecture, and fit the frames of its data. Raises what `convert` raises, with
-    the address in place of the file, which will be gone.
+    Raises what `convert` raises, with the address in place of the file, which will be gone.
     """
-    known = {name: value for name, value in record.frames.items() if name != "frames_in"} | {"arch": record.spec.arch}
-    presumed = {"frames_in": record.spec.frames_in, "params": record.spec.params}
+    known, presumed = told_of(record)
     wrong = unlike_a_checkpoint(file)
     if wrong is not None:
         raise WeightsError(f"{url} sent {wrong}")
     try:
         return converted(record.layout, file, None, known=known, presumed=presumed)
-    except (WeightsError, SpecError) as error:
+    except (WeightsError, SpecError, MemoryNeededError) as error:
         raise type(error)(str(error).replace(str(file), url)) from None
+
+
+def origin_of(record: PublishedCheckpoint, came: Pin) -> Origin:
+    """What is noted of the publisher's file in what is made of it."""
+    return Origin(
+        name=record.name, publisher=record.by, url=came.url, sha256=came.sha256, size=came.size,
+        license=record.license, figures=dict(record.figures),
+    )  # fmt: skip

@@ -40,11 +40,15 @@ stzoo convert openstl FILE --dataset mmnist --out DIR
 
 turns a checkpoint trained with OpenSTL, your own or a downloaded one, into a folder that `stzoo.load("DIR")` opens.
 Tensors tell the architecture and most sizes, `--dataset` the frames and the range of their values; a Lightning file's
-`hyper_parameters` tell them, too. The command prints what it assumed. `--model NAME` in place of `--dataset`, with one
-of the names below, says that the file is that one: the folder then has its spec, and its publisher and address in the
-card. A file of a model's authors, in the layout of their own code, takes `official` in place of `openstl`.
+`hyper_parameters` tell them, too. The command prints what it assumed. A file of a model's authors, in the layout of
+their own code, takes `official` in place of `openstl`.
 [architectures.md](architectures.md#checkpoints-published-by-others) says for which models, and more. Nothing in the
 file is run.
+
+`--model NAME` in place of `--dataset`, with one of the names below, says that the file is that one. It is then read as
+`stzoo.load(NAME)` reads it, and the folder has its publisher, address and licence in the card. A file that has not the
+content that is known under this name, by git or by a sha256 that is kept on this machine, is refused; where nothing is
+known, the command says that it takes your word. Do not name a file of your own so, though it may fit.
 
 ## Files without a name here
 
@@ -81,7 +85,8 @@ then each mirror in order. A mirror has the publishers' files under their own na
 `tau-kth.openstl-ep100` is fetched from `{example}`. These names are all different.
 
 Or fetch the file on another machine and convert it: `stzoo convert openstl FILE --model NAME --out DIR`, then
-`stzoo.load("DIR")`. A folder `published` below `$STZOO_HOME` that was filled on one machine works on another one, too.
+`stzoo.load("DIR")`. That accepts what `stzoo.load(NAME)` accepts. A folder `published` below `$STZOO_HOME` that was
+filled on one machine works on another one, too.
 
 ## Names
 

@@ -154,6 +154,17 @@ class PublishedCheckpoint:
         return [*found, ("license", self.license)]
 
 
+def told_of(record: PublishedCheckpoint) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What `stzoo.convert` is to know of a record's file, and what it is to presume until the file's tensors tell.
+
+    Published facts contradict each other in places. So tensors must be those of the architecture and fit the frames of
+    the data, and decide everything else. Raises `SpecError` if stzoo has no such architecture.
+    """
+    spec = record.spec
+    known = {name: value for name, value in record.frames.items() if name != "frames_in"} | {"arch": spec.arch}
+    return known, {"frames_in": spec.frames_in, "params": spec.params}
+
+
 def frames_of_datasets() -> dict[str, Mapping[str, Any]]:
     """Each dataset -> the fields of a spec that follow from how OpenSTL reads it: frames, sizes, range of values."""
     return {name: data["frames"] for name, data in _read(_OPENSTL_FRAMES)["datasets"].items()}

@@ -112,8 +112,27 @@ def expected_sha256(name: str, pin: Pin | None, asked: str | None) -> str | None
     return None if pin is None else pin.sha256
 
 
-def check_git(record: PublishedCheckpoint, file: Path, url: str) -> None:
-    """Raises `IntegrityError` if git knows another file under the record's id."""
+def check_by_hand(record: PublishedCheckpoint, file: Path, sha256: str) -> bool:
+    """Whether anything is known of the content of a record's file, which somebody says that `file` is.
+
+    Raises `IntegrityError` if it is another file, by git's id or by the sha256 of the first download.
+    """
+    own = (
+        f"it is not {record.name}, as --model says; to convert a file of your own, leave out --model and give "
+        f"--dataset {record.dataset}, or name a .json file with its spec (--model)"
+    )
+    check_git(record, file, str(file), own)
+    pin = read_pin(record.name)
+    if pin is not None and pin.sha256 != sha256:
+        raise IntegrityError(
+            f"{file} has sha256 {sha256}, and the first download of {record.name} had {pin.sha256}; {own}. If you "
+            f"trust a new file of the publisher, remove {pin_file(record.name)}"
+        )
+    return record.git is not None or pin is not None
+
+
+def check_git(record: PublishedCheckpoint, file: Path, called: str, remedy: str = "the download was discarded") -> None:
+    """Raises `IntegrityError`, which calls the file `called` and ends in `remedy`, if git knows another file."""
     if record.git is None:
         return
     found = hashlib.sha1(b"blob %d\0" % file.stat().st_size, usedforsecurity=False)
@@ -121,6 +140,4 @@ def check_git(record: PublishedCheckpoint, file: Path, url: str) -> None:
         while piece := stream.read(PIECE):
             found.update(piece)
     if record.git != found.hexdigest():
-        raise IntegrityError(
-            f"{url} is git object {found.hexdigest()}, expected {record.git}; the download was discarded"
-        )
+        raise IntegrityError(f"{called} is git object {found.hexdigest()}, expected {record.git}; {remedy}")

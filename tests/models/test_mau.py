@@ -24,10 +24,11 @@ Array = NDArray[np.float64]
 LAYERS, HIDDEN, KERNEL, TAU, SIDE = 2, 6, 3, 3, 8
 
 
-def spec_of(recall: bool = False, shrink: int = 4) -> ModelSpec:
+def spec_of(recall: bool = False, shrink: int = 4, residual: bool = False) -> ModelSpec:
     return ModelSpec(
         arch="mau", frames_in=4, frames_out=3, channels=2, height=SIDE, width=2 * SIDE, value_range=None,
-        params={"layers": LAYERS, "hidden": HIDDEN, "kernel": KERNEL, "shrink": shrink, "tau": TAU, "recall": recall},
+        params={"layers": LAYERS, "hidden": HIDDEN, "kernel": KERNEL, "shrink": shrink, "tau": TAU, "recall": recall,
+                "residual": residual},
     )  # fmt: skip
 
 
@@ -66,9 +67,9 @@ def sigmoid(x: Array) -> Array:
 class Reference:
     """One clip, frame by frame; every state that ever was is kept."""
 
-    def __init__(self, state: dict[str, torch.Tensor], recall: bool, shrink: int = 4):
+    def __init__(self, state: dict[str, torch.Tensor], recall: bool, shrink: int = 4, residual: bool = False):
         self.tensors = {name: tensor.numpy() for name, tensor in state.items()}
-        self.recall, self.halvings = recall, int(math.log2(shrink))
+        self.recall, self.halvings, self.residual = recall, int(math.log2(shrink)), residual
         zeros = np.zeros((HIDDEN, SIDE // shrink, 2 * SIDE // shrink))
         self.temporal, self.spatial = ([[zeros] * TAU for _ in range(LAYERS)] for _ in range(2))
 
@@ -108,7 +109,8 @@ class Reference:
         s_g, s_t, s_s = np.split(self.normed(name + "s", s), 3)
         self.spatial[i].append(s)
         self.temporal[i].append(sigmoid(t_g) * t_t + (1 - sigmoid(t_g)) * s_t)
-        return sigmoid(s_g) * s_s + (1 - sigmoid(s_g)) * t_s
+        up = sigmoid(s_g) * s_s + (1 - sigmoid(s_g)) * t_s
+        return up + s if self.residual else up
 
     def step(self, frame: Array) -> Array:
         def leaky(x: Array) -> Array:
@@ -135,15 +137,24 @@ class Reference:
 
 
 @pytest.mark.parametrize(
-    ("recall", "shrink", "origin"), [(False, 4, "openstl"), (True, 2, "official"), (False, 1, "openstl")]
+    ("recall", "shrink", "residual", "origin"),
+    [
+        (False, 4, False, "openstl"),
+        (True, 2, False, "official"),
+        (False, 1, False, "openstl"),
+        (True, 4, True, "openstl"),
+    ],
 )
-def test_a_converted_checkpoint_forecasts_as_published(recall: bool, shrink: int, origin: str, tmp_path: Path) -> None:
-    state, spec = published(shrink), spec_of(recall, shrink)
+def test_a_converted_checkpoint_forecasts_as_published(
+    recall: bool, shrink: int, residual: bool, origin: str, tmp_path: Path
+) -> None:
+    state, spec = published(shrink), spec_of(recall, shrink, residual)
     torch.save(state, tmp_path / "ckpt.pth")
     report = convert(origin, tmp_path / "ckpt.pth", spec, tmp_path / "out")
     assert report.unused == ("conv_last_sr.bias", "conv_last_sr.weight", "merge.bias", "merge.weight")
     past = torch.rand(1, 4, 2, SIDE, 2 * SIDE, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
-    expected = Reference({n: t.float().double() for n, t in state.items()}, recall, shrink).forecast(past[0].numpy(), 7)
+    theirs = {n: t.float().double() for n, t in state.items()}
+    expected = Reference(theirs, recall, shrink, residual).forecast(past[0].numpy(), 7)
     assert expected.std() > 0.05  # or there would be little to compare
     model = stzoo.load(tmp_path / "out")
     assert torch.equal(model.predict(past.float()), model.rollout(past.float(), 7)[:, :3])

@@ -54,7 +54,7 @@ def published(kernel: int = 3) -> dict[str, torch.Tensor]:
 class Reference:
     """One clip. `errors` are those of the last step, the lowest layer first."""
 
-    def __init__(self, state: dict[str, torch.Tensor], limit: float | None):
+    def __init__(self, state: dict[str, torch.Tensor], limit: float):
         self.tensors = {name: tensor.numpy() for name, tensor in state.items()}
         self.limit, self.top = limit, len(WIDTHS) - 1
         planes = [(SIDE >> level, 2 * SIDE >> level) for level in range(len(WIDTHS))]
@@ -82,8 +82,7 @@ class Reference:
             i, f, o = (np.clip(0.2 * self.conv(f"{gate}.{level}", x) + 0.5, 0, 1) for gate in "ifo")
             self.c[level] = f * self.c[level] + i * np.tanh(self.conv(f"c.{level}", x))
             self.r[level] = o * np.tanh(self.c[level])
-        frame = self.conv("Ahat.0", self.r[0])
-        return frame if self.limit is None else np.minimum(np.maximum(frame, 0), self.limit)
+        return np.minimum(np.maximum(self.conv("Ahat.0", self.r[0]), 0), self.limit)
 
     def compare(self, expected: Array, target: Array) -> None:
         """The pass upwards."""
@@ -107,14 +106,16 @@ class Reference:
 
 @pytest.mark.parametrize(("kernel", "limit"), [(3, 1.0), (3, 0.5), (5, None)])
 def test_a_converted_checkpoint_forecasts_as_published(kernel: int, limit: float | None, tmp_path: Path) -> None:
+    """Values without a range are clipped at 1 as well, as in published code, whatever the past is."""
     state, spec = published(kernel), spec_of(None if limit is None else (0.0, limit), kernel)
     torch.save(state, tmp_path / "ckpt.pth")
     assert convert("openstl", tmp_path / "ckpt.pth", spec, tmp_path / "out").unused == ()
     past = torch.rand(1, 4, 2, SIDE, 2 * SIDE, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
-    past = past * (limit or 1.0)
-    expected = Reference({n: t.float().double() for n, t in state.items()}, limit).forecast(past[0].numpy(), 6)
+    past, most = past * limit if limit else 4 * past - 2, limit or 1.0
+    expected = Reference({n: t.float().double() for n, t in state.items()}, most).forecast(past[0].numpy(), 6)
     assert expected.std() > 0.05  # or there would be little to compare
-    assert limit is None or ((expected == 0).any() and (expected == limit).any())
+    assert (expected == 0).any()
+    assert (expected == most).any()
     model = stzoo.load(tmp_path / "out")
     assert torch.equal(model.predict(past.float()), model.rollout(past.float(), 6)[:, :3])
     with torch.no_grad():
@@ -185,6 +186,17 @@ def test_forecasts_stay_in_the_range_of_values_as_the_module_sees_it() -> None:
         module.layers[0].prediction.bias.copy_(torch.tensor([9.0, -9.0]))
         forecast = next(unroll(module, spec, torch.rand(1, 4, 2, SIDE, 2 * SIDE)))
     assert [forecast[0, c].unique().tolist() for c in range(2)] == [[1.0], [-0.25]]
+
+
+def test_forecasts_of_values_without_a_range_have_none_unless_they_were_trained_so() -> None:
+    for any_range in (False, True):
+        torch.manual_seed(0)
+        spec = spec_of(None).replace(any_range=any_range)
+        module: Any = build(spec)
+        with torch.no_grad():
+            module.layers[0].prediction.bias.copy_(torch.tensor([9.0, -9.0]))
+            forecast = next(unroll(module, spec, torch.rand(1, 4, 2, SIDE, 2 * SIDE)))
+        assert (forecast.max() > 1, forecast.min() < 0) == (not any_range, not any_range)
 
 
 @pytest.mark.parametrize(

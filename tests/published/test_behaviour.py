@@ -1,6 +1,7 @@
 """Drawn clips tell models that forecast from models that do not."""
 
 import dataclasses
+import json
 from collections.abc import Callable
 
 import pytest
@@ -8,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import stzoo
+from stzoo.cli import main
 from stzoo.published import published
-from stzoo.published.behaviour import behaviour
+from stzoo.published.behaviour import Verdict, behaviour
 from stzoo.spec import ModelSpec
 
 BOUNCE = published()["tau-mmnist-paper.openstl-ep200"]
@@ -62,6 +64,21 @@ def test_a_model_must_be_better_than_persistence() -> None:
     verdict = behaviour(BOUNCE, spec, Made(lambda past: past[:, -1:].expand_as(past)), clips=2, steps=4)
     assert verdict.faults == ("it is not better than persistence",)
     assert verdict.mse == verdict.persistence_mse
+
+
+def test_a_figure_that_is_not_finite_is_no_number_in_json(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verdict = Verdict(BOUNCE.name, "drawn digits", float("nan"), 3.5, ("it forecasts values that are not finite",))
+    monkeypatch.setattr("stzoo.opening.load", lambda name: stzoo.create(SPEC))
+    monkeypatch.setattr("stzoo.published.behaviour.behaviour", lambda *_, **__: verdict)
+    assert main(["published", "verify", BOUNCE.name, "--json"]) == 2
+
+    def refuse(word: str) -> None:
+        raise ValueError(word)
+
+    found = json.loads(capsys.readouterr().out, parse_constant=refuse)
+    assert (found["mse"], found["persistence_mse"], found["ok"]) == (None, 3.5, False)
 
 
 def test_standardised_values_have_no_range() -> None:
