@@ -10,7 +10,7 @@ from collections.abc import Callable as _Callable
 from pathlib import Path as _Path
 from typing import Any as _Any
 
-dependencies = ["torch", "huggingface_hub", "safetensors", "numpy", "PIL", "requests", "skimage"]
+dependencies = ["torch", "huggingface_hub", "numpy", "PIL", "requests", "skimage"]
 
 _MODELS = _json.loads((_Path(__file__).parent / "weights_manifest.json").read_text("utf-8"))["models"]
 

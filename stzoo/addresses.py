@@ -41,7 +41,11 @@ def without_secrets(url: str) -> str:
 
 
 def scrubbed(text: str) -> str:
-    """A message of another program in one printable line, with every address in it as `without_secrets` gives it."""
+    """A message of another program in one printable line, without what is secret.
+
+    Every address in it is as `without_secrets` gives it, and the token of an Authorization header is left out.
+    """
+    text = re.sub(r"\b(Bearer) \S+", r"\1 ...", text, flags=re.IGNORECASE)
     text = re.sub(r"\w+://\S+", lambda found: without_secrets(found[0]), text)
     return printable(re.sub(r"\?[^\s'\")]+", "?...", " ".join(text.split())))
 

@@ -68,6 +68,10 @@ class _Failed(Exception):
         self.after = after
 
 
+class AnotherSizeError(DownloadError):
+    """What a server has under the address is of another size than the file that was asked for."""
+
+
 @unchained()
 def download(
     url: str, target: Path, size: int | None, sha256: str | None, patience: Patience = Patience(), progress: bool = True
@@ -293,13 +297,16 @@ def _receive(session: Any, watch: Any, url: str, written: _Written, patience: Pa
                 most = MOST_UNKNOWN if written.size is None else written.size
                 if written.count + len(piece) > most:
                     written.restart()
-                    raise DownloadError(f"{without_secrets(url)} sends more than the expected {most:,} bytes")
+                    wrong = DownloadError if written.stated is None else AnotherSizeError
+                    raise wrong(f"{without_secrets(url)} sends more than the expected {most:,} bytes")
                 written.add(piece)
                 watch.count += len(piece)
                 bar.update(len(piece))
         except RequestException as error:
             raise _Failed(_reason(error)) from error
     if written.size is None:
+        if watch.tripped:  # it ended the body itself
+            raise _Failed("it was too slow")
         written.ended = True  # the server stated no length, so the end of the body is the end of the file
     elif written.count < written.size:
         raise _Failed(f"the body ended after {written.count:,} of {written.size:,} bytes")
@@ -325,7 +332,13 @@ def _answer(session: Any, url: str, headers: dict[str, str], patience: Patience)
         if not response.is_redirect:
             return response
         response.close()
-        here = urljoin(here, response.headers["Location"])
+        location = response.headers["Location"]
+        try:
+            here = urljoin(here, location)
+        except ValueError:
+            raise DownloadError(
+                f"{without_secrets(url)} redirects to {without_secrets(location)}, which is no address"
+            ) from None
         if not is_https(here):
             raise DownloadError(
                 f"{without_secrets(url)} redirects to {without_secrets(here)}, which is not https; it is not followed"
@@ -363,7 +376,7 @@ def _accept(response: Any, url: str, written: _Written) -> None:
             f"{address} sends {printable(response.headers['Content-Encoding'])[:50]}, which was not asked for"
         )
     if length.isdecimal() and written.stated is not None and int(length) != written.stated:
-        raise DownloadError(f"{address} has {int(length):,} bytes, expected {written.stated:,}; it is another file")
+        raise AnotherSizeError(f"{address} has {int(length):,} bytes, expected {written.stated:,}; it is another file")
     written.restart()  # this is the whole file: from the start, without ranges, or another one by now
     written.learn(int(length) if length.isdecimal() else None, _strong(response.headers.get("ETag", "")))
 

@@ -12,8 +12,8 @@ def home() -> Path:
     """The folder of everything that stzoo keeps on this machine: $STZOO_HOME, by default ~/.cache/stzoo.
 
     Downloaded weights are in its folder `weights`, converted checkpoints of others in `published`, the sha256 sums of
-    their files in `pins`, decoded videos in `frames`, code that was compiled for training in
-    `kernels`, and the graphs that ONNX Runtime computes in `graphs`.
+    their files in `pins`, decoded videos in `frames`, code that was compiled for training in `kernels`, that of
+    torch.compile in `compiled`, and the graphs that ONNX Runtime computes in `graphs`.
 
     Raises:
         NoHomeError: the user has no home folder, as in some containers, and STZOO_HOME names no folder either.

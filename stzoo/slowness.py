@@ -12,7 +12,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
-from requests import Session
+from requests import Response, Session
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPSConnection
 from urllib3.connectionpool import HTTPSConnectionPool
@@ -35,7 +35,7 @@ class Watch:
 
     def session(self) -> Session:
         """A session whose https connections this object can end."""
-        session = Session()
+        session = _Session()
         session.mount("https://", _Adapter(self._connections))
         return session
 
@@ -56,6 +56,13 @@ class Watch:
                     connection.shut_down()
                 return
             before = self.count
+
+
+class _Session(Session):
+    """Follows no redirect, and does not prepare to, for which requests would read the whole body of each."""
+
+    def get_redirect_target(self, resp: Response) -> str | None:
+        return None
 
 
 class _Adapter(HTTPAdapter):

@@ -12,7 +12,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,6 +125,12 @@ def metadata_of(file: Hashed) -> Mapping[str, str]:
     """The metadata of a file that was hashed. Raises `WeightsError` if the file is damaged."""
     with _opened(file.path, file) as (start, size):
         return _header(start, size, hashlib.sha256())[0]
+
+
+def names_in(file: Hashed) -> Collection[str]:
+    """The names of the tensors of a file that was hashed. Raises `WeightsError` if the file is damaged."""
+    with _opened(file.path, file) as (start, size):
+        return _header(start, size, hashlib.sha256())[1].keys()
 
 
 @contextmanager

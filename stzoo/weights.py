@@ -42,7 +42,7 @@ class Origin:
         size: of that file, in bytes; 0 if it was not noted.
         license: the licence of the weights, as far as its publisher states it; "" if it was not noted.
         figures: metric -> what its publisher says of it; nobody measured it with stzoo.
-        changed: whether the weights were changed since.
+        changed: whether the weights were changed since; None if that could not be checked when they were saved.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Origin:
     size: int = 0
     license: str = ""
     figures: Mapping[str, str] = field(default_factory=dict)
-    changed: bool = False
+    changed: bool | None = False
 
     def __post_init__(self) -> None:
         texts = [self.name, self.publisher, self.url, self.sha256, self.license, *self.figures, *self.figures.values()]
@@ -65,7 +65,7 @@ class LoadReport:
     """What was loaded, and from where.
 
     Attributes:
-        source: the file, or in words where the weights come from, such as `RANDOM`.
+        source: the absolute path of the file, or in words where the weights come from, such as `RANDOM`.
         sha256: of that file; None if there is none.
         tensors, parameters: how many there are, those of the codec included.
         stored_as: the dtypes of the floating-point tensors in the file.
@@ -158,8 +158,8 @@ def load_module(
     module.load_state_dict(own, strict=True, assign=True)
     parameters = sum(p.numel() for p in module.parameters())
     report = LoadReport(
-        str(path), files[0].sha256, len(found), parameters, " and ".join(stored),
-        None if codec is None else str(codec), origin=origin_in(files[0].metadata),
+        os.path.abspath(path), files[0].sha256, len(found), parameters, " and ".join(stored),
+        None if codec is None else os.path.abspath(codec), origin=origin_in(files[0].metadata),
     )  # fmt: skip
     return module.eval(), report
 
@@ -289,17 +289,21 @@ def save_folder(folder: Path, spec: ModelSpec, state: Mapping[str, Tensor], orig
     Two files cannot take their names at the same moment. So the new config.json waits under a hidden name until the
     weights, which carry the same spec, have theirs: until then the folder holds the old model, from then on the new
     one, because a config.json that waits and agrees with the weights counts as theirs. A save that is killed at any
-    point leaves one of the two.
+    point leaves one of the two. Several processes may save the same model at once, as the ranks of a training do.
 
     Raises:
         OSError: the folder cannot be written, or the disk is full; the folder then holds the old model.
     """
     folder.mkdir(parents=True, exist_ok=True)
     pending = folder / NEXT_CONFIG_FILE
-    write_atomically(pending, (json.dumps(spec.to_dict(), indent=2) + "\n").encode())
+    config = (json.dumps(spec.to_dict(), indent=2) + "\n").encode()
+    write_atomically(pending, config)
     save_weights(folder / WEIGHTS_FILE, spec, state, origin)
     flush_folder(folder)  # a power cut must not keep the next step without the last one
-    os.replace(pending, folder / CONFIG_FILE)
+    try:
+        os.replace(pending, folder / CONFIG_FILE)
+    except FileNotFoundError:  # another process has given it its name already, with what that one saved
+        write_atomically(folder / CONFIG_FILE, config)
 
 
 def random_module(spec: ModelSpec) -> tuple[nn.Module, LoadReport]:

@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -36,6 +37,8 @@ def test_dependencies_are_import_names() -> None:
         ast.literal_eval(n.value) for n in tree.body if isinstance(n, ast.Assign) and n.targets[0].id == "dependencies"
     ]
     assert all(importlib.util.find_spec(name) for name in names)
+    code = "\n".join(path.read_text("utf-8") for path in (ROOT / "stzoo").rglob("*.py"))
+    assert [name for name in names if not re.search(rf"^ *(import|from) {name}\b", code, re.MULTILINE)] == []
 
 
 @pytest.mark.parametrize("pretrained", [True, False])

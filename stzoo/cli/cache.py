@@ -17,7 +17,7 @@ def register(commands: Commands) -> None:
         _run,
         help="list, verify or clear what was downloaded and decoded",
         description="Show, check or remove what stzoo keeps on this machine: downloaded weights, decoded videos, "
-        "kernels that were compiled for training, and graphs for ONNX Runtime.",
+        "kernels that were compiled for training, the code of torch.compile, and graphs for ONNX Runtime.",
         example="stzoo cache clear frames",
     )
     parser.add_argument(
@@ -31,7 +31,7 @@ def register(commands: Commands) -> None:
         nargs="?",
         metavar="NAME",
         help="for clear: name of what to remove, as 'stzoo cache list' shows it: a model, a repository, weights, "
-        "published, hub, frames, kernels, graphs or unfinished (default: everything)",
+        "published, hub, frames, kernels, compiled, graphs or unfinished (default: everything)",
     )
     add_json(parser)
 

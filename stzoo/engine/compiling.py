@@ -1,14 +1,13 @@
 """What `stzoo.unroll` drives, through `torch.compile`: slow at the first forecast, sometimes faster afterwards."""
 
 import os
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from stzoo.errors import SpecError
+from stzoo import environment
+from stzoo.errors import NoHomeError, SpecError
 from stzoo.models import architecture_of
 from stzoo.models.contract import ModularForm, SequentialForm
 from stzoo.private import private_folder
@@ -23,9 +22,10 @@ def compiled(module: nn.Module, spec: ModelSpec) -> Any:
     A block becomes a callable, a sequential module a `SequentialForm`, a modular one a `ModularForm`.
 
     Raises:
-        SpecError: the folder in which torch keeps compiled code belongs to another user.
+        SpecError: the folder for compiled code belongs to another user, or cannot be made. NoHomeError: there is no
+            place for it.
     """
-    _check_cache()
+    _keep_code_privately()
     plain: Any = module  # of the kind that its architecture states
     architecture = architecture_of(spec)
     if architecture.kind == "modular":
@@ -38,20 +38,29 @@ def compiled(module: nn.Module, spec: ModelSpec) -> Any:
     return torch.compile(plain)
 
 
-def _check_cache() -> None:
-    """Raises `SpecError` if other users could put code where torch.compile looks for what it compiled earlier.
+def _keep_code_privately() -> None:
+    """Let torch.compile keep its code in the folder `compiled` below $STZOO_HOME, which is this user's alone.
 
-    By default that is a folder of a known name among everybody's temporary files, so another user may have made it
-    first. A folder that the environment names is the user's own choice.
+    By default it runs what it finds in a folder of a known name among everybody's temporary files, which another user
+    may have made first, or may write to. That folder is left as it is: other programs may be compiling in it. A folder
+    that the environment names is the user's own choice, and is taken.
+
+    Raises:
+        SpecError: the folder belongs to another user, or cannot be made. NoHomeError: there is no place for it.
     """
+    named = os.environ.get(CACHE_VARIABLE)
     try:
         from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+        chosen = bool(named) and named != os.path.abspath(default_cache_dir())  # which torch itself sets
     except ImportError:  # a version of PyTorch that has this function elsewhere
-        return
-    if os.environ.get(CACHE_VARIABLE, default_cache_dir()) != default_cache_dir():  # torch itself sets it to this one
+        chosen = bool(named)
+    if chosen:
         return
     try:
-        with suppress(FileNotFoundError):  # torch says it better if there is no place for temporary files
-            private_folder(Path(default_cache_dir()), CACHE_VARIABLE)
+        folder = private_folder(environment.made(environment.home()) / "compiled", CACHE_VARIABLE)
+    except NoHomeError:
+        raise
     except OSError as error:
         raise SpecError(f"torch.compile cannot keep its code: {error}") from error
+    os.environ[CACHE_VARIABLE] = os.path.abspath(folder)

@@ -9,7 +9,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -29,7 +29,7 @@ from stzoo.hub.sources import MAX_CONFIG
 _IDLE = 600.0  # seconds: a part that nothing was written to for so long belongs to no running process
 
 
-Kind = Literal["weights", "published", "hub", "frames", "kernels", "graphs", "unfinished"]
+Kind = Literal["weights", "published", "hub", "frames", "kernels", "compiled", "graphs", "unfinished"]
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Kept:
     Attributes:
         name: a catalogue entry, a repository ("user/model"), or a part of the cache ("frames").
         kind: "weights" came from an https address; "published" are checkpoints of others, converted; "hub" is in
-            huggingface_hub's cache; "frames" are decoded videos; "kernels" were compiled for training; "graphs" are
-            what ONNX Runtime computes, and which backend was faster; "unfinished" was left by a download or a decoder
-            that was killed.
+            huggingface_hub's cache; "frames" are decoded videos; "kernels" were compiled for training; "compiled" is
+            the code of torch.compile; "graphs" are what ONNX Runtime computes, and which backend was faster;
+            "unfinished" was left by a download or a decoder that was killed.
         files: the files that hold it; for a link, the file that it leads to.
         size: bytes on disk.
         used: when a program last read it, as far as the file system knows.
@@ -72,11 +72,12 @@ def verified() -> list[tuple[Kept, tuple[Path, ...]]]:
 
     Weights, compiled kernels, and large files of a hub have their sha256 in their name. That of a published checkpoint
     stands beside it. A kernel without it was not compiled by this version, and counts as damaged. Decoded videos are
-    damaged if they are empty; nothing else is known of them.
+    damaged if they are empty; nothing else is known of them, and nothing at all of what torch.compile made.
     """
     found = []
     for kept in listed():
-        bad = tuple(f for f in kept.files if kept.kind != "unfinished" and _damaged(f, kept.kind))
+        unknown = kept.kind in ("unfinished", "compiled")
+        bad = tuple(f for f in kept.files if not unknown and _damaged(f, kept.kind))
         for file in bad:
             huggingface.remove(file) if kept.kind == "hub" else _remove(file)
         found.append((kept, bad))
@@ -86,7 +87,8 @@ def verified() -> list[tuple[Kept, tuple[Path, ...]]]:
 def clear(name: str | None = None) -> int:
     """Remove what has this name or kind, or everything if `name` is None; return how many bytes are free again.
 
-    A file that a running process is downloading stays, and so does every file of the package.
+    A file that a running process is downloading stays, what torch.compile made in the last ten minutes, which a running
+    process may be about to load, and every file of the package.
 
     Raises:
         UnknownModelError: nothing in the caches has this name.
@@ -102,7 +104,8 @@ def clear(name: str | None = None) -> int:
             freed += _clear_repository(kept.name)
         else:
             beside = [f.with_suffix(".json") for f in kept.files] if kept.kind == "published" else []
-            freed += sum(_remove(file) for file in (*kept.files, *beside))
+            files = [f for f in kept.files if kept.kind != "compiled" or _idle(f)]
+            freed += sum(_remove(file) for file in (*files, *beside))
     return freed
 
 
@@ -123,9 +126,9 @@ def _published() -> Iterator[Kept]:
     for file in sorted(f for f in folder.glob("[!.]*.safetensors") if f.is_file()):
         yield replace(_kept(file.stem, "published", [file]), origin=_beside(file).get("origin"))
     left = [f for pattern in (".*.part", ".*/*") for f in folder.glob(pattern)]
-    parts = sorted({f for f in left if f.is_file() and (f.name.endswith(".part") or _idle(f))})
-    if parts:
-        yield _kept("unfinished", "unfinished", parts)
+    parts = {f for f in left if f.is_file() and (f.name.endswith(".part") or _idle(f))}
+    if parts:  # locks come last: whoever removes these files takes them first
+        yield _kept("unfinished", "unfinished", sorted(parts, key=lambda f: (f.name.endswith(".lock"), f)))
 
 
 def _beside(file: Path) -> dict[str, str]:
@@ -147,10 +150,14 @@ def _made() -> Iterator[Kept]:
     hidden = ("frames/.*.uint8.*", "kernels/.*.so.*", "graphs/.*.onnx.*", "graphs/.*.choice.*")
     unfinished = [left for pattern in hidden for left in folder.glob(pattern)]
     parts = [f for left in unfinished if is_leftover(left) for f in left.iterdir() if _idle(f)]
+    # torch's own locks stay: a running process may hold them
+    compiled = sorted(f for f in (folder / "compiled").rglob("*") if f.is_file() and f.suffix != ".lock")
     if frames:
         yield _kept("frames", "frames", frames)
     if kernels:
         yield _kept("kernels", "kernels", kernels)
+    if compiled:
+        yield _kept("compiled", "compiled", compiled)
     if graphs:
         yield _kept("graphs", "graphs", graphs)
     if parts:
@@ -240,26 +247,52 @@ def _damaged(file: Path, kind: str) -> bool:
         return kind in ("weights", "published")
 
 
+def _remove(file: Path) -> int:
+    """Remove a file; return how many bytes are free again: 0 if it is being written, or is already gone."""
+    hidden = file.parent if file.parent.name.startswith(".") else None  # the folder in which it was being written
+    with suppress(FileNotFoundError, Timeout, NotImplementedError):
+        size = file.lstat().st_size  # before any lock is taken, which would make a folder anew that is gone
+        outer, target = _written_to(file)
+        with _held(outer):
+            with _held(target):
+                if not file.name.endswith(".lock"):  # which `_clear_hidden` removes, when nothing else is left
+                    os.unlink(file)
+                if file.name.endswith(".part"):
+                    file.with_name(f"{file.name}-tag").unlink(missing_ok=True)
+            if hidden is not None:
+                _clear_hidden(hidden)
+        return size
+    return 0
+
+
+def _written_to(file: Path) -> tuple[Path | None, Path | None]:
+    """Whose locks a running process holds that is downloading `file`: those of what is made of it, and of the download.
+
+    In the hidden folder of a published checkpoint every file belongs to one download (`stzoo.published.obtaining`), and
+    may be old while that download runs: its lock, and the tag of its part, are written once.
+    """
+    name = file.parent.name
+    if name.startswith(".") and name.endswith(".download"):
+        name = name[1:].removesuffix(".download")
+        return file.parent.with_name(f"{name}.safetensors"), file.with_name(f"{name}.pth")
+    return None, file.with_name(file.name[1:].removesuffix(".part")) if file.name.endswith(".part") else None
+
+
+@contextmanager
+def _held(target: Path | None) -> Iterator[None]:
+    """Hold the lock of `target`, if there is one. Raises `Timeout` if another process holds it."""
+    if target is None:
+        yield
+        return
+    with lock(target).acquire(blocking=False):
+        yield
+
+
 def _clear_hidden(folder: Path) -> None:
     """Remove a hidden folder in which something was written, with its lock, unless it holds more."""
     with suppress(OSError):
-        for lock_file in folder.glob(".*.lock"):
-            lock_file.unlink()
-        folder.rmdir()
-
-
-def _remove(file: Path) -> int:
-    """Remove a file; return how many bytes are free again: 0 if it is being written, or is already gone."""
-    target = file.with_name(file.name[1:].removesuffix(".part")) if file.name.endswith(".part") else None
-    with suppress(FileNotFoundError, Timeout, NotImplementedError):
-        size = file.lstat().st_size
-        if target is None:
-            os.unlink(file)
-        else:
-            with lock(target).acquire(blocking=False):
-                os.unlink(file)
-                file.with_name(f"{file.name}-tag").unlink(missing_ok=True)
-        if file.parent.name.startswith("."):  # the hidden folder in which it was being written
-            _clear_hidden(file.parent)
-        return size
-    return 0
+        locks = [*folder.iterdir()]
+        if all(each.name.endswith(".lock") for each in locks):
+            for each in locks:
+                each.unlink()
+            folder.rmdir()

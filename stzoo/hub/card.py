@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -22,6 +22,8 @@ from stzoo.spec import ModelSpec
 from stzoo.weights import CODEC_PREFIX, LoadReport, Origin, read_tensors
 
 README = "README.md"
+_CHANGED = ", and were changed since"
+_UNCHECKED = "; whether they were changed since is not known, because their file is no longer as it was"
 # The licences by which a hub lets its users filter. The card of any other licence says "other", with its name beside.
 LICENSES = frozenset(
     [
@@ -118,39 +120,43 @@ def card_of(spec: ModelSpec, module: nn.Module, report: LoadReport) -> tuple[Car
     """What is known of the weights in `module`, and the name of the catalogue entry that they belong to.
 
     The entry's figures, licence and training are those of the weights only if every tensor is still that of the entry's
-    file. For all other weights the card says only where they come from, and the name is None.
+    file. For all other weights the card says only where they come from, and the name is None. It calls them changed
+    only if they are: where the file cannot be read again to compare them with, it says so.
     """
     if report.sha256 is None:
         kind = "Random weights, never trained," if report.is_random else report.source.capitalize()
         return Card(summary=f"{kind} of the architecture {spec.arch}"), None
     entry = _entry_of(report)
     pinned = None if entry is None or entry.codec is None else entry.codec.sha256
-    same = not report.adapted and _unchanged(module, report, pinned)
-    if entry is not None and same and entry.spec == spec:
+    state = "changed" if report.adapted else _compared(module, report, pinned)
+    if entry is not None and state == "same" and entry.spec == spec:
         return entry_card(entry), entry.name
     origin = _place(report.source)
     if entry is not None:  # the terms of the data hold for weights that were made from these, too
         origin = f"{entry.name} of the stzoo catalogue (trained on {entry.dataset}: {entry.data_terms})"
-    if same and entry is None:
+    if state == "same" and entry is None:
         return Card(summary=f"The weights of {origin}"), None
-    return Card(summary=f"Weights that began as those of {origin}, and were changed since"), None
+    since = _UNCHECKED if state == "unknown" else _CHANGED
+    return Card(summary=f"Weights that began as those of {origin}{since}"), None
 
 
 def origin_of(module: nn.Module, report: LoadReport) -> Origin | None:
     """Which file of another publisher the weights in `module` were made of, and whether they were changed since."""
     if report.origin is None or report.origin.changed:
         return report.origin
-    return replace(report.origin, changed=bool(report.adapted) or not _unchanged(module, report, None))
+    state = "changed" if report.adapted else _compared(module, report, None)
+    return report.origin if state == "same" else replace(report.origin, changed=True if state == "changed" else None)
 
 
 def origin_card(origin: Origin) -> Card:
     """What is known of weights that somebody else published: who, where, and on which terms, all as noted when their
     file was converted."""
     file = f"{origin.name}, which {origin.publisher} published ({origin.url}, sha256 {origin.sha256})"
-    if origin.changed:
+    if origin.changed is not False:
+        since = _CHANGED if origin.changed else _UNCHECKED
         return Card(
-            summary=f"Weights that began as those of {file}, and were changed since. Licence of the weights that they "
-            f"began as: {origin.license or 'not stated'}",
+            summary=f"Weights that began as those of {file}{since}. Licence of the weights that they began as: "
+            f"{origin.license or 'not stated'}",
             license=origin.license or None,
         )
     figures = ", ".join(f"{name} {value}" for name, value in origin.figures.items())
@@ -177,10 +183,15 @@ def readme(card: Card, spec: ModelSpec, name: str, repo: str | None = None) -> s
     return f"{text}\n{_mark(text)}\n"
 
 
-def written_here(path: Path) -> bool:
-    """Whether this file is one that `readme` returned, and that nobody has edited since."""
+def written_here(path: Path, *, absent: bool = False) -> bool:
+    """Whether this file is one that `readme` returned, and that nobody has edited since; `absent` if nothing is there.
+
+    It looks once, for another process that saves the same model may remove and write the card meanwhile.
+    """
     try:
         text, _, mark = path.read_text("utf-8").removesuffix("\n").rpartition("\n")
+    except (FileNotFoundError, NotADirectoryError):
+        return absent and not path.is_symlink()  # a link that leads nowhere is somebody's
     except (OSError, UnicodeDecodeError):
         return False
     return mark == _mark(text)
@@ -343,40 +354,45 @@ def _title(name: str) -> str:
 
 
 def _entry_of(report: LoadReport) -> Entry | None:
-    """The entry whose pinned file was loaded, together with the codec that it pins; None if there is none."""
+    """The entry whose pinned file was loaded, together with the codec that it pins; None if there is none.
+
+    A codec that cannot be read any more is taken for the pinned one: weights that cannot be compared get no figures.
+    """
     for entry in catalog.entries().values():
         if entry.weights is not None and entry.weights.sha256 == report.sha256:
             pinned = None if entry.codec is None else entry.codec.sha256
-            found = None if report.codec is None else _sha256(Path(report.codec))
+            found = None if report.codec is None else _sha256(Path(report.codec), pinned)
             return entry if found == pinned else None
     return None
 
 
-def _unchanged(module: nn.Module, report: LoadReport, codec_sha256: str | None) -> bool:
+def _compared(module: nn.Module, report: LoadReport, codec_sha256: str | None) -> Literal["same", "changed", "unknown"]:
     """Whether the tensors are still those of the file that was loaded. They are compared as numbers.
 
+    It is unknown if the file is gone or is another one by now, such as what this very model was saved as.
     `codec_sha256` is that of the codec's file, if one is pinned.
     """
     if not report.sha256:
-        return False
+        return "unknown"
     try:
         stored = read_tensors(Path(report.source), report.sha256)
         if report.codec is not None:
             part = read_tensors(Path(report.codec), codec_sha256)
             stored |= {CODEC_PREFIX + name: t for name, t in part.items()}
     except WeightsError:
-        return False
+        return "unknown"
     present = module.state_dict()
-    return stored.keys() == present.keys() and all(
+    same = stored.keys() == present.keys() and all(
         torch.equal(t.double(), present[name].detach().cpu().double()) for name, t in stored.items()
     )
+    return "same" if same else "changed"
 
 
-def _sha256(path: Path) -> str | None:
+def _sha256(path: Path, otherwise: str | None) -> str | None:
     try:
         return file_sha256(path)
     except OSError:
-        return None
+        return otherwise
 
 
 def _place(source: str) -> str:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from stzoo.addresses import scrubbed, unchained
+from stzoo.catalog import CODEC_FILE
 from stzoo.environment import offline
 from stzoo.errors import DownloadError, OfflineError, WeightsError
 
@@ -103,31 +104,37 @@ def push(
     """Send the files of a folder to a repository in one commit. The repository is made if it does not exist.
 
     Args:
-        folder: every file in it is sent.
+        folder: every file in it is sent. If it holds no codec, the commit removes that of an earlier model, which would
+            be loaded in place of the codec inside this one.
         repo_id: "user/repo".
         private: make a new repository private.
-        token: by default the one that huggingface_hub finds.
+        token: by default the one that huggingface_hub finds. White space around it is left out.
         message: the commit's message.
 
     Returns:
         "hf://user/repo@<40 hex>", which `stzoo.load` opens.
 
     Raises:
-        WeightsError: `repo_id` is not "user/repo", or the hub refused, with its reason.
+        WeightsError: `repo_id` is not "user/repo", `token` is none, or the hub refused, with its reason.
         OfflineError: the network is off.
     """
     if re.fullmatch(REPO, repo_id, re.ASCII) is None or ".." in repo_id:
         raise WeightsError(f"{repo_id!r} is no repository; write user/repo")
     if offline():
         raise OfflineError(f"nothing is sent to {repo_id}: the network is off by STZOO_OFFLINE or HF_HUB_OFFLINE")
-    from huggingface_hub import CommitOperationAdd, HfApi
+    if token is not None and re.fullmatch(r"[!-~]+", token := token.strip()) is None:  # the HTTP library would quote it
+        raise WeightsError("the token is empty, or holds a character that no token has; copy it again")
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
     api = HfApi(token=token)
-    files = [CommitOperationAdd(file.name, file) for file in sorted(folder.iterdir())]
+    files = sorted(folder.iterdir())
+    changes: list[CommitOperationAdd | CommitOperationDelete] = [CommitOperationAdd(f.name, f) for f in files]
     try:
         with _discreet_logs():
             api.create_repo(repo_id, private=private, exist_ok=True)
-            commit = api.create_commit(repo_id, files, commit_message=message or "A model saved by stzoo")
+            if CODEC_FILE not in (f.name for f in files) and api.file_exists(repo_id, CODEC_FILE):
+                changes.append(CommitOperationDelete(CODEC_FILE))
+            commit = api.create_commit(repo_id, changes, commit_message=message or "A model saved by stzoo")
     except Exception as error:  # see `fetch`
         raise WeightsError(
             f"cannot publish to {repo_id}: {_reason(error)}; publishing needs a token that may write, in HF_TOKEN "

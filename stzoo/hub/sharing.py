@@ -83,7 +83,7 @@ class Shareable(ABC):
                 holds a published modular model. Nothing is written then.
             SpecError: `card` is not a `stzoo.Card`.
         """
-        _save(self, Path(folder), card)
+        _save(self, Path(os.path.expanduser(folder)), card)
 
     def push_to_hub(
         self,
@@ -136,7 +136,7 @@ def _save(model: Shareable, folder: Path, card: Card | None, repo: str | None = 
     modular = architecture_of(model.spec).kind == "modular"
     if modular and (folder / CODEC_FILE).exists():  # it would be loaded in place of the codec inside the model
         raise WeightsError(f"{folder} holds the {CODEC_FILE} of a published model; save into another folder")
-    theirs = os.path.lexists(path) and not written_here(path)
+    theirs = not written_here(path, absent=True)
     if theirs and card is not None:
         raise WeightsError(f"{path} was written or edited by somebody; move it away, or save without a card")
     if theirs:

@@ -96,7 +96,8 @@ def resolve(
         SpecError: the spec beside the weights or inside them is wrong.
     """
     text = source_text(source)
-    means = _Means(environment.offline(offline), None if cache_dir is None else Path(cache_dir).expanduser(), progress)
+    cache = None if cache_dir is None else Path(os.path.expanduser(cache_dir))  # which leaves a user alone who is none
+    means = _Means(environment.offline(offline), cache, progress)
     if revision is not None and (not text.startswith("hf://") or "@" in text):
         raise WeightsError(
             f"revision {revision!r} has no meaning for {text!r}; give one only with an hf:// source that names none"
@@ -292,9 +293,22 @@ def _from_repository(repo: str, revision: str | None, means: _Means) -> Resolved
     _check_config(config, content)
     spec = _agreed_spec(config, content, file)
     if _is_modular(spec):
-        with suppress(huggingface.AbsentError, OfflineError):
+        try:
             return _resolved(spec, file, _check_name(means.from_hub(repo, commit, CODEC_FILE)))
+        except huggingface.AbsentError:
+            pass
+        except OfflineError:
+            if not _holds_codec(file):
+                raise
     return _resolved(spec, file)
+
+
+def _holds_codec(file: Hashed) -> bool:
+    """Whether the weights of a modular model hold its codec, too."""
+    from stzoo.tensorfile import names_in
+    from stzoo.weights import CODEC_PREFIX
+
+    return any(name.startswith(CODEC_PREFIX) for name in names_in(file))
 
 
 def _check_name(path: Path) -> Hashed:

@@ -9,8 +9,8 @@ from typing import TypeVar
 
 from stzoo import environment
 from stzoo.addresses import without_secrets
-from stzoo.download import download, lock
-from stzoo.errors import DownloadError, SpecError, WeightsError
+from stzoo.download import AnotherSizeError, download, lock
+from stzoo.errors import DownloadError, IntegrityError, SpecError, WeightsError
 from stzoo.files import make_way
 from stzoo.published.trust import Pin, expected_sha256, read_pin
 
@@ -78,20 +78,26 @@ def fetched(
         name: of the published file.
         address: the publisher's; where it fails, the mirrors in STZOO_MIRRORS are asked for a file of the same name.
         folder: what comes is put into a hidden folder inside this one, see `scratch`.
-        expected: the sha256 that the file must have; None if nobody knows it.
+        expected: the sha256 that the file must have; None if nobody knows it. If it is the pinned one, the file must
+            have the pinned size, too: without it, a body that was cut could not be told from another file.
         progress: show a bar while it is downloaded.
         read: raises `WeightsError` or `SpecError` if the file is a wrong one.
         failure: addresses and what was wrong with each -> the error to raise if none has the right file.
     """
     tried: list[tuple[str, Exception]] = []
+    pin = read_pin(name)
+    size = pin.size if pin is not None and pin.sha256 == expected else None
     with scratch(folder, name) as file:
         for place in (address, *(f"{base}/{address.rpartition('/')[2]}" for base in environment.mirrors())):
             url = without_secrets(place)
             try:
                 file.unlink(missing_ok=True)  # what another address sent
-                sha256 = download(place, file, None, expected, progress=progress)
+                sha256 = download(place, file, size, expected, progress=progress)
                 came = Pin(url=url, size=file.stat().st_size, sha256=sha256)
                 found = read(file, came)
+            except AnotherSizeError as error:  # so its sha256 is another one
+                tried.append((url, IntegrityError(str(error))))
+                continue
             except (WeightsError, SpecError) as error:
                 tried.append((url, error))
                 continue

@@ -18,9 +18,9 @@ from torch.nn import functional as F
 import stzoo
 from stzoo import engine as room
 from stzoo.engine import Engine, for_inference
-from stzoo.engine.compiling import _check_cache
+from stzoo.engine.compiling import _keep_code_privately
 from stzoo.engine.translating import Translating
-from stzoo.errors import SpecError
+from stzoo.errors import NoHomeError, SpecError
 from stzoo.models import architectures, build
 from stzoo.spec import ModelSpec
 from stzoo.unroll import unroll
@@ -346,21 +346,56 @@ def test_compiled_it_forecasts_the_same(kind: str, monkeypatch: pytest.MonkeyPat
     assert difference(run(model.compile().engine, past, 5), wanted) < 1e-5
 
 
-def test_compiled_code_is_not_taken_from_a_folder_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch.compile runs what it finds there; by default it looks among everybody's temporary files."""
-    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+@pytest.fixture
+def where_torch_compiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder among everybody's temporary files in which torch.compile looks by default; others may write to it."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # so that it is set back afterwards, whoever sets it
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    monkeypatch.setenv("STZOO_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(getpass, "getuser", lambda: "me")
     folder = tmp_path / "torchinductor_me"
     folder.mkdir()
     (folder / "planted.py").write_text("raise SystemExit")
-    folder.chmod(0o777)
-    _check_cache()
-    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)  # torch may have set it
-    assert folder.stat().st_mode & 0o777 == 0o700
-    assert list(folder.iterdir()) == []
-    monkeypatch.setattr(os, "geteuid", lambda: folder.stat().st_uid + 1)
+    folder.chmod(0o775)
+    return folder
+
+
+@pytest.mark.parametrize("before", ["nobody", "torch itself"])
+def test_compiled_code_is_kept_in_a_folder_of_ones_own(
+    before: str, where_torch_compiles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch.compile runs what it finds there. What lies in its default folder may be in use by another program."""
+    if before == "torch itself":
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(where_torch_compiles))
+    _keep_code_privately()
+    own = tmp_path / "home" / "compiled"
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(own)
+    assert own.stat().st_mode & 0o777 == 0o700
+    assert where_torch_compiles.stat().st_mode & 0o777 == 0o775
+    assert [path.name for path in where_torch_compiles.iterdir()] == ["planted.py"]
+    (own / "kept.py").touch()
+    _keep_code_privately()
+    assert (own / "kept.py").exists()
+
+
+def test_a_folder_for_compiled_code_that_the_user_named_is_taken(
+    where_torch_compiles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "named"))
+    _keep_code_privately()
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "named")
+    assert not (tmp_path / "home").exists()
+
+
+def test_compiled_code_is_not_taken_from_a_folder_of_others(
+    where_torch_compiles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uid = tmp_path.stat().st_uid
+    monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
     with pytest.raises(SpecError, match="belongs to another user.* set TORCHINDUCTOR_CACHE_DIR"):
-        _check_cache()
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "own"))
-    _check_cache()
+        _keep_code_privately()
+    monkeypatch.setenv("STZOO_HOME", str(where_torch_compiles / "planted.py"))
+    with pytest.raises(NoHomeError, match="set STZOO_HOME"):
+        _keep_code_privately()
+    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ

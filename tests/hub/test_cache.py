@@ -110,6 +110,38 @@ def test_clearing_everything_leaves_what_is_being_written(home: Path) -> None:
     assert stzoo.load("tau-ut").report.source == str(CHECKPOINTS / "tau-ut.safetensors")  # the package is untouched
 
 
+@pytest.mark.parametrize("of", [".one.download/one.pth", "one.safetensors"], ids=["the download", "what is made of it"])
+def test_a_published_download_that_runs_for_long_is_left_alone(home: Path, of: str) -> None:
+    """Its lock and the tag of its part are written once, so they look as if nobody used them any more."""
+    hidden = home / "published" / ".one.download"
+    hidden.mkdir(parents=True)
+    for name, content in {".one.pth.part": b"part", ".one.pth.part-tag": b'"tag"', "one.pth": b"whole"}.items():
+        (hidden / name).write_bytes(content)
+    with lock(home / "published" / of):
+        if of == "one.safetensors":
+            (hidden / ".one.pth.lock").touch()
+        before = {path: path.stat().st_ino for path in hidden.iterdir()}
+        for path in before:
+            os.utime(path, (0, 0))
+        cache.clear()
+        assert {path: path.stat().st_ino for path in hidden.iterdir()} == before
+    assert cache.clear() == len(b"partwhole")
+    assert not hidden.exists()
+
+
+def test_of_what_torch_compiled_only_what_is_old_is_cleared(home: Path) -> None:
+    """A running process may be about to load the rest."""
+    compiled = home / "compiled"
+    for name, content in {"ab/old.so": bytes(9), "fxgraph/cd/new": bytes(5), "locks/old.lock": b""}.items():
+        (compiled / name).parent.mkdir(parents=True)
+        (compiled / name).write_bytes(content)
+        if "old" in name:
+            os.utime(compiled / name, (0, 0))
+    assert [(k.size, bad) for k, bad in cache.verified() if k.kind == "compiled"] == [(14, ())]
+    assert cache.clear("compiled") == 9
+    assert {f.name for f in compiled.rglob("*") if f.is_file()} == {"new", "old.lock"}
+
+
 def test_what_a_killed_decoder_left_is_cleared(home: Path) -> None:
     left = home / "frames" / ".ghi.uint8.k1ll3d"
     os.utime(left / "ghi.uint8", (0, 0))  # nothing has been written to it for a long time

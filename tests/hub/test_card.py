@@ -126,9 +126,36 @@ def test_the_file_is_looked_at_again_when_saving(tmp_path: Path) -> None:
     front, _ = saved(model, tmp_path / "model")
     assert front["license"] == "apache-2.0"  # the pinned file, wherever it lies
     write_atomically(copy, b"something else")  # not in place: the module's tensors still lie in the old file
-    figureless(*saved(model, tmp_path / "model"), stzoo.info("tau-ut"))
+    not_known(*saved(model, tmp_path / "model"))
     copy.unlink()
-    figureless(*saved(model, tmp_path / "model"), stzoo.info("tau-ut"))
+    not_known(*saved(model, tmp_path / "model"))
+
+
+def not_known(front: dict[str, Any], body: str) -> None:
+    """The weights of tau-ut can be compared with nothing: no figures, but no word of a change either."""
+    figureless(front, body, stzoo.info("tau-ut"))
+    assert "began as those of tau-ut" in body
+    assert "whether they were changed since is not known" in body
+    assert "and were changed since" not in body
+
+
+def test_of_a_codec_that_is_gone_no_change_is_claimed(tmp_path: Path) -> None:
+    model: Any = stzoo.load("predrnn-modular-mmnist")
+    model.report = dataclasses.replace(model.report, codec=str(tmp_path / "gone"))
+    front, body = saved(model, tmp_path / "model")
+    figureless(front, body, stzoo.info("predrnn-modular-mmnist"))
+    assert "began as those of predrnn-modular-mmnist" in body
+    assert "whether they were changed since is not known" in body
+
+
+def test_a_file_named_by_a_relative_path_is_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(catalog.CHECKPOINTS / "tau-ut.safetensors", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    model = stzoo.load("./tau-ut.safetensors")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    front, _ = saved(model, tmp_path / "model")
+    assert front["license"] == "apache-2.0"
 
 
 def test_random_weights_and_those_from_elsewhere_say_so(forecaster: Forecaster, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What a hub can do wrong, through huggingface_hub as it is: the right model, or an error that says what to do."""
 
+import json
 import logging
 import os
 import shutil
@@ -13,6 +14,7 @@ from hub.hf_server import LoopbackHub
 from hub.shared import WEIGHTS, Load, sha256_of
 
 import stzoo
+from stzoo.catalog import CHECKPOINTS
 from stzoo.errors import DownloadError, IntegrityError, OfflineError, SpecError, WeightsError
 from stzoo.forecaster import Forecaster
 from stzoo.hub import huggingface
@@ -117,6 +119,29 @@ def test_what_is_not_there_is_named(hub_server: LoopbackHub, files: dict[str, by
         load("hf://user/bare")
     with pytest.raises(OfflineError, match=f"user/model@{commit} has no config.json in the local cache"):
         load(f"hf://user/model@{commit}", offline=True)
+
+
+def test_offline_without_the_codec_of_a_modular_model(hub_server: LoopbackHub, load: Load, cache: Path) -> None:
+    entry = stzoo.info("predrnn-modular-mmnist")
+    assert entry.weights is not None
+    config, weights = json.dumps(entry.spec.to_dict()).encode(), (CHECKPOINTS / entry.weights.file).read_bytes()
+    commit = hub_server.add(
+        "user/modular", {"config.json": config, "model.safetensors": weights, "codec.safetensors": b"not cached"}
+    )
+    for name in ("config.json", "model.safetensors"):
+        huggingface.fetch("user/modular", commit, name, cache_dir=cache, offline=False, progress=False)
+    with pytest.raises(OfflineError, match=f"user/modular@{commit} has no codec.safetensors in the local cache"):
+        load(f"hf://user/modular@{commit}", offline=True)
+
+
+def test_offline_a_modular_model_that_holds_its_codec(hub_server: LoopbackHub, load: Load, tmp_path: Path) -> None:
+    stzoo.load("predrnn-modular-mmnist").save_pretrained(tmp_path / "whole")
+    hub_server.add("user/modular", {p.name: p.read_bytes() for p in (tmp_path / "whole").iterdir()})
+    online = load("hf://user/modular")
+    hub_server.requests.clear()
+    shutil.rmtree(tmp_path / "cache" / "models--user--modular" / ".no_exist", ignore_errors=True)
+    assert load("hf://user/modular", offline=True).report.sha256 == online.report.sha256
+    assert not hub_server.requests
 
 
 def test_a_gated_repository_says_what_to_do(hub_server: LoopbackHub, files: dict[str, bytes], load: Load) -> None:

@@ -4,7 +4,9 @@ import hashlib
 import json
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -221,6 +223,38 @@ def test_the_first_download_is_pinned_and_another_file_is_refused(
         quiet()
 
 
+def test_a_pinned_file_that_was_cut_is_not_taken_for_another(publisher: Publisher, tmp_path: Path) -> None:
+    """As by a proxy that states no length. A file of another size is another one, whatever its server states."""
+    quiet()
+    cache.clear("published")
+    publisher.server.fail("/download/*", cut=9_000, headers={"Content-Length": None})
+    assert quiet().spec == SPEC
+    assert len(publisher.server.asked()) == 3
+    for headers in ({}, {"Content-Length": None}):
+        cache.clear()
+        publisher.server.fail("/download/*", body=publisher.content + b"more", headers=headers)
+        with pytest.raises(IntegrityError, match=r"no address has the right file.*expected.*remove .*tau-kth"):
+            quiet()
+
+
+def test_a_download_that_runs_outlives_a_cleared_cache(
+    publisher: Publisher, own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hub.server.PIECE", 1000)
+    publisher.server.fail("/download/*", rate=len(publisher.content) / 2)  # for two seconds
+    hidden = own_home / "published" / f".{NAME}.download"
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(quiet)
+        while not (hidden / f".{NAME}.pth.part").exists() and not running.done():
+            time.sleep(0.01)
+        for path in hidden.iterdir():
+            os.utime(path, (0, 0))  # as after more than ten minutes
+        cache.clear()
+        assert running.result().spec == SPEC
+    assert len(publisher.server.asked()) == 1
+    assert not hidden.exists()
+
+
 def test_a_user_may_pin_the_file(publisher: Publisher) -> None:
     with pytest.raises(IntegrityError, match="expected " + "0" * 64):
         quiet(sha256="0" * 64)
@@ -387,6 +421,35 @@ def test_a_saved_model_keeps_its_origin(publisher: Publisher, tmp_path: Path) ->
     card = (tmp_path / "d" / "README.md").read_text()
     assert f"began as those of {NAME}" in card
     assert "1.5" not in card
+
+
+@pytest.mark.parametrize("how", ["the file is gone", "it was saved over the file, twice"])
+def test_an_origin_that_cannot_be_compared_is_not_said_to_be_changed(
+    how: str, publisher: Publisher, tmp_path: Path
+) -> None:
+    quiet().save_pretrained(tmp_path / "a")
+    file = tmp_path / "a" / "model.safetensors"
+    origin = stzoo.load(file).report.origin
+    weights.save_weights(file, SPEC, weights.half_precision(stzoo.load(file).module.state_dict()), origin)
+    model = stzoo.load(tmp_path / "a")
+    if how == "the file is gone":
+        file.unlink()
+    else:
+        model.save_pretrained(tmp_path / "a")
+        assert "mse 1.5" in (tmp_path / "a" / "README.md").read_text()
+    model.save_pretrained(tmp_path / "a")
+    stzoo.load(tmp_path / "a").save_pretrained(tmp_path / "b")
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        found = stzoo.load(folder).report.origin
+        assert (found.changed, found.name, found.sha256) == (None, NAME, publisher.sha256)
+        card = (folder / "README.md").read_text()
+        assert "whether they were changed since is not known" in card
+        assert "and were changed since" not in card
+        assert "1.5" not in card
+    model = stzoo.load(tmp_path / "b")
+    next(model.module.parameters()).data.add_(1)
+    model.save_pretrained(tmp_path / "c")
+    assert stzoo.load(tmp_path / "c").report.origin.changed is True
 
 
 def test_nothing_is_read_or_hashed_twice(publisher: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hub.hf_server import LoopbackHub
 from hub.shared import Load
 
+import stzoo
 from stzoo.errors import DownloadError, OfflineError, WeightsError
 from stzoo.forecaster import Forecaster
 from stzoo.hub import file_sha256, huggingface
@@ -55,6 +57,42 @@ def test_a_private_repository_is_pushed_and_loaded_with_a_token(
     assert huggingface.push(tmp_path / "mine", "user/other", message="by HF_TOKEN").startswith("hf://user/other@")
     for request in hub_server.requests:
         assert request.origin == hub_server.url or "writes" not in str(request.headers)
+
+
+def test_a_codec_that_an_earlier_model_left_does_not_take_the_place_of_the_new_one(
+    hub_server: LoopbackHub, load: Load
+) -> None:
+    hub_server.add("user/modular", {"codec.safetensors": b"of another model", "notes.txt": b"mine"})
+    model = stzoo.load("tctn-modular-mmnist")
+    source = model.push_to_hub("user/modular", token="writes")
+    there = load(source).module.state_dict()
+    assert all(torch.equal(tensor, there[name]) for name, tensor in model.module.state_dict().items())
+    names = {"config.json", "model.safetensors", "README.md", "notes.txt"}
+    assert hub_server.files("user/modular", source[-40:]).keys() == names
+    assert len(hub_server.commits("user/modular")) == 2
+
+
+def test_a_codec_in_the_folder_is_sent(hub_server: LoopbackHub, tmp_path: Path) -> None:
+    hub_server.add("user/modular", {"codec.safetensors": b"old"})
+    (tmp_path / "codec.safetensors").write_bytes(b"new")
+    source = huggingface.push(tmp_path, "user/modular", token="writes")
+    assert hub_server.files("user/modular", source[-40:]) == {"codec.safetensors": b"new"}
+
+
+def test_white_space_around_a_token_is_left_out(hub_server: LoopbackHub, forecaster: Forecaster) -> None:
+    forecaster.push_to_hub("user/mine", token=" writes\n")
+    (request,) = hub_server.asked("*/commit/*", "POST")
+    assert request.headers["authorization"] == "Bearer writes"
+
+
+@pytest.mark.parametrize("token", ["hf_SEC\nRET", "hf_SEC RET", "hf_SECRET\x1b[31m", "hf_SECR\u00c9T", "\n"])
+def test_a_token_that_is_none_is_refused_and_not_repeated(
+    hub_server: LoopbackHub, forecaster: Forecaster, token: str
+) -> None:
+    with pytest.raises(WeightsError, match="the token is empty, or holds a character that no token has") as raised:
+        forecaster.push_to_hub("user/mine", token=token)
+    assert "SEC" not in str(raised.value)
+    assert not hub_server.requests
 
 
 @pytest.mark.parametrize(

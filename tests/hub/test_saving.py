@@ -3,16 +3,22 @@
 import json
 import os
 import sys
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count, pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
 import stzoo
+from stzoo import weights
 from stzoo.errors import WeightsError
 from stzoo.forecaster import Forecaster
+from stzoo.hub.card import Card, written_here
 from stzoo.weights import NEXT_CONFIG_FILE, save_folder
 
 
@@ -58,6 +64,44 @@ def test_a_save_that_is_killed_at_any_step_leaves_the_old_model_or_the_new_one(b
     assert len(found) > 10
     changes = sum(a != b for a, b in pairwise(found))
     assert changes == 1  # once it is new, it stays so
+
+
+def test_processes_that_save_the_same_model_at_once_all_succeed(
+    forecaster: Forecaster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the ranks of a training do. Here all of them have a config.json that waits before any gives it its name."""
+    together, save = threading.Barrier(4, timeout=60), weights.save_weights
+
+    def wait(*arguments: Any) -> None:
+        save(*arguments)
+        together.wait()
+
+    monkeypatch.setattr(weights, "save_weights", wait)
+    with ThreadPoolExecutor(4) as threads, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        list(threads.map(forecaster.save_pretrained, [tmp_path] * 4))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    assert written_here(tmp_path / "README.md")
+    loaded = stzoo.load(tmp_path)
+    assert loaded.spec == forecaster.spec
+    assert all(torch.equal(t, loaded.module.state_dict()[n]) for n, t in forecaster.module.state_dict().items())
+
+
+def test_a_card_that_another_process_removes_meanwhile_is_nobodys(
+    forecaster: Forecaster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forecaster.save_pretrained(tmp_path)
+    read = Path.read_text
+
+    def too_late(path: Path, *arguments: Any) -> str:
+        path.unlink(missing_ok=True)
+        return read(path, *arguments)
+
+    monkeypatch.setattr(Path, "read_text", too_late)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        forecaster.save_pretrained(tmp_path, card=Card(summary="Mine"))
+    assert b"Mine" in (tmp_path / "README.md").read_bytes()
 
 
 def test_what_waits_counts_only_if_it_is_of_the_weights(forecaster: Forecaster, tmp_path: Path) -> None:

@@ -65,6 +65,20 @@ def test_a_codec_and_a_modular_model_travel_too(hub_server: LoopbackHub) -> None
         assert there.module.state_dict()[name].equal(tensor)
 
 
+def test_the_home_folder_may_be_written_as_a_tilde(
+    forecaster: Forecaster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(tmp_path / "me"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    forecaster.save_pretrained("~/model")
+    forecaster.save_pretrained(Path("~/model"))
+    assert (tmp_path / "me" / "model" / "config.json").is_file()
+    assert list((tmp_path / "here").iterdir()) == []
+    assert stzoo.load("~/model").spec == forecaster.spec
+
+
 def test_what_was_loaded_from_a_hub_says_so(hub_server: LoopbackHub, forecaster: Forecaster, tmp_path: Path) -> None:
     source = forecaster.push_to_hub("user/model", token="secret")
     Forecaster.from_pretrained("user/model").save_pretrained(tmp_path)

@@ -27,6 +27,7 @@ from stzoo.errors import (
 from stzoo.forecaster import Forecaster
 from stzoo.hashing import Hashed
 from stzoo.hub import sources
+from stzoo.published.fetching import find
 from stzoo.weights import half_precision, save_weights
 
 FILE = "one.safetensors"
@@ -299,6 +300,19 @@ def test_a_cache_of_ones_own_is_used(one: One, mirror: LoopbackMirror, tmp_path:
     found = hub.resolve("one", cache_dir=tmp_path / "mine", progress=False)
     assert found.path == tmp_path / "mine" / one.cached.name
     assert not one.cached.exists()
+
+
+def test_a_cache_below_the_home_of_nobody_is_a_folder(
+    one: One, mirror: LoopbackMirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a source of such a name is."""
+    monkeypatch.chdir(tmp_path)
+    one.from_mirror(mirror, one.content)
+    for ask in (hub.resolve, find):
+        found = ask("one", cache_dir="~nobody-of-this-name/x", progress=False)
+        assert found.path == Path("~nobody-of-this-name", "x", one.cached.name)
+    with pytest.raises(OfflineError):
+        find("tau-kth.openstl-ep100", cache_dir="~nobody-of-this-name/x", offline=True)
 
 
 def test_a_catalogue_name_loads_the_packaged_file(one: One, frames: np.ndarray, forecaster: Forecaster) -> None:
