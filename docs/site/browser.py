@@ -57,7 +57,7 @@ def write(out: Path, modules: Path, cards: Path, models: tuple[Shown, ...] = MOD
 def _service_worker(out: Path) -> None:
     """Tells it the files that make up the page, those that never change, and a version that changes with any file."""
     page = sorted(p for p in out.iterdir() if p.is_file())
-    names = ["./", *(p.name for p in page if p.name != SERVICE_WORKER)]
+    names = [p.name for p in page if p.name != SERVICE_WORKER]
     lasting = sorted(p.relative_to(out).as_posix() for p in out.rglob("*/*") if p.is_file())
     version = hashlib.sha256(b"".join(p.read_bytes() for p in page)).hexdigest()[:12]
     script = (out / SERVICE_WORKER).read_text("utf-8")

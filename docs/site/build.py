@@ -7,7 +7,7 @@
 Sphinx with MyST reads the pages as they are in docs/, so that they look alike here and in the repository; MyST-NB runs
 the pages of docs/site/pages, and that of extending; the Furo theme is light and dark, and made for phones as well. npm
 brings ONNX Runtime Web and Mermaid, in the versions of package-lock.json. The build fails if code of a page fails, if a
-link leads nowhere, and if a public name of stzoo has no docstring.
+link leads nowhere, and if a public name of stzoo has no docstring; the site that was there before then stays as it is.
 """
 
 from __future__ import annotations
@@ -28,33 +28,55 @@ import extended  # noqa: E402
 import gallery  # noqa: E402
 import links  # noqa: E402
 import reference  # noqa: E402
+import stills  # noqa: E402
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Build the site of stzoo.")
     parser.add_argument(
-        "--out", type=Path, default=HERE / "build", help="folder to build in; what it holds is replaced"
+        "--out", type=Path, default=HERE / "build", help="folder to build in; the site goes to its folder html"
     )
     parser.add_argument(
         "--only",
         choices=("pages", "live"),
-        help="build only the pages, or only the page that runs models in the browser",
+        help="replace only the pages, or only the page that runs models in the browser",
     )
     options = parser.parse_args()
     out: Path = options.out.resolve()
-    html = out / "html"
-    shutil.rmtree(html, ignore_errors=True)
+    html, new = out / "html", out / "html.new"
+    shutil.rmtree(new, ignore_errors=True)
     modules = install(out)
+    keep(html, new, options.only)
     if options.only != "live":
         sources = gathered(out)
         prepare_shell(out / "ipython")
-        render(sources, html)
-        draw_figures(html / "_static" / "mermaid", modules / "mermaid" / "dist")
+        render(sources, new)
+        draw_figures(new / "_static" / "mermaid", modules / "mermaid" / "dist")
+        stills.write(new)
     if options.only != "pages":
-        browser.write(html / "live", modules, DOCS / "models")
-    if options.only is None:
-        links.check(html)
+        browser.write(new / "live", modules, DOCS / "models")
+    if (new / "index.html").exists() and (new / "live").exists():
+        links.check(new)  # one part without the other has links that lead nowhere
+    swap(new, html)
     print(f"{html}: {sum(p.stat().st_size for p in html.rglob('*') if p.is_file()) / 1e6:.0f} MB")
+
+
+def keep(old: Path, new: Path, only: str | None) -> None:
+    """Copies what is not built anew from the old site, if there is one."""
+    if only == "pages" and (old / "live").exists():
+        shutil.copytree(old / "live", new / "live")
+    elif only == "live" and old.exists():
+        shutil.copytree(old, new, ignore=lambda folder, _: ["live"] if Path(folder) == old else [])
+
+
+def swap(new: Path, html: Path) -> None:
+    """Puts the new site in the place of the old one, which is complete until then."""
+    old = html.with_name("html.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if html.exists():
+        html.rename(old)
+    new.rename(html)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def install(out: Path) -> Path:

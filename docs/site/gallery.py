@@ -8,13 +8,17 @@ from pathlib import Path
 
 import stzoo
 from stzoo import catalog
+from stzoo.figures import FIGURES
 from stzoo.models import build
 
-# The columns of a protocol's table, in order, where any row has them.
+# The columns of a protocol's table, in order, where any row has them: those of docs/leaderboard.md.
+_SHOWN = [figure for figure in FIGURES if not figure.codec_only]
+_WAITING = "mse_here"  # beside published figures it is shown without a value, too
 COLUMNS = {
-    "mse": "MSE", "mae": "MAE", "ssim": "SSIM", "psnr": "PSNR", "csi_0_1": "CSI 0.1", "csi_1": "CSI 1",
-    "csi_5": "CSI 5", "bias_0_1": "bias 0.1", "bias_1": "bias 1", "bias_5": "bias 5", "fss33_1": "FSS 1",
-    "persistence_mse": "persistence MSE", "parameters": "parameters", "gmac": "GMAC", "clips_per_second": "clips/s",
+    **{figure.name: figure.title for figure in _SHOWN},
+    **{figure.persistence: f"persistence {figure.title}" for figure in _SHOWN if figure.persistence},
+    "parameters": "parameters", _WAITING: "MSE of the published file, measured with stzoo", "gmac": "GMAC",
+    "clips_per_second": "clips/s", "speed": "measured on",
 }  # fmt: skip
 TASKS = {  # the data set of an entry -> what is forecast
     "mmnist": "digits", "mfmnist": "clothes", "kth": "people", "ut": "people", "people": "people",
@@ -92,10 +96,10 @@ def _board(rows: list[dict[str, str]]) -> str:
     parts = ["", "", "Click on a column's name to sort by it.", ""]
     for protocol in dict.fromkeys(row["protocol"] for row in rows):
         chosen = [row for row in rows if row["protocol"] == protocol]
-        columns = [key for key in COLUMNS if any(row[key] for row in chosen)]
-        head = "".join(
-            f"<th>{name}</th>" for name in ("model", "figures are", *(COLUMNS[c] for c in columns), "command")
-        )
+        theirs = any(row["kind"] == "published" for row in chosen)
+        columns = [key for key in COLUMNS if (key == _WAITING and theirs) or any(row[key] for row in chosen)]
+        titles = ("model", "figures are", *(COLUMNS[key] for key in columns), "command")
+        head = "".join(f"<th>{escape(title)}</th>" for title in titles)
         parts += [
             f"## {protocol}",
             "",

@@ -35,7 +35,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         for name, value in attrs:
-            if value and name in ("href", "src"):
+            if value and name in ("href", "src", "srcset"):  # of one picture each
                 self.links.add(value)
             elif value and (name == "id" or (name == "name" and tag == "a")):
                 self.places.add(value)

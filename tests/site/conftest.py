@@ -4,10 +4,11 @@ import functools
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -18,15 +19,26 @@ SWITCHES = (
 
 
 class Quiet(SimpleHTTPRequestHandler):
+    def __init__(self, *arguments: Any, refused: Collection[str], **options: Any):
+        self.refused = refused
+        super().__init__(*arguments, **options)  # which answers at once
+
+    def do_GET(self) -> None:
+        if urlsplit(self.path).path in self.refused:
+            self.send_error(404)
+        else:
+            super().do_GET()
+
     def log_message(self, format: str, *args: Any) -> None:
         pass
 
 
 class Server:
-    """A folder over http. `stop` takes it away, as a network that is lost does."""
+    """A folder over http, without the paths `refused`. `stop` takes it away, as a network that is lost does."""
 
-    def __init__(self, folder: Path):
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
+    def __init__(self, folder: Path, refused: Collection[str] = ()):
+        handler = functools.partial(Quiet, directory=str(folder), refused=refused)
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         threading.Thread(target=self._http.serve_forever, daemon=True).start()
         self.url = f"http://127.0.0.1:{self._http.server_port}"
 
@@ -58,6 +70,10 @@ class Window:
         """The text of the element with this id; "" if there is none."""
         return str(self.run("return document.getElementById(arguments[0])?.textContent ?? ''", name))
 
+    def forecast_by(self, model: str) -> bool:
+        """Whether the forecast on the live page is by this model."""
+        return self.run("return self.stzoo?.shown") == model and " ms on " in self.text("status")
+
     def find(self, selector: str) -> Any:
         return self.driver.find_element("css selector", selector)
 
@@ -80,7 +96,14 @@ class Window:
 
     def coloured(self, scheme: str) -> None:
         """As if the reader's system were "light" or "dark"."""
-        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self._prefers("color-scheme", scheme)
+
+    def moving(self, wish: str) -> None:
+        """As if the reader's system asked to "reduce" motion, or had "no-preference"."""
+        self._prefers("reduced-motion", wish)
+
+    def _prefers(self, name: str, value: str) -> None:
+        features = [{"name": f"prefers-{name}", "value": value}]
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 
 
@@ -99,6 +122,20 @@ def server(site: Path) -> Iterator[Server]:
     server = Server(site)
     yield server
     server.stop()
+
+
+@pytest.fixture
+def serve_without(site: Path) -> Iterator[Callable[[str], Server]]:
+    """Serves the site without the one path that it is given."""
+    servers: list[Server] = []
+
+    def serve(path: str) -> Server:
+        servers.append(Server(site, {path}))
+        return servers[-1]
+
+    yield serve
+    for server in servers:
+        server.stop()
 
 
 @pytest.fixture(scope="module")

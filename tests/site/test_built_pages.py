@@ -1,15 +1,22 @@
 """The pages of the site in a browser: figures, gallery, leaderboard, search, and a phone's screen."""
 
+import csv
+import re
 import sys
+from html import unescape
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import browser
 import build
 import extended
+import gallery
 import links
 import pytest
 import reference
+import stills
+from PIL import Image
 
 NARROW = (
     "index.html", "start.html", "inputs-in-practice.html", "own-clips.html", "train-and-resume.html", "gallery.html",
@@ -101,6 +108,31 @@ def test_published_figures_are_told_from_measured_ones(window: Any, server: Any)
     assert len(kinds) > 1
 
 
+def test_tables_can_be_sorted_on_a_page_from_a_disk(window: Any, site: Path) -> None:
+    window.driver.get((site / "leaderboard.html").as_uri())
+    assert window.find("table.sortable th button").is_displayed()
+
+
+def test_animations_stand_still_where_the_reader_wants_no_motion(window: Any, server: Any) -> None:
+    script = "return [...document.querySelectorAll('.cards img')].map((image) => image.currentSrc)"
+    for wish, suffix in (("reduce", ".still.png"), ("no-preference", "-typical.gif")):
+        window.moving(wish)
+        window.driver.get(f"{server.url}/index.html")
+        window.until(lambda: all(window.run(script)))
+        assert all(source.endswith(suffix) for source in window.run(script))
+
+
+def test_pictures_have_words(site: Path) -> None:
+    """Those of executed pages have a hash for a name, which Sphinx repeats where a page gives none."""
+    wordless = [
+        f"{page.relative_to(site)}: {image}"
+        for page in site.rglob("*.html")
+        for image in re.findall(r"<img [^>]*>", page.read_text("utf-8"))
+        if not re.search(r' alt="[^"]', image) or re.search(r' alt="[^"]*[0-9a-f]{32}', image)
+    ]
+    assert not wordless
+
+
 def test_words_are_found(window: Any, server: Any) -> None:
     window.driver.get(f"{server.url}/search.html?q=semi-Lagrangian")
     window.until(lambda: "html" in (window.find("#search-results").get_attribute("innerHTML") or ""))
@@ -167,3 +199,70 @@ def test_a_name_without_a_docstring_is_found(monkeypatch: pytest.MonkeyPatch) ->
     assert reference.undocumented("room", "Whole") == ["room.Whole.untold", "room.Whole.mute"]
     assert reference.undocumented("room", "bare") == ["room.bare"]
     assert reference.undocumented("room", "NUMBER") == []
+
+
+def test_the_leaderboard_has_the_columns_of_the_written_one() -> None:
+    """Which its introduction explains; both pages begin with the same one."""
+    with (build.DOCS / "leaderboard.csv").open(encoding="utf-8", newline="") as file:
+        chapters = re.split(r"^## ", gallery._board(list(csv.DictReader(file))), flags=re.M)[1:]
+    shown = {c.split("\n", 1)[0]: set(map(unescape, re.findall(r"<th>(.*?)</th>", c))) for c in chapters}
+    written = re.split(r"^## ", (build.DOCS / "leaderboard.md").read_text("utf-8"), flags=re.M)[1:]
+    assert len(written) == len(shown) > 10
+    for chapter in written:
+        titles = {title for line in re.findall(r"^\| (model \|.*) \|$", chapter, re.M) for title in line.split(" | ")}
+        assert titles <= shown[chapter.split("\n", 1)[0]]
+
+
+def test_animations_get_a_still_picture(tmp_path: Path) -> None:
+    frames = [Image.new("L", (4, 4), 50 * t) for t in range(3)]
+    (tmp_path / "models").mkdir()
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    page = tmp_path / "models" / "page.html"
+    page.write_text('<p><img alt="it moves" src="../a.gif" /><img src="b.png" alt="it stands"></p>')
+    stills.write(tmp_path)
+    with Image.open(tmp_path / "a.still.png") as still:
+        assert still.convert("L").getpixel((0, 0)) == 100
+    source = '<source media="(prefers-reduced-motion: reduce)" srcset="../a.still.png">'
+    picture = f'<picture>{source}<img alt="it moves" src="../a.gif" /></picture>'
+    assert page.read_text("utf-8") == f'<p>{picture}<img src="b.png" alt="it stands"></p>'
+    (tmp_path / "models" / "b.png").write_bytes(b"")
+    links.check(tmp_path)
+
+
+def test_a_build_replaces_its_part_once_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = ["1", "live/index.html"]  # what the pages say, and what they link to
+
+    def render(sources: Path, html: Path) -> None:
+        html.mkdir(exist_ok=True)
+        (html / "index.html").write_text(f'{made[0]}<a href="{made[1]}"></a>')
+
+    def live(out: Path, *rest: Any) -> None:
+        out.mkdir(parents=True)
+        (out / "index.html").write_text(made[0])
+
+    def site(*options: str) -> tuple[str, str]:
+        monkeypatch.setattr(sys, "argv", ["build.py", "--out", str(tmp_path), *options])
+        build.main()
+        return found()
+
+    def found() -> tuple[str, str]:
+        assert sorted(p.name for p in tmp_path.iterdir() if p.name != "html.new") == ["html"]
+        pages, models = ((tmp_path / "html" / name).read_text("utf-8") for name in ("index.html", "live/index.html"))
+        return pages[0], models
+
+    for name in ("install", "gathered", "prepare_shell", "draw_figures"):
+        monkeypatch.setattr(build, name, lambda *_: tmp_path)
+    monkeypatch.setattr(build, "render", render)
+    monkeypatch.setattr(browser, "write", live)
+    assert site() == ("1", "1")
+    made[0] = "2"
+    assert site("--only", "live") == ("1", "2")
+    made[0] = "3"
+    assert site("--only", "pages") == ("3", "2")
+    made[:] = "4", "nowhere.html"
+    for options in ((), ("--only", "pages")):
+        with pytest.raises(SystemExit, match=r"nowhere\.html"):
+            site(*options)
+        assert found() == ("3", "2")
+    made[:] = "5", "live/index.html"
+    assert site() == ("5", "5")

@@ -8,14 +8,10 @@ def test_after_loading_no_network_is_needed(window: Any, server: Any) -> None:
     window.until(lambda: "works without a network" in window.text("kept"))
     server.stop()
     window.driver.refresh()
-    window.until(lambda: forecast_by(window, "tau-mmnist"))
+    window.until(lambda: window.forecast_by("tau-mmnist"))
     for model in ("tau-ut", "tau-radar"):
         window.find(f"[name=model][value={model}]").click()
-        window.until(lambda model=model: forecast_by(window, model))
+        window.until(lambda model=model: window.forecast_by(model))
     assert window.run("return self.crossOriginIsolated")
     window.driver.get(f"{server.url}/live/")  # by its other address, in the same window
-    window.until(lambda: forecast_by(window, "tau-mmnist"))
-
-
-def forecast_by(window: Any, model: str) -> bool:
-    return window.run("return self.stzoo?.shown") == model and " ms on " in window.text("status")
+    window.until(lambda: window.forecast_by("tau-mmnist"))

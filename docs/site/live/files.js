@@ -1,7 +1,8 @@
 // Frames of a file that the reader gives: a GIF, a video, or several pictures.
 // Errors are sentences for the reader.
 
-const LONGEST = 200; // frames
+const LONGEST = 200; // frames: of longer files the last ones, for the forecast follows them
+const RATE = 10; // frames that are taken from a second of a video
 
 // files: File[]. Gives {frames: [Float32Array(height * width) in 0..1, ...], height, width}, grey, cut to a square.
 export async function framesOf(files, side) {
@@ -10,6 +11,7 @@ export async function framesOf(files, side) {
   const pen = canvas.getContext("2d", { willReadFrequently: true });
   const frames = pictures.map((picture) => {
     const edge = Math.min(picture.width, picture.height);
+    pen.fillRect(0, 0, side, side); // black, where the picture is transparent
     pen.imageSmoothingQuality = "high";
     pen.drawImage(picture, (picture.width - edge) / 2, (picture.height - edge) / 2, edge, edge, 0, 0, side, side);
     picture.close();
@@ -21,7 +23,7 @@ export async function framesOf(files, side) {
 async function pictureList(files) {
   if (files.length > 1) {
     const sorted = [...files].sort((a, b) => a.name.localeCompare(b.name, undefined, { numeric: true }));
-    return Promise.all(sorted.slice(0, LONGEST).map(still));
+    return Promise.all(sorted.slice(-LONGEST).map(still));
   }
   const [file] = files;
   if (file.type.startsWith("video/")) return videoFrames(file);
@@ -46,9 +48,9 @@ async function animationFrames(file) {
   const decoder = new ImageDecoder({ data: await file.arrayBuffer(), type: file.type });
   try {
     await decoder.tracks.ready;
-    const count = Math.min(decoder.tracks.selectedTrack.frameCount, LONGEST);
+    const count = decoder.tracks.selectedTrack.frameCount;
     const frames = [];
-    for (let frameIndex = 0; frameIndex < count; frameIndex++) {
+    for (let frameIndex = Math.max(0, count - LONGEST); frameIndex < count; frameIndex++) {
       const { image } = await decoder.decode({ frameIndex });
       frames.push(await createImageBitmap(image));
       image.close();
@@ -70,17 +72,22 @@ async function videoFrames(file) {
       video.addEventListener(event, resolve, { once: true });
       video.addEventListener("error", refuse, { once: true });
     });
+  const seek = async (second) => {
+    const found = told("seeked");
+    video.currentTime = second;
+    await found;
+  };
   try {
     video.muted = true;
     const loaded = told("loadeddata");
     video.src = address;
     await loaded;
     const frames = [];
-    const length = Number.isFinite(video.duration) ? video.duration : 0;
-    for (let second = 0; second < length && frames.length < LONGEST; second += 0.1) {
-      const found = told("seeked");
-      video.currentTime = second;
-      await found;
+    if (!Number.isFinite(video.duration)) await seek(1e9); // a browser's own recordings do not say how long they are
+    const length = Number.isFinite(video.duration) ? video.duration : video.currentTime;
+    const count = Math.ceil(length * RATE - 1e-6); // 1.1 s, say, is not exact, and not 12 frames
+    for (let number = Math.max(0, count - LONGEST); number < count; number++) {
+      await seek(number / RATE);
       frames.push(await createImageBitmap(video));
     }
     return frames;

@@ -2,7 +2,7 @@
 
 import { framesOf } from "./files.js";
 import { Forecaster } from "./forecaster.js";
-import { chart, errors } from "./pictures.js";
+import { chart, errors, key } from "./pictures.js";
 import { Player } from "./player.js";
 import { drawnRain, movingDigits } from "./scenes.js";
 import { Sheet } from "./sheet.js";
@@ -10,6 +10,7 @@ import { Sheet } from "./sheet.js";
 const $ = (id) => document.getElementById(id);
 const LONGEST = 40; // steps that can be asked for, so that many frames of truth are made
 const DRAWN = "drawn";
+const PATIENCE = 10_000; // milliseconds that the page waits for its service worker, without which it works as well
 
 const forecaster = new Forecaster();
 const player = new Player({
@@ -18,18 +19,28 @@ const player = new Player({
 });
 const sheet = new Sheet($("sheet"), () => drawn(digitScene));
 
-const { models, digits, example } = await (await fetch("./models.json")).json();
 let model = null; // the entry of models.json that is chosen
 let placed = null; // where it runs: {device, threads}
 let scene = null; // {frames, from, height, width, note}: frames as they are shown; the forecast begins at number `from`
 let given = null; // the files of the reader's that the scene was read from, or is to be read from
 let shown = null; // the name of the model whose forecast is on the page
 let turn = 0; // forecasts that a newer wish has overtaken are dropped
+let choice = 0; // and so are scenes, which take long to read from a large file
+
+const { models, digits, example } = await content().catch((error) => {
+  fail(`This page could not be loaded: ${error.message}`);
+  throw error; // nothing of it works without
+});
 
 // What a model reads: rain is shown in mm/h and read in dBR, in which everything dry has one number.
 const QUANTITIES = {
-  brightness: { read: (value) => value, made: (value) => Math.min(1, Math.max(0, value)) },
+  brightness: {
+    unit: ", of values from 0 to 1",
+    read: (value) => value,
+    made: (value) => Math.min(1, Math.max(0, value)),
+  },
   rain: {
+    unit: ", in (mm/h)²",
     read: (rate, m) => (rate < 0.1 ? m.fill : 10 * Math.log10(rate)),
     made: (dbr) => (dbr < -10 ? 0 : 10 ** (dbr / 10)),
   },
@@ -55,6 +66,7 @@ function exampleScene() {
 
 async function choose(name) {
   const mine = ++turn;
+  choice++; // what is still read was for the model before
   model = models.find((m) => m.name === name);
   placed = null;
   for (const kind of Object.keys(SCENES)) $(kind).hidden = model.scene !== kind;
@@ -77,10 +89,13 @@ function drawn(make) {
 
 async function begin(make) {
   if (!placed) return;
+  const mine = ++choice;
   try {
-    scene = await make();
+    const made = await make();
+    if (mine !== choice) return;
+    scene = made;
   } catch (error) {
-    fail(error.message);
+    if (mine === choice) fail(error.message);
     return;
   }
   await forecast();
@@ -109,6 +124,8 @@ async function forecast() {
       future.slice(t * height * width, (t + 1) * height * width).map((value) => made(value)));
     shown = model.name;
     player.play({ past, forecast: frames, truth, height, width, quantity: model.quantity });
+    $("key").hidden = model.quantity !== "rain";
+    $("unit").textContent = QUANTITIES[model.quantity].unit;
     $("source").textContent = scene.note;
     $("errors").hidden = !truth.length;
     if (truth.length) chart($("curve"), errors(frames, truth), errors(truth.map(() => past.at(-1)), truth));
@@ -200,11 +217,18 @@ function listen() {
   }
 }
 
+// What the page knows of the models, and what it shows them.
+async function content() {
+  const answer = await fetch("./models.json");
+  if (!answer.ok) throw new Error(`the server answers ${answer.status} for models.json`);
+  return answer.json();
+}
+
 // Isolates the page, so that threads can be used, and has its files kept for later.
 async function keep() {
   if (!("serviceWorker" in navigator)) return;
-  await navigator.serviceWorker.register("./service-worker.js");
-  await navigator.serviceWorker.ready;
+  const slow = new Promise((resolve) => setTimeout(resolve, PATIENCE, false));
+  if (!(await Promise.race([installed(), slow]))) return;
   if (!self.crossOriginIsolated && !sessionStorage.getItem("reloaded")) {
     sessionStorage.setItem("reloaded", "yes"); // once: a browser may refuse to isolate
     // Chromium puts this page aside as it waits here, and brings it back when the reader reloads the isolated one.
@@ -212,6 +236,15 @@ async function keep() {
     location.reload();
     await new Promise(() => {});
   }
+}
+
+// Whether the service worker is there. One that cannot load its files is told by its state alone: `ready` waits on.
+async function installed() {
+  const { installing } = await navigator.serviceWorker.register("./service-worker.js");
+  const failed = new Promise((resolve) => {
+    installing?.addEventListener("statechange", () => installing.state === "redundant" && resolve(false));
+  });
+  return Promise.race([navigator.serviceWorker.ready.then(() => true), failed]);
 }
 
 // Loads the other models, too: whatever passes through the service worker is kept.
@@ -223,6 +256,7 @@ async function keepModels() {
 }
 
 await keep().catch(() => {}); // private windows may refuse; the page works without
+key($("key"));
 offerModels();
 offerDigits();
 listen();

@@ -1,5 +1,6 @@
 // How frames are shown: brightness as grey, rain as the colours of a radar picture, errors as a chart.
 
+const DRY = [24, 28, 34];
 const RAIN = [ // mm/h from which on a colour is used
   [0.1, [170, 210, 240]], [0.5, [90, 160, 230]], [1, [30, 100, 200]], [2, [40, 170, 90]], [5, [240, 220, 60]],
   [10, [245, 150, 30]], [20, [225, 50, 40]], [50, [150, 30, 130]],
@@ -17,9 +18,22 @@ export function show(canvas, frame, height, width, quantity) {
 }
 
 function colour(rate) {
-  let found = [24, 28, 34];
+  let found = DRY;
   for (const [from, shade] of RAIN) if (rate >= from) found = shade;
   return found;
+}
+
+// Which colour of rain is how much, as the items of a list.
+export function key(list) {
+  const limits = RAIN.map(([from]) => from);
+  for (const [i, shade] of [DRY, ...RAIN.map(([, shade]) => shade)].entries()) {
+    const item = document.createElement("li");
+    const patch = document.createElement("span");
+    patch.style.backgroundColor = `rgb(${shade})`;
+    const last = i === limits.length ? "and more" : `to ${limits[i]}`;
+    item.append(patch, i ? `${limits[i - 1]} ${last}` : `below ${limits[0]}`);
+    list.append(item);
+  }
 }
 
 // The squared error of each frame of which the truth is known, summed over its pixels.
@@ -27,13 +41,18 @@ export function errors(forecast, truth) {
   return truth.map((frame, t) => frame.reduce((sum, value, i) => sum + (value - forecast[t][i]) ** 2, 0));
 }
 
+// Each of the two is a list of errors. What it shows is said in words, too, for whoever cannot see it.
 export function chart(canvas, ours, persistence) {
+  const text = (value) => (value >= 10 ? value.toFixed(0) : value.toPrecision(2));
+  const [first, last] = [0, ours.length - 1].map((t) =>
+    `of frame ${t + 1} ${text(ours[t])}, and of repetition ${text(persistence[t])}`);
+  canvas.setAttribute("aria-label", `The error is ${first}; ${last}.`);
   const pen = canvas.getContext("2d");
   const { width, height } = canvas;
   const style = getComputedStyle(document.documentElement);
   const [ink, accent] = ["--soft", "--accent"].map((name) => resolved(style.getPropertyValue(name)));
   const top = Math.max(...ours, ...persistence) || 1;
-  const [left, right, low, high] = [56, width - 12, height - 28, 12];
+  const [left, right, low, high] = [72, width - 12, height - 28, 12];
   const x = (t) => (ours.length > 1 ? left + ((right - left) * t) / (ours.length - 1) : left);
   const y = (value) => low - ((low - high) * value) / top;
   pen.clearRect(0, 0, width, height);
@@ -41,7 +60,7 @@ export function chart(canvas, ours, persistence) {
   pen.fillStyle = pen.strokeStyle = ink;
   pen.textAlign = "right";
   for (const value of [0, top / 2, top]) {
-    pen.fillText(value >= 10 ? value.toFixed(0) : value.toPrecision(2), left - 8, y(value) + 5);
+    pen.fillText(text(value), left - 8, y(value) + 5);
     pen.globalAlpha = 0.3;
     pen.strokeRect(left, y(value), right - left, 0);
     pen.globalAlpha = 1;

@@ -6,6 +6,7 @@ export class Player {
   #clip = null;
   #at = 0;
   #timer = null;
+  #stopped = matchMedia("(prefers-reduced-motion: reduce)").matches; // until the reader wants it to play
 
   // elements: {forecast, truth, truthPanel, play, frame, where}
   constructor(elements) {
@@ -14,23 +15,19 @@ export class Player {
       this.pause();
       this.#go(Number(elements.frame.value));
     });
-    elements.play.addEventListener("click", () => (this.#timer ? this.pause() : this.resume()));
+    elements.play.addEventListener("click", () => (this.#stopped ? this.resume() : this.pause()));
+    this.#say();
   }
 
   // clip: {past, forecast, truth, height, width, quantity}; the first three are lists of frames, the truth perhaps a
-  // shorter one than the forecast.
+  // shorter one than the forecast. Where the reader has stopped the animation, it stands at the first forecast frame.
   play(clip) {
     this.#clip = clip;
     const count = clip.past.length + clip.forecast.length;
     this.elements.frame.max = count - 1;
     this.elements.truthPanel.hidden = !clip.truth.length;
-    this.#go(0);
-    if (matchMedia("(prefers-reduced-motion: reduce)").matches) {
-      this.pause();
-      this.#go(clip.past.length);
-    } else {
-      this.resume();
-    }
+    this.#go(this.#stopped ? clip.past.length : 0);
+    if (!this.#stopped) this.resume();
   }
 
   get position() {
@@ -39,21 +36,21 @@ export class Player {
 
   pause() {
     clearInterval(this.#timer);
-    this.#timer = null;
-    this.#say("Play");
+    this.#stopped = true;
+    this.#say();
   }
 
   resume() {
+    this.#stopped = false;
+    this.#say();
     if (!this.#clip) return;
     clearInterval(this.#timer);
     const count = this.#clip.past.length + this.#clip.forecast.length;
     this.#timer = setInterval(() => this.#go((this.#at + 1) % count), 160);
-    this.#say("Pause");
   }
 
-  #say(what) {
-    this.elements.play.textContent = what;
-    this.elements.play.setAttribute("aria-pressed", String(what === "Pause"));
+  #say() {
+    this.elements.play.textContent = this.#stopped ? "Play" : "Pause";
   }
 
   #go(at) {

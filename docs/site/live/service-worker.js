@@ -36,7 +36,9 @@ self.addEventListener("fetch", (event) => {
 });
 
 async function answer(request) {
-  const known = await (await caches.open(lasts(request) ? KEPT : SHELL)).match(request, { ignoreSearch: true });
+  const folder = request.url.replace(/[?#].*/, "") === self.registration.scope; // not every host has a page for it
+  const kept = await caches.open(lasts(request) ? KEPT : SHELL);
+  const known = await kept.match(folder ? "index.html" : request, { ignoreSearch: true });
   if (known) return isolated(known);
   const fresh = await fetch(request);
   if (fresh.ok && lasts(request)) {

@@ -24,11 +24,19 @@ async function hasWebGpu() {
   }
 }
 
+// Gives back what a session holds, which is not left to the garbage collector.
+async function release() {
+  const old = session;
+  session = null;
+  await old?.release().catch(() => {}); // it may have failed as a whole, with its graphics processor
+}
+
 async function load(wanted) {
   const bytes = new Uint8Array(await (await fetched(`./${wanted.file}`)).arrayBuffer());
   const devices = (await hasWebGpu()) ? ["webgpu", "wasm"] : ["wasm"];
   let why = null;
   for (const device of devices) {
+    await release(); // of the model before, or of the device that has just failed
     try {
       runtime = await runtimeFor(device, wanted.runtime);
       session = await runtime.InferenceSession.create(bytes, { executionProviders: [device] });
