@@ -54,6 +54,7 @@ MODELS = {
 }
 PAPER = {  # what the papers' models have and our smaller entries do not
     "predrnn-mmnist": {"kernel": 5},
+    "tctn-mmnist": {"layers": 6, "expansion": 3},
     "tctn-modular-mmnist": {"layers": 6, "expansion": 3},
 }
 PREDICTORS = {"PredRNN": "predrnn-modular-mmnist", "TCTN": "tctn-modular-mmnist"}  # on the latents of any codec

@@ -146,7 +146,7 @@ def test_list_and_info_show_what_others_published(capsys: pytest.CaptureFixture[
         (["info", "tau-mnist"], "did you mean tau-mmnist"),
         (["predict", "nothing.gif", "--model", "tau-mmnist", "-o", "x.gif"], "nothing.gif"),
         (["rollout", "x", "--model", "tau-mmnist", "--steps", "3", "-o", "x.mkv"], "cannot write x.mkv"),
-        (["evaluate", "tctn-mmnist", "--mnist", "nowhere"], "no published weights"),
+        (["evaluate", "swinlstm-mmnist", "--mnist", "nowhere"], "no published weights"),
         (["info", "tau-kth.openstl-ep10"], "did you mean tau-kth.openstl-ep100"),
         (["list", "--published", "zzz*"], "there are models for"),
         (["list", "--dataset", "nothing"], "there are models for"),

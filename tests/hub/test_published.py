@@ -329,8 +329,8 @@ def test_names_that_are_none(publisher: Publisher) -> None:
         quiet("tau-kth.openstl-ep6")
     with pytest.raises(WeightsError, match="revision"):
         quiet(revision="main")
-    with pytest.raises(NotPublishedError, match="stzoo train tctn-mmnist"):
-        quiet("tctn-mmnist")
+    with pytest.raises(NotPublishedError, match="stzoo train lmc-mmnist"):
+        quiet("lmc-mmnist")
 
 
 def test_the_command_line_verifies_and_lists(publisher: Publisher, capsys: pytest.CaptureFixture[str]) -> None:

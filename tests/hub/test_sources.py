@@ -332,8 +332,8 @@ def test_one_flipped_bit_is_found(one: One) -> None:
 
 
 def test_no_random_weights_under_a_pretrained_name() -> None:
-    with pytest.raises(NotPublishedError, match="stzoo train tctn-mmnist"):
-        stzoo.load("tctn-mmnist")
+    with pytest.raises(NotPublishedError, match="stzoo train lmc-mmnist"):
+        stzoo.load("lmc-mmnist")
     assert "random weights" in repr(stzoo.load("tau-mmnist", pretrained=False))
 
 

@@ -29,7 +29,7 @@ def parameters(layers: int, hidden: int, channels: int, expansion: int) -> int:
 @pytest.mark.parametrize(
     ("name", "sizes"),
     [
-        ("tctn-mmnist", (6, 64, 16, 3)), ("tctn-large-mmnist", (6, 128, 16, 3)), ("tctn-modular-kth", (6, 64, 64, 3)),
+        ("tctn-mmnist", (4, 64, 16, 1)), ("tctn-large-mmnist", (6, 128, 16, 3)), ("tctn-modular-kth", (6, 64, 64, 3)),
         ("tctn-modular-mmnist", (4, 64, 64, 1)),
     ],
 )  # fmt: skip

@@ -159,7 +159,7 @@ def test_where_published_facts_contradict_each_other_the_tensors_decide(
         ("tau-kitti-caltech", None),  # its size is in doubt
         ("predrnn-kth", None),  # the published one has other patches
         ("e3dlstm-mmnist-paper", None),  # the published one is of the public variant
-        ("tctn-mmnist", None),
+        ("lmc-mmnist", None),
     ],
 )
 def test_what_an_entry_without_weights_takes(entry: str, taken: str | None) -> None:
