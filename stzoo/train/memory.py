@@ -78,7 +78,8 @@ def training_memory(spec: ModelSpec, recipe: Recipe, at_once: int, device: str =
     if device == "cpu":
         fixed, moving = fixed + _BESIDE, round(moving * _FRAGMENTED)
         if takes_fewer_products(recipe, on_cpu=True):
-            fixed += bytes_kept(build(spec, "meta"))
+            module: Any = build(spec, "meta")
+            fixed += bytes_kept(module.predictor if architecture_of(spec).kind == "modular" else module)
     return TrainingMemory(fixed, -(-moving // at_once), at_once)
 
 
